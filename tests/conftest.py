@@ -1,0 +1,33 @@
+"""What every test finds: a quiet TensorFlow with two logical CPUs, two threads and fixed seeds."""
+
+import os
+
+# Read by TensorFlow when it is imported.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import hypothesis
+import keras
+import pytest
+import tensorflow as tf
+
+# Only possible before TensorFlow starts its devices, hence here and not in a fixture.
+# Two logical CPUs let MirroredStrategy be tested on any machine.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+tf.config.threading.set_intra_op_parallelism_threads(2)
+tf.config.threading.set_inter_op_parallelism_threads(2)
+
+# The first call of an example traces a graph, which takes longer than any deadline; and the same
+# commit gives the same verdict twice.
+hypothesis.settings.register_profile("tf_metalstm", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("tf_metalstm")
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seeds_and_precision():
+    keras.utils.set_random_seed(0)
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+    yield
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(policy)

@@ -1,0 +1,74 @@
+"""The meta-learner LSTM once more: slow, obvious, float64, one coordinate at a time.
+
+Written from the paper (section 3) without a look at the package, in plain Python
+floats; agreement with it is what makes the fast version trustworthy.
+"""
+
+import math
+
+import numpy as np
+
+
+def sigmoid(x: float) -> float:
+    return 1.0 / (1.0 + math.exp(-x))
+
+
+def preprocess(x: float, p: float) -> tuple[float, float]:
+    """Section 3.2, both branches as printed."""
+    if abs(x) >= math.exp(-p):
+        return math.log(abs(x)) / p, math.copysign(1.0, x)
+    return -1.0, math.exp(p) * x
+
+
+def lstm(features, hidden, cell, weights):
+    """An ordinary LSTM of one example; gates in the order input, forget, candidate, output."""
+    kernel, recurrent, bias = weights
+    units = len(hidden)
+    z = [
+        sum(f * kernel[k, j] for k, f in enumerate(features))
+        + sum(h * recurrent[k, j] for k, h in enumerate(hidden))
+        + bias[j]
+        for j in range(4 * units)
+    ]
+    new_hidden, new_cell = [], []
+    for j in range(units):
+        write, keep, out = (sigmoid(z[j + block * units]) for block in (0, 1, 3))
+        c = keep * cell[j] + write * math.tanh(z[j + 2 * units])
+        new_cell.append(c)
+        new_hidden.append(out * math.tanh(c))
+    return new_hidden, new_cell
+
+
+def meta_lstm(weights: dict, gradients, losses, theta_0, gate_feedback: str, p: float):
+    """Runs T updates.
+
+    Args:
+        weights: first_layer (kernel [4, 4H], recurrent [H, 4H], bias [4H]), W_F, b_F, W_I, b_I.
+        gradients: [T, P].
+        losses: [T].
+        theta_0: [P].
+        gate_feedback: "value" or "logit".
+        p: of the preprocessing.
+
+    Returns:
+        theta [T, P], forget gates [T, P], input gates [T, P].
+    """
+    num_steps, num_coordinates = gradients.shape
+    units = len(weights["first_layer"][2]) // 4
+    thetas, forgets, inputs = (np.zeros([num_steps, num_coordinates]) for _ in range(3))
+    for coordinate in range(num_coordinates):
+        theta = float(theta_0[coordinate])
+        hidden, cell = [0.0] * units, [0.0] * units
+        f_back = i_back = 0.0
+        for t in range(num_steps):
+            gradient = float(gradients[t, coordinate])
+            features = (*preprocess(float(losses[t]), p), *preprocess(gradient, p))
+            hidden, cell = lstm(features, hidden, cell, weights["first_layer"])
+            f_logit = float(weights["W_F"][:, 0] @ np.array([*hidden, theta, f_back]))
+            i_logit = float(weights["W_I"][:, 0] @ np.array([*hidden, theta, i_back]))
+            f_logit, i_logit = f_logit + weights["b_F"], i_logit + weights["b_I"]
+            f, i = sigmoid(f_logit), sigmoid(i_logit)
+            theta = f * theta - i * gradient
+            f_back, i_back = (f, i) if gate_feedback == "value" else (f_logit, i_logit)
+            thetas[t, coordinate], forgets[t, coordinate], inputs[t, coordinate] = theta, f, i
+    return thetas, forgets, inputs

@@ -1,0 +1,103 @@
+"""The structure of the house: who imports whom, what is a package, what may not be in a file."""
+
+import ast
+import importlib.metadata
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "tf_metalstm"
+CLIENT_MAY_IMPORT = {"PIL", "numpy", "tensorflow"}
+
+
+def lint_imports(folder):
+    code = "import sys, importlinter.cli as cli; sys.exit(cli.lint_imports(no_cache=True))"
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+
+
+def imported_names(file):
+    """The top-level names of all absolute imports of a file, those inside functions included."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def third_party(files):
+    names = {name for file in files for name in imported_names(file)}
+    return names - sys.stdlib_module_names - {"tf_metalstm"}
+
+
+def test_import_contracts_hold():
+    result = lint_imports(ROOT)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "imported", "contract"),
+    [
+        ("rules/intruder.py", "tf_metalstm.learners", "Imports go down only"),
+        ("episode.py", "tf_metalstm.methods", "Imports go down only"),
+        ("newcomer.py", "tf_metalstm.episode", "Imports go down only"),
+        ("data/intruder.py", "keras", "Data knows no Keras"),
+        ("methods/intruder.py", "tests.conftest", "The package needs nothing that stays"),
+    ],
+)
+def test_import_contracts_can_fail(module, imported, contract, tmp_path):
+    shutil.copytree(PACKAGE, tmp_path / "tf_metalstm")
+    shutil.copy(ROOT / "setup.cfg", tmp_path)
+    with (tmp_path / "tf_metalstm" / module).open("a") as file:
+        file.write(f"\nimport {imported}\n")
+    result = lint_imports(tmp_path)
+    assert result.returncode == 1
+    assert re.search(f"{contract}.* BROKEN", result.stdout), result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("folder", ["flags", "export", "tests", "benchmarks"])
+def test_folders_beside_the_package_are_no_packages(folder):
+    assert not list((ROOT / folder).rglob("__init__.py"))
+
+
+def test_flags_are_flagfiles_only():
+    files = [file for file in (ROOT / "flags").rglob("*") if file.is_file()]
+    assert files
+    assert {file.suffix for file in files} == {".flags"}
+
+
+def test_client_imports_nothing_of_ours():
+    files = list((ROOT / "export").rglob("*.py"))
+    assert files
+    for file in files:
+        beside_it = {sibling.stem for sibling in file.parent.glob("*.py")}
+        names = set(imported_names(file)) - sys.stdlib_module_names - beside_it
+        assert names <= CLIENT_MAY_IMPORT, file
+
+
+def test_imports_are_declared_dependencies():
+    # What only matplotlib or an extra brings along would be missing one day on another machine.
+    declared = {
+        re.match(r"[\w.-]+", requirement)[0].lower()
+        for requirement in importlib.metadata.requires("tf_metalstm")
+        if "extra ==" not in requirement
+    }
+    distributions = importlib.metadata.packages_distributions()
+    for name in third_party(PACKAGE.rglob("*.py")):
+        assert declared & {found.lower() for found in distributions.get(name, [])}, name
+
+
+def test_no_file_names_a_path_of_one_machine():
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    path = re.compile(r"(?<![\w.~-])/(?:work|root|tmp|home/\w+|Users/\w+)/")
+    for file in filter(pathlib.Path.is_file, (ROOT / name for name in names.split("\0") if name)):
+        found = path.search(file.read_bytes().decode("utf-8", errors="ignore"))
+        assert not found, f"{file.relative_to(ROOT)} names a path of one machine: {found[0]}"

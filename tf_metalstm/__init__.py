@@ -1,0 +1,1 @@
+"""Few-shot learning with learned update rules, on TensorFlow and Keras."""

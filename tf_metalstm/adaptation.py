@@ -1,0 +1,154 @@
+"""The inner loop: T updates of a learner on the support set of one episode.
+
+Algorithm 1 of the paper, lines 6 to 12. For t = 1 ... T:
+
+    L_t    = loss(learner(support; theta_{t-1}))
+    grad_t = d L_t / d theta_{t-1}
+    theta_t, state_t = rule(stop(grad_t), stop(L_t), theta_{t-1}, state_{t-1})
+
+stop() is the gradient independence assumption of section 3.3.1: the meta-gradient
+flows through theta and the state of the rule, not through the learner's own
+gradient. With `second_order` there is no stop(), and it flows through everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tf_metalstm.episode import Support, Tensor
+from tf_metalstm.learners.functional import FunctionalLearner
+from tf_metalstm.rules.base import Rule
+
+GRADIENT_DIVISORS = ("none", "batch_size")
+
+
+@dataclass(frozen=True)
+class InnerLoop:
+    """How the inner loop runs.
+
+    num_steps: T, updates of an episode.
+    batch_size: support images of an update, taken in turn; None takes all of them.
+    second_order: keep the path of the meta-gradient through the learner's gradient.
+    gradient_divisor: "none", or "batch_size" to divide the gradient of the mean loss once
+        more by the number of images in the update, as the authors' code does.
+    """
+
+    num_steps: int = 5
+    batch_size: int | None = None
+    second_order: bool = False
+    gradient_divisor: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 0:
+            raise ValueError(f"--num_steps must not be negative, got {self.num_steps}.")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"--support_batch_size must be at least 1, got {self.batch_size}.")
+        if self.gradient_divisor not in GRADIENT_DIVISORS:
+            raise ValueError(
+                f"--gradient_divisor must be one of {', '.join(GRADIENT_DIVISORS)}, "
+                f"got {self.gradient_divisor!r}."
+            )
+
+
+class Trajectory(NamedTuple):
+    """What happened in the inner loop, for those who want to look.
+
+    losses: L_1 ... L_T, before each update, [T].
+    forget: forget gates of each update, [T, P].
+    input: input gates of each update, [T, P].
+    """
+
+    losses: Tensor
+    forget: Tensor
+    input: Tensor
+
+
+class Adapted(NamedTuple):
+    """A learner after the inner loop.
+
+    theta: theta_T, [P].
+    statistics: collected by the support passes at theta_0 ... theta_{T-1}, [S].
+    """
+
+    theta: Tensor
+    statistics: Tensor
+
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+def cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
+    """Returns the mean softmax cross-entropy of labels [B] and logits [B, N], a scalar."""
+    return tf.reduce_mean(
+        tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    )
+
+
+def adapt(
+    learner: FunctionalLearner,
+    rule: Rule,
+    theta_0: Tensor,
+    support: Support,
+    options: InnerLoop,
+    loss_function: LossFunction = cross_entropy,
+) -> tuple[Adapted, Trajectory]:
+    """Runs the inner loop on one episode.
+
+    Every episode starts afresh: from theta_0, from the learner's initial statistics
+    and from the rule's initial state. In a graph, what the caller leaves unused of the
+    trajectory is not computed.
+
+    Args:
+        learner: the network, a function of theta.
+        rule: how theta moves.
+        theta_0: where it starts, c_0 of the paper, [P].
+        support: images [B, h, w, c] and labels [B].
+        options: number of updates and the like.
+        loss_function: (labels, logits) -> scalar.
+
+    Returns:
+        The adapted learner and the trajectory that led there.
+    """
+    theta = theta_0
+    statistics = tf.constant(learner.initial_statistics())
+    state = rule.initial_state(theta)
+    losses, gates = [], []
+    for step in range(options.num_steps):
+        batch = _mini_batch(support, options.batch_size, step)
+        with tf.GradientTape() as tape:
+            tape.watch(theta)
+            logits, statistics = learner.apply(theta, statistics, batch.inputs, training=True)
+            loss = loss_function(batch.labels, logits)
+        gradient = tape.gradient(loss, theta)
+        if options.gradient_divisor == "batch_size":
+            gradient /= tf.cast(tf.shape(batch.inputs)[0], gradient.dtype)
+        if not options.second_order:
+            gradient, loss = tf.stop_gradient(gradient), tf.stop_gradient(loss)
+        theta, state = rule(gradient, loss, theta, state)
+        losses.append(loss)
+        gates.append(rule.gates(state))
+    return Adapted(theta, statistics), _trajectory(losses, gates, theta)
+
+
+def _mini_batch(support: Support, batch_size: int | None, step: int) -> Support:
+    """Returns the images of an update: stretches of the support set, taken in turn, cyclic."""
+    if batch_size is None:
+        return support
+    num_images = tf.shape(support.labels)[0]
+    rows = (step * batch_size + tf.range(tf.minimum(batch_size, num_images))) % num_images
+    return Support(tf.gather(support.inputs, rows), tf.gather(support.labels, rows))
+
+
+def _trajectory(losses: list, gates: list, theta: Tensor) -> Trajectory:
+    if not losses:
+        none = tf.zeros([0, tf.size(theta)], theta.dtype)
+        return Trajectory(tf.zeros([0], theta.dtype), none, none)
+    return Trajectory(
+        losses=tf.stack(losses),
+        forget=tf.stack([each.forget for each in gates]),
+        input=tf.stack([each.input for each in gates]),
+    )

@@ -1,0 +1,189 @@
+"""Episodes by tf.data: episode i of a split is a pure function of (seed, split, i).
+
+So a run can go on exactly where it stopped (start at episode i), an evaluation list
+is fixed by its seed, and workers can share a stream without talking to each other.
+All random numbers come from TensorFlow's stateless generators.
+
+Classes are drawn either independently for every episode, or as a random permutation
+of the split's classes that is consumed N at a time (the authors' code).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from tf_metalstm.data.preprocessing import Augmentation, Normalization
+from tf_metalstm.data.sources.base import SPLITS, ClassImages
+from tf_metalstm.episode import EpisodeSpec, Tensor
+
+CLASS_SAMPLINGS = ("independent", "permutation")
+
+
+@dataclass(frozen=True)
+class EpisodeSampler:
+    """Which images make up episode i.
+
+    Args:
+        classes: the images of one split.
+        split: its name; it goes into the random numbers.
+        spec: ways, shots and queries.
+        seed: any integer that fits 32 bits.
+        class_sampling: "independent" or "permutation".
+        source_name: only to say in errors where the classes come from.
+
+    Raises:
+        ValueError: more ways than classes, a class with fewer than K + Q images, or an
+            unknown name.
+    """
+
+    classes: ClassImages
+    split: str
+    spec: EpisodeSpec
+    seed: int = 0
+    class_sampling: str = "independent"
+    source_name: str = "source"
+
+    def __post_init__(self) -> None:
+        where = f"{self.source_name}/{self.split}"
+        num_classes = len(self.classes.class_names)
+        if self.split not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}.")
+        if self.class_sampling not in CLASS_SAMPLINGS:
+            raise ValueError(
+                f"--class_sampling must be one of {', '.join(CLASS_SAMPLINGS)}, "
+                f"got {self.class_sampling!r}."
+            )
+        if self.spec.num_way > num_classes:
+            raise ValueError(
+                f"{where} has {num_classes} classes but --num_way is {self.spec.num_way}: "
+                "lower --num_way or choose another split."
+            )
+        smallest = int(np.argmin(self.classes.class_sizes))
+        size = int(self.classes.class_sizes[smallest])
+        if size < self.spec.images_per_class:
+            raise ValueError(
+                f"Class {self.classes.class_names[smallest]!r} of {where} has {size} images but an "
+                f"episode takes {self.spec.images_per_class} of a class "
+                f"({self.spec.num_shot} support + {self.spec.num_query} queries): "
+                "lower --num_shot or --num_query, or add images."
+            )
+
+    def sample(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Draws episode `index`.
+
+        Returns:
+            The classes, [N] numbers in [0, C), and the members of each, [N, K + Q] numbers
+            that count from the first image of the class. The first K are the support.
+        """
+        index = tf.cast(index, tf.int64)
+        drawn = self._draw_classes(index)
+        sizes = tf.gather(tf.constant(self.classes.class_sizes, tf.int32), drawn)
+        largest = int(np.max(self.classes.class_sizes))
+        order = tf.random.stateless_uniform(
+            [self.spec.num_way, largest], self._key(index, stream=1)
+        )
+        # Positions past the end of a class are never among the largest.
+        order = tf.where(tf.range(largest) < sizes[:, tf.newaxis], order, -1.0)
+        members = tf.math.top_k(order, self.spec.images_per_class).indices
+        return drawn, members
+
+    def augmentation_seed(self, index: Tensor) -> Tensor:
+        """Returns the seed [2] for the augmentation of episode `index`."""
+        return self._key(tf.cast(index, tf.int64), stream=2)
+
+    def fingerprint(self, num_episodes: int) -> str:
+        """Returns a hash of the list of episodes 0 ... num_episodes - 1.
+
+        It covers the names of the classes, the positions of the images in their class, and
+        what is support and what query: equal fingerprints mean equal lists.
+        """
+        digest = hashlib.sha256()
+        digest.update(f"{self.source_name}/{self.split}: {self.spec}".encode())
+        sample = tf.function(self.sample)
+        for index in range(num_episodes):
+            drawn, members = (x.numpy() for x in sample(tf.constant(index, tf.int64)))
+            for name, row in zip(drawn, members, strict=True):
+                digest.update(f"\n{self.classes.class_names[name]} {row.tolist()}".encode())
+        return digest.hexdigest()[:16]
+
+    def _draw_classes(self, index: Tensor) -> Tensor:
+        num_classes, num_way = len(self.classes.class_names), self.spec.num_way
+        if self.class_sampling == "independent":
+            return self._permutation(index, num_classes)[:num_way]
+        a_pass = num_classes // num_way  # episodes that one permutation serves
+        first = tf.cast(index % a_pass, tf.int32) * num_way
+        return self._permutation(index // a_pass, num_classes)[first : first + num_way]
+
+    def _permutation(self, number: Tensor, size: int) -> Tensor:
+        seed = self._key(number, stream=0)
+        return tf.random.experimental.stateless_shuffle(tf.range(size), seed)
+
+    def _key(self, number: Tensor, stream: int) -> Tensor:
+        key = tf.constant([self.seed, SPLITS.index(self.split)], tf.int64)
+        key = tf.random.fold_in(key, tf.constant(stream, tf.int64))
+        return tf.random.fold_in(key, number)
+
+
+def episode_dataset(
+    sampler: EpisodeSampler,
+    normalization: Normalization,
+    augmentation: Augmentation | None = None,
+    *,
+    start: int = 0,
+    num_episodes: int | None = None,
+    episodes_per_step: int = 1,
+) -> tf.data.Dataset:
+    """Returns the stream of episodes, grouped E at a time.
+
+    Args:
+        sampler: which images an episode has.
+        normalization: of pixels.
+        augmentation: of the classes of an episode, or None.
+        start: number of the first episode.
+        num_episodes: how many; None for a stream without end.
+        episodes_per_step: E. It must divide `num_episodes`.
+
+    Returns:
+        Pairs of a dict {support_inputs [E, N*K, h, w, c], support_labels [E, N*K],
+        query_inputs [E, N*Q, h, w, c]} and the query labels [E, N*Q].
+    """
+    if num_episodes is not None and num_episodes % episodes_per_step:
+        raise ValueError(
+            f"The number of episodes, {num_episodes}, must be a multiple of --episodes_per_step, "
+            f"{episodes_per_step}."
+        )
+    with tf.device("CPU:0"):  # a data set of images may be larger than a GPU
+        images = tf.constant(sampler.classes.images)
+        sizes = sampler.classes.class_sizes
+        first_rows = tf.constant(np.cumsum(sizes) - sizes, tf.int64)
+
+    def build(index: Tensor):
+        drawn, members = sampler.sample(index)
+        rows = tf.gather(first_rows, drawn)[:, tf.newaxis] + tf.cast(members, tf.int64)
+        pixels = tf.gather(images, rows)  # [N, K + Q, h, w, c]
+        if augmentation is not None:
+            pixels = augmentation(pixels, sampler.augmentation_seed(index))
+        return _arrange(normalization(pixels), sampler.spec)
+
+    stop = np.iinfo(np.int64).max if num_episodes is None else start + num_episodes
+    episodes = tf.data.Dataset.range(start, stop).map(build, num_parallel_calls=tf.data.AUTOTUNE)
+    return episodes.batch(episodes_per_step, drop_remainder=True).prefetch(2)
+
+
+def _arrange(pixels: Tensor, spec: EpisodeSpec):
+    """Splits [N, K + Q, h, w, c] into support and queries, shot by shot."""
+    by_shot = tf.transpose(pixels, [1, 0, 2, 3, 4])
+    shape = pixels.shape[2:]
+    labels = tf.tile(tf.range(spec.num_way), [spec.images_per_class])
+    num_support = spec.num_way * spec.num_shot
+    flat = tf.reshape(by_shot, [spec.num_way * spec.images_per_class, *shape])
+    inputs = {
+        "support_inputs": flat[:num_support],
+        "support_labels": labels[:num_support],
+        "query_inputs": flat[num_support:],
+    }
+    return inputs, labels[num_support:]

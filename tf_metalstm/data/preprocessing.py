@@ -1,0 +1,100 @@
+"""What happens to pixels between the disk and the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tf_metalstm.data.sources.base import Source
+from tf_metalstm.episode import Tensor
+
+NORMALIZATIONS = ("standard", "unit")
+AUGMENTATIONS = ("flip", "crop")
+
+# The crop may move an image by this part of its size: 10 pixels of 84, 3 of 28.
+_CROP_MARGIN = 0.12
+
+
+class Normalization(NamedTuple):
+    """x -> (x - mean) / deviation, for pixels in 0 ... 255.
+
+    mean: one number a channel, [c].
+    deviation: one number a channel, [c].
+    """
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Normalizes [..., c] of any number type; returns float32."""
+        return (tf.cast(pixels, tf.float32) - tf.constant(self.mean)) / tf.constant(self.deviation)
+
+
+def make_normalization(name: str, source: Source) -> Normalization:
+    """Builds a normalization.
+
+    Args:
+        name: "unit", x / 255 as in the authors' code; or "standard", the mean and deviation
+            of every channel over the training split.
+        source: whose pixels are normalized.
+    """
+    channels = source.image_shape[-1]
+    if name == "unit":
+        return Normalization((0.0,) * channels, (255.0,) * channels)
+    if name == "standard":
+        mean, deviation = source.channel_statistics()
+        return Normalization(
+            tuple(np.asarray(mean, float).tolist()), tuple(np.asarray(deviation, float).tolist())
+        )
+    raise ValueError(f"--normalization must be one of {', '.join(NORMALIZATIONS)}, got {name!r}.")
+
+
+class Augmentation:
+    """Class-consistent augmentation: all images of a class in an episode are changed alike.
+
+    A class that is mirrored, or seen through a shifted window, is one more class; its
+    support and its queries still belong together.
+
+    Args:
+        names: any of "flip" (left to right, every other time) and "crop" (a window of the
+            original size on the image extended by reflection).
+    """
+
+    def __init__(self, names: Sequence[str]):
+        unknown = [name for name in names if name not in AUGMENTATIONS]
+        if unknown:
+            raise ValueError(
+                f"--augmentation knows {', '.join(AUGMENTATIONS)}, got {', '.join(unknown)}."
+            )
+        self.names = tuple(names)
+
+    def __call__(self, pixels: Tensor, seed: Tensor) -> Tensor:
+        """Augments the images of an episode [N, B, h, w, c] under a seed [2]."""
+        if "flip" in self.names:
+            pixels = _flip(pixels, tf.random.fold_in(seed, tf.constant(0, seed.dtype)))
+        if "crop" in self.names:
+            pixels = _crop(pixels, tf.random.fold_in(seed, tf.constant(1, seed.dtype)))
+        return pixels
+
+
+def _flip(pixels: Tensor, seed: Tensor) -> Tensor:
+    mirrored = tf.random.stateless_uniform([pixels.shape[0], 1, 1, 1, 1], seed) < 0.5
+    return tf.where(mirrored, pixels[:, :, :, ::-1], pixels)
+
+
+def _crop(pixels: Tensor, seed: Tensor) -> Tensor:
+    num_classes, _, height, width, _ = pixels.shape
+    down, right = round(height * _CROP_MARGIN), round(width * _CROP_MARGIN)
+    margins = [[0, 0], [0, 0], [down, down], [right, right], [0, 0]]
+    extended = tf.pad(pixels, margins, mode="REFLECT")
+    corners = tf.random.stateless_uniform(
+        [num_classes, 2], seed, maxval=[2 * down + 1, 2 * right + 1], dtype=tf.int32
+    )
+    windows = [
+        extended[i, :, corners[i, 0] : corners[i, 0] + height, corners[i, 1] :][:, :, :width]
+        for i in range(num_classes)
+    ]
+    return tf.ensure_shape(tf.stack(windows), pixels.shape)

@@ -1,0 +1,111 @@
+"""What a source of images promises: classes of images, split by class.
+
+A source owns everything that touches a disk. Once it is prepared it hands out
+plain arrays, one split at a time, and no class is in two splits.
+
+h, w, c are the height, width and channels of an image and C is the number of
+classes of a split.
+"""
+
+import abc
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+SPLITS = ("train", "validation", "test")
+"""The splits of the classes, in the order in which they are reported."""
+
+
+class MissingDataError(FileNotFoundError):
+    """The raw files of a source are not where they are looked for."""
+
+
+class CorruptImageError(ValueError):
+    """A raw file that should be an image is not one, or is damaged."""
+
+
+class InconsistentDataError(ValueError):
+    """The raw files contradict each other, or cannot be split as asked."""
+
+
+class ClassImages(NamedTuple):
+    """All images of one split, in memory.
+
+    Attributes:
+      images: uint8 [total, h, w, c], grouped by class, in the order of
+        `class_names`; within a class in the order of the file names.
+      class_sizes: int64 [C], images of each class; class j owns the rows
+        `sum(class_sizes[:j])` up to `sum(class_sizes[:j + 1])`.
+      class_names: C names, sorted and unique.
+    """
+
+    images: np.ndarray
+    class_sizes: np.ndarray
+    class_names: tuple[str, ...]
+
+
+class SplitCounts(NamedTuple):
+    """How much one split holds."""
+
+    num_classes: int
+    num_images: int
+    smallest_class: int
+
+
+class ChannelStatistics(NamedTuple):
+    """Mean and standard deviation of each channel, float64 [c], pixels in 0..255."""
+
+    mean: np.ndarray
+    std: np.ndarray
+
+
+class Source(abc.ABC):
+    """Classes of images, split by class into train, validation and test."""
+
+    name: ClassVar[str]
+
+    @property
+    @abc.abstractmethod
+    def image_shape(self) -> tuple[int, int, int]:
+        """(h, w, c) of every image."""
+
+    @abc.abstractmethod
+    def prepare(self) -> None:
+        """Makes the images ready for `load`; does nothing when they are.
+
+        Raises:
+          MissingDataError: the raw files are not there.
+          CorruptImageError: a raw file cannot be read as an image.
+          InconsistentDataError: a class is in two splits, or a split is empty.
+        """
+
+    @abc.abstractmethod
+    def load(self, split: str) -> ClassImages:
+        """All images of a split; prepares the source first if need be.
+
+        Args:
+          split: one of `SPLITS`.
+
+        Raises:
+          ValueError: the split is unknown.
+          MissingDataError: nothing of this split was among the raw files.
+        """
+
+    @abc.abstractmethod
+    def channel_statistics(self) -> ChannelStatistics:
+        """Statistics of the training images, computed once, at preparation."""
+
+    @abc.abstractmethod
+    def counts(self, split: str) -> SplitCounts:
+        """How many classes and images `load(split)` would return."""
+
+    @abc.abstractmethod
+    def describe(self, split: str | None = None) -> str:
+        """What was found, in a line for each split (or for one split only)."""
+
+
+def check_split(split: str) -> str:
+    """Returns `split`, or raises a ValueError that lists the known ones."""
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
+    return split

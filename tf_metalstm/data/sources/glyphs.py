@@ -1,0 +1,140 @@
+"""Characters of many scripts, drawn from the fonts that matplotlib installs.
+
+A stand-in for Omniglot that needs no download: twenty gray images of 28 x 28
+pixels a letter, dark on white. Each is drawn in a random one of the fonts that
+have the letter and through a random affine map,
+
+    x' = R(rotation) [[1, shear], [0, 1]] diag(scale_x, scale_y) x + shift
+
+The classes are split by script, so that a test class is a letter of a script of
+which training saw nothing. The drawing depends on the letter and a fixed seed
+only: it is the same on every machine that has the same fonts.
+"""
+
+import math
+import os
+
+import numpy as np
+from PIL import Image
+from tensorflow_datasets.core.utils import tqdm
+
+from tf_metalstm.data.sources import raw_files
+from tf_metalstm.data.sources.glyph_shapes import (
+    FONT_FILES,
+    FONT_SIZE,
+    SAME_SHAPE,
+    SCRIPTS,
+    GlyphShapes,
+    Letter,
+    font_paths,
+)
+from tf_metalstm.data.sources.base import MissingDataError
+from tf_metalstm.data.sources.pixels import encode_png
+from tf_metalstm.data.sources.prepared import PreparedSource
+from tf_metalstm.data.sources.staging import ImageIdentity, StagedSplits, Staging
+
+IMAGE_SIZE = 28
+IMAGES_PER_CLASS = 20
+_SEED = 20170424
+
+# Longer side of an undistorted glyph in pixels: small enough that no distortion
+# moves ink out of the image.
+_GLYPH_SIDE = 18.0
+
+# Bounds of rotation (radians), shear, the two scales and the two shifts (pixels).
+_LOWEST = (-math.radians(15), -0.2, 0.8, 0.8, -2.0, -2.0)
+_HIGHEST = (math.radians(15), 0.2, 1.1, 1.1, 2.0, 2.0)
+
+# Glyphs are distorted at this many times the resolution and averaged down.
+_OVERSAMPLING = 3
+
+
+class Glyphs(PreparedSource):
+    """Letters of fifteen scripts as gray images, dark on white."""
+
+    name = "glyphs"
+    description = (
+        "Letters of fifteen scripts, drawn from the DejaVu and STIX fonts that matplotlib "
+        f"installs, with random affine distortions; {IMAGES_PER_CLASS} images of each, dark on "
+        "white. The classes are split by script."
+    )
+
+    def __init__(self, prepared_dir: str | os.PathLike | None = None):
+        super().__init__(prepared_dir)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return (IMAGE_SIZE, IMAGE_SIZE, 1)
+
+    def config_name(self) -> str:
+        paths = font_paths()
+        missing = [path.name for path in paths if not path.is_file()]
+        if missing:
+            raise MissingDataError(
+                f"glyphs: the fonts {', '.join(missing)} are not in {paths[0].parent}, where "
+                "matplotlib installs them: reinstall matplotlib"
+            )
+        drawing = (_SEED, IMAGE_SIZE, IMAGES_PER_CLASS, _GLYPH_SIDE, _LOWEST, _HIGHEST)
+        options = (tuple(SCRIPTS.items()), SAME_SHAPE, FONT_FILES, FONT_SIZE, drawing)
+        return f"scripts-{raw_files.fingerprint(paths, *options)}"
+
+    def stage(self) -> StagedSplits:
+        shapes = GlyphShapes()
+        staging = Staging(self.name)
+        for letter in tqdm(shapes.letters, desc="Drawing glyphs", unit=" letters"):
+            for number, pixels in enumerate(draw_letter(shapes, letter)):
+                identity = ImageIdentity(letter.split, letter.name, f"{number:02d}")
+                staging.add(identity, pixels, encode_png(pixels))
+        return staging.finish(dict)
+
+
+def draw_letter(shapes: GlyphShapes, letter: Letter) -> np.ndarray:
+    """The images of a letter, uint8 [IMAGES_PER_CLASS, 28, 28, 1].
+
+    Args:
+      shapes: the undistorted glyphs.
+      letter: one of `shapes.letters`.
+    """
+    generator = np.random.default_rng([_SEED, ord(letter.character)])
+    inks = [shapes.ink(letter.character, font) for font in letter.fonts]
+    # Every font has its turn, so that even a class of few images has many.
+    turns = generator.permutation(IMAGES_PER_CLASS) % len(inks)
+    distortions = generator.uniform(_LOWEST, _HIGHEST, (IMAGES_PER_CLASS, len(_LOWEST)))
+    return np.stack([distorted(inks[t], *d) for t, d in zip(turns, distortions, strict=True)])
+
+
+def distorted(
+    ink: Image.Image,
+    rotation: float,
+    shear: float,
+    scale_x: float,
+    scale_y: float,
+    shift_x: float,
+    shift_y: float,
+) -> np.ndarray:
+    """One image of a glyph, uint8 [28, 28, 1], dark on white.
+
+    Args:
+      ink: the glyph, 255 where there is ink; scaled to a fixed size first.
+      rotation: in radians.
+      shear: how far the top moves sidewards, as a share of the height.
+      scale_x, scale_y: stretch in the two directions.
+      shift_x, shift_y: shift of the centre in pixels.
+    """
+    unit = _OVERSAMPLING * _GLYPH_SIDE / max(ink.size)
+    cosine, sine = math.cos(rotation), math.sin(rotation)
+    # Pillow asks where in the glyph each pixel of the image comes from: this is
+    # the inverse of R(rotation) [[1, shear], [0, 1]] diag(scale_x, scale_y).
+    xx, xy = (cosine + shear * sine) / scale_x / unit, (sine - shear * cosine) / scale_x / unit
+    yx, yy = -sine / scale_y / unit, cosine / scale_y / unit
+    centre_x = _OVERSAMPLING * (IMAGE_SIZE / 2 + shift_x)
+    centre_y = _OVERSAMPLING * (IMAGE_SIZE / 2 + shift_y)
+    offset_x = ink.width / 2 - xx * centre_x - xy * centre_y
+    offset_y = ink.height / 2 - yx * centre_x - yy * centre_y
+    large = ink.transform(
+        (_OVERSAMPLING * IMAGE_SIZE, _OVERSAMPLING * IMAGE_SIZE),
+        Image.Transform.AFFINE,
+        (xx, xy, offset_x, yx, yy, offset_y),
+        Image.Resampling.BILINEAR,
+    )
+    return 255 - np.asarray(large.reduce(_OVERSAMPLING))[..., np.newaxis]

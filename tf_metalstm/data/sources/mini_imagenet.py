@@ -1,0 +1,135 @@
+"""mini-ImageNet: 100 classes of ImageNet, 600 images each, 84 x 84 pixels.
+
+The classes and their split, 64 / 16 / 20, are those of Ravi and Larochelle (2017),
+"Optimization as a model for few-shot learning", ICLR. ImageNet allows
+non-commercial research and education only.
+
+Copies come in two layouts, and both are read, from folders and archives alike:
+
+    <split>/<wnid>/<file>                          split: train, val (or validation), test
+    images/<file> with train.csv, val.csv, test.csv beside (columns filename, label)
+
+Whatever is there is taken: a copy with fewer images a class is as good, and
+`describe` says how many were found. The same image found twice counts once.
+"""
+
+import csv
+import os
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from tf_metalstm.data.sources.base import InconsistentDataError, MissingDataError
+from tf_metalstm.data.sources.file_source import FileSource
+from tf_metalstm.data.sources.pixels import color_pixels
+from tf_metalstm.data.sources.raw_files import is_archive
+from tf_metalstm.data.sources.staging import ImageIdentity
+
+_SPLIT_OF_FOLDER = {
+    "train": "train",
+    "val": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+_CSV_FILES = {"train.csv": "train", "val.csv": "validation", "test.csv": "test"}
+_FLAT_FOLDER = "images"
+
+
+class MiniImagenet(FileSource):
+    """mini-ImageNet as color images."""
+
+    name = "mini_imagenet"
+    description = (
+        "100 classes of ImageNet with the split of the classes by Ravi and Larochelle, "
+        "whole pictures squeezed to a square."
+    )
+    citation = """@inproceedings{ravi2017optimization,
+      title={Optimization as a Model for Few-Shot Learning},
+      author={Ravi, Sachin and Larochelle, Hugo},
+      booktitle={International Conference on Learning Representations}, year={2017}}"""
+    layout = (
+        "It must hold the images as <split>/<wnid>/<file>.jpg with the splits train, val and "
+        "test, in folders or in archives (.tar.xz, .tar.gz, .tar, .zip; any number of them), or "
+        "a folder images with train.csv, val.csv and test.csv (columns filename, label) beside "
+        "it. The CSV files are in the repository twitter-research/meta-learning-lstm on GitHub; "
+        "the images are cut from ImageNet (image-net.org), which has to be applied for"
+    )
+
+    def __init__(
+        self,
+        data_dir: str | os.PathLike | None = None,
+        prepared_dir: str | os.PathLike | None = None,
+        *,
+        image_size: int = 84,
+        skip_corrupt: bool = False,
+    ):
+        """
+        Args:
+          data_dir: folder with the images in one of the layouts above.
+          prepared_dir: where the prepared data set is kept.
+          image_size: height and width in pixels.
+          skip_corrupt: leave corrupt files out instead of raising.
+        """
+        super().__init__(
+            data_dir, prepared_dir, image_size=image_size, skip_corrupt=skip_corrupt
+        )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return (self._image_size, self._image_size, 3)
+
+    def config_name(self) -> str:
+        return f"{self._image_size}px-{self.fingerprint()}"
+
+    def locations(self, data_dir: Path) -> list[Path]:
+        archives = [path for path in sorted(data_dir.iterdir()) if is_archive(path)]
+        folders = [data_dir / name for name in (*_SPLIT_OF_FOLDER, _FLAT_FOLDER)]
+        found = archives + [folder for folder in folders if folder.is_dir()]
+        if not found:
+            raise MissingDataError(
+                f"mini_imagenet: {data_dir} holds no archive and none of the folders "
+                f"{', '.join(folder.name for folder in folders)}. {self.layout}"
+            )
+        return found
+
+    def index_files(self, data_dir: Path) -> list[Path]:
+        """The CSV files of the flat layout that are there."""
+        return [data_dir / name for name in _CSV_FILES if (data_dir / name).is_file()]
+
+    def identify(self, path: PurePosixPath) -> ImageIdentity | None:
+        if len(path.parts) >= 3 and path.parts[-3] in _SPLIT_OF_FOLDER:
+            folder, wnid, file_name = path.parts[-3:]
+            return ImageIdentity(_SPLIT_OF_FOLDER[folder], wnid, file_name)
+        if path.name in self._flat_index:
+            split, wnid = self._flat_index[path.name]
+            return ImageIdentity(split, wnid, path.name)
+        return None
+
+    def decode(self, encoded: bytes, origin: str) -> tuple[np.ndarray, bytes]:
+        return color_pixels(encoded, self._image_size, origin)
+
+    def assign_splits(self, groups: dict[str, str]) -> dict[str, str]:
+        return groups
+
+    @cached_property
+    def _flat_index(self) -> dict[str, tuple[str, str]]:
+        """{file name: (split, wnid)} of the CSV files, empty where there are none."""
+        index: dict[str, tuple[str, str]] = {}
+        for path in self.index_files(self.data_dir()):
+            with path.open(newline="", encoding="utf-8") as opened:
+                rows = csv.DictReader(opened)
+                if not {"filename", "label"} <= set(rows.fieldnames or ()):
+                    raise InconsistentDataError(
+                        f"mini_imagenet: {path} needs the columns filename and label, but its "
+                        f"first line is {','.join(rows.fieldnames or ())!r}"
+                    )
+                for row in rows:
+                    entry = (_CSV_FILES[path.name], row["label"])
+                    if index.setdefault(row["filename"], entry) != entry:
+                        raise InconsistentDataError(
+                            f"mini_imagenet: {path} puts {row['filename']} into {'/'.join(entry)}, "
+                            f"but it was {'/'.join(index[row['filename']])} before: "
+                            "keep one of the two lines"
+                        )
+        return index

@@ -1,0 +1,205 @@
+"""Omniglot: 1,623 characters of 50 alphabets, 20 drawings of each.
+
+Lake, Salakhutdinov and Tenenbaum (2015), "Human-level concept learning through
+probabilistic program induction", Science 350(6266). MIT licence.
+
+Two splits of the classes are offered:
+
+- "characters", the split of the few-shot field: all characters, whatever their
+  alphabet, in one fixed pseudo-random order; 1,100 for training, 100 for
+  validation, 423 for testing. It needs a fixed order rather than a seed, so
+  that numbers of different runs are about the same classes.
+- "alphabets", that of the authors: the evaluation alphabets are for testing, and
+  of the background alphabets a sixth is held out for validation. Harder, for a
+  test alphabet is wholly unknown.
+
+With `rotations` every character turned by 90, 180 and 270 degrees is a class of
+its own, in every split (Santoro et al. 2016, and most papers since).
+"""
+
+import hashlib
+import os
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from tf_metalstm.data.sources.base import (
+    ClassImages,
+    InconsistentDataError,
+    MissingDataError,
+    SplitCounts,
+)
+from tf_metalstm.data.sources.file_source import FileSource
+from tf_metalstm.data.sources.pixels import encode_png, gray_pixels
+from tf_metalstm.data.sources.staging import ImageIdentity
+
+CLASS_SPLITS = ("characters", "alphabets")
+"""The ways to split the classes."""
+
+BACKGROUND, EVALUATION = "images_background", "images_evaluation"
+
+# Of 1,623 characters in a fixed order the first 1,100 are for training and the
+# next 100 for validation; of an incomplete copy, the same shares.
+_TRAIN_END, _VALIDATION_END, _ALL_CHARACTERS = 1100, 1200, 1623
+
+_QUARTER_TURNS = (0, 1, 2, 3)
+
+
+class Omniglot(FileSource):
+    """Omniglot as gray images, dark strokes on white."""
+
+    name = "omniglot"
+    description = (
+        "Handwritten characters of 50 alphabets, 20 drawings of each by 20 people, "
+        "scaled down to gray images; dark strokes on white."
+    )
+    citation = """@article{lake2015human,
+      title={Human-level concept learning through probabilistic program induction},
+      author={Lake, Brenden M. and Salakhutdinov, Ruslan and Tenenbaum, Joshua B.},
+      journal={Science}, volume={350}, number={6266}, pages={1332--1338}, year={2015}}"""
+    layout = (
+        f"It must hold {BACKGROUND} and {EVALUATION}, each as a .zip archive or unpacked as a "
+        "folder of <alphabet>/<character>/<drawing>.png. Both archives are in the folder "
+        '"python" of the repository brendenlake/omniglot on GitHub'
+    )
+
+    def __init__(
+        self,
+        data_dir: str | os.PathLike | None = None,
+        prepared_dir: str | os.PathLike | None = None,
+        *,
+        split: str = "characters",
+        rotations: bool = True,
+        image_size: int = 28,
+        skip_corrupt: bool = False,
+    ):
+        """
+        Args:
+          data_dir: folder with the two official archives, zipped or unpacked.
+          prepared_dir: where the prepared data set is kept.
+          split: one of `CLASS_SPLITS`.
+          rotations: each character turned by 90, 180 and 270 degrees is a class
+            of its own.
+          image_size: height and width in pixels.
+          skip_corrupt: leave corrupt files out instead of raising.
+        """
+        super().__init__(
+            data_dir, prepared_dir, image_size=image_size, skip_corrupt=skip_corrupt
+        )
+        if split not in CLASS_SPLITS:
+            raise ValueError(
+                f"unknown split of omniglot {split!r}: use one of {', '.join(CLASS_SPLITS)}"
+            )
+        self._class_split = split
+        self._rotations = rotations
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return (self._image_size, self._image_size, 1)
+
+    def config_name(self) -> str:
+        return f"{self._class_split}-{self.fingerprint()}"
+
+    def locations(self, data_dir: Path) -> list[Path]:
+        found = []
+        for part in (BACKGROUND, EVALUATION):
+            # An archive is whole or damaged; a folder may be half unpacked.
+            candidates = (data_dir / f"{part}.zip", data_dir / part)
+            existing = [path for path in candidates if path.exists()]
+            if not existing:
+                raise MissingDataError(
+                    f"omniglot: neither {part}.zip nor the folder {part} is in {data_dir}. "
+                    f"{self.layout}"
+                )
+            found.append(existing[0])
+        return found
+
+    def identify(self, path: PurePosixPath) -> ImageIdentity | None:
+        if len(path.parts) < 4 or path.parts[-4] not in (BACKGROUND, EVALUATION):
+            return None
+        part, alphabet, character, file_name = path.parts[-4:]
+        return ImageIdentity(part, f"{alphabet}/{character}", file_name)
+
+    def decode(self, encoded: bytes, origin: str) -> tuple[np.ndarray, bytes]:
+        pixels = gray_pixels(encoded, self._image_size, origin)
+        return pixels, encode_png(pixels)
+
+    def assign_splits(self, groups: dict[str, str]) -> dict[str, str]:
+        if self._class_split == "characters":
+            return split_characters(groups)
+        return split_alphabets(groups)
+
+    def load(self, split: str) -> ClassImages:
+        upright = super().load(split)
+        return with_rotations(upright) if self._rotations else upright
+
+    def counts(self, split: str) -> SplitCounts:
+        upright = super().counts(split)
+        if not self._rotations:
+            return upright
+        turns = len(_QUARTER_TURNS)
+        return upright._replace(
+            num_classes=turns * upright.num_classes, num_images=turns * upright.num_images
+        )
+
+
+def split_characters(class_names) -> dict[str, str]:
+    """{class name: split}: 1,100 / 100 / 423 of 1,623 characters in a fixed order."""
+    ordered = sorted(class_names, key=_stable_order)
+    train_end = len(ordered) * _TRAIN_END // _ALL_CHARACTERS
+    validation_end = len(ordered) * _VALIDATION_END // _ALL_CHARACTERS
+    parts = {
+        "train": ordered[:train_end],
+        "validation": ordered[train_end:validation_end],
+        "test": ordered[validation_end:],
+    }
+    return {name: split for split, names in parts.items() for name in names}
+
+
+def split_alphabets(groups: dict[str, str]) -> dict[str, str]:
+    """{class name: split}, whole alphabets to each split.
+
+    Args:
+      groups: {"<alphabet>/<character>": "images_background" or "images_evaluation"}.
+
+    Raises:
+      InconsistentDataError: there are not two background alphabets to divide.
+    """
+    alphabet_of = {name: name.split("/")[0] for name in groups}
+    background = {alphabet_of[name] for name, part in groups.items() if part == BACKGROUND}
+    if len(background) < 2:
+        raise InconsistentDataError(
+            f"omniglot: {len(background)} alphabet found in {BACKGROUND}, but training and "
+            "validation need at least one each (the official data have 30)"
+        )
+    ordered = sorted(background, key=_stable_order)
+    held_out = set(ordered[: max(1, len(ordered) // 6)])
+
+    def split_of(name: str) -> str:
+        if groups[name] == EVALUATION:
+            return "test"
+        return "validation" if alphabet_of[name] in held_out else "train"
+
+    return {name: split_of(name) for name in groups}
+
+
+def with_rotations(upright: ClassImages) -> ClassImages:
+    """Each class, and the same turned by one, two and three quarters, anticlockwise.
+
+    Args:
+      upright: C classes of square images.
+
+    Returns:
+      4 C classes; "X" becomes "X@000", "X@090", "X@180" and "X@270", side by side.
+    """
+    blocks = []
+    for images in np.split(upright.images, np.cumsum(upright.class_sizes)[:-1]):
+        blocks.extend(np.rot90(images, turns, axes=(1, 2)) for turns in _QUARTER_TURNS)
+    names = [f"{n}@{90 * turns:03d}" for n in upright.class_names for turns in _QUARTER_TURNS]
+    sizes = np.repeat(upright.class_sizes, len(_QUARTER_TURNS))
+    return ClassImages(np.concatenate(blocks), sizes, tuple(names))
+
+
+def _stable_order(name: str) -> bytes:
+    """A key that orders names pseudo-randomly, the same on every machine."""
+    return hashlib.sha256(name.encode()).digest()

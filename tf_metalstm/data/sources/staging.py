@@ -1,0 +1,155 @@
+"""Images between their raw files and the prepared data set: collected, checked, split.
+
+All of a source is staged in memory, encoded, before any of it is written. That
+is 15 MB for Omniglot and 200 MB for mini-ImageNet, less than the decoded images
+that training holds later, and it lets an archive be read once although its
+splits are mixed, and lets every contradiction be found before a byte is written.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from tf_metalstm.data.sources.base import (
+    SPLITS,
+    ChannelStatistics,
+    CorruptImageError,
+    InconsistentDataError,
+)
+
+
+class ImageIdentity(NamedTuple):
+    """Which image a raw file is.
+
+    Attributes:
+      group: what the raw data say about its split, such as "images_background".
+      class_name: the name of its class, the same wherever the class is seen.
+      file_name: unique within the class; images of a class are ordered by it.
+    """
+
+    group: str
+    class_name: str
+    file_name: str
+
+
+class _StagedClass:
+    """The images of one class, and the sums that its statistics need."""
+
+    def __init__(self, group: str):
+        self.group = group
+        self.encoded: dict[str, bytes] = {}
+        self.num_pixels = 0
+        self.pixel_sum: np.ndarray | int = 0
+        self.square_sum: np.ndarray | int = 0
+
+
+class Staging:
+    """Collects the images of a source class by class.
+
+    Attributes:
+      skipped: names of the corrupt files that were left out.
+    """
+
+    def __init__(self, source_name: str, *, skip_corrupt: bool = False):
+        """
+        Args:
+          source_name: names the source in errors.
+          skip_corrupt: count corrupt files instead of raising for the first.
+        """
+        self.skipped: list[str] = []
+        self._source_name = source_name
+        self._skip_corrupt = skip_corrupt
+        self._classes: dict[str, _StagedClass] = {}
+
+    @property
+    def num_images(self) -> int:
+        return sum(len(staged.encoded) for staged in self._classes.values())
+
+    def add(self, identity: ImageIdentity, pixels: np.ndarray, encoded: bytes) -> None:
+        """Adds an image; the same file met a second time is left out.
+
+        Args:
+          identity: which image it is.
+          pixels: uint8 [h, w, c].
+          encoded: what will be stored.
+
+        Raises:
+          InconsistentDataError: its class belongs to another split, or another
+            image has its name.
+        """
+        staged = self._classes.setdefault(identity.class_name, _StagedClass(identity.group))
+        if staged.group != identity.group:
+            raise InconsistentDataError(
+                f"{self._source_name}: class {identity.class_name!r} is in both "
+                f"{staged.group!r} and {identity.group!r}, but the splits must not share "
+                "classes: remove it from one of them"
+            )
+        known = staged.encoded.get(identity.file_name)
+        if known == encoded:
+            return
+        if known is not None:
+            raise InconsistentDataError(
+                f"{self._source_name}: two different images are both called "
+                f"{identity.class_name}/{identity.file_name}: keep one of them, or look "
+                "whether files of two versions of the data lie side by side"
+            )
+        wide = pixels.astype(np.int64)
+        staged.encoded[identity.file_name] = encoded
+        staged.num_pixels += pixels.shape[0] * pixels.shape[1]
+        staged.pixel_sum += wide.sum(axis=(0, 1))
+        staged.square_sum += np.square(wide).sum(axis=(0, 1))
+
+    def skip(self, error: CorruptImageError) -> None:
+        """Counts a corrupt file, or raises its error with the remedy."""
+        if not self._skip_corrupt:
+            raise CorruptImageError(
+                f"{self._source_name}: {error}: replace the file, or pass skip_corrupt=True "
+                "to leave such files out"
+            ) from error
+        self.skipped.append(str(error))
+
+    def finish(self, split_of: Callable[[dict[str, str]], dict[str, str]]) -> "StagedSplits":
+        """Sorts the classes into splits.
+
+        Args:
+          split_of: from {class name: group} to {class name: split}.
+
+        Raises:
+          InconsistentDataError: the training split would be empty.
+        """
+        split_by_class = split_of({name: c.group for name, c in self._classes.items()})
+        splits: dict[str, dict[str, dict[str, bytes]]] = {}
+        for split in SPLITS:
+            members = sorted(name for name, s in split_by_class.items() if s == split)
+            if members:
+                splits[split] = {name: self._classes[name].encoded for name in members}
+        if "train" not in splits:
+            raise InconsistentDataError(
+                f"{self._source_name}: {self.num_images} images found, but none of a training "
+                f"class; splits found: {', '.join(splits) or 'none'}"
+            )
+        return StagedSplits(splits, self._statistics(splits["train"]), tuple(self.skipped))
+
+    def _statistics(self, class_names: dict[str, dict[str, bytes]]) -> ChannelStatistics:
+        classes = [self._classes[name] for name in class_names]
+        num_pixels = sum(staged.num_pixels for staged in classes)
+        # Integer sums are exact: no order of summation, no rounding.
+        mean = sum(staged.pixel_sum for staged in classes) / num_pixels
+        mean_square = sum(staged.square_sum for staged in classes) / num_pixels
+        return ChannelStatistics(mean, np.sqrt(mean_square - np.square(mean)))
+
+
+class StagedSplits(NamedTuple):
+    """All images of a source, split by class.
+
+    Attributes:
+      images: split -> class name -> file name -> encoded image; the classes
+        sorted, empty splits left out.
+      statistics: of the training split.
+      skipped: what was wrong with each file that was left out.
+    """
+
+    images: dict[str, dict[str, dict[str, bytes]]]
+    statistics: ChannelStatistics
+    skipped: tuple[str, ...]

@@ -1,0 +1,167 @@
+"""The only place that knows absl flags: definitions, from flags to settings, run.flags.
+
+Every command defines every flag, so that one flagfile serves all of them. The last
+value of a flag wins: what is typed after --flagfile overrides the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+from tf_metalstm.settings import GROUPS, Settings
+
+RUN_FLAGS = "run.flags"
+
+
+class RunMismatchError(ValueError):
+    """A run directory belongs to a run with other settings."""
+
+
+def run_command(main: Callable[[Settings], None], *, continues_a_run: bool) -> None:
+    """Runs a command and exits: 0, or 1 after a message that says what to do.
+
+    Args:
+        main: the command, a function of the settings.
+        continues_a_run: the command works on the finished or interrupted run in --run_dir,
+            whose settings are read before what was typed.
+    """
+    define_flags()
+    for field in _fields():  # so that --helpshort, which knows the main module alone, lists them
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[field.name])
+
+    def parse(argv: Sequence[str]) -> list[str]:
+        rest = app.parse_flags_with_usage(argv)
+        file = Path(flags.FLAGS.run_dir or "", RUN_FLAGS)
+        if continues_a_run and flags.FLAGS.run_dir and file.is_file():
+            rest = app.parse_flags_with_usage([argv[0], f"--flagfile={file}", *argv[1:]])
+        return rest
+
+    def guarded(argv: Sequence[str]) -> None:
+        try:
+            if len(argv) > 1:
+                raise ValueError(f"Unexpected {' '.join(argv[1:])!r}: every flag begins with --.")
+            settings = settings_from_flags()
+            if continues_a_run:
+                _check_is_run(settings.run_dir)
+            main(settings)
+        except (ValueError, OSError, ArithmeticError) as error:
+            if flags.FLAGS.traceback:
+                raise
+            sys.exit(f"{type(error).__name__}: {error}")
+
+    app.run(guarded, flags_parser=parse)
+
+
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines one flag for every setting; doing so again changes nothing."""
+    for field in _fields():
+        if field.name not in values:
+            _define(field, values)
+    if "traceback" not in values:
+        flags.DEFINE_bool("traceback", False, "Show where an error came from.", flag_values=values)
+
+
+def settings_from_flags(values: flags.FlagValues = flags.FLAGS) -> Settings:
+    """Returns the settings that the parsed flags say."""
+    groups = {
+        name: group(**{field.name: values[field.name].value for field in dataclasses.fields(group)})
+        for name, group in GROUPS.items()
+    }
+    return Settings(**groups, run_dir=values["run_dir"].value)
+
+
+def read_settings(run_dir: str | Path) -> Settings:
+    """Returns the settings that a run was started with."""
+    values = flags.FlagValues()
+    define_flags(values)
+    values(["run", f"--flagfile={Path(run_dir, RUN_FLAGS)}"])
+    return dataclasses.replace(settings_from_flags(values), run_dir=str(run_dir))
+
+
+def write_settings(settings: Settings, run_dir: str | Path) -> None:
+    """Writes RUN_DIR/run.flags; where it is there already, the two must agree.
+
+    Raises:
+        RunMismatchError: they do not; the error names what differs.
+    """
+    path = Path(run_dir, RUN_FLAGS)
+    if path.is_file():
+        _check_same(read_settings(run_dir), settings, run_dir)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for name, group in GROUPS.items():
+        lines.append(f"# {group.__doc__.splitlines()[0].rstrip('.')}.")
+        for field in dataclasses.fields(group):
+            value = getattr(getattr(settings, name), field.name)
+            lines.append(_flag_line(field.name, value))
+    path.write_text("\n".join(lines) + "\n")
+
+
+def _flag_line(name: str, value: Any) -> str:
+    if value is None:
+        return f"# --{name} is not set"
+    if isinstance(value, bool):
+        return f"--{name}={str(value).lower()}"
+    if isinstance(value, list):
+        return f"--{name}={','.join(value)}"
+    return f"--{name}={value}"
+
+
+def _check_same(old: Settings, new: Settings, run_dir: str | Path) -> None:
+    different = [
+        f"  --{field.name}: the run has {before!r}, now {after!r}"
+        for name, group in GROUPS.items()
+        for field in dataclasses.fields(group)
+        if not field.metadata["may_change"]
+        and (before := getattr(getattr(old, name), field.name))
+        != (after := getattr(getattr(new, name), field.name))
+    ]
+    if different:
+        raise RunMismatchError(
+            f"{run_dir} belongs to a run with other settings:\n"
+            + "\n".join(different)
+            + "\nGive the same flags to go on with it, or another --run_dir."
+        )
+
+
+def _check_is_run(run_dir: str | None) -> None:
+    if run_dir is None:
+        raise ValueError("Which run? Give --run_dir, the folder that train wrote.")
+    if not Path(run_dir, RUN_FLAGS).is_file():
+        raise FileNotFoundError(
+            f"--run_dir={run_dir} holds no {RUN_FLAGS}: expected a folder written by "
+            "python -m tf_metalstm.train."
+        )
+
+
+def _fields() -> Iterator[dataclasses.Field]:
+    for group in (*GROUPS.values(), Settings):
+        yield from (field for field in dataclasses.fields(group) if field.metadata)
+
+
+def _define(field: dataclasses.Field, values: flags.FlagValues) -> None:
+    owner = next(g for g in (*GROUPS.values(), Settings) if field in dataclasses.fields(g))
+    kind = typing.get_type_hints(owner)[field.name]
+    if isinstance(kind, types.UnionType):
+        kind = next(k for k in typing.get_args(kind) if k is not types.NoneType)
+    text, choices = field.metadata["help"], field.metadata["choices"]
+    if kind is list:
+        flags.DEFINE_list(field.name, field.default_factory(), text, flag_values=values)  # type: ignore[misc]
+    elif choices:
+        flags.DEFINE_enum(field.name, field.default, choices, text, flag_values=values)
+    else:
+        define = {
+            bool: flags.DEFINE_bool,
+            int: flags.DEFINE_integer,
+            float: flags.DEFINE_float,
+            str: flags.DEFINE_string,
+        }[kind]
+        define(field.name, field.default, text, flag_values=values)

@@ -1,0 +1,29 @@
+"""The learners by name, as flags name them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+
+from tf_metalstm.learners.conv4 import conv4
+from tf_metalstm.learners.functional import FunctionalLearner
+from tf_metalstm.learners.mlp import mlp
+
+LEARNERS: dict[str, Callable[..., keras.Model]] = {"conv4": conv4, "mlp": mlp}
+
+
+def make_learner(
+    name: str, input_shape: tuple[int, ...], num_outputs: int, **options
+) -> FunctionalLearner:
+    """Builds the learner called `name`.
+
+    Args:
+        name: one of `LEARNERS`.
+        input_shape: of one input, (h, w, c) for images.
+        num_outputs: logits, N.
+        **options: further arguments of the function that builds the network.
+    """
+    if name not in LEARNERS:
+        raise ValueError(f"--learner must be one of {', '.join(LEARNERS)}, got {name!r}.")
+    return FunctionalLearner(LEARNERS[name](input_shape, num_outputs, **options))

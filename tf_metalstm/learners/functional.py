@@ -1,0 +1,135 @@
+"""A Keras model as a pure function of one flat parameter vector.
+
+    logits, statistics = learner.apply(theta, statistics, images, training)
+
+theta [P] holds every trainable variable of the model in the order in which Keras
+lists them, statistics [S] every other one (the running moments of batch
+normalization). Nothing is kept in the model: `keras.Model.stateless_call` reads
+the values given to it and returns the new ones.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_metalstm.episode import Tensor
+
+
+class ParameterBlock(NamedTuple):
+    """One variable of the model as a stretch of the flat vector.
+
+    name: the path of the variable in the model, as "conv_1/kernel".
+    shape: its shape.
+    start: index of its first coordinate.
+    size: how many coordinates it has.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    start: int
+    size: int
+
+
+class FunctionalLearner:
+    """Any built Keras model (images -> logits) as a function of theta [P].
+
+    Args:
+        model: a built Keras model with float variables. Its current values are
+            where `initial_parameters` and `initial_statistics` start.
+
+    Raises:
+        ValueError: the model is not built, or keeps state that is no floating
+            point number (a dropout layer's random seed).
+    """
+
+    def __init__(self, model: keras.Model):
+        if not model.built:
+            raise ValueError(f"The learner's model {model.name!r} is not built: call it once.")
+        for variable in model.variables:
+            if not variable.dtype.startswith("float"):
+                raise ValueError(
+                    f"The learner's model keeps {variable.path} of type {variable.dtype}; only "
+                    "floating point variables can be adapted: leave out layers that draw random "
+                    "numbers, such as Dropout."
+                )
+        self.model = model
+        self.parameter_blocks = _blocks(model.trainable_variables)
+        self.statistics_blocks = _blocks(model.non_trainable_variables)
+        self.num_parameters = sum(block.size for block in self.parameter_blocks)
+        self.num_statistics = sum(block.size for block in self.statistics_blocks)
+        # Read once, here: inside a traced function variables have no values to read.
+        self._initial_parameters = _flat_values(model.trainable_variables, model.dtype)
+        self._initial_statistics = _flat_values(model.non_trainable_variables, model.dtype)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, without the batch: (h, w, c) for images."""
+        return tuple(self.model.input_shape[1:])
+
+    @property
+    def num_outputs(self) -> int:
+        """Logits of one input."""
+        return int(self.model.output_shape[-1])
+
+    @property
+    def dtype(self) -> str:
+        """Type of theta and of the statistics."""
+        return self.model.dtype
+
+    def initial_parameters(self) -> np.ndarray:
+        """Returns the model's trainable values, flat, [P]."""
+        return self._initial_parameters
+
+    def initial_statistics(self) -> np.ndarray:
+        """Returns the statistics that every episode starts from, flat, [S]."""
+        return self._initial_statistics
+
+    def apply(
+        self, theta: Tensor, statistics: Tensor, images: Tensor, training: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Runs the model at theta.
+
+        Args:
+            theta: [P].
+            statistics: [S].
+            images: [B, h, w, c].
+            training: True normalizes with the moments of `images` and returns updated
+                statistics; False normalizes with `statistics` and returns them unchanged.
+
+        Returns:
+            Logits [B, N] and statistics [S].
+        """
+        logits, new = self.model.stateless_call(
+            _unflatten(theta, self.parameter_blocks),
+            _unflatten(statistics, self.statistics_blocks),
+            images,
+            training=training,
+        )
+        if not (training and self.statistics_blocks):
+            return logits, statistics
+        return logits, tf.concat([tf.reshape(value, [-1]) for value in new], axis=0)
+
+
+def _flat_values(variables, dtype: str) -> np.ndarray:
+    values = [keras.ops.convert_to_numpy(variable).ravel() for variable in variables]
+    return np.concatenate(values) if values else np.zeros([0], dtype)
+
+
+def _blocks(variables) -> tuple[ParameterBlock, ...]:
+    blocks, start = [], 0
+    for variable in variables:
+        size = int(np.prod(variable.shape))
+        blocks.append(ParameterBlock(variable.path, tuple(variable.shape), start, size))
+        start += size
+    return tuple(blocks)
+
+
+def _unflatten(vector: Tensor, blocks: tuple[ParameterBlock, ...]) -> list[Tensor]:
+    if not blocks:
+        return []
+    parts = tf.split(vector, [block.size for block in blocks])
+    return [tf.reshape(part, block.shape) for part, block in zip(parts, blocks, strict=True)]

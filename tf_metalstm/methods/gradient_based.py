@@ -1,0 +1,98 @@
+"""Methods that adapt by gradient: a learner, a rule and c_0 in the one inner loop.
+
+With the rule `MetaLSTM` this is the meta-learner LSTM of Ravi & Larochelle (ICLR
+2017, algorithm 1): the rule's weights and the initial parameters c_0 are trained
+together on the loss of the queries.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tf_metalstm.adaptation import Adapted, InnerLoop, Trajectory, adapt
+from tf_metalstm.episode import Support, Tensor
+from tf_metalstm.learners.functional import FunctionalLearner
+from tf_metalstm.methods.base import FewShotMethod
+from tf_metalstm.rules.base import Rule
+
+QUERY_NORMALIZATIONS = ("running", "support", "batch")
+
+
+class GradientBasedMethod(FewShotMethod):
+    """Trainable weights: those of the rule, and c_0 [P].
+
+    Batch normalization of the queries in validation, test and export, `query_normalization`:
+
+    - "running": the running statistics that this episode's support passes at theta_0 ...
+      theta_{T-1} left behind. Inductive; what the paper does.
+    - "support": as "running", after one more support pass at theta_T. Inductive too: a query
+      is still classified by itself, under statistics that belong to the final parameters.
+    - "batch": the moments of all queries together. *Transductive*: the answer to one query
+      depends on the others.
+
+    In meta-training the queries always use their batch moments, as in the paper.
+
+    Args:
+        learner: the network that is adapted.
+        rule: how its parameters move; built here.
+        inner_loop: number of updates and the like.
+        query_normalization: see above.
+    """
+
+    def __init__(
+        self,
+        learner: FunctionalLearner,
+        rule: Rule,
+        inner_loop: InnerLoop,
+        query_normalization: str = "running",
+        **kwargs,
+    ):
+        super().__init__(dtype=learner.dtype, **kwargs)
+        if query_normalization not in QUERY_NORMALIZATIONS:
+            raise ValueError(
+                f"--query_normalization must be one of {', '.join(QUERY_NORMALIZATIONS)}, "
+                f"got {query_normalization!r}."
+            )
+        self.learner = learner
+        self.inner_loop = inner_loop
+        self.query_normalization = query_normalization
+        self.rule = rule
+        if not rule.built:
+            rule.build()
+        start = learner.initial_parameters()
+        self.c_0 = self.add_weight(
+            shape=start.shape, initializer=lambda shape, dtype: tf.constant(start), name="c_0"
+        )
+        self.built = True
+
+    def build(self, input_shape=None):
+        """Nothing left to do: no weight depends on the shape of an episode."""
+
+    def adapt(self, support: Support) -> Adapted:
+        """Returns the learner after T updates on the support set of one episode."""
+        return self.adapt_with_trajectory(support)[0]
+
+    def adapt_with_trajectory(self, support: Support) -> tuple[Adapted, Trajectory]:
+        """As `adapt`, with the support loss and the gates of every update."""
+        adapted, trajectory = adapt(
+            self.learner, self.rule, tf.convert_to_tensor(self.c_0), support, self.inner_loop
+        )
+        if self.query_normalization == "support":
+            _, statistics = self.learner.apply(*adapted, support.inputs, training=True)
+            adapted = adapted._replace(statistics=statistics)
+        return adapted, trajectory
+
+    def query_logits(self, adapted: Adapted, query_inputs: Tensor, training: bool = False):
+        """Returns the logits [B, N] of query images [B, h, w, c]."""
+        by_batch = training or self.query_normalization == "batch"
+        logits, _ = self.learner.apply(*adapted, query_inputs, training=by_batch)
+        return logits
+
+
+def describe_normalization(query_normalization: str) -> str:
+    """Returns the batch-norm mode in words, to stand beside every reported number."""
+    return {
+        "running": "inductive (running statistics of the episode)",
+        "support": "inductive (statistics of one more support pass)",
+        "batch": "transductive (queries normalized with each other)",
+    }[query_normalization]

@@ -1,0 +1,15 @@
+"""The rules by name, as flags name them."""
+
+from __future__ import annotations
+
+from tf_metalstm.rules.base import Rule
+from tf_metalstm.rules.meta_lstm import MetaLSTM
+
+RULES: dict[str, type[Rule]] = {"meta_lstm": MetaLSTM}
+
+
+def make_rule(name: str, **options) -> Rule:
+    """Builds the rule called `name` from the arguments of its constructor."""
+    if name not in RULES:
+        raise ValueError(f"--rule must be one of {', '.join(RULES)}, got {name!r}.")
+    return RULES[name](**options)

@@ -1,0 +1,151 @@
+"""Everything that can be chosen, in one place: name, default, choices and help.
+
+A field here is a command line flag of the same name (`flags.py`) and an entry of
+RUN_DIR/run.flags. The library below takes plain arguments and knows none of this.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from tf_metalstm.adaptation import GRADIENT_DIVISORS
+from tf_metalstm.data.catalogue import SOURCE_NAMES
+from tf_metalstm.data.episodes import CLASS_SAMPLINGS
+from tf_metalstm.data.preprocessing import AUGMENTATIONS, NORMALIZATIONS
+from tf_metalstm.data.sources.base import SPLITS
+from tf_metalstm.data.sources.omniglot import CLASS_SPLITS
+from tf_metalstm.learners.catalogue import LEARNERS
+from tf_metalstm.learners.conv4 import INITIALIZATIONS
+from tf_metalstm.methods.gradient_based import QUERY_NORMALIZATIONS
+from tf_metalstm.rules.catalogue import RULES
+from tf_metalstm.rules.meta_lstm import GATE_FEEDBACKS
+
+
+def option(default: Any, text: str, choices: Any = None, may_change: bool = False) -> Any:
+    """Declares a setting.
+
+    Args:
+        default: its value when nothing is said.
+        text: one sentence for `--help`.
+        choices: the values allowed, or None.
+        may_change: whether a run may be continued under another value.
+    """
+    metadata = {"help": text, "choices": choices, "may_change": may_change}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Images and episodes."""
+
+    source: str = option("glyphs", "Where images come from.", SOURCE_NAMES)
+    data_dir: str | None = option(None, "Folder with the raw files of the source.", may_change=True)
+    prepared_dir: str | None = option(
+        None, "Folder for prepared data; default: a cache in the home folder.", may_change=True
+    )
+    skip_corrupt: bool = option(False, "Leave out image files that cannot be read.")
+    omniglot_split: str = option("characters", "How Omniglot is split.", CLASS_SPLITS)
+    omniglot_rotations: bool = option(True, "Omniglot: rotated characters are further classes.")
+    normalization: str = option(
+        "standard", "Of pixels: mean and deviation of the training split, or / 255.", NORMALIZATIONS
+    )
+    augmentation: list = option(
+        [], f"Class-consistent augmentation in training: any of {','.join(AUGMENTATIONS)}."
+    )
+    num_way: int = option(5, "N, classes of an episode.")
+    num_shot: int = option(5, "K, support images a class.")
+    num_query: int = option(15, "Q, query images a class.")
+    class_sampling: str = option(
+        "independent", "Draw the classes of each episode, or consume permutations.", CLASS_SAMPLINGS
+    )
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """The learner, the rule and the inner loop."""
+
+    rule: str = option("meta_lstm", "How the learner's parameters move.", tuple(RULES))
+    hidden_units: int = option(20, "H, units of the meta-learner's first LSTM layer.")
+    gate_feedback: str = option("value", "What the gates are fed back as.", GATE_FEEDBACKS)
+    preprocessing_scale: float = option(10.0, "p of the preprocessing of gradient and loss.")
+    learner: str = option("conv4", "The network that is adapted.", tuple(LEARNERS))
+    num_outputs: int | None = option(None, "Logits of the learner; default: num_way of training.")
+    filters: int = option(32, "Filters of each convolution of conv4.")
+    learner_initialization: str = option("glorot", "Where c_0 starts.", INITIALIZATIONS)
+    statistics_momentum: float = option(
+        0.05, "Weight of the old running statistics when a support pass updates them."
+    )
+    num_steps: int = option(5, "T, updates on the support set.")
+    support_batch_size: int | None = option(None, "Support images of an update; default: all.")
+    second_order: bool = option(False, "Keep the meta-gradient's path through the gradient.")
+    gradient_divisor: str = option(
+        "none", "Divide the gradient of the mean loss once more.", GRADIENT_DIVISORS
+    )
+    query_normalization: str = option(
+        "running",
+        "Batch norm of queries outside training: the episode's running statistics, those after "
+        "one more support pass (both inductive), or the queries' own (transductive).",
+        QUERY_NORMALIZATIONS,
+    )
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The outer loop."""
+
+    max_steps: int = option(10_000, "Meta-updates of the run.", may_change=True)
+    max_minutes: float | None = option(
+        None, "Stop after so many minutes of training, all starts together.", may_change=True
+    )
+    learning_rate: float = option(1e-3, "Of Adam.")
+    clip_norm: float = option(0.25, "Global norm to which meta-gradients are clipped.")
+    episodes_per_step: int = option(1, "E, episodes of a meta-update.")
+    seed: int = option(0, "Of the weights and of the training episodes.")
+    checkpoint_every: int = option(100, "Meta-updates between checkpoints and log entries.")
+    validate_every: int = option(500, "Meta-updates between validations.")
+    validation_episodes: int = option(100, "Episodes of a validation; always the same ones.")
+    strategy: str = option("none", "Devices to train on.", ("none", "mirrored"))
+    jit_compile: bool = option(False, "Compile the step with XLA; worth it on a GPU.")
+    deterministic: bool = option(
+        True, "Use only operations that give the same result every time; slower on a GPU."
+    )
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What the commands after training look at."""
+
+    split: str = option("test", "Split of the classes.", SPLITS, may_change=True)
+    num_episodes: int = option(600, "Episodes of an evaluation.", may_change=True)
+    evaluation_seed: int = option(0, "Of the list of episodes.", may_change=True)
+    checkpoint: str = option(
+        "best", "The weights best on validation, or the last ones.", ("best", "last"), may_change=True
+    )
+    example_dir: str | None = option(
+        None, "export: also write images of one unseen episode there.", may_change=True
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of a command."""
+
+    data: DataSettings = dataclasses.field(default_factory=DataSettings)
+    method: MethodSettings = dataclasses.field(default_factory=MethodSettings)
+    training: TrainingSettings = dataclasses.field(default_factory=TrainingSettings)
+    evaluation: EvaluationSettings = dataclasses.field(default_factory=EvaluationSettings)
+    run_dir: str | None = option(
+        None, "Folder of the run; default: a new one under runs/.", may_change=True
+    )
+
+
+GROUPS = {
+    "data": DataSettings,
+    "method": MethodSettings,
+    "training": TrainingSettings,
+    "evaluation": EvaluationSettings,
+}

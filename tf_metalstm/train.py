@@ -1,0 +1,55 @@
+"""Trains a few-shot method: python -m tf_metalstm.train --flagfile=... --run_dir=..."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import tensorflow as tf
+
+from tf_metalstm import experiment
+from tf_metalstm.flags import run_command, write_settings
+from tf_metalstm.settings import Settings
+from tf_metalstm.training.outer_loop import Schedule, compile_method, train
+
+
+def main(settings: Settings) -> None:
+    """Trains, or goes on with, the run in --run_dir."""
+    settings = experiment.resolve(settings)
+    training = settings.training
+    schedule = Schedule(
+        training.max_steps,
+        training.checkpoint_every,
+        training.validate_every,
+        training.max_minutes,
+    )
+    run_dir = Path(settings.run_dir or f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
+    if training.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    source = experiment.build_source(settings.data)
+    normalization = experiment.build_normalization(settings.data, source)
+    with experiment.build_strategy(training.strategy).scope():
+        method = experiment.build_method(settings, source.image_shape)
+        compile_method(method, training.learning_rate, training.clip_norm, training.jit_compile)
+    validation = experiment.validation_episodes(settings, source, normalization)
+    write_settings(settings, run_dir)
+    print(f"Run: {run_dir}\nImages: {source.describe()}")
+    checkpoints = train(
+        method,
+        lambda step: experiment.training_episodes(
+            settings, source, normalization, start=step * training.episodes_per_step
+        ),
+        validation,
+        schedule,
+        run_dir,
+    )
+    print(
+        f"Trained for {int(checkpoints.step)} updates in {float(checkpoints.minutes):.1f} minutes. "
+        f"Best validation accuracy {float(checkpoints.best_accuracy):.2%}, "
+        f"after {int(checkpoints.best_step)} updates.\n"
+        f"Next: python -m tf_metalstm.evaluate --run_dir={run_dir}"
+    )
+
+
+if __name__ == "__main__":
+    run_command(main, continues_a_run=False)

@@ -1,0 +1,139 @@
+"""What happens between the updates of a run, as Keras callbacks.
+
+An *epoch* of Keras is here the stretch of updates between two checkpoints.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+import tqdm
+
+from tf_metalstm.training.checkpoints import NotFiniteError, RunCheckpoints
+
+ValidationHook = Callable[[int], None]
+
+
+class StopWhenNotFinite(keras.callbacks.Callback):
+    """Ends the run with an error when the loss is not a number.
+
+    Args:
+        checkpoints: of the run, to name the last good one.
+        start: updates made before this call of fit.
+    """
+
+    def __init__(self, checkpoints: RunCheckpoints, start: int):
+        super().__init__()
+        self._checkpoints = checkpoints
+        self._step = start
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._step += 1
+        if not math.isfinite(float(logs["loss"])):
+            raise NotFiniteError(self._checkpoints.describe_failure("The loss is", self._step))
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """One bar for the whole run, with the time left; a line for every validation.
+
+    Args:
+        start: updates made before this call of fit.
+        max_steps: updates of the run.
+    """
+
+    def __init__(self, start: int, max_steps: int):
+        super().__init__()
+        self._start, self._max_steps = start, max_steps
+        self._bar: tqdm.tqdm | None = None
+
+    def on_train_begin(self, logs=None):
+        on_terminal = sys.stderr.isatty()
+        self._bar = tqdm.tqdm(
+            initial=self._start,
+            total=self._max_steps,
+            unit="update",
+            mininterval=0.2 if on_terminal else 30.0,  # a log file wants few lines
+            dynamic_ncols=on_terminal,
+        )
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._bar.update()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
+        if "val_accuracy" in logs:
+            self._bar.write(
+                f"update {self._bar.n}: loss {logs['loss']:.4f}, accuracy {logs['accuracy']:.2%}, "
+                f"validation {logs['val_accuracy']:.2%} +- {logs['val_interval']:.2%}"
+            )
+
+    def on_train_end(self, logs=None):
+        self._bar.close()
+
+
+class KeepCheckpoints(keras.callbacks.Callback):
+    """Saves the run at every epoch end, the best weights at validations; stops when time is up.
+
+    Args:
+        checkpoints: of the run.
+        steps_per_epoch: updates of an epoch.
+        max_minutes: of training, all starts together; None for no limit.
+    """
+
+    def __init__(
+        self, checkpoints: RunCheckpoints, steps_per_epoch: int, max_minutes: float | None
+    ):
+        super().__init__()
+        self._checkpoints = checkpoints
+        self._steps_per_epoch = steps_per_epoch
+        self._max_minutes = math.inf if max_minutes is None else max_minutes
+        self._spent = float(checkpoints.minutes.numpy())
+        self._began = time.monotonic()
+
+    def on_train_begin(self, logs=None):
+        self._began = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        step = (epoch + 1) * self._steps_per_epoch
+        if "val_accuracy" in logs:
+            self._checkpoints.save_if_best(float(logs["val_accuracy"]), step)
+        minutes = self._spent + (time.monotonic() - self._began) / 60.0
+        self._checkpoints.save(step, minutes)
+        if minutes >= self._max_minutes:
+            self.model.stop_training = True
+
+
+class LogToTensorBoard(keras.callbacks.Callback):
+    """Writes loss and accuracies against the number of updates, and what a hook adds.
+
+    Args:
+        writer: of TensorBoard's event files.
+        steps_per_epoch: updates of an epoch.
+        on_validation: called with the step, under the writer, after each validation.
+    """
+
+    def __init__(
+        self,
+        writer: tf.summary.SummaryWriter,
+        steps_per_epoch: int,
+        on_validation: ValidationHook | None = None,
+    ):
+        super().__init__()
+        self._writer = writer
+        self._steps_per_epoch = steps_per_epoch
+        self._on_validation = on_validation
+
+    def on_epoch_end(self, epoch, logs=None):
+        step = (epoch + 1) * self._steps_per_epoch
+        with self._writer.as_default(step=step):
+            for name, value in logs.items():
+                split = "validation" if name.startswith("val_") else "train"
+                tf.summary.scalar(f"{split}/{name.removeprefix('val_')}", value)
+            if "val_accuracy" in logs and self._on_validation is not None:
+                self._on_validation(step)
+        self._writer.flush()

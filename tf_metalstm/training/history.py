@@ -1,0 +1,45 @@
+"""The curve of a run as a table, RUN_DIR/history.csv: a row for every stretch of updates."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import keras
+
+_COLUMNS = ("step", "loss", "accuracy", "val_loss", "val_accuracy", "val_interval")
+
+
+class WriteHistory(keras.callbacks.Callback):
+    """Appends a row at every epoch end; rows past the step that a run goes on from are dropped.
+
+    Args:
+        run_dir: folder of the run.
+        start: updates made before this call of fit.
+        steps_per_epoch: updates of an epoch.
+    """
+
+    def __init__(self, run_dir: str | Path, start: int, steps_per_epoch: int):
+        super().__init__()
+        self._path = Path(run_dir, "history.csv")
+        self._steps_per_epoch = steps_per_epoch
+        kept = [row for row in read_history(run_dir) if int(row["step"]) <= start]
+        with self._path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, _COLUMNS)
+            writer.writeheader()
+            writer.writerows(kept)
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = {name: f"{logs[name]:.6g}" for name in _COLUMNS[1:] if name in logs}
+        with self._path.open("a", newline="") as file:
+            step = (epoch + 1) * self._steps_per_epoch
+            csv.DictWriter(file, _COLUMNS).writerow({"step": step, **row})
+
+
+def read_history(run_dir: str | Path) -> list[dict[str, str]]:
+    """Returns the rows of RUN_DIR/history.csv; none where there is no such file."""
+    path = Path(run_dir, "history.csv")
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))

@@ -1,0 +1,123 @@
+"""The outer loop: Keras `fit` over episodes (algorithm 1 of the paper, lines 3 to 17)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from tf_metalstm.training.callbacks import (
+    KeepCheckpoints,
+    LogToTensorBoard,
+    ProgressBar,
+    StopWhenNotFinite,
+    ValidationHook,
+)
+from tf_metalstm.training.checkpoints import RunCheckpoints
+from tf_metalstm.training.history import WriteHistory
+from tf_metalstm.training.metrics import AccuracyInterval
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long a run goes and how often it looks up.
+
+    max_steps: meta-updates of the run.
+    checkpoint_every: meta-updates between checkpoints; divides the other two numbers.
+    validate_every: meta-updates between validations.
+    max_minutes: time of training, all starts together; None for no limit.
+    """
+
+    max_steps: int
+    checkpoint_every: int = 100
+    validate_every: int = 500
+    max_minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "checkpoint_every", "validate_every"):
+            value = getattr(self, name)
+            if value < 1 or value % self.checkpoint_every:
+                raise ValueError(
+                    f"--{name} must be a positive multiple of --checkpoint_every, "
+                    f"{self.checkpoint_every}; got {value}."
+                )
+
+
+def compile_method(
+    method: keras.Model,
+    learning_rate: float = 1e-3,
+    clip_norm: float = 0.25,
+    jit_compile: bool = False,
+) -> None:
+    """Prepares a method for `fit`: Adam on the mean cross-entropy of the queries (section 5).
+
+    Args:
+        method: the model over episodes.
+        learning_rate: of Adam.
+        clip_norm: global norm to which the meta-gradient is clipped.
+        jit_compile: compile the step with XLA.
+    """
+    method.compile(
+        optimizer=keras.optimizers.Adam(learning_rate, epsilon=1e-8, global_clipnorm=clip_norm),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy"), AccuracyInterval()],
+        jit_compile=jit_compile,
+    )
+    method.optimizer.build(method.trainable_variables)
+
+
+def train(
+    method: keras.Model,
+    training_episodes: Callable[[int], tf.data.Dataset],
+    validation_episodes: tf.data.Dataset,
+    schedule: Schedule,
+    run_dir: str | Path,
+    on_validation: ValidationHook | None = None,
+) -> RunCheckpoints:
+    """Trains a compiled method, from the newest checkpoint of the run on.
+
+    Args:
+        method: compiled by `compile_method`.
+        training_episodes: step -> the stream of episodes that follow that many updates.
+        validation_episodes: a fixed list.
+        schedule: how long, and how often to look up.
+        run_dir: where everything is written.
+        on_validation: called with the step after each validation, under the summary writer.
+
+    Returns:
+        The checkpoints of the run.
+
+    Raises:
+        NotFiniteError: the loss or a weight is no longer a number.
+    """
+    checkpoints = RunCheckpoints(run_dir, method, method.optimizer)
+    checkpoints.restore()
+    start = int(checkpoints.step.numpy())
+    minutes = float(checkpoints.minutes.numpy())
+    in_time = schedule.max_minutes is None or minutes < schedule.max_minutes
+    if start >= schedule.max_steps or not in_time:
+        return checkpoints
+    every = schedule.checkpoint_every
+    writer = tf.summary.create_file_writer(str(Path(run_dir, "tensorboard")))
+    method.fit(
+        training_episodes(start),
+        steps_per_epoch=every,
+        initial_epoch=start // every,
+        epochs=schedule.max_steps // every,
+        validation_data=validation_episodes,
+        validation_freq=schedule.validate_every // every,
+        shuffle=False,
+        verbose=0,
+        callbacks=[
+            StopWhenNotFinite(checkpoints, start),
+            ProgressBar(start, schedule.max_steps),
+            LogToTensorBoard(writer, every, on_validation),
+            WriteHistory(run_dir, start, every),
+            KeepCheckpoints(checkpoints, every, schedule.max_minutes),
+        ],
+    )
+    writer.close()
+    return checkpoints
