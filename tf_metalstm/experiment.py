@@ -17,6 +17,7 @@ from tf_metalstm.learners.catalogue import make_learner
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
 from tf_metalstm.rules.catalogue import make_rule
 from tf_metalstm.settings import DataSettings, Settings
+from tf_metalstm.training.checkpoints import RunCheckpoints
 
 
 def resolve(settings: Settings) -> Settings:
@@ -115,6 +116,25 @@ def build_method(settings: Settings, image_shape: tuple[int, int, int]) -> Gradi
         gradient_divisor=method.gradient_divisor,
     )
     return GradientBasedMethod(learner, rule, inner_loop, method.query_normalization)
+
+
+def load_method(settings: Settings, source: Source) -> tuple[GradientBasedMethod, RunCheckpoints]:
+    """Returns the trained method of --run_dir and the checkpoints it was read from.
+
+    Raises:
+        FileNotFoundError: the run has no checkpoint of the kind asked for.
+    """
+    method = build_method(settings, source.image_shape)
+    checkpoints = RunCheckpoints(settings.run_dir or "", method)
+    which = settings.evaluation.checkpoint
+    if not checkpoints.restore(which):
+        when = "validation" if which == "best" else "checkpoint"
+        raise FileNotFoundError(
+            f"--run_dir={settings.run_dir} holds no {which} weights yet: they appear with the first "
+            f"{when} of the training run. Train longer, or give --checkpoint="
+            f"{'last' if which == 'best' else 'best'}."
+        )
+    return method, checkpoints
 
 
 def build_strategy(name: str) -> tf.distribute.Strategy:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from tf_metalstm.settings import GROUPS, Settings
 
@@ -45,6 +45,8 @@ def run_command(main: Callable[[Settings], None], *, continues_a_run: bool) -> N
         return rest
 
     def guarded(argv: Sequence[str]) -> None:
+        if flags.FLAGS["verbosity"].using_default_value:
+            flags.FLAGS.verbosity = logging.WARNING  # absl's own default tells every library's doings
         try:
             if len(argv) > 1:
                 raise ValueError(f"Unexpected {' '.join(argv[1:])!r}: every flag begins with --.")

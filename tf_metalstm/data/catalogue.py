@@ -2,13 +2,17 @@
 
 import inspect
 import os
+from collections.abc import Callable
+from typing import Any
 
 from tf_metalstm.data.sources.base import Source
 from tf_metalstm.data.sources.glyphs import Glyphs
 from tf_metalstm.data.sources.mini_imagenet import MiniImagenet
 from tf_metalstm.data.sources.omniglot import Omniglot
 
-_SOURCES = {source.name: source for source in (Glyphs, Omniglot, MiniImagenet)}
+_SOURCES: dict[str, Callable[..., Source]] = {
+    source.name: source for source in (Glyphs, Omniglot, MiniImagenet)
+}
 
 SOURCE_NAMES = tuple(_SOURCES)
 """The names that `make_source` knows."""
@@ -17,22 +21,22 @@ SOURCE_NAMES = tuple(_SOURCES)
 def make_source(
     name: str,
     *,
-    data_dir: str | os.PathLike | None = None,
-    prepared_dir: str | os.PathLike | None = None,
-    **options,
+    data_dir: str | os.PathLike[str] | None = None,
+    prepared_dir: str | os.PathLike[str] | None = None,
+    **options: Any,
 ) -> Source:
     """Makes a source; touches no disk before it is asked for images.
 
     Args:
-      name: one of `SOURCE_NAMES`.
-      data_dir: folder with the raw files; a source that draws its own images
-        has no use for it and ignores it.
-      prepared_dir: where prepared data are kept; by default
-        `tf_metalstm.data.sources.prepared.default_prepared_dir()`.
-      **options: options of that source, such as `rotations` of omniglot.
+        name: one of `SOURCE_NAMES`.
+        data_dir: folder with the raw files; a source that draws its own images
+            has no use for it and ignores it.
+        prepared_dir: where prepared data are kept; by default
+            `tf_metalstm.data.sources.prepared.default_prepared_dir()`.
+        **options: options of that source, such as `rotations` of omniglot.
 
     Raises:
-      ValueError: the name or an option is unknown; the known ones are listed.
+        ValueError: the name or an option is unknown; the known ones are listed.
     """
     if name not in _SOURCES:
         raise ValueError(f"unknown source {name!r}: use one of {', '.join(SOURCE_NAMES)}")

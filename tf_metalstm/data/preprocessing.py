@@ -90,9 +90,8 @@ def _crop(pixels: Tensor, seed: Tensor) -> Tensor:
     down, right = round(height * _CROP_MARGIN), round(width * _CROP_MARGIN)
     margins = [[0, 0], [0, 0], [down, down], [right, right], [0, 0]]
     extended = tf.pad(pixels, margins, mode="REFLECT")
-    corners = tf.random.stateless_uniform(
-        [num_classes, 2], seed, maxval=[2 * down + 1, 2 * right + 1], dtype=tf.int32
-    )
+    places = tf.constant([2 * down + 1, 2 * right + 1], tf.float32)
+    corners = tf.cast(tf.random.stateless_uniform([num_classes, 2], seed) * places, tf.int32)
     windows = [
         extended[i, :, corners[i, 0] : corners[i, 0] + height, corners[i, 1] :][:, :, :width]
         for i in range(num_classes)

@@ -56,14 +56,16 @@ class FunctionalLearner:
                     "floating point variables can be adapted: leave out layers that draw random "
                     "numbers, such as Dropout."
                 )
+        if not model.trainable_variables:
+            raise ValueError(f"The learner's model {model.name!r} has nothing to adapt.")
         self.model = model
         self.parameter_blocks = _blocks(model.trainable_variables)
         self.statistics_blocks = _blocks(model.non_trainable_variables)
         self.num_parameters = sum(block.size for block in self.parameter_blocks)
         self.num_statistics = sum(block.size for block in self.statistics_blocks)
         # Read once, here: inside a traced function variables have no values to read.
-        self._initial_parameters = _flat_values(model.trainable_variables, model.dtype)
-        self._initial_statistics = _flat_values(model.non_trainable_variables, model.dtype)
+        self._initial_parameters = _flat_values(model.trainable_variables, self.dtype)
+        self._initial_statistics = _flat_values(model.non_trainable_variables, self.dtype)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -78,7 +80,8 @@ class FunctionalLearner:
     @property
     def dtype(self) -> str:
         """Type of theta and of the statistics."""
-        return self.model.dtype
+        # Not model.dtype: that is a policy of the model as a whole, which its layers may not follow.
+        return self.model.trainable_variables[0].dtype
 
     def initial_parameters(self) -> np.ndarray:
         """Returns the model's trainable values, flat, [P]."""

@@ -19,6 +19,7 @@ from tf_metalstm.training.callbacks import (
 from tf_metalstm.training.checkpoints import RunCheckpoints
 from tf_metalstm.training.history import WriteHistory
 from tf_metalstm.training.metrics import AccuracyInterval
+from tf_metalstm.training.optimizer import ClippedAdam
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def compile_method(
         jit_compile: compile the step with XLA.
     """
     method.compile(
-        optimizer=keras.optimizers.Adam(learning_rate, epsilon=1e-8, global_clipnorm=clip_norm),
+        optimizer=ClippedAdam(learning_rate, clip_norm, epsilon=1e-8),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy"), AccuracyInterval()],
         jit_compile=jit_compile,

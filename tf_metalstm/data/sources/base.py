@@ -32,11 +32,11 @@ class ClassImages(NamedTuple):
     """All images of one split, in memory.
 
     Attributes:
-      images: uint8 [total, h, w, c], grouped by class, in the order of
-        `class_names`; within a class in the order of the file names.
-      class_sizes: int64 [C], images of each class; class j owns the rows
-        `sum(class_sizes[:j])` up to `sum(class_sizes[:j + 1])`.
-      class_names: C names, sorted and unique.
+        images: uint8 [total, h, w, c], grouped by class, in the order of
+            `class_names`; within a class in the order of the file names.
+        class_sizes: int64 [C], images of each class; class j owns the rows
+            `sum(class_sizes[:j])` up to `sum(class_sizes[:j + 1])`.
+        class_names: C names, sorted and unique.
     """
 
     images: np.ndarray
@@ -74,9 +74,9 @@ class Source(abc.ABC):
         """Makes the images ready for `load`; does nothing when they are.
 
         Raises:
-          MissingDataError: the raw files are not there.
-          CorruptImageError: a raw file cannot be read as an image.
-          InconsistentDataError: a class is in two splits, or a split is empty.
+            MissingDataError: the raw files are not there.
+            CorruptImageError: a raw file cannot be read as an image.
+            InconsistentDataError: a class is in two splits, or a split is empty.
         """
 
     @abc.abstractmethod
@@ -84,11 +84,11 @@ class Source(abc.ABC):
         """All images of a split; prepares the source first if need be.
 
         Args:
-          split: one of `SPLITS`.
+            split: one of `SPLITS`.
 
         Raises:
-          ValueError: the split is unknown.
-          MissingDataError: nothing of this split was among the raw files.
+            ValueError: the split is unknown.
+            MissingDataError: nothing of this split was among the raw files.
         """
 
     @abc.abstractmethod

@@ -2,39 +2,48 @@
 
 import abc
 import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import numpy as np
-from tensorflow_datasets.core.utils import tqdm
+from tensorflow_datasets.core.utils import tqdm  # obeys tfds.disable_progress_bar()
 
 from tf_metalstm.data.sources import raw_files
 from tf_metalstm.data.sources.base import CorruptImageError, MissingDataError
 from tf_metalstm.data.sources.prepared import PreparedSource
 from tf_metalstm.data.sources.staging import ImageIdentity, StagedSplits, Staging
 
+_T = TypeVar("_T")
+
+# Pillow lets go of the interpreter lock while it decodes, so threads do.
+_WORKERS = os.cpu_count() or 1
+
 
 class FileSource(PreparedSource):
-    """Reads the image files of `data_dir`, which it never writes to."""
+    """Reads the image files of `data_dir`, which it never writes to.
+
+    Args:
+        data_dir: the folder with the raw files, as described by `layout`.
+        prepared_dir: where the prepared data set is kept.
+        image_size: height and width of the prepared images in pixels.
+        skip_corrupt: leave corrupt files out and count them, instead of raising
+            for the first one.
+    """
 
     layout: str
     """What is expected in `data_dir` and where to get it, for error messages."""
 
     def __init__(
         self,
-        data_dir: str | os.PathLike | None = None,
-        prepared_dir: str | os.PathLike | None = None,
+        data_dir: str | os.PathLike[str] | None = None,
+        prepared_dir: str | os.PathLike[str] | None = None,
         *,
         image_size: int,
         skip_corrupt: bool = False,
-    ):
-        """
-        Args:
-          data_dir: the folder with the raw files, as described by `layout`.
-          prepared_dir: where the prepared data set is kept.
-          image_size: height and width of the prepared images in pixels.
-          skip_corrupt: leave corrupt files out and count them, instead of
-            raising for the first one.
-        """
+    ) -> None:
         super().__init__(prepared_dir)
         self._data_dir = None if data_dir is None else Path(data_dir).expanduser()
         self._image_size = image_size
@@ -65,7 +74,7 @@ class FileSource(PreparedSource):
         """The folder with the raw files.
 
         Raises:
-          MissingDataError: it was not given or does not exist.
+            MissingDataError: it was not given or does not exist.
         """
         if self._data_dir is None:
             raise MissingDataError(f"{self.name} needs a data_dir. {self.layout}")
@@ -83,13 +92,16 @@ class FileSource(PreparedSource):
 
     def stage(self) -> StagedSplits:
         staging = Staging(self.name, skip_corrupt=self._skip_corrupt)
-        with tqdm(desc=f"Reading {self.name}", unit=" images", mininterval=1.0) as progress:
-            for location in self.locations(self.data_dir()):
-                for file in raw_files.iterate_files(location):
-                    identity = self.identify(file.path)
-                    if identity is not None:
-                        self._stage_file(staging, identity, file)
-                        progress.update()
+        with (
+            tqdm(desc=f"Reading {self.name}", unit=" images", mininterval=1.0) as progress,
+            ThreadPoolExecutor(_WORKERS) as pool,
+        ):
+            for identity, decoded in _lagging(self._submit_all(pool, staging), 8 * _WORKERS):
+                try:
+                    staging.add(identity, *decoded.result())
+                except CorruptImageError as error:
+                    staging.skip(error)
+                progress.update()
         if not staging.num_images:
             raise MissingDataError(
                 f"{self.name}: no image of the expected layout is in {self._data_dir}. "
@@ -97,12 +109,28 @@ class FileSource(PreparedSource):
             )
         return staging.finish(self.assign_splits)
 
-    def _stage_file(
-        self, staging: Staging, identity: ImageIdentity, file: raw_files.RawFile
-    ) -> None:
-        try:
-            pixels, encoded = self.decode(file.read(), file.origin)
-        except CorruptImageError as error:
-            staging.skip(error)
-        else:
-            staging.add(identity, pixels, encoded)
+    def _submit_all(
+        self, pool: Executor, staging: Staging
+    ) -> Iterator[tuple[ImageIdentity, Future]]:
+        """Reads the files in order and leaves their decoding to the pool."""
+        for location in self.locations(self.data_dir()):
+            for file in raw_files.iterate_files(location):
+                identity = self.identify(file.path)
+                if identity is None:
+                    continue
+                try:
+                    encoded = file.read()
+                except CorruptImageError as error:
+                    staging.skip(error)
+                else:
+                    yield identity, pool.submit(self.decode, encoded, file.origin)
+
+
+def _lagging(items: Iterable[_T], lag: int) -> Iterator[_T]:
+    """The same items in the same order, each when `lag` later ones have been drawn."""
+    pending: deque[_T] = deque()
+    for item in items:
+        pending.append(item)
+        if len(pending) > lag:
+            yield pending.popleft()
+    yield from pending

@@ -8,7 +8,7 @@ have the letter and through a random affine map,
 
 The classes are split by script, so that a test class is a letter of a script of
 which training saw nothing. The drawing depends on the letter and a fixed seed
-only: it is the same on every machine that has the same fonts.
+only: it is the same wherever fonts and Pillow are the same.
 """
 
 import math
@@ -19,6 +19,7 @@ from PIL import Image
 from tensorflow_datasets.core.utils import tqdm
 
 from tf_metalstm.data.sources import raw_files
+from tf_metalstm.data.sources.base import MissingDataError
 from tf_metalstm.data.sources.glyph_shapes import (
     FONT_FILES,
     FONT_SIZE,
@@ -28,7 +29,6 @@ from tf_metalstm.data.sources.glyph_shapes import (
     Letter,
     font_paths,
 )
-from tf_metalstm.data.sources.base import MissingDataError
 from tf_metalstm.data.sources.pixels import encode_png
 from tf_metalstm.data.sources.prepared import PreparedSource
 from tf_metalstm.data.sources.staging import ImageIdentity, StagedSplits, Staging
@@ -59,7 +59,7 @@ class Glyphs(PreparedSource):
         "white. The classes are split by script."
     )
 
-    def __init__(self, prepared_dir: str | os.PathLike | None = None):
+    def __init__(self, prepared_dir: str | os.PathLike[str] | None = None):
         super().__init__(prepared_dir)
 
     @property
@@ -92,8 +92,8 @@ def draw_letter(shapes: GlyphShapes, letter: Letter) -> np.ndarray:
     """The images of a letter, uint8 [IMAGES_PER_CLASS, 28, 28, 1].
 
     Args:
-      shapes: the undistorted glyphs.
-      letter: one of `shapes.letters`.
+        shapes: the undistorted glyphs.
+        letter: one of `shapes.letters`.
     """
     generator = np.random.default_rng([_SEED, ord(letter.character)])
     inks = [shapes.ink(letter.character, font) for font in letter.fonts]
@@ -115,11 +115,13 @@ def distorted(
     """One image of a glyph, uint8 [28, 28, 1], dark on white.
 
     Args:
-      ink: the glyph, 255 where there is ink; scaled to a fixed size first.
-      rotation: in radians.
-      shear: how far the top moves sidewards, as a share of the height.
-      scale_x, scale_y: stretch in the two directions.
-      shift_x, shift_y: shift of the centre in pixels.
+        ink: the glyph, 255 where there is ink; scaled to a fixed size first.
+        rotation: in radians.
+        shear: how far the top moves sidewards, as a share of the height.
+        scale_x: stretch in width.
+        scale_y: stretch in height.
+        shift_x: shift of the centre to the right in pixels.
+        shift_y: shift of the centre downwards in pixels.
     """
     unit = _OVERSAMPLING * _GLYPH_SIDE / max(ink.size)
     cosine, sine = math.cos(rotation), math.sin(rotation)

@@ -37,7 +37,14 @@ _FLAT_FOLDER = "images"
 
 
 class MiniImagenet(FileSource):
-    """mini-ImageNet as color images."""
+    """mini-ImageNet as color images.
+
+    Args:
+        data_dir: folder with the images in one of the layouts above.
+        prepared_dir: where the prepared data set is kept.
+        image_size: height and width in pixels.
+        skip_corrupt: leave corrupt files out instead of raising.
+    """
 
     name = "mini_imagenet"
     description = (
@@ -58,22 +65,13 @@ class MiniImagenet(FileSource):
 
     def __init__(
         self,
-        data_dir: str | os.PathLike | None = None,
-        prepared_dir: str | os.PathLike | None = None,
+        data_dir: str | os.PathLike[str] | None = None,
+        prepared_dir: str | os.PathLike[str] | None = None,
         *,
         image_size: int = 84,
         skip_corrupt: bool = False,
-    ):
-        """
-        Args:
-          data_dir: folder with the images in one of the layouts above.
-          prepared_dir: where the prepared data set is kept.
-          image_size: height and width in pixels.
-          skip_corrupt: leave corrupt files out instead of raising.
-        """
-        super().__init__(
-            data_dir, prepared_dir, image_size=image_size, skip_corrupt=skip_corrupt
-        )
+    ) -> None:
+        super().__init__(data_dir, prepared_dir, image_size=image_size, skip_corrupt=skip_corrupt)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -19,6 +19,7 @@ its own, in every split (Santoro et al. 2016, and most papers since).
 
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -46,7 +47,17 @@ _QUARTER_TURNS = (0, 1, 2, 3)
 
 
 class Omniglot(FileSource):
-    """Omniglot as gray images, dark strokes on white."""
+    """Omniglot as gray images, dark strokes on white.
+
+    Args:
+        data_dir: folder with the two official archives, zipped or unpacked.
+        prepared_dir: where the prepared data set is kept.
+        split: one of `CLASS_SPLITS`.
+        rotations: each character turned by 90, 180 and 270 degrees is a class of
+            its own.
+        image_size: height and width in pixels.
+        skip_corrupt: leave corrupt files out instead of raising.
+    """
 
     name = "omniglot"
     description = (
@@ -65,27 +76,15 @@ class Omniglot(FileSource):
 
     def __init__(
         self,
-        data_dir: str | os.PathLike | None = None,
-        prepared_dir: str | os.PathLike | None = None,
+        data_dir: str | os.PathLike[str] | None = None,
+        prepared_dir: str | os.PathLike[str] | None = None,
         *,
         split: str = "characters",
         rotations: bool = True,
         image_size: int = 28,
         skip_corrupt: bool = False,
-    ):
-        """
-        Args:
-          data_dir: folder with the two official archives, zipped or unpacked.
-          prepared_dir: where the prepared data set is kept.
-          split: one of `CLASS_SPLITS`.
-          rotations: each character turned by 90, 180 and 270 degrees is a class
-            of its own.
-          image_size: height and width in pixels.
-          skip_corrupt: leave corrupt files out instead of raising.
-        """
-        super().__init__(
-            data_dir, prepared_dir, image_size=image_size, skip_corrupt=skip_corrupt
-        )
+    ) -> None:
+        super().__init__(data_dir, prepared_dir, image_size=image_size, skip_corrupt=skip_corrupt)
         if split not in CLASS_SPLITS:
             raise ValueError(
                 f"unknown split of omniglot {split!r}: use one of {', '.join(CLASS_SPLITS)}"
@@ -143,7 +142,7 @@ class Omniglot(FileSource):
         )
 
 
-def split_characters(class_names) -> dict[str, str]:
+def split_characters(class_names: Iterable[str]) -> dict[str, str]:
     """{class name: split}: 1,100 / 100 / 423 of 1,623 characters in a fixed order."""
     ordered = sorted(class_names, key=_stable_order)
     train_end = len(ordered) * _TRAIN_END // _ALL_CHARACTERS
@@ -160,10 +159,10 @@ def split_alphabets(groups: dict[str, str]) -> dict[str, str]:
     """{class name: split}, whole alphabets to each split.
 
     Args:
-      groups: {"<alphabet>/<character>": "images_background" or "images_evaluation"}.
+        groups: {"<alphabet>/<character>": "images_background" or "images_evaluation"}.
 
     Raises:
-      InconsistentDataError: there are not two background alphabets to divide.
+        InconsistentDataError: there are not two background alphabets to divide.
     """
     alphabet_of = {name: name.split("/")[0] for name in groups}
     background = {alphabet_of[name] for name, part in groups.items() if part == BACKGROUND}
@@ -187,12 +186,12 @@ def with_rotations(upright: ClassImages) -> ClassImages:
     """Each class, and the same turned by one, two and three quarters, anticlockwise.
 
     Args:
-      upright: C classes of square images.
+        upright: C classes of square images.
 
     Returns:
-      4 C classes; "X" becomes "X@000", "X@090", "X@180" and "X@270", side by side.
+        4 C classes; "X" becomes "X@000", "X@090", "X@180" and "X@270", side by side.
     """
-    blocks = []
+    blocks: list[np.ndarray] = []
     for images in np.split(upright.images, np.cumsum(upright.class_sizes)[:-1]):
         blocks.extend(np.rot90(images, turns, axes=(1, 2)) for turns in _QUARTER_TURNS)
     names = [f"{n}@{90 * turns:03d}" for n in upright.class_names for turns in _QUARTER_TURNS]

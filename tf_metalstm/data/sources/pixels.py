@@ -19,11 +19,11 @@ def open_image(encoded: bytes, origin: str) -> Image.Image:
     """Decodes all of an image, so that a truncated one is found here and not later.
 
     Args:
-      encoded: the bytes of an image file of any format that Pillow knows.
-      origin: names the file in the error.
+        encoded: the bytes of an image file of any format that Pillow knows.
+        origin: names the file in the error.
 
     Raises:
-      CorruptImageError: the bytes are not a whole image.
+        CorruptImageError: the bytes are not a whole image.
     """
     try:
         image = Image.open(io.BytesIO(encoded))

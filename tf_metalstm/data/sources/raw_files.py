@@ -5,35 +5,53 @@ A tar archive is read as a stream, once, from front to back: seeking in a
 compressed one would decompress it again and again.
 """
 
+import gzip
 import hashlib
 import lzma
+import os
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from functools import partial
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any, NamedTuple
 
 from tf_metalstm.data.sources.base import CorruptImageError, InconsistentDataError
 
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-ARCHIVE_SUFFIXES = (".zip", *TAR_SUFFIXES)
+_TAR_OPENERS: dict[str, Callable[..., Any]] = {
+    ".tar": open,
+    ".tar.gz": gzip.open,
+    ".tgz": gzip.open,
+    ".tar.xz": lzma.open,
+}
+
+ARCHIVE_SUFFIXES = (".zip", *_TAR_OPENERS)
 
 # An image of a few-shot data set has kilobytes; a member that claims more than
 # this is damaged or hostile, and must not fill the memory.
 MAX_IMAGE_BYTES = 64 * 2**20
 
-_DAMAGED_ARCHIVE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError)
+# What the modules for archives raise for bytes that are not what they should be.
+_DAMAGE = (
+    EOFError,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class RawFile(NamedTuple):
     """One file of a folder or an archive.
 
     Attributes:
-      path: its path inside the folder or archive, the top folder included.
-      origin: folder or archive and path, for messages.
-      read: returns the bytes; for a tar archive only until the next file is
-        asked for. Raises `CorruptImageError`.
+        path: its path inside the folder or archive, the top folder included.
+        origin: names the file, and the archive that it is in, in messages.
+        read: returns the bytes; call it before the next file is asked for. Raises
+            CorruptImageError where this file is damaged, InconsistentDataError
+            where its whole archive is.
     """
 
     path: PurePosixPath
@@ -47,13 +65,13 @@ def is_archive(path: Path) -> bool:
 
 
 def iterate_files(location: Path) -> Iterator[RawFile]:
-    """The files in a folder or an archive, hidden ones left out.
+    """The files in a folder or an archive, without those of operating systems.
 
     Args:
-      location: a folder, or an archive with one of `ARCHIVE_SUFFIXES`.
+        location: a folder, or an archive with one of `ARCHIVE_SUFFIXES`.
 
     Raises:
-      InconsistentDataError: the archive is damaged.
+        InconsistentDataError: the archive is damaged.
     """
     if location.is_dir():
         files = _files_of_folder(location)
@@ -62,41 +80,45 @@ def iterate_files(location: Path) -> Iterator[RawFile]:
     else:
         files = _files_of_tar(location)
     try:
-        for file in files:
-            if not _is_hidden(file.path):
-                yield file
-    except _DAMAGED_ARCHIVE as error:
-        raise InconsistentDataError(
-            f"the archive {location} is damaged ({error or type(error).__name__}): "
-            "download or copy it again"
-        ) from error
+        yield from (file for file in files if not _is_clutter(file.path))
+    except _DAMAGE as error:
+        raise _damaged_archive(location, error) from error
 
 
 def fingerprint(locations: Iterable[Path], *options: object) -> str:
     """Ten hexadecimal digits that change when raw files or options change.
 
-    Names and sizes of the files stand for their contents: reading gigabytes at
-    every start only to find that nothing changed would cost too much.
+    Names and sizes of the files stand for their contents: to read gigabytes at
+    every start, only to find that nothing changed, would cost too much.
 
     Args:
-      locations: archives and folders.
-      *options: whatever else the prepared data depend on; `repr` must be stable.
+        locations: archives, other files, and folders.
+        *options: whatever else the prepared data depend on; `repr` must be stable.
     """
     digest = hashlib.sha256(repr(options).encode())
     for location in sorted(locations):
-        files = sorted(location.rglob("*")) if location.is_dir() else [location]
-        for file in files:
-            if file.is_file():
-                name = file.relative_to(location.parent).as_posix()
-                digest.update(f"\n{name}:{file.stat().st_size}".encode())
+        for name, file in sorted(_walk(location)):
+            digest.update(f"\n{name}:{file.stat().st_size}".encode())
     return digest.hexdigest()[:10]
 
 
+def _walk(location: Path) -> Iterator[tuple[str, Path]]:
+    """Name and path of a file, or of all files in a folder, its own name in front."""
+    if not location.is_dir():
+        yield location.name, location
+        return
+    for folder, _, names in os.walk(location):
+        for name in names:
+            file = Path(folder, name)
+            relative = file.relative_to(location.parent)
+            if not _is_clutter(relative):
+                yield relative.as_posix(), file
+
+
 def _files_of_folder(folder: Path) -> Iterator[RawFile]:
-    for file in sorted(folder.rglob("*")):
-        if file.is_file():
-            path = PurePosixPath(file.relative_to(folder.parent).as_posix())
-            yield RawFile(path, str(file), _reader(str(file), file.stat().st_size, file.read_bytes))
+    for name, file in sorted(_walk(folder)):
+        read = partial(_read_file, file.read_bytes, str(file), file.stat().st_size)
+        yield RawFile(PurePosixPath(name), str(file), read)
 
 
 def _files_of_zip(archive: Path) -> Iterator[RawFile]:
@@ -104,37 +126,54 @@ def _files_of_zip(archive: Path) -> Iterator[RawFile]:
         for member in opened.infolist():
             if not member.is_dir():
                 origin = f"{member.filename} in {archive}"
-                read = _reader(origin, member.file_size, lambda m=member: opened.read(m))
+                read = partial(_read_file, partial(opened.read, member), origin, member.file_size)
                 yield RawFile(PurePosixPath(member.filename), origin, read)
 
 
 def _files_of_tar(archive: Path) -> Iterator[RawFile]:
-    with tarfile.open(archive, "r|*") as opened:
-        for member in opened:
-            if member.isfile():
-                origin = f"{member.name} in {archive}"
-                read = _reader(origin, member.size, lambda m=member: opened.extractfile(m).read())
-                yield RawFile(PurePosixPath(member.name), origin, read)
+    suffix = next(s for s in _TAR_OPENERS if archive.name.lower().endswith(s))
+    with _TAR_OPENERS[suffix](archive, "rb") as stream:
+        with tarfile.open(fileobj=stream, mode="r|") as opened:
+            for member in opened:
+                if member.isfile():
+                    origin = f"{member.name} in {archive}"
+                    from_tar = partial(_read_tar_member, archive, opened, member)
+                    read = partial(_read_file, from_tar, origin, member.size)
+                    yield RawFile(PurePosixPath(member.name), origin, read)
+        # tarfile takes an archive that was cut off at the head of a member for a
+        # whole one; reading on to the end lets the decompressor notice.
+        while stream.read(2**20):
+            pass
 
 
-def _reader(origin: str, size: int, read: Callable[[], bytes]) -> Callable[[], bytes]:
-    """`read` with the two ways in which a single file can be bad made one error."""
-
-    def checked() -> bytes:
-        if size > MAX_IMAGE_BYTES:
-            raise CorruptImageError(
-                f"{origin} has {size} bytes, more than the {MAX_IMAGE_BYTES} an image may have"
-            )
-        try:
-            return read()
-        except (zipfile.BadZipFile, zlib.error) as error:
-            raise CorruptImageError(f"{origin} is damaged: {error}") from error
-
-    return checked
+def _read_tar_member(archive: Path, opened: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    try:
+        content = opened.extractfile(member)
+        return content.read() if content else b""
+    except _DAMAGE as error:
+        raise _damaged_archive(archive, error) from error
 
 
-def _is_hidden(path: PurePosixPath) -> bool:
-    """Whether the file is left behind by an operating system, not part of the data."""
+def _read_file(read: Callable[[], bytes], origin: str, size: int) -> bytes:
+    if size > MAX_IMAGE_BYTES:
+        raise CorruptImageError(
+            f"{origin} has {size} bytes, more than the {MAX_IMAGE_BYTES} an image may have"
+        )
+    try:
+        return read()
+    except _DAMAGE as error:
+        raise CorruptImageError(f"{origin} is damaged ({error})") from error
+
+
+def _damaged_archive(archive: Path, error: Exception) -> InconsistentDataError:
+    return InconsistentDataError(
+        f"the archive {archive} is damaged or cut off ({str(error) or type(error).__name__}): "
+        "download or copy it again"
+    )
+
+
+def _is_clutter(path: PurePath) -> bool:
+    """Whether an operating system left the file behind; it is no part of the data."""
     return path.name == "Thumbs.db" or any(
         part.startswith(".") or part == "__MACOSX" for part in path.parts
     )

@@ -23,9 +23,9 @@ class ImageIdentity(NamedTuple):
     """Which image a raw file is.
 
     Attributes:
-      group: what the raw data say about its split, such as "images_background".
-      class_name: the name of its class, the same wherever the class is seen.
-      file_name: unique within the class; images of a class are ordered by it.
+        group: what the raw data say about its split, such as "images_background".
+        class_name: the name of its class, the same wherever the class is seen.
+        file_name: unique within the class; images of a class are ordered by it.
     """
 
     group: str
@@ -36,27 +36,38 @@ class ImageIdentity(NamedTuple):
 class _StagedClass:
     """The images of one class, and the sums that its statistics need."""
 
-    def __init__(self, group: str):
+    def __init__(self, group: str) -> None:
         self.group = group
         self.encoded: dict[str, bytes] = {}
         self.num_pixels = 0
-        self.pixel_sum: np.ndarray | int = 0
-        self.square_sum: np.ndarray | int = 0
+        self.pixel_sum = np.float64(0)  # [c] from the first image on
+        self.square_sum = np.float64(0)
+
+    def count_pixels(self, pixels: np.ndarray) -> None:
+        """Adds the pixels of an image, uint8 [h, w, c], to the sums.
+
+        The sums are whole numbers far below 2^53, which float64 adds exactly: the
+        statistics do not depend on the order in which images are read.
+        """
+        by_channel = np.moveaxis(pixels, -1, 0).reshape(pixels.shape[-1], -1)
+        by_channel = by_channel.astype(np.float64, order="C")
+        self.num_pixels += by_channel.shape[1]
+        self.pixel_sum += by_channel.sum(axis=1)
+        self.square_sum += np.einsum("cp,cp->c", by_channel, by_channel)
 
 
 class Staging:
     """Collects the images of a source class by class.
 
+    Args:
+        source_name: names the source in errors.
+        skip_corrupt: count corrupt files instead of raising for the first.
+
     Attributes:
-      skipped: names of the corrupt files that were left out.
+        skipped: names of the corrupt files that were left out.
     """
 
-    def __init__(self, source_name: str, *, skip_corrupt: bool = False):
-        """
-        Args:
-          source_name: names the source in errors.
-          skip_corrupt: count corrupt files instead of raising for the first.
-        """
+    def __init__(self, source_name: str, *, skip_corrupt: bool = False) -> None:
         self.skipped: list[str] = []
         self._source_name = source_name
         self._skip_corrupt = skip_corrupt
@@ -70,13 +81,13 @@ class Staging:
         """Adds an image; the same file met a second time is left out.
 
         Args:
-          identity: which image it is.
-          pixels: uint8 [h, w, c].
-          encoded: what will be stored.
+            identity: which image it is.
+            pixels: uint8 [h, w, c].
+            encoded: what will be stored.
 
         Raises:
-          InconsistentDataError: its class belongs to another split, or another
-            image has its name.
+            InconsistentDataError: its class belongs to another split, or another
+                image has its name.
         """
         staged = self._classes.setdefault(identity.class_name, _StagedClass(identity.group))
         if staged.group != identity.group:
@@ -94,11 +105,8 @@ class Staging:
                 f"{identity.class_name}/{identity.file_name}: keep one of them, or look "
                 "whether files of two versions of the data lie side by side"
             )
-        wide = pixels.astype(np.int64)
         staged.encoded[identity.file_name] = encoded
-        staged.num_pixels += pixels.shape[0] * pixels.shape[1]
-        staged.pixel_sum += wide.sum(axis=(0, 1))
-        staged.square_sum += np.square(wide).sum(axis=(0, 1))
+        staged.count_pixels(pixels)
 
     def skip(self, error: CorruptImageError) -> None:
         """Counts a corrupt file, or raises its error with the remedy."""
@@ -113,10 +121,10 @@ class Staging:
         """Sorts the classes into splits.
 
         Args:
-          split_of: from {class name: group} to {class name: split}.
+            split_of: from {class name: group} to {class name: split}.
 
         Raises:
-          InconsistentDataError: the training split would be empty.
+            InconsistentDataError: the training split would be empty.
         """
         split_by_class = split_of({name: c.group for name, c in self._classes.items()})
         splits: dict[str, dict[str, dict[str, bytes]]] = {}
@@ -134,9 +142,8 @@ class Staging:
     def _statistics(self, class_names: dict[str, dict[str, bytes]]) -> ChannelStatistics:
         classes = [self._classes[name] for name in class_names]
         num_pixels = sum(staged.num_pixels for staged in classes)
-        # Integer sums are exact: no order of summation, no rounding.
-        mean = sum(staged.pixel_sum for staged in classes) / num_pixels
-        mean_square = sum(staged.square_sum for staged in classes) / num_pixels
+        mean = np.sum([staged.pixel_sum for staged in classes], axis=0) / num_pixels
+        mean_square = np.sum([staged.square_sum for staged in classes], axis=0) / num_pixels
         return ChannelStatistics(mean, np.sqrt(mean_square - np.square(mean)))
 
 
@@ -144,10 +151,10 @@ class StagedSplits(NamedTuple):
     """All images of a source, split by class.
 
     Attributes:
-      images: split -> class name -> file name -> encoded image; the classes
-        sorted, empty splits left out.
-      statistics: of the training split.
-      skipped: what was wrong with each file that was left out.
+        images: split -> class name -> file name -> encoded image; the classes
+            sorted, empty splits left out.
+        statistics: of the training split.
+        skipped: what was wrong with each file that was left out.
     """
 
     images: dict[str, dict[str, dict[str, bytes]]]

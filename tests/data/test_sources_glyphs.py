@@ -1,0 +1,138 @@
+"""The glyphs: enough of them, no two alike, distorted as the formula says, the same every time."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tf_metalstm.data.sources import glyphs as glyphs_module
+from tf_metalstm.data.sources.base import SPLITS, MissingDataError
+from tf_metalstm.data.sources.glyph_shapes import SCRIPTS, GlyphShapes, Letter
+from tf_metalstm.data.sources.glyphs import Glyphs, distorted, draw_letter
+
+
+@pytest.fixture(scope="module")
+def classes(glyphs):
+    return {split: glyphs.load(split) for split in SPLITS}
+
+
+def test_there_are_enough_classes_for_a_stand_in_of_omniglot(glyphs):
+    counts = {split: glyphs.counts(split) for split in SPLITS}
+    assert counts["train"].num_classes > 1000
+    assert counts["validation"].num_classes > 200
+    assert counts["test"].num_classes > 300
+    assert {count.smallest_class for count in counts.values()} == {20}
+    assert {count.num_images / count.num_classes for count in counts.values()} == {20.0}
+
+
+def test_every_script_is_in_the_split_that_it_is_meant_for(classes):
+    for split in SPLITS:
+        scripts = [script for script, its_split in SCRIPTS.items() if its_split == split]
+        found = {
+            next((s for s in scripts if n.startswith(s)), n) for n in classes[split].class_names
+        }
+        assert found == set(scripts)
+
+
+def test_no_image_is_seen_twice(classes):
+    images = [image.tobytes() for split in SPLITS for image in classes[split].images]
+    assert len(set(images)) == len(images)
+
+
+@pytest.mark.parametrize(
+    "lookalikes",
+    [
+        ("LATIN CAPITAL LETTER A", "GREEK CAPITAL LETTER ALPHA", "CYRILLIC CAPITAL LETTER A"),
+        ("LATIN SMALL LETTER O", "GREEK SMALL LETTER OMICRON", "ARMENIAN SMALL LETTER OH"),
+        ("LATIN CAPITAL LETTER O", "LATIN SMALL LETTER O", "TIFINAGH LETTER YAR"),
+        ("LATIN CAPITAL LETTER H", "LISU LETTER XA", "CYRILLIC CAPITAL LETTER EN"),
+    ],
+)
+def test_of_letters_with_one_drawing_at_most_one_is_a_class(classes, lookalikes):
+    names = set(itertools.chain.from_iterable(classes[s].class_names for s in SPLITS))
+    assert len(names & set(lookalikes)) <= 1
+
+
+def test_glyphs_are_dark_on_white_and_inside_the_image(classes):
+    for split in SPLITS:
+        images = classes[split].images
+        assert (images.min(axis=(1, 2, 3)) < 100).all()
+        border = np.concatenate([images[:, [0, -1]].ravel(), images[:, :, [0, -1]].ravel()])
+        assert (border == 255).mean() > 0.999
+
+
+def test_the_drawing_depends_on_the_letter_alone(classes):
+    shapes = GlyphShapes()
+    name = "GEORGIAN LETTER AN"
+    letter = Letter("\u10d0", name, "test", shapes._drawing_fonts("\u10d0"))
+    row = 20 * classes["test"].class_names.index(name)
+    np.testing.assert_array_equal(
+        draw_letter(shapes, letter), classes["test"].images[row : row + 20]
+    )
+
+
+def test_every_font_that_has_a_letter_draws_some_of_its_images(monkeypatch):
+    shapes = GlyphShapes()
+    letter = Letter("A", "LATIN CAPITAL LETTER A", "train", shapes._drawing_fonts("A"))
+    drawn = []
+    monkeypatch.setattr(glyphs_module, "distorted", lambda ink, *_: drawn.append(id(ink)) or 0)
+    draw_letter(shapes, letter)
+    assert len(letter.fonts) == 8
+    assert set(map(drawn.count, drawn)) == {2, 3}
+
+
+def test_missing_and_blank_glyphs_are_no_letters():
+    shapes = GlyphShapes()
+    assert shapes.ink(" ", 0) is None
+    assert shapes._missing[0] is not None
+    assert shapes._drawing_fonts("\u4e00") == ()
+
+
+@pytest.mark.parametrize(
+    "distortion",
+    [
+        dict(rotation=0.0, shear=0.0, scale_x=1.0, scale_y=1.0, shift_x=0.0, shift_y=0.0),
+        dict(rotation=0.0, shear=0.0, scale_x=1.0, scale_y=1.0, shift_x=2.0, shift_y=-1.0),
+        dict(rotation=0.25, shear=0.0, scale_x=1.0, scale_y=1.0, shift_x=0.0, shift_y=0.0),
+        dict(rotation=0.0, shear=0.2, scale_x=1.0, scale_y=1.0, shift_x=0.0, shift_y=0.0),
+        dict(rotation=-0.2, shear=0.15, scale_x=0.8, scale_y=1.1, shift_x=1.0, shift_y=2.0),
+    ],
+)
+@pytest.mark.parametrize("dot", [(20, 0), (0, -25), (15, 10)])
+def test_a_dot_goes_where_the_formula_sends_it(distortion, dot):
+    """The dot is that far from the centre of a glyph of 60 x 80 pixels."""
+    ink = Image.new("L", (60, 80), 0)
+    ink.paste(255, (30 + dot[0] - 4, 40 + dot[1] - 4, 30 + dot[0] + 4, 40 + dot[1] + 4))
+    image = 255.0 - distorted(ink, **distortion)[:, :, 0]
+    rows, columns = np.mgrid[0.5:28, 0.5:28]
+    found = np.array([(image * columns).sum(), (image * rows).sum()]) / image.sum()
+    angle = distortion["rotation"]
+    rotation = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+    shear = [[1.0, distortion["shear"]], [0.0, 1.0]]
+    scale = np.diag([distortion["scale_x"], distortion["scale_y"]])
+    shift = [distortion["shift_x"], distortion["shift_y"]]
+    expected = 14.0 + rotation @ np.array(shear) @ scale @ np.array(dot) * 18.0 / 80.0 + shift
+    np.testing.assert_allclose(found, expected, atol=0.05)
+
+
+def test_unseen_letters_can_be_told_apart_by_their_pixels(classes):
+    """Five ways, five shots, the nearest of the raw images; chance is 20 %."""
+    images, _, names = classes["test"]
+    vectors = images.reshape(len(names), 20, -1).astype(np.float32)
+    vectors -= vectors.mean(axis=-1, keepdims=True)
+    vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
+    generator = np.random.default_rng(0)
+    hits = []
+    for _ in range(200):
+        episode = vectors[generator.choice(len(names), 5, replace=False)]
+        similarity = np.einsum("aqd,bsd->aqbs", episode[:, 5:], episode[:, :5]).max(axis=-1)
+        hits.append(similarity.argmax(axis=-1) == np.arange(5)[:, np.newaxis])
+    assert np.mean(hits) > 0.7
+
+
+def test_missing_fonts_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("matplotlib.get_data_path", lambda: str(tmp_path))
+    with pytest.raises(MissingDataError, match=r"DejaVuSans.ttf.*reinstall matplotlib"):
+        Glyphs(tmp_path / "prepared").prepare()

@@ -1,0 +1,139 @@
+"""A Keras model as a function of a flat vector, and the batch norm of the paper."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_metalstm.learners.batch_normalization import FusedBatchNormalization
+from tf_metalstm.learners.catalogue import LEARNERS, make_learner
+from tf_metalstm.learners.conv4 import conv4
+from tf_metalstm.learners.functional import FunctionalLearner
+
+
+def images(batch=6, size=16, channels=1, dtype="float32", seed=0):
+    generator = np.random.default_rng(seed)
+    return tf.constant(generator.normal(2.0, 3.0, (batch, size, size, channels)), dtype)
+
+
+def test_conv4_has_the_published_size():
+    learner = FunctionalLearner(conv4((84, 84, 3), 5))
+    assert learner.num_parameters == 32_901
+    assert len(learner.parameter_blocks) == 18
+    assert learner.num_statistics == 4 * 2 * 32
+    assert learner.parameter_blocks[-2].shape == (800, 5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_apply_is_the_model_itself(training):
+    model = conv4((16, 16, 1), 5, 4)
+    learner = FunctionalLearner(model)
+    x = images()
+    logits, statistics = learner.apply(
+        tf.constant(learner.initial_parameters()),
+        tf.constant(learner.initial_statistics()),
+        x,
+        training,
+    )
+    np.testing.assert_allclose(logits, model(x, training=training), rtol=1e-5, atol=1e-6)
+    after = np.concatenate([v.numpy().ravel() for v in model.non_trainable_variables])
+    np.testing.assert_allclose(statistics, after, rtol=1e-5)
+
+
+def test_apply_leaves_the_model_alone():
+    model = conv4((16, 16, 1), 5, 4)
+    learner = FunctionalLearner(model)
+    before = [v.numpy().copy() for v in model.variables]
+    learner.apply(
+        tf.random.normal([learner.num_parameters]),
+        tf.constant(learner.initial_statistics()),
+        images(),
+        True,
+    )
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
+def test_statistics_prefer_the_latest_batch():
+    """running <- momentum * running + (1 - momentum) * batch, with momentum 0.05."""
+    layer = FusedBatchNormalization(momentum=0.05, epsilon=1e-3)
+    layer.build((None, 4, 4, 2))
+    x = images(5, 4, 2)
+    layer(x, training=True)
+    pixels = x.numpy().reshape(-1, 2)
+    np.testing.assert_allclose(layer.moving_mean, 0.95 * pixels.mean(0), rtol=1e-5)
+    variance = 0.05 + 0.95 * pixels.var(0, ddof=1)
+    np.testing.assert_allclose(layer.moving_variance, variance, rtol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_fused_layer_normalizes_as_keras_does(training):
+    fused = FusedBatchNormalization(epsilon=1e-3)
+    plain = keras.layers.BatchNormalization(epsilon=1e-3)
+    for layer in (fused, plain):
+        layer.build((None, 4, 4, 3))
+        values = np.random.default_rng(0).uniform(0.5, 2.0, (4, 3)).astype("float32")
+        layer.set_weights(list(values))
+    x = images(5, 4, 3)
+    np.testing.assert_allclose(
+        fused(x, training=training), plain(x, training=training), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_original_initialization_is_that_of_the_lua_code():
+    keras.utils.set_random_seed(1)
+    model = conv4((32, 32, 3), 5, 32, initialization="original")
+    kernel, bias = model.get_layer("conv_2").get_weights()
+    bound = (9 * 32) ** -0.5
+    assert 0.9 * bound < np.abs(kernel).max() <= bound
+    assert np.abs(bias).max() <= bound
+    gamma, beta = model.get_layer("norm_1").get_weights()[:2]
+    assert 0 <= gamma.min() < 0.2 < 0.8 < gamma.max() <= 1
+    assert not beta.any()
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_learner_keeps_the_contract(name, dtype):
+    learner = make_learner(name, (16, 16, 1), 3, dtype=dtype)
+    theta = tf.constant(learner.initial_parameters())
+    statistics = tf.constant(learner.initial_statistics())
+    assert theta.shape == (learner.num_parameters,)
+    assert theta.dtype == statistics.dtype == tf.as_dtype(dtype)
+    assert (learner.num_outputs, learner.input_shape) == (3, (16, 16, 1))
+    last = learner.parameter_blocks[-1]
+    assert last.start + last.size == learner.num_parameters
+    x = images(dtype=dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(theta)
+        logits, new = learner.apply(theta, statistics, x, training=True)
+        total = tf.reduce_sum(logits[:, 0])
+    assert logits.shape == (6, 3)
+    assert new.shape == statistics.shape
+    assert np.isfinite(tape.gradient(total, theta)).all()
+    _, unchanged = learner.apply(theta, statistics, x, training=False)
+    np.testing.assert_array_equal(unchanged, statistics)
+
+
+def test_an_unknown_learner_lists_the_known_ones():
+    with pytest.raises(ValueError, match="must be one of conv4, mlp, got 'resnet'"):
+        make_learner("resnet", (16, 16, 1), 5)
+
+
+def test_conv4_says_how_large_images_must_be():
+    with pytest.raises(ValueError, match="at least 16 x 16 pixels, got 8 x 20"):
+        conv4((8, 20, 1), 5)
+
+
+def test_state_that_is_no_float_is_refused():
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.Dropout(0.5)(keras.layers.Dense(2)(inputs)))
+    with pytest.raises(ValueError, match="leave out layers that draw random numbers"):
+        FunctionalLearner(model)
+
+
+def test_a_model_that_is_not_built_is_refused():
+    with pytest.raises(ValueError, match="is not built: call it once"):
+        FunctionalLearner(keras.Sequential([keras.layers.Dense(2)]))
+
+

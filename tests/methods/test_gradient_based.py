@@ -1,0 +1,195 @@
+"""The method: episodes in, logits out; what leaks and what must not; two ways to train it."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import toy
+
+from tf_metalstm.adaptation import InnerLoop
+from tf_metalstm.data.episodes import EpisodeSampler, episode_dataset
+from tf_metalstm.data.preprocessing import Normalization
+from tf_metalstm.episode import EpisodeSpec
+from tf_metalstm.methods.gradient_based import QUERY_NORMALIZATIONS, GradientBasedMethod
+from tf_metalstm.rules.meta_lstm import MetaLSTM
+from tf_metalstm.training.outer_loop import compile_method
+
+
+def episodes(num_episodes=1, start=0, spec=None, episodes_per_step=1):
+    sampler = EpisodeSampler(toy.glyph_like_classes(), "train", spec or EpisodeSpec(5, 2, 3))
+    return episode_dataset(
+        sampler,
+        Normalization((0.0,), (255.0,)),
+        start=start,
+        num_episodes=num_episodes,
+        episodes_per_step=episodes_per_step,
+    )
+
+
+def one_step(**arguments):
+    return next(iter(episodes(**arguments)))
+
+
+def test_trainable_weights_are_those_of_the_rule_and_c_0():
+    method = toy.conv_method()
+    names = sorted(w.path.split("/")[-1] for w in method.trainable_weights)
+    assert names == sorted(
+        ["c_0", "kernel", "recurrent_kernel", "bias"]
+        + ["forget_kernel", "forget_bias", "input_kernel", "input_bias"]
+    )
+    assert method.non_trainable_weights == []
+    np.testing.assert_array_equal(method.c_0, method.learner.initial_parameters())
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("query_normalization", QUERY_NORMALIZATIONS)
+def test_episodes_do_not_touch_each_other(query_normalization, training):
+    """Logits of three episodes at once are those of each alone: nothing leaks between them."""
+    method = toy.conv_method(query_normalization=query_normalization)
+    inputs, labels = one_step(num_episodes=3, episodes_per_step=3)
+    together = method(inputs, training=training)
+    assert together.shape == (3, 15, 5) and labels.shape == (3, 15)
+    for i in range(3):
+        alone = method({name: x[i : i + 1] for name, x in inputs.items()}, training=training)
+        np.testing.assert_allclose(together[i : i + 1], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("query_normalization", QUERY_NORMALIZATIONS)
+def test_only_transduction_lets_queries_see_each_other(query_normalization):
+    method = toy.conv_method(query_normalization=query_normalization)
+    inputs, _ = one_step()
+    changed = dict(inputs)
+    others = tf.random.normal(inputs["query_inputs"][:, 1:].shape)
+    changed["query_inputs"] = tf.concat([inputs["query_inputs"][:, :1], others], axis=1)
+    first, again = (method(x, training=False)[0, 0].numpy() for x in (inputs, changed))
+    if query_normalization == "batch":
+        assert np.abs(first - again).max() > 1e-4
+    else:
+        np.testing.assert_allclose(first, again, rtol=1e-5, atol=1e-6)
+
+
+def test_support_normalization_is_one_more_pass_at_the_last_theta():
+    by_running, by_support = (
+        toy.conv_method(query_normalization=kind) for kind in ("running", "support")
+    )
+    by_support.set_weights(by_running.get_weights())
+    inputs, _ = one_step()
+    support = toy.Support(inputs["support_inputs"][0], inputs["support_labels"][0])
+    adapted, better = by_running.adapt(support), by_support.adapt(support)
+    np.testing.assert_array_equal(adapted.theta, better.theta)
+    _, expected = by_running.learner.apply(*adapted, support.inputs, training=True)
+    np.testing.assert_allclose(better.statistics, expected, rtol=1e-6)
+
+
+def test_permuting_the_classes_permutes_the_columns_when_the_head_is_symmetric():
+    """A linear layer that starts at zero cannot tell classes apart but by their support."""
+    method = toy.conv_method(num_steps=2)
+    head = [b for b in method.learner.parameter_blocks if b.name.startswith("linear")]
+    start = method.c_0.numpy().copy()
+    for block in head:
+        start[block.start : block.start + block.size] = 0.0
+    method.c_0.assign(start)
+    inputs, _ = one_step()
+    order = np.array([3, 0, 4, 1, 2])
+    relabelled = {**inputs, "support_labels": tf.gather(order, inputs["support_labels"])}
+    straight, permuted = (method(x, training=False) for x in (inputs, relabelled))
+    np.testing.assert_allclose(tf.gather(permuted, order, axis=-1), straight, rtol=1e-4, atol=1e-5)
+
+
+def test_labels_may_arrive_as_floats():
+    method = toy.conv_method()
+    inputs, _ = one_step()
+    as_floats = {**inputs, "support_labels": tf.cast(inputs["support_labels"], tf.float32)}
+    np.testing.assert_array_equal(method(inputs), method(as_floats))
+
+
+def test_keras_fit_and_a_plain_loop_give_the_same_weights_after_five_updates():
+    methods = [toy.conv_method() for _ in range(2)]
+    methods[1].set_weights(methods[0].get_weights())
+    for method in methods:
+        compile_method(method)
+    stream = episodes(num_episodes=5)
+    methods[0].fit(stream, epochs=1, verbose=0, shuffle=False)
+    plain = methods[1]
+    optimizer = keras.optimizers.Adam(1e-3, epsilon=1e-8, global_clipnorm=0.25)
+    for inputs, labels in stream:
+        with tf.GradientTape() as tape:
+            logits = plain(inputs, training=True)
+            loss = tf.reduce_mean(
+                tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+            )
+        optimizer.apply(tape.gradient(loss, plain.trainable_weights), plain.trainable_weights)
+    for by_fit, by_hand in zip(*(m.trainable_weights for m in methods), strict=True):
+        np.testing.assert_allclose(by_fit, by_hand, rtol=2e-4, atol=2e-5, err_msg=by_fit.path)
+    assert np.abs(methods[0].c_0 - methods[0].learner.initial_parameters()).max() > 1e-3
+
+
+def test_a_second_step_is_not_traced_again():
+    method = toy.conv_method()
+    compile_method(method)
+    traced = []
+    call = method.call
+
+    def counting(*args, **kwargs):
+        traced.append(1)
+        return call(*args, **kwargs)
+
+    method.call = counting
+    method.fit(episodes(num_episodes=4), verbose=0, shuffle=False)
+    once = len(traced)
+    method.fit(episodes(num_episodes=3, start=4), verbose=0, shuffle=False)
+    assert len(traced) == once
+
+
+def test_it_learns_to_tell_patterns_apart_and_noise_stays_at_chance():
+    method = toy.conv_method(num_steps=3)
+    compile_method(method, learning_rate=5e-3)
+    method.fit(episodes(num_episodes=150), verbose=0, shuffle=False)
+    seen = method.evaluate(episodes(num_episodes=20, start=1000), verbose=0, return_dict=True)
+    assert seen["accuracy"] > 0.6
+    noise = {
+        "support_inputs": tf.random.uniform([20, 10, 16, 16, 1]),
+        "support_labels": tf.tile(tf.range(5)[tf.newaxis], [20, 2]),
+        "query_inputs": tf.random.uniform([20, 15, 16, 16, 1]),
+    }
+    answers = np.argmax(method.predict(noise, batch_size=1, verbose=0), axis=-1)
+    chance = np.mean(answers == np.tile(np.arange(5), 3))
+    assert abs(chance - 0.2) < 0.1
+
+
+def test_mirrored_on_two_devices_equals_one_device():
+    """E = 2 on two logical CPUs, ten updates: the weights of one device with E = 2."""
+    devices = [device.name for device in tf.config.list_logical_devices("CPU")]
+    assert len(devices) == 2
+    assert toy.conv_method().trainable_weights[0].path.endswith("c_0")
+    weights = {}
+    for name, strategy in (
+        ("one", tf.distribute.get_strategy()),
+        ("two", tf.distribute.MirroredStrategy(devices)),
+    ):
+        keras.utils.set_random_seed(3)
+        with strategy.scope():
+            method = toy.conv_method(num_steps=1)
+            compile_method(method)
+        stream = episodes(num_episodes=20, episodes_per_step=2)
+        method.fit(stream, epochs=1, verbose=0, shuffle=False)
+        weights[name] = [w.numpy() for w in method.trainable_weights]
+        weights[name][0] = _without_conv_biases(method.learner, weights[name][0])
+    for one, two in zip(weights["one"], weights["two"], strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-3, atol=2e-5)
+
+
+def _without_conv_biases(learner, theta):
+    """Batch norm takes a convolution's bias away again: its gradient is zero, and what Adam makes
+    of the rounding noise there is no weight to compare."""
+    blocks = [
+        block
+        for block in learner.parameter_blocks
+        if not (block.name.startswith("conv") and block.name.endswith("bias"))
+    ]
+    return np.concatenate([theta[block.start : block.start + block.size] for block in blocks])
+
+
+def test_an_unknown_normalization_lists_the_known_ones():
+    with pytest.raises(ValueError, match="must be one of running, support, batch, got 'train'"):
+        GradientBasedMethod(toy.conv_learner(), MetaLSTM(4), InnerLoop(1), "train")

@@ -1,0 +1,63 @@
+"""Small things that several tests use: a learner, a method, an episode, images of classes."""
+
+import numpy as np
+import tensorflow as tf
+
+from tf_metalstm.adaptation import InnerLoop
+from tf_metalstm.data.sources.base import ClassImages
+from tf_metalstm.episode import Support
+from tf_metalstm.learners.conv4 import conv4
+from tf_metalstm.learners.functional import FunctionalLearner
+from tf_metalstm.learners.mlp import mlp
+from tf_metalstm.methods.gradient_based import GradientBasedMethod
+from tf_metalstm.rules.meta_lstm import MetaLSTM
+
+
+def mlp_learner(dtype="float64", num_inputs=3, num_way=2, activation="tanh"):
+    """A network with a few coordinates, smooth, so that finite differences are exact."""
+    return FunctionalLearner(
+        mlp((num_inputs,), num_way, (4,), activation=activation, dtype=dtype)
+    )
+
+
+def conv_learner(dtype="float32", num_way=5, filters=4):
+    return FunctionalLearner(conv4((16, 16, 1), num_way, filters, dtype=dtype))
+
+
+def lively_rule(hidden_units=3, gate_feedback="value", dtype="float64"):
+    """A meta-LSTM whose gates really depend on their inputs, with rates that move theta."""
+    rule = MetaLSTM(hidden_units, gate_feedback, dtype=dtype)
+    rule.build()
+    generator = np.random.default_rng(5)
+    rule.set_weights([generator.normal(0.0, 0.5, w.shape) for w in rule.weights])
+    return rule
+
+
+def conv_method(num_steps=2, num_way=5, query_normalization="running", **inner_loop):
+    rule = MetaLSTM(4)
+    return GradientBasedMethod(
+        conv_learner(num_way=num_way),
+        rule,
+        InnerLoop(num_steps, **inner_loop),
+        query_normalization,
+    )
+
+
+def vector_support(num_images=6, num_inputs=3, num_way=2, dtype="float64", seed=7):
+    generator = np.random.default_rng(seed)
+    inputs = generator.normal(size=(num_images, num_inputs))
+    return Support(tf.constant(inputs, dtype), tf.constant(np.arange(num_images) % num_way))
+
+
+def glyph_like_classes(num_classes=12, images_per_class=20, size=16, seed=3):
+    """Classes that can be told apart: a random pattern each, with noise on every image."""
+    generator = np.random.default_rng(seed)
+    patterns = generator.integers(0, 2, (num_classes, 4, 4)) * 200
+    patterns = patterns.repeat(size // 4, axis=1).repeat(size // 4, axis=2)
+    noise = generator.integers(0, 56, (num_classes, images_per_class, size, size))
+    images = (patterns[:, np.newaxis] + noise).astype(np.uint8)
+    return ClassImages(
+        images.reshape(-1, size, size, 1),
+        np.full([num_classes], images_per_class, np.int64),
+        tuple(f"class_{i:02d}" for i in range(num_classes)),
+    )
