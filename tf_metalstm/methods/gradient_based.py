@@ -37,6 +37,7 @@ class GradientBasedMethod(FewShotMethod):
         rule: how its parameters move; built here.
         inner_loop: number of updates and the like.
         query_normalization: see above.
+        name: fixed, and with it the names of the weights in a checkpoint.
     """
 
     def __init__(
@@ -45,9 +46,10 @@ class GradientBasedMethod(FewShotMethod):
         rule: Rule,
         inner_loop: InnerLoop,
         query_normalization: str = "running",
+        name: str = "gradient_based_method",
         **kwargs,
     ):
-        super().__init__(dtype=learner.dtype, **kwargs)
+        super().__init__(dtype=learner.dtype, name=name, **kwargs)
         if query_normalization not in QUERY_NORMALIZATIONS:
             raise ValueError(
                 f"--query_normalization must be one of {', '.join(QUERY_NORMALIZATIONS)}, "

@@ -168,6 +168,7 @@ class MetaLSTM(Rule):
         hidden_units: H, units of the first layer.
         gate_feedback: "value" as in the paper, "logit" as in its authors' code.
         preprocessing_scale: p of the preprocessing.
+        name: fixed, and with it the names of the weights in a checkpoint.
     """
 
     def __init__(
@@ -175,9 +176,10 @@ class MetaLSTM(Rule):
         hidden_units: int = 20,
         gate_feedback: GateFeedback = "value",
         preprocessing_scale: float = 10.0,
+        name: str = "meta_lstm",
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(name=name, **kwargs)
         if hidden_units < 1:
             raise ValueError(f"hidden_units must be at least 1, got {hidden_units}.")
         if preprocessing_scale <= 0:
