@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow as tf
 
 from tf_metalstm import experiment
-from tf_metalstm.flags import run_command, write_settings
+from tf_metalstm.flags import RUN_FLAGS, run_command, write_settings
+from tf_metalstm.methods.gradient_based import GradientBasedMethod
 from tf_metalstm.settings import Settings
 from tf_metalstm.training.outer_loop import Schedule, compile_method, train
+from tf_metalstm.visualization.tensorboard import gate_summaries, write_hyper_parameters
 
 
 def main(settings: Settings) -> None:
@@ -33,7 +36,8 @@ def main(settings: Settings) -> None:
         compile_method(method, training.learning_rate, training.clip_norm, training.jit_compile)
     validation = experiment.validation_episodes(settings, source, normalization)
     write_settings(settings, run_dir)
-    print(f"Run: {run_dir}\nImages: {source.describe()}")
+    print(f"Run: {run_dir}\n{source.describe()}")
+    on_validation = _summaries(settings, method, validation, run_dir)
     checkpoints = train(
         method,
         lambda step: experiment.training_episodes(
@@ -42,6 +46,7 @@ def main(settings: Settings) -> None:
         validation,
         schedule,
         run_dir,
+        on_validation,
     )
     print(
         f"Trained for {int(checkpoints.step)} updates in {float(checkpoints.minutes):.1f} minutes. "
@@ -49,6 +54,17 @@ def main(settings: Settings) -> None:
         f"after {int(checkpoints.best_step)} updates.\n"
         f"Next: python -m tf_metalstm.evaluate --run_dir={run_dir}"
     )
+
+
+def _summaries(
+    settings: Settings, method: GradientBasedMethod, validation: tf.data.Dataset, run_dir: Path
+) -> Callable[[int], None]:
+    """Returns what to write to TensorBoard after each validation; writes the settings at once."""
+    folder = run_dir / "tensorboard"
+    if not folder.exists():  # a run that goes on has said it before
+        values = {**vars(settings.data), **vars(settings.method), **vars(settings.training)}
+        write_hyper_parameters(folder, values, (run_dir / RUN_FLAGS).read_text())
+    return gate_summaries(method, validation)
 
 
 if __name__ == "__main__":

@@ -28,9 +28,14 @@ def source(request, tmp_path_factory):
     return TOY_SOURCES[request.param](tmp_path_factory.mktemp(request.param))
 
 
+@pytest.fixture(scope="module")
+def loaded(source):
+    return {split: source.load(split) for split in SPLITS}
+
+
 @pytest.mark.parametrize("split", SPLITS)
-def test_images_are_grouped_by_sorted_classes(source, split):
-    images, class_sizes, class_names = source.load(split)
+def test_images_are_grouped_by_sorted_classes(source, loaded, split):
+    images, class_sizes, class_names = loaded[split]
     assert images.dtype == np.uint8
     assert images.shape == (class_sizes.sum(), *source.image_shape)
     assert class_sizes.dtype == np.int64
@@ -39,30 +44,30 @@ def test_images_are_grouped_by_sorted_classes(source, split):
     assert list(class_names) == sorted(class_names)
 
 
-def test_no_class_is_in_two_splits(source):
-    names = [name for split in SPLITS for name in source.load(split).class_names]
+def test_no_class_is_in_two_splits(loaded):
+    names = [name for split in SPLITS for name in loaded[split].class_names]
     assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_counts_and_description_are_those_of_the_images(source, split):
-    images, class_sizes, class_names = source.load(split)
+def test_counts_and_description_are_those_of_the_images(source, loaded, split):
+    images, class_sizes, class_names = loaded[split]
     assert source.counts(split) == (len(class_names), len(images), class_sizes.min())
     expected = f"{source.name}/{split}: {len(class_names)} classes, {len(images)} images"
     assert source.describe(split).startswith(expected)
     assert expected in source.describe()
 
 
-def test_channel_statistics_are_those_of_the_training_images(source):
-    pixels = source.load("train").images.astype(np.float64)
+def test_channel_statistics_are_those_of_the_training_images(source, loaded):
+    pixels = loaded["train"].images.astype(np.float64)
     mean, std = source.channel_statistics()
     assert mean.shape == std.shape == source.image_shape[-1:]
     np.testing.assert_allclose(mean, pixels.mean(axis=(0, 1, 2)), rtol=1e-12)
     np.testing.assert_allclose(std, pixels.std(axis=(0, 1, 2)), rtol=1e-9)
 
 
-def test_loading_twice_gives_the_same(source):
-    first, second = source.load("test"), source.load("test")
+def test_loading_twice_gives_the_same(source, loaded):
+    first, second = loaded["test"], source.load("test")
     np.testing.assert_array_equal(first.images, second.images)
     assert first.class_names == second.class_names
 

@@ -66,7 +66,7 @@ def test_glyphs_are_dark_on_white_and_inside_the_image(classes):
 def test_the_drawing_depends_on_the_letter_alone(classes):
     shapes = GlyphShapes()
     name = "GEORGIAN LETTER AN"
-    letter = Letter("\u10d0", name, "test", shapes._drawing_fonts("\u10d0"))
+    letter = Letter("\u10d0", name, "test", tuple(shapes.shapes("\u10d0")))
     row = 20 * classes["test"].class_names.index(name)
     np.testing.assert_array_equal(
         draw_letter(shapes, letter), classes["test"].images[row : row + 20]
@@ -75,7 +75,7 @@ def test_the_drawing_depends_on_the_letter_alone(classes):
 
 def test_every_font_that_has_a_letter_draws_some_of_its_images(monkeypatch):
     shapes = GlyphShapes()
-    letter = Letter("A", "LATIN CAPITAL LETTER A", "train", shapes._drawing_fonts("A"))
+    letter = Letter("A", "LATIN CAPITAL LETTER A", "train", tuple(shapes.shapes("A")))
     drawn = []
     monkeypatch.setattr(glyphs_module, "distorted", lambda ink, *_: drawn.append(id(ink)) or 0)
     draw_letter(shapes, letter)
@@ -86,34 +86,31 @@ def test_every_font_that_has_a_letter_draws_some_of_its_images(monkeypatch):
 def test_missing_and_blank_glyphs_are_no_letters():
     shapes = GlyphShapes()
     assert shapes.ink(" ", 0) is None
-    assert shapes._missing[0] is not None
-    assert shapes._drawing_fonts("\u4e00") == ()
+    assert shapes.shapes(" ") == {}
+    assert shapes.shapes("\u4e00") == {}, "in none of the fonts"
 
 
 @pytest.mark.parametrize(
-    "distortion",
+    ("rotation", "shear", "scales", "shift"),
     [
-        dict(rotation=0.0, shear=0.0, scale_x=1.0, scale_y=1.0, shift_x=0.0, shift_y=0.0),
-        dict(rotation=0.0, shear=0.0, scale_x=1.0, scale_y=1.0, shift_x=2.0, shift_y=-1.0),
-        dict(rotation=0.25, shear=0.0, scale_x=1.0, scale_y=1.0, shift_x=0.0, shift_y=0.0),
-        dict(rotation=0.0, shear=0.2, scale_x=1.0, scale_y=1.0, shift_x=0.0, shift_y=0.0),
-        dict(rotation=-0.2, shear=0.15, scale_x=0.8, scale_y=1.1, shift_x=1.0, shift_y=2.0),
+        (0.0, 0.0, (1.0, 1.0), (0.0, 0.0)),
+        (0.0, 0.0, (1.0, 1.0), (2.0, -1.0)),
+        (0.25, 0.0, (1.0, 1.0), (0.0, 0.0)),
+        (0.0, 0.2, (1.0, 1.0), (0.0, 0.0)),
+        (-0.2, 0.15, (0.8, 1.1), (1.0, 2.0)),
     ],
 )
 @pytest.mark.parametrize("dot", [(20, 0), (0, -25), (15, 10)])
-def test_a_dot_goes_where_the_formula_sends_it(distortion, dot):
+def test_a_dot_goes_where_the_formula_sends_it(rotation, shear, scales, shift, dot):
     """The dot is that far from the centre of a glyph of 60 x 80 pixels."""
     ink = Image.new("L", (60, 80), 0)
     ink.paste(255, (30 + dot[0] - 4, 40 + dot[1] - 4, 30 + dot[0] + 4, 40 + dot[1] + 4))
-    image = 255.0 - distorted(ink, **distortion)[:, :, 0]
+    image = 255.0 - distorted(ink, rotation, shear, *scales, *shift)[:, :, 0]
     rows, columns = np.mgrid[0.5:28, 0.5:28]
     found = np.array([(image * columns).sum(), (image * rows).sum()]) / image.sum()
-    angle = distortion["rotation"]
-    rotation = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
-    shear = [[1.0, distortion["shear"]], [0.0, 1.0]]
-    scale = np.diag([distortion["scale_x"], distortion["scale_y"]])
-    shift = [distortion["shift_x"], distortion["shift_y"]]
-    expected = 14.0 + rotation @ np.array(shear) @ scale @ np.array(dot) * 18.0 / 80.0 + shift
+    cosine, sine = math.cos(rotation), math.sin(rotation)
+    linear = np.array([[cosine, -sine], [sine, cosine]]) @ [[1.0, shear], [0.0, 1.0]]
+    expected = 14.0 + linear @ (np.array(scales) * dot) * 18.0 / 80.0 + shift
     np.testing.assert_allclose(found, expected, atol=0.05)
 
 

@@ -1,6 +1,7 @@
 """mini-ImageNet: every layout gives the same arrays; what contradicts itself is refused."""
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -121,10 +122,18 @@ def test_pixels_are_those_that_pillow_decodes(expected):
     np.testing.assert_array_equal(expected["train"].images[:3], images)
 
 
-def test_other_sizes_are_squeezed_and_gray_becomes_color(raw, prepared):
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
+@pytest.mark.parametrize(("width", "mode"), [(200, "L"), (200, "RGB"), (84, "L"), (84, "CMYK")])
+def test_other_sizes_are_squeezed_and_other_modes_become_rgb(
+    raw, prepared, image_format, width, mode
+):
+    if (image_format, mode) == ("PNG", "CMYK"):
+        pytest.skip("PNG knows no CMYK")
     write_folders(raw)
-    ramp = np.linspace(0, 255, 200).astype(np.uint8)[np.newaxis].repeat(100, axis=0)
-    toy_images.write_folder(raw, {"test/n05/a.png": toy_images.encode(ramp, "PNG")})
+    ramp = np.linspace(0, 255, width).astype(np.uint8)[np.newaxis].repeat(width, axis=0)
+    pixels = np.asarray(Image.fromarray(ramp).convert(mode))
+    encoded = toy_images.encode(pixels, image_format, mode)
+    toy_images.write_folder(raw, {"test/n05/a.jpg": encoded})
     image = MiniImagenet(raw, prepared).load("test").images[3].astype(int)
     assert np.abs(image - np.linspace(0, 255, 84)[:, np.newaxis]).max() < 6
 
@@ -177,6 +186,18 @@ def test_a_cut_off_archive_is_never_taken_for_whole(raw, prepared, suffix, share
         MiniImagenet(raw, prepared).prepare()
 
 
+@pytest.mark.parametrize("bytes_of_a_member", [0, 100, 512, 600])
+def test_a_plain_archive_cut_off_anywhere_is_never_taken_for_whole(
+    raw, prepared, bytes_of_a_member
+):
+    toy_images.write_tar(raw / "all.tar", FILES)
+    with tarfile.open(raw / "all.tar") as opened:
+        last = opened.getmembers()[-1].offset
+    os.truncate(raw / "all.tar", last + bytes_of_a_member)
+    with pytest.raises(InconsistentDataError, match=r"all.tar is damaged .* download or copy"):
+        MiniImagenet(raw, prepared).prepare()
+
+
 @pytest.mark.parametrize("name", ["all.zip", "all.tar", "all.tar.gz", "all.tar.xz"])
 def test_what_is_no_archive_is_named(raw, prepared, name):
     (raw / name).write_bytes(b"<html>not found</html>" * 100)
@@ -201,7 +222,7 @@ def test_a_damaged_zip_member_counts_as_a_corrupt_file(raw, prepared):
     content = bytearray((raw / "all.zip").read_bytes())
     content[content.index(FILES["train/n01/n010.jpg"]) + 400] ^= 255
     (raw / "all.zip").write_bytes(content)
-    with pytest.raises(CorruptImageError, match="n010.jpg in .*all.zip is damaged"):
+    with pytest.raises(CorruptImageError, match=r"n010.jpg in .*all.zip is damaged"):
         MiniImagenet(raw, prepared).prepare()
     assert MiniImagenet(raw, prepared, skip_corrupt=True).counts("train").num_images == 5
 
@@ -216,14 +237,14 @@ def test_a_member_of_absurd_size_is_not_read(raw, prepared, monkeypatch):
 def test_a_class_in_two_splits_is_refused(raw, prepared):
     write_folders(raw)
     toy_images.write_folder(raw, {"test/n01/x.jpg": FILES["test/n04/n040.jpg"]})
-    with pytest.raises(InconsistentDataError, match="'n01' is in both .* remove it from one"):
+    with pytest.raises(InconsistentDataError, match=r"'n01' is in both .* remove it from one"):
         MiniImagenet(raw, prepared).prepare()
 
 
 def test_two_images_of_one_name_are_refused(raw, prepared):
     write_folders(raw)
     toy_images.write_zip(raw / "old.zip", {"train/n01/n010.jpg": FILES["train/n01/n011.jpg"]})
-    with pytest.raises(InconsistentDataError, match="two different images .* n01/n010.jpg"):
+    with pytest.raises(InconsistentDataError, match=r"two different images .* n01/n010.jpg"):
         MiniImagenet(raw, prepared).prepare()
 
 
@@ -251,7 +272,7 @@ def test_a_changed_table_changes_the_fingerprint(raw):
 
 
 def test_a_data_dir_without_images_says_what_is_expected(raw, prepared):
-    remedy = r"<split>/<wnid>/<file>.jpg .* image-net.org"
+    remedy = r"<split>/<wnid>/<file>.jpg .*image-net.org"
     with pytest.raises(MissingDataError, match=f"holds no archive and none of .*{remedy}"):
         MiniImagenet(raw, prepared).prepare()
     toy_images.write_zip(raw / "other.zip", {"readme.txt": b"something else"})

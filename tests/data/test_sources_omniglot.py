@@ -10,6 +10,7 @@ from PIL import Image
 
 from tf_metalstm.data.sources.base import (
     SPLITS,
+    ClassImages,
     CorruptImageError,
     InconsistentDataError,
     MissingDataError,
@@ -18,6 +19,7 @@ from tf_metalstm.data.sources.omniglot import (
     Omniglot,
     split_alphabets,
     split_characters,
+    with_rotations,
 )
 
 FILES = toy_images.omniglot_files()
@@ -90,6 +92,13 @@ def test_rotations_are_quarter_turns_beside_the_upright_class(raw, prepared):
     np.testing.assert_array_equal(turned.images[8:10], upright.images[2:4])
 
 
+def test_turned_classes_keep_their_sizes():
+    images = np.arange(3 * 4, dtype=np.uint8).reshape(3, 2, 2, 1)
+    turned = with_rotations(ClassImages(images, np.array([1, 2]), ("one", "two")))
+    assert turned.class_sizes.tolist() == [1, 1, 1, 1, 2, 2, 2, 2]
+    np.testing.assert_array_equal(turned.images[6:8], np.rot90(images[1:3], axes=(1, 2)))
+
+
 def test_the_split_of_the_field_has_its_sizes_and_a_fixed_order():
     names = [f"alphabet{number % 50}/character{number // 50:02d}" for number in range(1623)]
     splits = split_characters(names)
@@ -121,7 +130,7 @@ def test_the_authors_split_needs_two_background_alphabets(tmp_path, prepared):
 
 def test_a_class_in_both_parts_is_refused(raw, prepared):
     toy_images.write_folder(raw, {f"{PARTS[1]}/A/character01/1.png": next(iter(FILES.values()))})
-    with pytest.raises(InconsistentDataError, match="'A/character01' is in both .* remove it"):
+    with pytest.raises(InconsistentDataError, match=r"'A/character01' is in both .* remove it"):
         Omniglot(raw, prepared).prepare()
 
 

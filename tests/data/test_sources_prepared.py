@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import toy_images
 
+from tf_metalstm.data.sources import prepared as prepared_module
 from tf_metalstm.data.sources.builder import ImageClassesBuilder
 from tf_metalstm.data.sources.omniglot import Omniglot
 from tf_metalstm.data.sources.prepared import CACHE_VARIABLE, default_prepared_dir
@@ -128,11 +129,16 @@ def test_preparation_neither_draws_from_nor_follows_the_seed(raw, prepared):
     assert random.random() == expected
 
 
-def test_preparation_prints_nothing(raw, prepared, capfd):
+def test_preparation_prints_and_warns_nothing(raw, prepared, capfd, caplog):
     Omniglot(raw, prepared).load("train")
-    captured = capfd.readouterr()
-    assert captured.out == ""
-    assert "WARNING" not in captured.err
+    assert capfd.readouterr().out == ""
+    assert not [record for record in caplog.records if record.levelname != "INFO"]
+
+
+def test_images_that_fill_several_batches_are_all_loaded(raw, prepared, monkeypatch):
+    expected = Omniglot(raw, prepared).load("train").images
+    monkeypatch.setattr(prepared_module, "_LOAD_BATCH", 3)
+    np.testing.assert_array_equal(Omniglot(raw, prepared).load("train").images, expected)
 
 
 def test_the_default_folder_follows_the_environment(monkeypatch, tmp_path):

@@ -1,0 +1,1 @@
+"""To see what a trained rule does: gate trajectories, figures, TensorBoard."""

@@ -103,12 +103,12 @@ class GlyphShapes:
     def letters(self) -> list[Letter]:
         """The letters that no other letter looks like, in the order of `SCRIPTS`."""
         candidates = self._candidates()
-        similarity = self._similarity(candidates)
+        alike = self._alike([letter for letter, _ in candidates], [s for _, s in candidates])
         kept: list[int] = []
         for index in range(len(candidates)):
-            if not kept or similarity[index, kept].max() < SAME_SHAPE:
+            if not alike[index, kept].any():
                 kept.append(index)
-        return [candidates[index] for index in kept]
+        return [candidates[index][0] for index in kept]
 
     def ink(self, character: str, font: int) -> Image.Image | None:
         """The glyph in gray, 255 where there is ink, cropped to its ink.
@@ -129,10 +129,30 @@ class GlyphShapes:
         box = glyph.getbbox()
         return glyph.crop(box) if box else None
 
-    def _candidates(self) -> list[Letter]:
-        order = {script: position for position, script in enumerate(SCRIPTS)}
-        found = []
-        for code in frozenset.union(*self._coverage):
+    def shapes(self, character: str) -> dict[int, np.ndarray]:
+        """What each font has for a character, as vectors that can be compared.
+
+        Returns:
+            {index into `FONT_FILES`: uint8 vector}, without the fonts in which the
+            character is missing, blank, or drawn as the box of a missing one.
+        """
+        found = {}
+        for font, codes in enumerate(self._coverage):
+            if ord(character) in codes:
+                ink = self.ink(character, font)
+                if ink is not None and ink != self._missing[font]:
+                    found[font] = _comparable(ink)
+        return found
+
+    @cached_property
+    def _missing(self) -> list[Image.Image | None]:
+        """What each font draws for a character that it does not have."""
+        return [self.ink("\uffff", font) for font in range(len(self._fonts))]
+
+    def _candidates(self) -> list[tuple[Letter, dict[int, np.ndarray]]]:
+        """All letters of the scripts and their shapes, in the order of `SCRIPTS`."""
+        by_script: dict[str, list] = {script: [] for script in SCRIPTS}
+        for code in sorted(frozenset.union(*self._coverage)):
             character = chr(code)
             name = unicodedata.name(character, "")
             script = next((s for s in SCRIPTS if name.startswith(s + " ")), None)
@@ -140,56 +160,30 @@ class GlyphShapes:
             # copies of other letters.
             if script is None or unicodedata.category(character) not in ("Lu", "Ll", "Lt", "Lo"):
                 continue
-            fonts = self._drawing_fonts(character)
-            if fonts:
-                found.append((order[script], Letter(character, name, SCRIPTS[script], fonts)))
-        return [letter for _, letter in sorted(found)]
+            if shapes := self.shapes(character):
+                letter = Letter(character, name, SCRIPTS[script], tuple(shapes))
+                by_script[script].append((letter, shapes))
+        return [candidate for members in by_script.values() for candidate in members]
 
-    def _drawing_fonts(self, character: str) -> tuple[int, ...]:
-        """The fonts in which the character has ink and is not the missing-glyph box."""
-        covering = (f for f, codes in enumerate(self._coverage) if ord(character) in codes)
-        return tuple(
-            font
-            for font in covering
-            if (ink := self.ink(character, font)) is not None and ink != self._missing[font]
-        )
-
-    @cached_property
-    def _missing(self) -> list[Image.Image | None]:
-        """What each font draws for a character that it does not have."""
-        return [self.ink("\uffff", font) for font in range(len(self._fonts))]
-
-    def _similarity(self, letters: list[Letter]) -> np.ndarray:
-        """Greatest correlation of any two letters, [n, n], over the fonts that have both."""
-        similarity = np.full((len(letters), len(letters)), -1.0)
+    def _alike(self, letters: list[Letter], shapes: list[dict[int, np.ndarray]]) -> np.ndarray:
+        """Whether two letters are the same drawing in a font that has both, bool [n, n]."""
+        alike = np.zeros((len(letters), len(letters)), bool)
         for font in range(len(self._fonts)):
-            members = np.array([i for i, letter in enumerate(letters) if font in letter.fonts])
-            inks = (self.ink(letters[i].character, font) for i in members)
-            shapes = np.stack([_compared(ink) for ink in inks if ink is not None])
-            block = np.ix_(members, members)
-            similarity[block] = np.maximum(similarity[block], _correlation(shapes))
-        return similarity
+            members = [i for i, letter in enumerate(letters) if font in letter.fonts]
+            # In float64 rounding can no more move a correlation across the limit.
+            vectors = np.stack([shapes[i][font] for i in members]).astype(np.float64)
+            vectors -= vectors.mean(axis=1, keepdims=True)
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            alike[np.ix_(members, members)] |= vectors @ vectors.T >= SAME_SHAPE
+        return alike
 
 
-def _correlation(vectors: np.ndarray) -> np.ndarray:
-    """Correlation of any two of n vectors of whole numbers, float64 [n, n].
-
-    The sums are whole numbers, exact whatever their order: a correlation close to
-    `SAME_SHAPE` falls on the same side of it on every machine.
-    """
-    length = vectors.shape[1]
-    sums = vectors.sum(axis=1)
-    covariance = length * (vectors @ vectors.T) - np.outer(sums, sums)
-    deviation = np.sqrt(np.diagonal(covariance))
-    return covariance / np.outer(deviation, deviation)
-
-
-def _compared(ink: Image.Image) -> np.ndarray:
-    """A glyph as a vector of pixels, float64, centred and of one size."""
+def _comparable(ink: Image.Image) -> np.ndarray:
+    """A glyph as a uint8 vector of pixels, centred and of one size."""
     scale = _COMPARED_SIDE / max(ink.size)
     width, height = (max(1, round(scale * side)) for side in ink.size)
     square = Image.new("L", (_COMPARED_SIZE, _COMPARED_SIZE), 0)
     corner = ((_COMPARED_SIZE - width) // 2, (_COMPARED_SIZE - height) // 2)
     square.paste(ink.resize((width, height), Image.Resampling.LANCZOS), corner)
     blurred = square.filter(ImageFilter.GaussianBlur(_COMPARED_BLUR))
-    return np.asarray(blurred, np.float64).ravel()
+    return np.asarray(blurred).ravel()

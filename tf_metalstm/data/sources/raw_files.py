@@ -140,10 +140,19 @@ def _files_of_tar(archive: Path) -> Iterator[RawFile]:
                     from_tar = partial(_read_tar_member, archive, opened, member)
                     read = partial(_read_file, from_tar, origin, member.size)
                     yield RawFile(PurePosixPath(member.name), origin, read)
-        # tarfile takes an archive that was cut off at the head of a member for a
-        # whole one; reading on to the end lets the decompressor notice.
+        # tarfile takes an archive that was cut off between two members for a whole
+        # one. Reading on lets a decompressor notice that its end is missing; a plain
+        # archive that is whole ends with an empty block.
         while stream.read(2**20):
             pass
+        if suffix == ".tar" and any(_last_block(archive)):
+            raise tarfile.ReadError("its end is missing")
+
+
+def _last_block(archive: Path) -> bytes:
+    with archive.open("rb") as opened:
+        opened.seek(-tarfile.BLOCKSIZE, os.SEEK_END)
+        return opened.read()
 
 
 def _read_tar_member(archive: Path, opened: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -1,0 +1,151 @@
+"""Flags, run.flags, and the command line as a user meets it."""
+
+import dataclasses
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+
+from tf_metalstm.experiment import build_method, resolve
+from tf_metalstm.flags import (
+    RUN_FLAGS,
+    RunMismatchError,
+    define_flags,
+    read_settings,
+    settings_from_flags,
+    write_settings,
+)
+from tf_metalstm.settings import GROUPS, Settings
+
+ROOT = pathlib.Path(__file__).parents[1]
+FLAGFILES = sorted(ROOT.glob("flags/**/*.flags"))
+
+
+def parse(*arguments):
+    values = flags.FlagValues()
+    define_flags(values)
+    values(["command", *arguments])
+    return settings_from_flags(values)
+
+
+def change(settings, group, **values):
+    return dataclasses.replace(
+        settings, **{group: dataclasses.replace(getattr(settings, group), **values)}
+    )
+
+
+def test_defaults_of_the_flags_are_those_of_the_settings():
+    assert parse() == Settings()
+
+
+@pytest.mark.parametrize("path", FLAGFILES, ids=lambda p: p.stem)
+def test_every_flagfile_parses_and_survives_a_round_trip(path, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    settings = resolve(parse(f"--flagfile={path}"))
+    write_settings(settings, tmp_path)
+    assert dataclasses.replace(read_settings(tmp_path), run_dir=None) == settings
+
+
+@pytest.mark.parametrize("path", FLAGFILES, ids=lambda p: p.stem)
+def test_no_flagfile_ends_a_line_with_a_comment(path):
+    """absl takes what stands behind a value for a part of it."""
+    for line in path.read_text().splitlines():
+        assert line.startswith("#") or "#" not in line
+
+
+def test_every_recipe_builds_a_method(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    recipes = [path for path in FLAGFILES if path.parent.name == "recipes"]
+    assert recipes
+    for path in recipes:
+        settings = resolve(parse(f"--flagfile={path}"))
+        shape = (84, 84, 3) if "imagenet" in path.stem else (28, 28, 1)
+        method = build_method(settings, shape)
+        assert method.learner.num_outputs == settings.data.num_way
+
+
+def test_the_presets_differ_where_paper_and_code_do(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    paper, original = (
+        parse(f"--flagfile=flags/methods/meta_lstm_{name}.flags") for name in ("paper", "original")
+    )
+    assert (paper.method.gate_feedback, original.method.gate_feedback) == ("value", "logit")
+    assert original.method.gradient_divisor == "batch_size"
+    assert original.data.class_sampling == "permutation"
+    for settings in (paper, original):
+        assert settings.method.hidden_units == 20
+        assert settings.training.clip_norm == 0.25
+        assert settings.method.query_normalization == "running"
+
+
+def test_the_last_value_wins():
+    assert parse("--num_way=7", "--num_way=9").data.num_way == 9
+
+
+def test_run_flags_hold_every_setting(tmp_path):
+    settings = resolve(Settings())
+    settings = change(settings, "data", augmentation=["flip", "crop"], data_dir="some where")
+    settings = change(settings, "training", jit_compile=True, max_minutes=1.5)
+    write_settings(settings, tmp_path)
+    assert dataclasses.replace(read_settings(tmp_path), run_dir=None) == settings
+    text = (tmp_path / RUN_FLAGS).read_text()
+    for group in GROUPS.values():
+        for field in dataclasses.fields(group):
+            assert f"--{field.name}" in text
+
+
+def test_another_configuration_is_refused_and_the_difference_named(tmp_path):
+    settings = resolve(Settings())
+    write_settings(settings, tmp_path)
+    before = (tmp_path / RUN_FLAGS).read_text()
+    other = change(change(settings, "data", num_shot=1), "method", second_order=True)
+    with pytest.raises(RunMismatchError) as error:
+        write_settings(other, tmp_path)
+    assert "--num_shot: the run has 5, now 1" in str(error.value)
+    assert "--second_order: the run has False, now True" in str(error.value)
+    assert "num_way" not in str(error.value)
+    assert (tmp_path / RUN_FLAGS).read_text() == before
+
+
+def test_a_run_may_be_made_longer_or_moved(tmp_path):
+    settings = resolve(Settings())
+    write_settings(settings, tmp_path)
+    longer = change(settings, "training", max_steps=99_000, max_minutes=3.0)
+    write_settings(change(longer, "data", data_dir="elsewhere"), tmp_path)
+    assert read_settings(tmp_path).training.max_steps == 99_000
+
+
+def test_more_ways_than_outputs_are_refused():
+    settings = change(resolve(Settings()), "data", num_way=9)
+    with pytest.raises(ValueError, match="--num_way=9 but the learner has 5 outputs"):
+        build_method(settings, (28, 28, 1))
+
+
+def command(name, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", f"tf_metalstm.{name}", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("train", ["--num_shto=1"], "Unknown command line flag 'num_shto'. Did you mean: num_shot"),
+        ("train", ["--rule=adam"], "value should be one of <meta_lstm>"),
+        ("evaluate", [], "Which run? Give --run_dir"),
+        ("evaluate", ["--run_dir=nowhere"], "holds no run.flags: expected a folder written by"),
+        ("train", ["--max_steps=150", "stray"], "Unexpected 'stray': every flag begins with --"),
+        ("train", ["--source=omniglot", "--run_dir=runs/x"], "images_background"),
+    ],
+)
+def test_mistakes_on_the_command_line_end_in_one_clear_message(name, arguments, message):
+    done = command(name, *arguments)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

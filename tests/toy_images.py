@@ -1,0 +1,73 @@
+"""Toy raw data: a few small images, laid out in folders or archives of any kind."""
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def encode(pixels, image_format, mode=None):
+    """An image file of uint8 pixels, [h, w] gray, [h, w, 3] color or [h, w, 4] CMYK."""
+    file = io.BytesIO()
+    image = Image.fromarray(pixels)
+    if mode == "CMYK":
+        image = Image.frombytes("CMYK", image.size, pixels.tobytes())
+    image.save(file, format=image_format)
+    return file.getvalue()
+
+
+def omniglot_files(drawings=2):
+    """{path: PNG} of 3 + 2 alphabets with 2 characters each, 1 bit, 35 x 35."""
+    generator = np.random.default_rng(0)
+    files = {}
+    for part, alphabets in (("background", "ABC"), ("evaluation", "XY")):
+        for alphabet in alphabets:
+            for character in ("character01", "character02"):
+                for drawing in range(drawings):
+                    ink = generator.random((35, 35)) < 0.1
+                    path = f"images_{part}/{alphabet}/{character}/0001_{drawing:02d}.png"
+                    files[path] = encode(~ink, "PNG")
+    return files
+
+
+def mini_imagenet_files(images=3):
+    """{path: JPEG} of 2 train, 1 val and 1 test class, 84 x 84."""
+    generator = np.random.default_rng(0)
+    files = {}
+    for split, wnids in (("train", ("n01", "n02")), ("val", ("n03",)), ("test", ("n04",))):
+        for wnid in wnids:
+            for number in range(images):
+                coarse = generator.integers(0, 256, (7, 7, 3), np.uint8)
+                pixels = coarse.repeat(12, axis=0).repeat(12, axis=1)
+                files[f"{split}/{wnid}/{wnid}{number}.jpg"] = encode(pixels, "JPEG")
+    return files
+
+
+def write_folder(folder, files):
+    for path, content in files.items():
+        target = Path(folder, path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+
+
+def write_zip(archive, files):
+    with zipfile.ZipFile(archive, "w") as opened:
+        for path, content in files.items():
+            opened.writestr(path, content)
+
+
+def write_tar(archive, files):
+    """A tar archive, compressed as the suffix says."""
+    compression = {".tar": "", ".gz": "gz", ".tgz": "gz", ".xz": "xz"}[Path(archive).suffix]
+    with tarfile.open(archive, f"w:{compression}") as opened:
+        for path, content in files.items():
+            member = tarfile.TarInfo(path)
+            member.size = len(content)
+            opened.addfile(member, io.BytesIO(content))
+
+
+def part_of(files, prefix):
+    return {path: content for path, content in files.items() if path.startswith(prefix)}

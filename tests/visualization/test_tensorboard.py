@@ -1,0 +1,141 @@
+"""What is written for TensorBoard, read back from the event files as TensorBoard does."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+import toy
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
+
+from tf_metalstm.adaptation import InnerLoop
+from tf_metalstm.data.episodes import EpisodeSampler, episode_dataset
+from tf_metalstm.data.preprocessing import Normalization
+from tf_metalstm.episode import EpisodeSpec
+from tf_metalstm.methods.gradient_based import GradientBasedMethod
+from tf_metalstm.visualization.gates import collect, first_supports, trajectory_function
+from tf_metalstm.visualization.tensorboard import gate_summaries, write_hyper_parameters
+
+NUM_STEPS = 3
+HISTOGRAMS = {f"gates/{g}/update_{t}" for g in ("forget", "input") for t in (1, 2, 3)}
+
+
+def make_method(num_steps=NUM_STEPS):
+    keras.utils.set_random_seed(0)
+    rule = toy.lively_rule(dtype="float32")
+    return GradientBasedMethod(toy.conv_learner(), rule, InnerLoop(num_steps))
+
+
+def episodes():
+    sampler = EpisodeSampler(toy.glyph_like_classes(), "validation", EpisodeSpec(5, 1, 2))
+    return episode_dataset(sampler, Normalization((0.0,), (255.0,)), num_episodes=4)
+
+
+def write(folder, hook, steps=(500,)):
+    writer = tf.summary.create_file_writer(str(folder))
+    with writer.as_default():
+        for step in steps:
+            hook(step)
+    writer.close()
+    return read(folder)
+
+
+def read(folder):
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
+    events.Reload()
+    return events
+
+
+def values(events, tag):
+    return {e.step: tf.make_ndarray(e.tensor_proto) for e in events.Tensors(tag)}
+
+
+def test_the_hook_writes_histograms_and_the_figure_at_the_step(tmp_path):
+    method = make_method()
+    events = write(tmp_path, gate_summaries(method, episodes(), num_episodes=2))
+    assert set(events.Tags()["tensors"]) == HISTOGRAMS | {"gates/figure"}
+    trajectory = collect(trajectory_function(method), first_supports(episodes(), 2))
+    for name, gates in (("forget", trajectory.forget), ("input", trajectory.input)):
+        for t in range(NUM_STEPS):
+            buckets = values(events, f"gates/{name}/update_{t + 1}")[500]
+            assert buckets[:, 2].sum() == gates[:, t].size == 2 * method.learner.num_parameters
+            np.testing.assert_allclose(buckets[0, 0], gates[:, t].min(), rtol=1e-4)
+            np.testing.assert_allclose(buckets[-1, 1], gates[:, t].max(), rtol=1e-4)
+    width, height, png = values(events, "gates/figure")[500]
+    assert tf.io.decode_png(png).shape == (int(height), int(width), 3)
+
+
+def test_the_hook_follows_the_weights_without_tracing_again(tmp_path, monkeypatch):
+    method, traced = make_method(), []
+    original = method.adapt_with_trajectory
+
+    def counted(support):
+        traced.append(support)
+        return original(support)
+
+    monkeypatch.setattr(method, "adapt_with_trajectory", counted)
+    hook = gate_summaries(method, episodes(), num_episodes=3)
+
+    def change_and_write(step):
+        method.rule.second_layer.forget_bias.assign(0.0 if step == 500 else 4.0)
+        hook(step)
+
+    events = write(tmp_path, change_and_write, steps=(500, 1000))
+    assert len(traced) == 1
+    histogram = values(events, "gates/forget/update_1")
+    assert histogram[500][-1, 1] < histogram[1000][-1, 1]
+
+
+def test_the_hook_works_for_a_mirrored_method(tmp_path):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        method = make_method()
+    hook = gate_summaries(method, episodes(), num_episodes=1)
+
+    def within_scope(step):
+        with strategy.scope():
+            hook(step)
+
+    alone = gate_summaries(make_method(), episodes(), num_episodes=1)
+    expected = write(tmp_path / "alone", alone)
+    outside, inside = write(tmp_path / "a", hook), write(tmp_path / "b", within_scope)
+    for tag in HISTOGRAMS:
+        limits = values(expected, tag)[500][:, :2]
+        for events in (outside, inside):
+            np.testing.assert_allclose(values(events, tag)[500][:, :2], limits, rtol=1e-4)
+
+
+def test_a_method_without_updates_writes_nothing(tmp_path):
+    events = write(tmp_path, gate_summaries(make_method(num_steps=0), episodes()))
+    assert events.Tags()["tensors"] == []
+
+
+def test_weights_that_are_no_numbers_do_not_hide_the_error_of_training(tmp_path):
+    method = make_method()
+    method.c_0.assign(np.full(method.c_0.shape, np.nan))
+    events = write(tmp_path, gate_summaries(method, episodes(), num_episodes=1))
+    assert "gates/figure" in events.Tags()["tensors"]
+
+
+def test_hyper_parameters_and_the_flags_as_text(tmp_path):
+    given = {
+        "rule": "meta_lstm",
+        "num_steps": 5,
+        "learning_rate": 1e-3,
+        "second_order": False,
+        "augmentation": ["flip", "crop"],
+        "support_batch_size": None,
+    }
+    write_hyper_parameters(tmp_path, given, "# Data.\n--num_way=5\n", name="my_run")
+    events = read(tmp_path)
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    session = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
+    assert session.group_name == "my_run"
+    found = session.hparams
+    assert set(found) == set(given) - {"support_batch_size"}
+    assert found["rule"].string_value == "meta_lstm"
+    assert found["num_steps"].number_value == 5
+    assert found["learning_rate"].number_value == 1e-3
+    assert found["second_order"].HasField("bool_value")
+    assert found["augmentation"].string_value == "flip,crop"
+    (text,) = values(events, "run.flags").values()
+    assert text.item().decode() == "    # Data.\n    --num_way=5\n"

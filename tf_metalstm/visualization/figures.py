@@ -1,0 +1,127 @@
+"""Figure 3 of the paper, and the support loss beside it, drawn without global state."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, ScalarFormatter
+
+from tf_metalstm.visualization.gates import GateCurves
+
+_WIDTH = 8.0  # inches; at 100 dots an inch as wide as a README
+_DPI = 100
+_ROW_HEIGHT = 1.35
+_FRAME_HEIGHT = 1.15  # titles above, axis label and caption below
+_ROUNDING = 1e-5  # of the values; what varies less is drawn as constant
+_MARGIN = 0.08  # of the range, above and below the curves
+_SMALL, _GRAY = 8, "0.35"
+_COLUMNS = ("forget gate $f_t$", "input gate $i_t$")
+_COLORS = (  # told apart by the colour-blind too (Okabe and Ito, without yellow)
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#e69f00",
+    "#555555",
+)
+
+
+def gate_figure(curves: GateCurves, caption: str) -> Figure:
+    """Draws figure 3: the gates against the update, a row a layer, a curve an episode.
+
+    All panels of a column share their scale, which spans the values drawn and not 0 to 1.
+
+    Args:
+        curves: of E episodes at L coordinates.
+        caption: one line that says what this is of.
+
+    Raises:
+        ValueError: there were no updates.
+    """
+    _, num_layers, num_steps = curves.forget.shape
+    _check_updates(num_steps)
+    figure = _figure(_FRAME_HEIGHT + _ROW_HEIGHT * num_layers, caption)
+    panels = figure.subplots(num_layers, 2, sharex=True, sharey="col", squeeze=False)
+    for column, values in enumerate((curves.forget, curves.input)):
+        panels[0, column].set_title(_COLUMNS[column], fontsize=11)
+        panels[-1, column].set_xlabel("update t", fontsize=9)
+        for layer, coordinate in enumerate(curves.coordinates):
+            axes = panels[layer, column]
+            _draw(axes, values[:, layer])
+            if column == 0:
+                axes.set_ylabel(f"{coordinate.layer}\n{coordinate.position}", fontsize=_SMALL)
+        _set_scale(panels[0, column], values)
+    return figure
+
+
+def loss_figure(losses: np.ndarray, caption: str) -> Figure:
+    """Draws the support loss before each update, one curve an episode.
+
+    Args:
+        losses: [E, T].
+        caption: one line that says what this is of.
+
+    Raises:
+        ValueError: there were no updates.
+    """
+    _check_updates(losses.shape[1])
+    figure = _figure(3.2, caption)
+    axes = figure.subplots()
+    _draw(axes, losses)
+    axes.set_title("support loss $L_t$, before update t", fontsize=11)
+    axes.set_xlabel("update t", fontsize=9)
+    axes.set_ylabel("cross-entropy, log scale", fontsize=9)
+    if np.any(losses > 0):  # else there is nothing that a log scale could show
+        axes.set_yscale("log", nonpositive="mask")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    return figure
+
+
+def figure_image(figure: Figure) -> np.ndarray:
+    """Returns a figure as pixels for `tf.summary.image`, uint8 [1, h, w, 3]."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # once; savefig draws a first time to lay out
+    return np.asarray(canvas.buffer_rgba())[np.newaxis, ..., :3]
+
+
+def _figure(height: float, caption: str) -> Figure:
+    figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
+    figure.supxlabel(caption, fontsize=_SMALL, color=_GRAY)
+    return figure
+
+
+def _draw(axes: Axes, curves: np.ndarray) -> None:
+    """Draws [E, T] as E curves; episode e has the same colour in every panel."""
+    updates = np.arange(1, curves.shape[1] + 1)
+    for episode, curve in enumerate(curves):
+        color = _COLORS[episode % len(_COLORS)]
+        axes.plot(updates, curve, color=color, linewidth=1.0, marker="o", markersize=2.5, alpha=0.7)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
+    axes.set_xlim(updates[0] - 0.3, updates[-1] + 0.3)
+    plain = ScalarFormatter(useOffset=False)
+    plain.set_scientific(False)
+    axes.yaxis.set_major_formatter(plain)
+    axes.tick_params(labelsize=_SMALL)
+    axes.grid(color="0.9", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _set_scale(axes: Axes, values: np.ndarray) -> None:
+    low, high = float(np.min(values)), float(np.max(values))
+    if not np.isfinite([low, high]).all():
+        return
+    size = max(abs(low), abs(high))
+    if high - low <= _ROUNDING * size:
+        room = 0.1 * size or 0.1
+        low, high = low - room, high + room
+    margin = _MARGIN * (high - low)
+    axes.set_ylim(low - margin, high + margin)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
+
+
+def _check_updates(num_steps: int) -> None:
+    if num_steps < 1:
+        raise ValueError("There are no updates to draw: --num_steps is 0.")

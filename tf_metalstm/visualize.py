@@ -1,0 +1,103 @@
+"""Draws figure 3 of the paper for a run: python -m tf_metalstm.visualize --run_dir=...
+
+Takes the first episodes of the fixed list of --split (the authors took validation), 20 of
+them or --num_episodes where that is less, and writes RUN_DIR/figures/gates.png and
+RUN_DIR/figures/support_loss.png. The same pictures and histograms of all gates go to
+TensorBoard, as a run of its own, RUN_DIR/tensorboard/visualize.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from matplotlib.figure import Figure
+
+from tf_metalstm import experiment
+from tf_metalstm.data.episodes import episode_dataset
+from tf_metalstm.data.sources.base import Source
+from tf_metalstm.flags import run_command
+from tf_metalstm.settings import Settings
+from tf_metalstm.visualization.figures import figure_image, gate_figure, loss_figure
+from tf_metalstm.visualization.gates import (
+    choose_coordinates,
+    collect,
+    curves_at,
+    first_supports,
+    trajectory_function,
+)
+from tf_metalstm.visualization.tensorboard import write_gates
+
+_CURVES = 20  # as many as in the paper's figure
+
+
+def main(settings: Settings) -> None:
+    """Draws the gates of the run in --run_dir."""
+    if settings.method.num_steps < 1:
+        raise ValueError("There are no updates to draw: --num_steps is 0.")
+    run_dir = Path(settings.run_dir or "")
+    source = experiment.build_source(settings.data)
+    method, checkpoints = experiment.load_method(settings, source)
+    step = int(checkpoints.step.numpy())
+    episodes = _episodes(settings, source)
+    trajectory = collect(trajectory_function(method), first_supports(episodes, _CURVES))
+    curves = curves_at(trajectory, choose_coordinates(method.learner.parameter_blocks))
+    caption = _caption(settings, run_dir, step, num_episodes=len(trajectory.losses))
+    losses = loss_figure(trajectory.losses, caption)
+    written = [
+        _save(gate_figure(curves, caption), run_dir / "figures" / "gates.png"),
+        _save(losses, run_dir / "figures" / "support_loss.png"),
+        # Apart from the events of train: TensorBoard takes a step that comes again for a restart,
+        # and what was written after it for obsolete.
+        run_dir / "tensorboard" / "visualize",
+    ]
+    writer = tf.summary.create_file_writer(str(written[-1]))
+    with writer.as_default(step=step):
+        write_gates(trajectory, curves, caption, step)
+        tf.summary.image("gates/support_loss", figure_image(losses))
+    writer.close()
+    print(caption)
+    for name, gates in (("forget", trajectory.forget), ("input", trajectory.input)):
+        print(f"{name:>6} gate  {_in_words(gates)}")
+    print("\n".join(f"Written to {path}" for path in written))
+
+
+def _episodes(settings: Settings, source: Source) -> tf.data.Dataset:
+    evaluation = settings.evaluation
+    return episode_dataset(
+        experiment.build_sampler(
+            settings.data, source, evaluation.split, evaluation.evaluation_seed
+        ),
+        experiment.build_normalization(settings.data, source),
+        num_episodes=evaluation.num_episodes,
+    )
+
+
+def _caption(settings: Settings, run_dir: Path, step: int, num_episodes: int) -> str:
+    data = settings.data
+    return (
+        f"{run_dir.name} after {step:,} meta-updates: {num_episodes} {settings.evaluation.split} "
+        f"episodes of {data.source}, {data.num_way}-way {data.num_shot}-shot, "
+        f"{settings.method.num_steps} updates each"
+    )
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def _in_words(gates: np.ndarray) -> str:
+    """Returns mean and range over all episodes and parameters, of gates [E, T, P]."""
+    num_steps = gates.shape[1]
+    return "; ".join(
+        f"update {t}: mean {gates[:, t - 1].mean():.5f}, "
+        f"{gates[:, t - 1].min():.5f} to {gates[:, t - 1].max():.5f}"
+        for t in sorted({1, num_steps})
+    )
+
+
+if __name__ == "__main__":
+    run_command(main, continues_a_run=True)
