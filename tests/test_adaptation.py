@@ -72,9 +72,7 @@ def test_first_order_meta_gradient_agrees_with_finite_differences_of_a_frozen_pa
 
     variables = meta_parameters(rule, theta_0)
     with tf.GradientTape() as tape:
-        value = meta_loss(
-            learner, rule, tf.convert_to_tensor(theta_0), options, support, query
-        )
+        value = meta_loss(learner, rule, tf.convert_to_tensor(theta_0), options, support, query)
     for variable, gradient in zip(variables, tape.gradient(value, variables), strict=True):
         for index in list(np.ndindex(*variable.shape))[::7]:
             expected = finite_difference(frozen_loss, variable, index)
@@ -102,9 +100,7 @@ def test_the_two_orders_differ_in_the_gradient_and_agree_in_the_value():
     for second_order in (False, True):
         options = InnerLoop(num_steps=3, second_order=second_order)
         with tf.GradientTape() as tape:
-            value = meta_loss(
-                learner, rule, tf.convert_to_tensor(theta_0), options, support, query
-            )
+            value = meta_loss(learner, rule, tf.convert_to_tensor(theta_0), options, support, query)
         results.append((float(value), tape.gradient(value, theta_0)))
     assert results[0][0] == results[1][0]
     assert np.abs(results[0][1] - results[1][1]).max() > 1e-4

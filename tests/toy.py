@@ -15,9 +15,7 @@ from tf_metalstm.rules.meta_lstm import MetaLSTM
 
 def mlp_learner(dtype="float64", num_inputs=3, num_way=2, activation="tanh"):
     """A network with a few coordinates, smooth, so that finite differences are exact."""
-    return FunctionalLearner(
-        mlp((num_inputs,), num_way, (4,), activation=activation, dtype=dtype)
-    )
+    return FunctionalLearner(mlp((num_inputs,), num_way, (4,), activation=activation, dtype=dtype))
 
 
 def conv_learner(dtype="float32", num_way=5, filters=4):

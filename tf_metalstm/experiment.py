@@ -130,8 +130,8 @@ def load_method(settings: Settings, source: Source) -> tuple[GradientBasedMethod
     if not checkpoints.restore(which):
         when = "validation" if which == "best" else "checkpoint"
         raise FileNotFoundError(
-            f"--run_dir={settings.run_dir} holds no {which} weights yet: they appear with the first "
-            f"{when} of the training run. Train longer, or give --checkpoint="
+            f"--run_dir={settings.run_dir} holds no {which} weights yet: they appear with the "
+            f"first {when} of the training run. Train longer, or give --checkpoint="
             f"{'last' if which == 'best' else 'best'}."
         )
     return method, checkpoints

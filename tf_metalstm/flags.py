@@ -20,6 +20,13 @@ from tf_metalstm.settings import GROUPS, Settings
 
 RUN_FLAGS = "run.flags"
 
+_DEFINERS: dict[type, Callable[..., Any]] = {
+    bool: flags.DEFINE_bool,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+}
+
 
 class RunMismatchError(ValueError):
     """A run directory belongs to a run with other settings."""
@@ -37,7 +44,7 @@ def run_command(main: Callable[[Settings], None], *, continues_a_run: bool) -> N
     for field in _fields():  # so that --helpshort, which knows the main module alone, lists them
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[field.name])
 
-    def parse(argv: Sequence[str]) -> list[str]:
+    def parse(argv: list[str]) -> list[str]:
         rest = app.parse_flags_with_usage(argv)
         file = Path(flags.FLAGS.run_dir or "", RUN_FLAGS)
         if continues_a_run and flags.FLAGS.run_dir and file.is_file():
@@ -46,7 +53,7 @@ def run_command(main: Callable[[Settings], None], *, continues_a_run: bool) -> N
 
     def guarded(argv: Sequence[str]) -> None:
         if flags.FLAGS["verbosity"].using_default_value:
-            flags.FLAGS.verbosity = logging.WARNING  # absl's own default tells every library's doings
+            logging.set_verbosity(logging.WARNING)  # absl's default tells of every library
         try:
             if len(argv) > 1:
                 raise ValueError(f"Unexpected {' '.join(argv[1:])!r}: every flag begins with --.")
@@ -100,7 +107,7 @@ def write_settings(settings: Settings, run_dir: str | Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = []
     for name, group in GROUPS.items():
-        lines.append(f"# {group.__doc__.splitlines()[0].rstrip('.')}.")
+        lines.append(f"# --- {name}")
         for field in dataclasses.fields(group):
             value = getattr(getattr(settings, name), field.name)
             lines.append(_flag_line(field.name, value))
@@ -155,15 +162,10 @@ def _define(field: dataclasses.Field, values: flags.FlagValues) -> None:
     if isinstance(kind, types.UnionType):
         kind = next(k for k in typing.get_args(kind) if k is not types.NoneType)
     text, choices = field.metadata["help"], field.metadata["choices"]
+    default: Any = field.default
     if kind is list:
-        flags.DEFINE_list(field.name, field.default_factory(), text, flag_values=values)  # type: ignore[misc]
+        flags.DEFINE_list(field.name, getattr(owner(), field.name), text, flag_values=values)
     elif choices:
-        flags.DEFINE_enum(field.name, field.default, choices, text, flag_values=values)
+        flags.DEFINE_enum(field.name, default, choices, text, flag_values=values)
     else:
-        define = {
-            bool: flags.DEFINE_bool,
-            int: flags.DEFINE_integer,
-            float: flags.DEFINE_float,
-            str: flags.DEFINE_string,
-        }[kind]
-        define(field.name, field.default, text, flag_values=values)
+        _DEFINERS[kind](field.name, default, text, flag_values=values)

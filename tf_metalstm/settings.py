@@ -123,7 +123,10 @@ class EvaluationSettings:
     num_episodes: int = option(600, "Episodes of an evaluation.", may_change=True)
     evaluation_seed: int = option(0, "Of the list of episodes.", may_change=True)
     checkpoint: str = option(
-        "best", "The weights best on validation, or the last ones.", ("best", "last"), may_change=True
+        "best",
+        "The weights best on validation, or the last ones.",
+        ("best", "last"),
+        may_change=True,
     )
     example_dir: str | None = option(
         None, "export: also write images of one unseen episode there.", may_change=True

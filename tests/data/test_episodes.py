@@ -79,7 +79,10 @@ def test_episodes_of_a_step_are_the_next_ones():
     in_pairs = take(episode_dataset(sampler(), PLAIN, num_episodes=6, episodes_per_step=2))
     assert in_pairs[0][1].shape == (2, 9)
     joined = [
-        ({name: np.concatenate([a[0][name], b[0][name]]) for name in a[0]}, np.concatenate([a[1], b[1]]))
+        (
+            {name: np.concatenate([a[0][name], b[0][name]]) for name in a[0]},
+            np.concatenate([a[1], b[1]]),
+        )
         for a, b in zip(one_by_one[::2], one_by_one[1::2], strict=True)
     ]
     assert same(in_pairs, joined)
@@ -172,7 +175,8 @@ def test_augmentation_changes_all_images_of_a_class_alike():
     image = (rows * 12 + columns).astype(np.uint8)[..., np.newaxis]
     pixels = tf.constant(np.broadcast_to(image, (8, 5, 12, 12, 1)))
     changed = Augmentation(["flip", "crop"])(pixels, tf.constant([1, 2], tf.int64)).numpy()
-    assert changed.shape == pixels.shape and changed.dtype == np.uint8
+    assert changed.shape == pixels.shape
+    assert changed.dtype == np.uint8
     for of_class in changed:
         assert all(np.array_equal(of_class[0], other) for other in of_class)
     assert len({of_class[0].tobytes() for of_class in changed}) > 4

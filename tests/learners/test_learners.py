@@ -135,5 +135,3 @@ def test_state_that_is_no_float_is_refused():
 def test_a_model_that_is_not_built_is_refused():
     with pytest.raises(ValueError, match="is not built: call it once"):
         FunctionalLearner(keras.Sequential([keras.layers.Dense(2)]))
-
-

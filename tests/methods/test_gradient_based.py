@@ -34,8 +34,16 @@ def test_trainable_weights_are_those_of_the_rule_and_c_0():
     method = toy.conv_method()
     names = sorted(w.path.split("/")[-1] for w in method.trainable_weights)
     assert names == sorted(
-        ["c_0", "kernel", "recurrent_kernel", "bias"]
-        + ["forget_kernel", "forget_bias", "input_kernel", "input_bias"]
+        [
+            "c_0",
+            "kernel",
+            "recurrent_kernel",
+            "bias",
+            "forget_kernel",
+            "forget_bias",
+            "input_kernel",
+            "input_bias",
+        ]
     )
     assert method.non_trainable_weights == []
     np.testing.assert_array_equal(method.c_0, method.learner.initial_parameters())
@@ -48,7 +56,8 @@ def test_episodes_do_not_touch_each_other(query_normalization, training):
     method = toy.conv_method(query_normalization=query_normalization)
     inputs, labels = one_step(num_episodes=3, episodes_per_step=3)
     together = method(inputs, training=training)
-    assert together.shape == (3, 15, 5) and labels.shape == (3, 15)
+    assert together.shape == (3, 15, 5)
+    assert labels.shape == (3, 15)
     for i in range(3):
         alone = method({name: x[i : i + 1] for name, x in inputs.items()}, training=training)
         np.testing.assert_allclose(together[i : i + 1], alone, rtol=1e-4, atol=1e-5)

@@ -99,7 +99,8 @@ def test_time_is_counted_over_all_starts(tmp_path):
     _, again = run(tmp_path, 100, max_minutes=spent / 2)
     assert int(again.step) == 2
     _, longer = run(tmp_path, 6, max_minutes=100.0)
-    assert int(longer.step) == 6 and float(longer.minutes) > spent
+    assert int(longer.step) == 6
+    assert float(longer.minutes) > spent
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_checkpoint(tmp_path):
@@ -116,7 +117,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_checkpoi
     assert "Lower --learning_rate" in str(error.value)
     method = compiled_method()
     checkpoints = RunCheckpoints(tmp_path, method, method.optimizer)
-    assert checkpoints.restore() and int(checkpoints.step) == 4
+    assert checkpoints.restore()
+    assert int(checkpoints.step) == 4
     assert all(np.isfinite(value).all() for value in values(method))
 
 
@@ -139,7 +141,8 @@ def test_only_the_last_few_checkpoints_are_kept(tmp_path):
 
 def test_restoring_says_whether_there_was_anything(tmp_path):
     checkpoints = RunCheckpoints(tmp_path, compiled_method())
-    assert not checkpoints.restore() and not checkpoints.restore("best")
+    assert not checkpoints.restore()
+    assert not checkpoints.restore("best")
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def episode_dataset(
         sizes = sampler.classes.class_sizes
         first_rows = tf.constant(np.cumsum(sizes) - sizes, tf.int64)
 
-    def build(index: Tensor):
+    def build(index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         drawn, members = sampler.sample(index)
         rows = tf.gather(first_rows, drawn)[:, tf.newaxis] + tf.cast(members, tf.int64)
         pixels = tf.gather(images, rows)  # [N, K + Q, h, w, c]
@@ -174,7 +174,7 @@ def episode_dataset(
     return episodes.batch(episodes_per_step, drop_remainder=True).prefetch(2)
 
 
-def _arrange(pixels: Tensor, spec: EpisodeSpec):
+def _arrange(pixels: Tensor, spec: EpisodeSpec) -> tuple[dict[str, Tensor], Tensor]:
     """Splits [N, K + Q, h, w, c] into support and queries, shot by shot."""
     by_shot = tf.transpose(pixels, [1, 0, 2, 3, 4])
     shape = pixels.shape[2:]

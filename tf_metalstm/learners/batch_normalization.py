@@ -8,8 +8,12 @@ n - 1), which is also what the authors' Torch code collects.
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
+
+from tf_metalstm.episode import Tensor
 
 
 @keras.saving.register_keras_serializable("tf_metalstm")
@@ -19,7 +23,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     With any other type (float64 in tests) it is the Keras layer unchanged.
     """
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Any = None) -> Tensor:
         if self.compute_dtype != "float32":
             return super().call(inputs, training=training, mask=mask)
         normalize = tf.compat.v1.nn.fused_batch_norm

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -14,7 +15,7 @@ LEARNERS: dict[str, Callable[..., keras.Model]] = {"conv4": conv4, "mlp": mlp}
 
 
 def make_learner(
-    name: str, input_shape: tuple[int, ...], num_outputs: int, **options
+    name: str, input_shape: tuple[int, ...], num_outputs: int, **options: Any
 ) -> FunctionalLearner:
     """Builds the learner called `name`.
 

@@ -7,6 +7,8 @@ in 18 tensors.
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
 from tf_metalstm.learners.batch_normalization import FusedBatchNormalization
@@ -49,7 +51,7 @@ def conv4(
             f"initialization must be one of {', '.join(INITIALIZATIONS)}, got {initialization!r}."
         )
 
-    def weights(fan_in: int) -> dict:
+    def weights(fan_in: int) -> dict[str, Any]:
         if initialization == "glorot":
             return {}
         bound = fan_in**-0.5
@@ -58,7 +60,7 @@ def conv4(
             "bias_initializer": keras.initializers.RandomUniform(-bound, bound),
         }
 
-    def gamma():
+    def gamma() -> Any:
         if initialization == "glorot":
             return "ones"
         return keras.initializers.RandomUniform(0.0, 1.0)
@@ -78,7 +80,5 @@ def conv4(
         x = keras.layers.ReLU(dtype=dtype, name=f"relu_{i}")(x)
         x = keras.layers.MaxPooling2D(dtype=dtype, name=f"pool_{i}")(x)
     x = keras.layers.Flatten(dtype=dtype, name="flatten")(x)
-    logits = keras.layers.Dense(
-        num_outputs, dtype=dtype, name="linear", **weights(x.shape[-1])
-    )(x)
+    logits = keras.layers.Dense(num_outputs, dtype=dtype, name="linear", **weights(x.shape[-1]))(x)
     return keras.Model(images, logits, name="conv4")

@@ -10,7 +10,8 @@ the values given to it and returns the new ones.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -80,7 +81,7 @@ class FunctionalLearner:
     @property
     def dtype(self) -> str:
         """Type of theta and of the statistics."""
-        # Not model.dtype: that is a policy of the model as a whole, which its layers may not follow.
+        # Not model.dtype: that is a policy of the whole model, which its layers need not follow.
         return self.model.trainable_variables[0].dtype
 
     def initial_parameters(self) -> np.ndarray:
@@ -117,12 +118,12 @@ class FunctionalLearner:
         return logits, tf.concat([tf.reshape(value, [-1]) for value in new], axis=0)
 
 
-def _flat_values(variables, dtype: str) -> np.ndarray:
+def _flat_values(variables: Sequence[Any], dtype: str) -> np.ndarray:
     values = [keras.ops.convert_to_numpy(variable).ravel() for variable in variables]
     return np.concatenate(values) if values else np.zeros([0], dtype)
 
 
-def _blocks(variables) -> tuple[ParameterBlock, ...]:
+def _blocks(variables: Sequence[Any]) -> tuple[ParameterBlock, ...]:
     blocks, start = [], 0
     for variable in variables:
         size = int(np.prod(variable.shape))

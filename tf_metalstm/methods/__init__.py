@@ -1,0 +1,1 @@
+"""Few-shot methods: Keras models over episodes."""

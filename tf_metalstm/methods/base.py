@@ -43,7 +43,7 @@ class FewShotMethod(keras.Model, abc.ABC):
     def query_logits(self, adapted: Any, query_inputs: Tensor, training: bool = False) -> Tensor:
         """Returns the logits [B, N] of query images [B, h, w, c] under what `adapt` returned."""
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Mapping[str, Tensor], training: bool = False) -> Tensor:
         def one_episode(episode: Mapping[str, Tensor]) -> Tensor:
             # Keras may hand integer inputs over as floats.
             labels = tf.cast(episode["support_labels"], tf.int32)

@@ -7,6 +7,8 @@ together on the loss of the queries.
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from tf_metalstm.adaptation import Adapted, InnerLoop, Trajectory, adapt
@@ -47,8 +49,8 @@ class GradientBasedMethod(FewShotMethod):
         inner_loop: InnerLoop,
         query_normalization: str = "running",
         name: str = "gradient_based_method",
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(dtype=learner.dtype, name=name, **kwargs)
         if query_normalization not in QUERY_NORMALIZATIONS:
             raise ValueError(
@@ -67,7 +69,7 @@ class GradientBasedMethod(FewShotMethod):
         )
         self.built = True
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         """Nothing left to do: no weight depends on the shape of an episode."""
 
     def adapt(self, support: Support) -> Adapted:
@@ -84,7 +86,9 @@ class GradientBasedMethod(FewShotMethod):
             adapted = adapted._replace(statistics=statistics)
         return adapted, trajectory
 
-    def query_logits(self, adapted: Adapted, query_inputs: Tensor, training: bool = False):
+    def query_logits(
+        self, adapted: Adapted, query_inputs: Tensor, training: bool = False
+    ) -> Tensor:
         """Returns the logits [B, N] of query images [B, h, w, c]."""
         by_batch = training or self.query_normalization == "batch"
         logits, _ = self.learner.apply(*adapted, query_inputs, training=by_batch)

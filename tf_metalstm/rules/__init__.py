@@ -1,0 +1,1 @@
+"""Update rules: how the parameters of a learner move."""

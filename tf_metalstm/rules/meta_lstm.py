@@ -25,7 +25,7 @@ The paper feeds the *values* of the gates back, its authors' code what they were
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -119,7 +119,9 @@ class MetaLSTMCell(keras.layers.Layer):
         theta_t [P] and the gates to feed back.
     """
 
-    def __init__(self, hidden_units: int = 20, gate_feedback: GateFeedback = "value", **kwargs):
+    def __init__(
+        self, hidden_units: int = 20, gate_feedback: GateFeedback = "value", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         if gate_feedback not in GATE_FEEDBACKS:
             raise ValueError(
@@ -128,22 +130,23 @@ class MetaLSTMCell(keras.layers.Layer):
         self.hidden_units = hidden_units
         self.gate_feedback = gate_feedback
 
-    def build(self, hidden_shape=None):
+    def build(self, hidden_shape: Any = None) -> None:
         """Creates W_F, b_F, W_I, b_I; their shapes do not depend on P."""
         del hidden_shape
         small = keras.initializers.RandomUniform(-_SMALL, _SMALL)
         shape = (self.hidden_units + 2, 1)
         self.forget_kernel = self.add_weight(shape=shape, initializer=small, name="forget_kernel")
-        self.forget_bias = self.add_weight(
-            shape=(), initializer=keras.initializers.RandomUniform(*_FORGET_BIAS), name="forget_bias"
+        high, low = (
+            keras.initializers.RandomUniform(*bounds) for bounds in (_FORGET_BIAS, _INPUT_BIAS)
         )
+        self.forget_bias = self.add_weight(shape=(), initializer=high, name="forget_bias")
         self.input_kernel = self.add_weight(shape=shape, initializer=small, name="input_kernel")
-        self.input_bias = self.add_weight(
-            shape=(), initializer=keras.initializers.RandomUniform(*_INPUT_BIAS), name="input_bias"
-        )
+        self.input_bias = self.add_weight(shape=(), initializer=low, name="input_bias")
         self.built = True
 
-    def call(self, hidden, gradient, theta, fed_back):
+    def call(
+        self, hidden: Tensor, gradient: Tensor, theta: Tensor, fed_back: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Gates]:
         logits = Gates(
             forget=gate_logit(hidden, theta, fed_back[0], self.forget_kernel, self.forget_bias),
             input=gate_logit(hidden, theta, fed_back[1], self.input_kernel, self.input_bias),
@@ -152,7 +155,7 @@ class MetaLSTMCell(keras.layers.Layer):
         theta = cell_update(values, theta, gradient)
         return theta, values if self.gate_feedback == "value" else logits
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"hidden_units": self.hidden_units, "gate_feedback": self.gate_feedback}
         return {**super().get_config(), **config}
 
@@ -177,8 +180,8 @@ class MetaLSTM(Rule):
         gate_feedback: GateFeedback = "value",
         preprocessing_scale: float = 10.0,
         name: str = "meta_lstm",
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(name=name, **kwargs)
         if hidden_units < 1:
             raise ValueError(f"hidden_units must be at least 1, got {hidden_units}.")
@@ -188,7 +191,7 @@ class MetaLSTM(Rule):
         self.gate_feedback = gate_feedback
         self.preprocessing_scale = preprocessing_scale
 
-        def small():
+        def small() -> Any:
             return keras.initializers.RandomUniform(-_SMALL, _SMALL)
 
         self.first_layer = keras.layers.LSTMCell(
@@ -204,37 +207,37 @@ class MetaLSTM(Rule):
             hidden_units, gate_feedback, dtype=self.dtype_policy, name="second_layer"
         )
 
-    def build(self, gradient_shape=None):
+    def build(self, gradient_shape: Any = None) -> None:
         """Builds both layers; nothing depends on P."""
         del gradient_shape
         self.first_layer.build((None, 4))
         self.second_layer.build()
         self.built = True
 
-    def initial_state(self, theta):
+    def initial_state(self, theta: Tensor) -> MetaLSTMState:
         """Returns zeros for h1, c1 and both gates."""
         dtype = self.compute_dtype
         by_unit = tf.zeros([tf.size(theta), self.hidden_units], dtype)
         by_coordinate = tf.zeros([tf.size(theta)], dtype)
         return MetaLSTMState(by_unit, by_unit, by_coordinate, by_coordinate)
 
-    def call(self, gradient, loss, theta, state):
+    def call(
+        self, gradient: Tensor, loss: Tensor, theta: Tensor, state: MetaLSTMState
+    ) -> tuple[Tensor, MetaLSTMState]:
         features = [
             *(tf.fill(tf.shape(gradient), x) for x in preprocess(loss, self.preprocessing_scale)),
             *preprocess(gradient, self.preprocessing_scale),
         ]
-        hidden, (_, cell) = self.first_layer(
-            tf.stack(features, axis=1), (state.hidden, state.cell)
-        )
+        hidden, (_, cell) = self.first_layer(tf.stack(features, axis=1), (state.hidden, state.cell))
         theta, gates = self.second_layer(hidden, gradient, theta, (state.forget, state.input))
         return theta, MetaLSTMState(hidden, cell, *gates)
 
-    def gates(self, state):
+    def gates(self, state: MetaLSTMState) -> Gates:
         """Returns the gate values of the last update, whichever way they are fed back."""
         fed_back = Gates(state.forget, state.input)
         return fed_back if self.gate_feedback == "value" else Gates(*map(tf.sigmoid, fed_back))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {
             "hidden_units": self.hidden_units,
             "gate_feedback": self.gate_feedback,

@@ -1,0 +1,1 @@
+"""The outer loop: Keras fit with what a run needs around it."""

@@ -9,6 +9,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -32,7 +33,7 @@ class StopWhenNotFinite(keras.callbacks.Callback):
         self._checkpoints = checkpoints
         self._step = start
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._step += 1
         if not math.isfinite(float(logs["loss"])):
             raise NotFiniteError(self._checkpoints.describe_failure("The loss is", self._step))
@@ -49,9 +50,9 @@ class ProgressBar(keras.callbacks.Callback):
     def __init__(self, start: int, max_steps: int):
         super().__init__()
         self._start, self._max_steps = start, max_steps
-        self._bar: tqdm.tqdm | None = None
+        self._bar: Any = None  # made when training begins, not before
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         on_terminal = sys.stderr.isatty()
         self._bar = tqdm.tqdm(
             initial=self._start,
@@ -61,10 +62,10 @@ class ProgressBar(keras.callbacks.Callback):
             dynamic_ncols=on_terminal,
         )
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._bar.update()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
         if "val_accuracy" in logs:
             self._bar.write(
@@ -72,7 +73,7 @@ class ProgressBar(keras.callbacks.Callback):
                 f"validation {logs['val_accuracy']:.2%} +- {logs['val_interval']:.2%}"
             )
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Any = None) -> None:
         self._bar.close()
 
 
@@ -95,10 +96,10 @@ class KeepCheckpoints(keras.callbacks.Callback):
         self._spent = float(checkpoints.minutes.numpy())
         self._began = time.monotonic()
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         self._began = time.monotonic()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         step = (epoch + 1) * self._steps_per_epoch
         if "val_accuracy" in logs:
             self._checkpoints.save_if_best(float(logs["val_accuracy"]), step)
@@ -128,7 +129,7 @@ class LogToTensorBoard(keras.callbacks.Callback):
         self._steps_per_epoch = steps_per_epoch
         self._on_validation = on_validation
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         step = (epoch + 1) * self._steps_per_epoch
         with self._writer.as_default(step=step):
             for name, value in logs.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -29,7 +30,7 @@ class WriteHistory(keras.callbacks.Callback):
             writer.writeheader()
             writer.writerows(kept)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         row = {name: f"{logs[name]:.6g}" for name in _COLUMNS[1:] if name in logs}
         with self._path.open("a", newline="") as file:
             step = (epoch + 1) * self._steps_per_epoch

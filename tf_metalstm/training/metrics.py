@@ -8,7 +8,7 @@ over the accuracies of n episodes, std being the sample standard deviation (n - 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -54,13 +54,13 @@ class AccuracyInterval(keras.metrics.Metric):
         y_pred: query logits, [E, N*Q, N].
     """
 
-    def __init__(self, name: str = "interval", **kwargs):
+    def __init__(self, name: str = "interval", **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
         self.count = self.add_variable((), "zeros", name="count")
         self.sum = self.add_variable((), "zeros", name="sum")
         self.sum_of_squares = self.add_variable((), "zeros", name="sum_of_squares")
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         del sample_weight  # every episode counts the same
         labels = tf.cast(y_true, tf.int64)
         hits = tf.cast(tf.argmax(y_pred, axis=-1) == labels, self.dtype)
@@ -69,7 +69,7 @@ class AccuracyInterval(keras.metrics.Metric):
         self.sum.assign_add(tf.reduce_sum(accuracies))
         self.sum_of_squares.assign_add(tf.reduce_sum(tf.square(accuracies)))
 
-    def result(self):
+    def result(self) -> tf.Tensor:
         n = tf.convert_to_tensor(self.count)
         mean = tf.math.divide_no_nan(tf.convert_to_tensor(self.sum), n)
         deviations = tf.convert_to_tensor(self.sum_of_squares) - n * tf.square(mean)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -16,16 +18,23 @@ class ClippedAdam(keras.optimizers.Adam):
     Args:
         learning_rate: a number or a schedule.
         clip_norm: the global norm that the gradient of all variables together may have.
+        name: of the optimizer.
         **kwargs: further arguments of `keras.optimizers.Adam`.
     """
 
-    def __init__(self, learning_rate=1e-3, clip_norm: float = 0.25, name: str = "adam", **kwargs):
+    def __init__(
+        self,
+        learning_rate: Any = 1e-3,
+        clip_norm: float = 0.25,
+        name: str = "adam",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(learning_rate, name=name, **kwargs)
         if clip_norm <= 0:
             raise ValueError(f"--clip_norm must be positive, got {clip_norm}.")
         self.clip_norm = clip_norm
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
         """Clips, then updates the variables as Adam does."""
         replica = tf.distribute.get_replica_context()
         num_replicas = replica.num_replicas_in_sync
@@ -35,6 +44,6 @@ class ClippedAdam(keras.optimizers.Adam):
         # Keras sums over the devices once more: equal shares make up the clipped gradient.
         return super().apply([g / num_replicas for g in grads], trainable_variables)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
         return {**super().get_config(), "clip_norm": self.clip_norm}

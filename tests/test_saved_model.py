@@ -1,0 +1,319 @@
+"""The exported model and the command that makes it: answers, refusals, what it leaves alone."""
+
+import dataclasses
+import json
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import toy
+from PIL import Image
+
+from tf_metalstm import experiment, export, saved_model
+from tf_metalstm.data.preprocessing import Normalization
+from tf_metalstm.flags import write_settings
+from tf_metalstm.methods.base import FewShotMethod
+from tf_metalstm.saved_model import ReloadError, ServedMethod, save_method
+from tf_metalstm.settings import DataSettings, MethodSettings, Settings
+from tf_metalstm.training.checkpoints import RunCheckpoints
+
+SHAPE = (16, 16, 1)
+NUM_WAY = 3
+NUM_STEPS = 2
+
+
+def served_method(**options):
+    keras.utils.set_random_seed(1)
+    method = toy.conv_method(NUM_STEPS, NUM_WAY, **options)
+    # An untrained rule hardly moves theta: let its gates depend on their inputs, its rate be 0.2.
+    generator = np.random.default_rng(2)
+    for weight in method.rule.weights:
+        weight.assign(weight + generator.normal(0.0, 0.1, weight.shape))
+        if weight.name == "input_bias":
+            weight.assign(-1.4)
+    return ServedMethod(method, Normalization((120.0,), (70.0,)), SHAPE, NUM_WAY)
+
+
+def pixels(number, seed=0):
+    generator = np.random.default_rng(seed)
+    return tf.constant(generator.integers(0, 256, [number, *SHAPE]), tf.float32)
+
+
+def labels(number):
+    return tf.range(number) % NUM_WAY
+
+
+def probabilities(served, support_images, support_labels, query_images):
+    """What the method itself says, by its ordinary call."""
+    episode = {
+        "support_inputs": served.normalization(support_images)[tf.newaxis],
+        "support_labels": support_labels[tf.newaxis],
+        "query_inputs": served.normalization(query_images)[tf.newaxis],
+    }
+    return tf.nn.softmax(served.method(episode, training=False)[0]).numpy()
+
+
+@pytest.fixture(scope="module", params=["running", "support"])
+def exported(request, tmp_path_factory):
+    served = served_method(query_normalization=request.param)
+    directory = tmp_path_factory.mktemp("run") / "saved_model"
+    save_method(served, directory, {"trained": {"updates": 7}})
+    return served, directory, tf.saved_model.load(str(directory)).signatures
+
+
+@pytest.mark.parametrize(("num_support", "num_queries"), [(3, 1), (15, 4), (7, 0), (1, 2)])
+def test_any_number_of_images(exported, num_support, num_queries):
+    served, _, signatures = exported
+    support = {"support_images": pixels(num_support), "support_labels": labels(num_support)}
+    queries = pixels(num_queries, seed=1)
+    expected = probabilities(served, *support.values(), queries)
+    assert expected.shape == (num_queries, NUM_WAY)
+
+    adapted = signatures["adapt"](**support)
+    losses = adapted.pop("support_losses")
+    in_two = signatures["predict"](query_images=queries, **adapted)["probabilities"]
+    in_one = signatures["classify"](query_images=queries, **support)["probabilities"]
+
+    assert losses.shape == [NUM_STEPS]
+    np.testing.assert_allclose(in_two, expected, atol=1e-5)
+    np.testing.assert_allclose(in_one, expected, atol=1e-5)
+
+
+def test_queries_do_not_see_each_other(exported):
+    _, _, signatures = exported
+    support = {"support_images": pixels(6), "support_labels": labels(6)}
+    queries = pixels(5, seed=1)
+    together = signatures["classify"](query_images=queries, **support)["probabilities"]
+    alone = signatures["classify"](query_images=queries[2:3], **support)["probabilities"]
+    np.testing.assert_allclose(alone[0], together[2], atol=1e-5)
+
+
+def test_adaptation_matters(exported):
+    _, _, signatures = exported
+    queries = pixels(4, seed=1)
+    first, second = (
+        signatures["classify"](
+            support_images=pixels(6), support_labels=given, query_images=queries
+        )["probabilities"]
+        for given in (labels(6), labels(6)[::-1])
+    )
+    assert np.max(np.abs(first - second)) > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("images", "given", "message"),
+    [
+        (2, [0, NUM_WAY], r"support_labels must be in \[0, 3\): the model has 3 ways"),
+        (2, [-1, 0], r"support_labels must be in \[0, 3\)"),
+        (0, [], "the support set is empty"),
+        (3, [0, 1], "as many support_labels as support_images"),
+    ],
+)
+@pytest.mark.parametrize("signature", ["adapt", "classify"])
+def test_wrong_support_sets_are_refused(exported, signature, images, given, message):
+    _, _, signatures = exported
+    inputs = {"support_images": pixels(images), "support_labels": tf.constant(given, tf.int32)}
+    if signature == "classify":
+        inputs["query_images"] = pixels(1)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        signatures[signature](**inputs)
+
+
+def test_manifest_says_what_a_client_needs(exported):
+    served, directory, _ = exported
+    manifest = json.loads((directory / "manifest.json").read_text())
+    learner = served.method.learner
+    assert manifest["format"] == "tf_metalstm.saved_model"
+    assert manifest["image_shape"] == [16, 16, 1]
+    assert manifest["num_way"] == NUM_WAY
+    assert manifest["num_steps"] == NUM_STEPS
+    assert manifest["normalization"] == {"mean": [120.0], "deviation": [70.0]}
+    assert manifest["query_normalization"].startswith("inductive")
+    assert manifest["trained"] == {"updates": 7}
+    assert manifest["versions"]["tensorflow"] == tf.__version__
+    images = {"dtype": "float32", "shape": [None, 16, 16, 1]}
+    support = {"support_images": images, "support_labels": {"dtype": "int32", "shape": [None]}}
+    adapted = {
+        "parameters": {"dtype": "float32", "shape": [learner.num_parameters]},
+        "statistics": {"dtype": "float32", "shape": [learner.num_statistics]},
+    }
+    losses = {"support_losses": {"dtype": "float32", "shape": [NUM_STEPS]}}
+    answer = {"probabilities": {"dtype": "float32", "shape": [None, NUM_WAY]}}
+    assert manifest["signatures"] == {
+        "adapt": {"inputs": support, "outputs": adapted | losses},
+        "predict": {"inputs": adapted | {"query_images": images}, "outputs": answer},
+        "classify": {"inputs": support | {"query_images": images}, "outputs": answer},
+    }
+
+
+def test_transductive_methods_are_refused():
+    with pytest.raises(ValueError, match=r"--query_normalization=running or .*=support"):
+        served_method(query_normalization="batch")
+
+
+class NearestMean(FewShotMethod):
+    """A method of another kind: without updates, adapted to a dict."""
+
+    def adapt(self, support):
+        flat = tf.reshape(support.inputs, [-1, 256])
+        return {"means": tf.math.unsorted_segment_mean(flat, support.labels, NUM_WAY)}
+
+    def query_logits(self, adapted, query_inputs, training=False):
+        flat = tf.reshape(query_inputs, [-1, 1, 256])
+        return -tf.reduce_mean(tf.square(flat - adapted["means"]), axis=-1)
+
+
+@pytest.fixture
+def nothing_to_train():
+    return ServedMethod(NearestMean(), Normalization((0.0,), (255.0,)), SHAPE, NUM_WAY)
+
+
+def test_other_methods_can_be_exported(nothing_to_train, tmp_path):
+    manifest = save_method(nothing_to_train, tmp_path / "model")
+    assert manifest["method"] == {"class": "NearestMean"}
+    means = {"dtype": "float32", "shape": [NUM_WAY, 256]}
+    assert manifest["signatures"]["adapt"]["outputs"] == {"adapted_0": means}
+    assert manifest["signatures"]["predict"]["inputs"].keys() == {"query_images", "adapted_0"}
+
+
+def contents(folder):
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_an_earlier_export_is_replaced(nothing_to_train, tmp_path):
+    for number in (1, 2):
+        save_method(nothing_to_train, tmp_path / "model", {"number": number})
+    assert json.loads((tmp_path / "model/manifest.json").read_text())["number"] == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("an_export", [True, False])
+def test_what_is_not_ours_is_left_alone(nothing_to_train, tmp_path, an_export):
+    target = tmp_path / "model"
+    if an_export:
+        save_method(nothing_to_train, target)
+    target.mkdir(exist_ok=True)
+    (target / "thesis.tex").touch()
+    before = contents(tmp_path)
+    with pytest.raises(FileExistsError, match=r"move thesis\.tex away"):
+        save_method(nothing_to_train, target)
+    assert contents(tmp_path) == before
+
+
+def test_a_failure_leaves_the_earlier_export(nothing_to_train, tmp_path, monkeypatch):
+    target = tmp_path / "model"
+    save_method(nothing_to_train, target)
+    before = contents(tmp_path)
+
+    def wrong_answers(adapted, images, self=nothing_to_train):
+        answer = ServedMethod.predict(self, adapted, images)
+        return {"probabilities": answer["probabilities"] + 1e-4}
+
+    # frozen, hence not by monkeypatch
+    object.__setattr__(nothing_to_train, "predict", wrong_answers)
+    with pytest.raises(ReloadError, match="classify differs from the method by 1"):
+        save_method(nothing_to_train, target, {"number": 2})
+    assert contents(tmp_path) == before
+    assert "number" not in json.loads((target / "manifest.json").read_text())
+
+    object.__delattr__(nothing_to_train, "predict")
+    monkeypatch.setattr(saved_model.Path, "rename", failing_rename(saved_model.Path.rename))
+    with pytest.raises(OSError, match="disk is gone"):
+        save_method(nothing_to_train, target, {"number": 2})
+    assert contents(tmp_path) == before
+
+
+def failing_rename(rename):
+    def renamed(path, target):
+        if path.name.endswith(".partial"):
+            raise OSError("the disk is gone")
+        return rename(path, target)
+
+    return renamed
+
+
+class ToySource:
+    image_shape = SHAPE
+
+    def load(self, split):
+        assert split == "test"  # example images are of classes that training never saw
+        return toy.glyph_like_classes(num_classes=8)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Settings of a run with weights, and its sampler of test episodes."""
+    monkeypatch.setattr(experiment, "build_source", lambda data: ToySource())
+    settings = Settings(
+        data=DataSettings(num_way=NUM_WAY, num_shot=2, num_query=3, normalization="unit"),
+        method=MethodSettings(num_steps=1, hidden_units=2, learner="mlp", num_outputs=NUM_WAY),
+        run_dir=str(tmp_path / "run"),
+    )
+    write_settings(settings, settings.run_dir)
+    method = experiment.build_method(settings, SHAPE)
+    RunCheckpoints(settings.run_dir, method).save_if_best(0.5, step=40)
+    evaluation = dataclasses.replace(settings.evaluation, example_dir=str(tmp_path / "example"))
+    settings = dataclasses.replace(settings, evaluation=evaluation)
+    return settings, experiment.build_sampler(settings.data, ToySource(), "test", seed=0)
+
+
+def write_report(run_dir, name, **changes):
+    report = {"accuracy": 0.9, "interval": 0.01, "num_episodes": 600, "split": "test", "step": 40}
+    report |= {"num_way": 3, "num_shot": 2, "num_steps": 1, "query_normalization": "running"}
+    path = pathlib.Path(run_dir, "evaluation", f"{name}.json")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(report | {"accuracies": [0.9]} | changes))
+
+
+def test_export_command(run, capsys, tmp_path):
+    settings, sampler = run
+    write_report(settings.run_dir, "a", accuracy=0.875)
+    write_report(settings.run_dir, "b", split="validation")
+    write_report(settings.run_dir, "c", step=39)
+    write_report(settings.run_dir, "d", num_steps=2)
+    write_report(settings.run_dir, "e", query_normalization="batch")
+    write_report(settings.run_dir, "f", interval=float("nan"))
+    export.main(settings)
+    printed = capsys.readouterr().out
+    assert "87.50 +- 1.00 % (3-way 2-shot, 600 episodes of unseen classes)" in printed
+
+    target = tmp_path / "run" / "saved_model"
+    manifest = json.loads((target / "manifest.json").read_text())
+    assert [report["accuracy"] for report in manifest["accuracy"]] == [0.875]
+    assert "accuracies" not in manifest["accuracy"][0]
+    assert manifest["trained"]["updates"] == 40
+    assert manifest["trained"]["num_shot"] == 2
+    assert manifest["method_settings"]["learner"] == "mlp"
+
+    drawn, members = (tensor.numpy() for tensor in sampler.sample(0))
+    images = sampler.classes.images.reshape(8, 20, 16, 16)
+    for number, row in zip(drawn, members, strict=True):
+        for name, member in (("support", row[1]), ("query", row[3])):
+            path = tmp_path / f"example/{name}/class_{number:02d}/00{int(name == 'support')}.png"
+            np.testing.assert_array_equal(np.asarray(Image.open(path)), images[number, member])
+    assert len(contents(tmp_path / "example")) == NUM_WAY * 5
+
+    export.main(settings)  # the same again: the same images may stay, the model is made anew
+    assert f"Replaced {target}" in capsys.readouterr().out
+
+
+def test_images_of_the_user_are_not_mixed_with_examples(run, tmp_path):
+    settings, _ = run
+    mine = tmp_path / "example" / "support" / "dog" / "000.png"
+    mine.parent.mkdir(parents=True)
+    mine.touch()
+    with pytest.raises(FileExistsError, match=r"already holds something else .*dog/000\.png"):
+        export.main(settings)
+    assert contents(tmp_path / "example") == {"support/dog/000.png"}
+    assert not (tmp_path / "run" / "saved_model").exists()
+
+
+def test_damaged_report_is_named(run):
+    settings, _ = run
+    write_report(settings.run_dir, "half")
+    path = pathlib.Path(settings.run_dir, "evaluation", "half.json")
+    path.write_text(path.read_text()[:20])
+    with pytest.raises(ValueError, match="is not the report that evaluate writes"):
+        export.matching_reports(settings.run_dir, settings, 40)

@@ -1,0 +1,210 @@
+"""Exports a run as a SavedModel: python -m tf_metalstm.export --run_dir=...
+
+Writes RUN_DIR/saved_model, which needs TensorFlow and nothing of ours, and with
+--example_dir the images of one episode of classes that training never saw:
+
+    EXAMPLE_DIR/support/<class>/<k>.png     K images of each of N classes
+    EXAMPLE_DIR/query/<class>/<k>.png       Q further images of the same classes
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+# Read by TensorFlow when it is imported; what goes wrong is a Python exception at any level.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+from PIL import Image
+
+from tf_metalstm import experiment
+from tf_metalstm.data.episodes import EpisodeSampler
+from tf_metalstm.flags import read_settings, run_command
+from tf_metalstm.saved_model import ServedMethod, check_replaceable, is_export, save_method
+from tf_metalstm.settings import Settings
+from tf_metalstm.training.checkpoints import RunCheckpoints
+from tf_metalstm.training.metrics import Estimate
+
+_EXAMPLE_SPLIT = "test"
+_NO_FOLDER_NAME = re.compile(r"[^A-Za-z0-9@+_-]+")
+
+
+def main(settings: Settings) -> None:
+    """Exports the run in --run_dir and says what it wrote."""
+    tf.get_logger().setLevel("ERROR")
+    logging.set_verbosity(logging.ERROR)
+    run_dir = Path(settings.run_dir or "")
+    target = run_dir / "saved_model"
+    check_replaceable(target)
+    replaces = is_export(target)
+    source = experiment.build_source(settings.data)
+    normalization = experiment.build_normalization(settings.data, source)
+    method, checkpoints = experiment.load_method(settings, source)
+    served = ServedMethod(method, normalization, source.image_shape, method.learner.num_outputs)
+    example = {}
+    if settings.evaluation.example_dir is not None:
+        seed = settings.evaluation.evaluation_seed
+        sampler = experiment.build_sampler(settings.data, source, _EXAMPLE_SPLIT, seed)
+        example = example_files(sampler)
+        check_example_dir(settings.evaluation.example_dir, example)
+    step = int(checkpoints.step.numpy())
+    reports = matching_reports(run_dir, settings, step)
+    manifest = save_method(served, target, _facts(settings, checkpoints, reports))
+    print(
+        f"{'Replaced' if replaces else 'Wrote'} {target}: the {settings.evaluation.checkpoint} "
+        f"weights, after {step} meta-updates. Read back, it answers as the method does."
+    )
+    print(_describe(manifest, run_dir))
+    for name, contents in example.items():
+        path = Path(settings.evaluation.example_dir or "", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(contents)
+    print(_next_command(target, settings.evaluation.example_dir))
+
+
+def matching_reports(run_dir: str | Path, settings: Settings, step: int) -> list[dict[str, Any]]:
+    """Returns what `evaluate` measured on unseen classes with exactly what is exported.
+
+    Args:
+        run_dir: folder of the run.
+        settings: of the export.
+        step: after which the exported weights were taken.
+    """
+    wanted = {
+        "split": "test",
+        "step": step,
+        "num_steps": settings.method.num_steps,
+        "query_normalization": settings.method.query_normalization,
+    }
+    reports = []
+    for path in sorted(Path(run_dir, "evaluation").glob("*.json")):
+        try:
+            report = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(
+                f"{path} is not the report that evaluate writes ({error}): run evaluate again, or "
+                "move the file away."
+            ) from error
+        matches = all(report.get(name) == value for name, value in wanted.items())
+        if matches and math.isfinite(report["interval"]):  # one episode has no interval
+            # The accuracy of every single episode is not for a manifest.
+            reports.append({name: v for name, v in report.items() if not isinstance(v, list)})
+    return reports
+
+
+def example_files(sampler: EpisodeSampler) -> dict[str, bytes]:
+    """Returns the images of episode 0 as PNG files, by their path in the example folder."""
+    classes, num_shot = sampler.classes, sampler.spec.num_shot
+    drawn, members = (tensor.numpy() for tensor in sampler.sample(0))
+    first_rows = np.cumsum(classes.class_sizes) - classes.class_sizes
+    files = {}
+    folders = folder_names([classes.class_names[number] for number in drawn])
+    for folder, number, row in zip(folders, drawn, members, strict=True):
+        images = classes.images[first_rows[number] + row]
+        for part, stretch in (("support", images[:num_shot]), ("query", images[num_shot:])):
+            for k, pixels in enumerate(stretch):
+                files[f"{part}/{folder}/{k:03d}.png"] = _png(pixels)
+    return files
+
+
+def folder_names(class_names: Sequence[str]) -> list[str]:
+    """Returns names of the classes that any file system takes as folders, all different.
+
+    >>> folder_names(["Greek/alpha@090", "Greek alpha@090", ".."])
+    ['Greek_alpha@090', 'Greek_alpha@090_2', 'class']
+    """
+    names: list[str] = []
+    taken: set[str] = set()
+    for class_name in class_names:
+        plain = _NO_FOLDER_NAME.sub("_", class_name).strip("_") or "class"
+        name, number = plain, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{plain}_{number}"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def check_example_dir(directory: str | Path, files: dict[str, bytes]) -> None:
+    """Raises a FileExistsError if the folder holds anything but these files."""
+    root = Path(directory)
+    for path in sorted(root.rglob("*")) if root.is_dir() else [root] if root.exists() else []:
+        name = path.relative_to(root).as_posix()
+        if not path.is_dir() and (name not in files or path.read_bytes() != files[name]):
+            raise FileExistsError(
+                f"--example_dir={directory} already holds something else ({name}): nothing is "
+                "overwritten. Name another folder, or move that one away."
+            )
+
+
+def _facts(
+    settings: Settings, checkpoints: RunCheckpoints, reports: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Returns what the manifest says about the origin of the weights."""
+    data = read_settings(settings.run_dir or "").data  # of the training, whatever was typed now
+    trained: dict[str, Any] = {"source": data.source}
+    if data.source == "omniglot":
+        trained |= {"split": data.omniglot_split, "rotations": data.omniglot_rotations}
+    trained |= {name: getattr(data, name) for name in ("num_way", "num_shot", "num_query")}
+    trained["updates"] = int(checkpoints.step.numpy())
+    trained["checkpoint"] = settings.evaluation.checkpoint
+    return {
+        "method_settings": dataclasses.asdict(settings.method),
+        "trained": trained,
+        "accuracy": reports,
+    }
+
+
+def _describe(manifest: dict[str, Any], run_dir: Path) -> str:
+    height, width, channels = manifest["image_shape"]
+    num_way, num_steps = manifest["num_way"], manifest["num_steps"]
+    lines = [
+        f"  adapts     to at most {num_way} classes, in {num_steps} updates",
+        f"  images     {height} x {width}, {'color' if channels == 3 else 'gray'}",
+        f"  batch norm {manifest['query_normalization']}",
+    ]
+    for report in manifest["accuracy"]:
+        accuracy = Estimate(report["accuracy"], report["interval"])
+        lines.append(
+            f"  accuracy   {accuracy} ({report['num_way']}-way {report['num_shot']}-shot, "
+            f"{report['num_episodes']} episodes of unseen classes)"
+        )
+    if not manifest["accuracy"]:
+        lines.append(
+            "  accuracy   not measured for these weights. To have it in the manifest: "
+            f"python -m tf_metalstm.evaluate --run_dir={run_dir}, then export again."
+        )
+    return "\n".join(lines)
+
+
+def _next_command(target: Path, example_dir: str | None) -> str:
+    command = f"python export/adapt.py --model {target}"
+    if example_dir is None:
+        return f"Next, with one folder of images a class: {command} --support DIR --query DIR"
+    support, query = Path(example_dir, "support"), Path(example_dir, "query")
+    return (
+        f"Wrote {example_dir}: the images of one episode of classes that training never saw.\n"
+        f"Next: {command} --support {support} --query {query}"
+    )
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    """Returns an image, uint8 [h, w, 1 or 3], as a PNG file."""
+    png = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(png, format="PNG")
+    return png.getvalue()
+
+
+if __name__ == "__main__":
+    run_command(main, continues_a_run=True)
