@@ -250,6 +250,14 @@ def test_csv_in_no_folder(model, folders, capsys):
     check_error(result, "there is no such folder")
 
 
+def test_support_is_read_shot_by_shot(tmp_path):
+    write_classes(tmp_path, ["ant", "bee"], 2)
+    write_image(tmp_path / "bee/2.png", 0, 0)
+    images, labels = client.read_support(client.class_folders(tmp_path), (16, 16, 1), False)
+    assert labels.tolist() == [0, 1, 0, 1, 1]
+    np.testing.assert_array_equal(images[2], client.read_image(tmp_path / "ant/1.png", (16, 16, 1)))
+
+
 def saved(tmp_path, image, **options):
     image.save(tmp_path / "image.png", **options)
     return tmp_path / "image.png"

@@ -76,7 +76,7 @@ def loss_figure(losses: np.ndarray, caption: str) -> Figure:
     axes.set_ylabel("cross-entropy, log scale", fontsize=9)
     if np.any(losses > 0):  # else there is nothing that a log scale could show
         axes.set_yscale("log", nonpositive="mask")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(_plain_number))
     return figure
 
 
@@ -119,7 +119,11 @@ def _set_scale(axes: Axes, values: np.ndarray) -> None:
         low, high = low - room, high + room
     margin = _MARGIN * (high - low)
     axes.set_ylim(low - margin, high + margin)
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]))
+
+
+def _plain_number(value: float, _position: int | None = None) -> str:
+    return np.format_float_positional(value, trim="-")
 
 
 def _check_updates(num_steps: int) -> None:
