@@ -272,6 +272,7 @@ def _entries(root: Path) -> tuple[list[Path], list[Path]]:
 def _import_tensorflow() -> Any:
     """Returns TensorFlow, imported without what its C++ has to say about the machine."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # the kernels that the model was trained on
     before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:

@@ -290,9 +290,10 @@ def test_export_command(run, capsys, tmp_path):
     drawn, members = (tensor.numpy() for tensor in sampler.sample(0))
     images = sampler.classes.images.reshape(8, 20, 16, 16)
     for number, row in zip(drawn, members, strict=True):
-        for name, member in (("support", row[1]), ("query", row[3])):
-            path = tmp_path / f"example/{name}/class_{number:02d}/00{int(name == 'support')}.png"
-            np.testing.assert_array_equal(np.asarray(Image.open(path)), images[number, member])
+        folder = f"class_{number:02d}"
+        for path, member in ((f"support/{folder}/001", row[1]), (f"query/{folder}/000", row[2])):
+            image = np.asarray(Image.open(tmp_path / "example" / f"{path}.png"))
+            np.testing.assert_array_equal(image, images[number, member])
     assert len(contents(tmp_path / "example")) == NUM_WAY * 5
 
     export.main(settings)  # the same again: the same images may stay, the model is made anew

@@ -13,14 +13,10 @@ import dataclasses
 import io
 import json
 import math
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-# Read by TensorFlow when it is imported; what goes wrong is a Python exception at any level.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import tensorflow as tf

@@ -52,7 +52,7 @@ def run_command(main: Callable[[Settings], None], *, continues_a_run: bool) -> N
         return rest
 
     def guarded(argv: Sequence[str]) -> None:
-        if flags.FLAGS["verbosity"].using_default_value:
+        if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # absl's default tells of every library
         try:
             if len(argv) > 1:

@@ -63,7 +63,10 @@ def _summaries(
     folder = run_dir / "tensorboard"
     if not folder.exists():  # a run that goes on has said it before
         values = {**vars(settings.data), **vars(settings.method), **vars(settings.training)}
-        write_hyper_parameters(folder, values, (run_dir / RUN_FLAGS).read_text())
+        for own in ("data_dir", "prepared_dir", "max_steps", "max_minutes"):
+            values.pop(own)  # they tell runs apart that are alike
+        run_flags = (run_dir / RUN_FLAGS).read_text()
+        write_hyper_parameters(folder, values, run_flags, name=run_dir.name)
     return gate_summaries(method, validation)
 
 
