@@ -59,3 +59,8 @@ def glyph_like_classes(num_classes=12, images_per_class=20, size=16, seed=3):
         np.full([num_classes], images_per_class, np.int64),
         tuple(f"class_{i:02d}" for i in range(num_classes)),
     )
+
+
+def files_in(folder):
+    """Paths of all files in a folder, relative to it."""
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}

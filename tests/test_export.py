@@ -1,0 +1,104 @@
+"""The export command: what it writes, what it takes from the run, what it leaves alone."""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import toy
+from PIL import Image
+
+from tf_metalstm import experiment, export
+from tf_metalstm.flags import write_settings
+from tf_metalstm.settings import DataSettings, MethodSettings, Settings
+from tf_metalstm.training.checkpoints import RunCheckpoints
+
+SHAPE = (16, 16, 1)
+NUM_WAY = 3
+
+
+class ToySource:
+    image_shape = SHAPE
+
+    def load(self, split):
+        assert split == "test"  # example images are of classes that training never saw
+        return toy.glyph_like_classes(num_classes=8)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Settings of a run with weights, and its sampler of test episodes."""
+    monkeypatch.setattr(experiment, "build_source", lambda data: ToySource())
+    settings = Settings(
+        data=DataSettings(num_way=NUM_WAY, num_shot=2, num_query=3, normalization="unit"),
+        method=MethodSettings(num_steps=1, hidden_units=2, learner="mlp", num_outputs=NUM_WAY),
+        run_dir=str(tmp_path / "run"),
+    )
+    write_settings(settings, settings.run_dir)
+    method = experiment.build_method(settings, SHAPE)
+    RunCheckpoints(settings.run_dir, method).save_if_best(0.5, step=40)
+    evaluation = dataclasses.replace(settings.evaluation, example_dir=str(tmp_path / "example"))
+    settings = dataclasses.replace(settings, evaluation=evaluation)
+    return settings, experiment.build_sampler(settings.data, ToySource(), "test", seed=0)
+
+
+def write_report(run_dir, name, **changes):
+    report = {"accuracy": 0.9, "interval": 0.01, "num_episodes": 600, "split": "test", "step": 40}
+    report |= {"num_way": 3, "num_shot": 2, "num_steps": 1, "query_normalization": "running"}
+    path = pathlib.Path(run_dir, "evaluation", f"{name}.json")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(report | {"accuracies": [0.9]} | changes))
+
+
+def test_export_command(run, capsys, tmp_path):
+    settings, sampler = run
+    write_report(settings.run_dir, "a", accuracy=0.875)
+    write_report(settings.run_dir, "b", split="validation")
+    write_report(settings.run_dir, "c", step=39)
+    write_report(settings.run_dir, "d", num_steps=2)
+    write_report(settings.run_dir, "e", query_normalization="batch")
+    write_report(settings.run_dir, "f", interval=float("nan"))
+    export.main(settings)
+    printed = capsys.readouterr().out
+    assert "87.50 +- 1.00 % (3-way 2-shot, 600 episodes of unseen classes)" in printed
+
+    target = tmp_path / "run" / "saved_model"
+    manifest = json.loads((target / "manifest.json").read_text())
+    assert [report["accuracy"] for report in manifest["accuracy"]] == [0.875]
+    assert "accuracies" not in manifest["accuracy"][0]
+    assert manifest["trained"]["updates"] == 40
+    assert manifest["trained"]["num_shot"] == 2
+    assert manifest["method_settings"]["learner"] == "mlp"
+
+    drawn, members = (tensor.numpy() for tensor in sampler.sample(0))
+    images = sampler.classes.images.reshape(8, 20, 16, 16)
+    for number, row in zip(drawn, members, strict=True):
+        folder = f"class_{number:02d}"
+        for path, member in ((f"support/{folder}/001", row[1]), (f"query/{folder}/000", row[2])):
+            image = np.asarray(Image.open(tmp_path / "example" / f"{path}.png"))
+            np.testing.assert_array_equal(image, images[number, member])
+    assert len(toy.files_in(tmp_path / "example")) == NUM_WAY * 5
+
+    export.main(settings)  # the same again: the same images may stay, the model is made anew
+    assert f"Replaced {target}" in capsys.readouterr().out
+
+
+def test_images_of_the_user_are_not_mixed_with_examples(run, tmp_path):
+    settings, _ = run
+    mine = tmp_path / "example" / "support" / "dog" / "000.png"
+    mine.parent.mkdir(parents=True)
+    mine.touch()
+    with pytest.raises(FileExistsError, match=r"already holds something else .*dog/000\.png"):
+        export.main(settings)
+    assert toy.files_in(tmp_path / "example") == {"support/dog/000.png"}
+    assert not (tmp_path / "run" / "saved_model").exists()
+
+
+def test_damaged_report_is_named(run):
+    settings, _ = run
+    write_report(settings.run_dir, "half")
+    path = pathlib.Path(settings.run_dir, "evaluation", "half.json")
+    path.write_text(path.read_text()[:20])
+    with pytest.raises(ValueError, match="is not the report that evaluate writes"):
+        export.matching_reports(settings.run_dir, settings, 40)
