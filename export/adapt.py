@@ -109,6 +109,8 @@ def read_manifest(directory: Path) -> dict[str, Any]:
             f"{directory} has format version {manifest['format_version']}, this client knows "
             f"{FORMAT_VERSION}: take the client that belongs to the model."
         )
+    if "image_shape" not in manifest:
+        raise ClientError(f"{directory} is a model of functions, and this client adapts to images.")
     return manifest
 
 

@@ -7,29 +7,26 @@ import pytest
 import tensorflow as tf
 import toy
 
-from tf_metalstm.data.episodes import EpisodeSampler, episode_dataset
-from tf_metalstm.data.preprocessing import Normalization
+from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.episode import EpisodeSpec
-from tf_metalstm.evaluate import episode_accuracies, write_report
-
-UNIT = Normalization((0.0,), (255.0,))
+from tf_metalstm.evaluate import _number, _table, episode_scores, write_report
 
 
-def sampler(num_way=5):
-    return EpisodeSampler(toy.glyph_like_classes(), "test", EpisodeSpec(num_way, 2, 3), seed=1)
+def stream(num_episodes, num_way=5, episodes_per_step=1):
+    episodes = toy.image_episodes(EpisodeSpec(num_way, 2, 3), "test", seed=1)
+    return episode_dataset(episodes, num_episodes=num_episodes, episodes_per_step=episodes_per_step)
 
 
 def test_accuracies_are_those_of_the_episodes_one_by_one():
     method = toy.conv_method()
-    accuracies = episode_accuracies(method, sampler(), UNIT, num_episodes=4)
+    accuracies = episode_scores(method, stream(4), 5)
     expected = []
-    for inputs, labels in episode_dataset(sampler(), UNIT, num_episodes=4):
+    for inputs, labels in stream(4):
         answers = np.argmax(method(inputs, training=False), axis=-1)
         expected.append(np.mean(answers == labels.numpy()))
     np.testing.assert_allclose(accuracies, expected)
-    np.testing.assert_array_equal(
-        accuracies, episode_accuracies(method, sampler(), UNIT, num_episodes=4)
-    )
+    in_pairs = episode_scores(method, stream(4, episodes_per_step=2), 5)
+    np.testing.assert_allclose(accuracies, in_pairs)
 
 
 def test_with_fewer_ways_only_outputs_in_use_are_answers():
@@ -38,26 +35,23 @@ def test_with_fewer_ways_only_outputs_in_use_are_answers():
     start = method.c_0.numpy().copy()
     start[bias.start + 4] = 100.0  # the fifth output would always win
     method.c_0.assign(start)
-    assert episode_accuracies(method, sampler(num_way=5), UNIT, 2).mean() == pytest.approx(0.2)
-    answers = np.argmax(
-        method(next(iter(episode_dataset(sampler(3), UNIT, num_episodes=1)))[0]), axis=-1
-    )
+    assert episode_scores(method, stream(2), 5).mean() == pytest.approx(0.2)
+    answers = np.argmax(method(next(iter(stream(1, num_way=3)))[0]), axis=-1)
     assert np.all(answers == 4)
     # Restricted to the three outputs in use the best of three is right for a third at chance.
-    assert episode_accuracies(method, sampler(num_way=3), UNIT, 4).mean() > 0.2
+    assert episode_scores(method, stream(4, num_way=3), 3).mean() > 0.2
 
 
 def test_the_report_says_what_was_evaluated_and_keeps_others(tmp_path):
     report = {
         "split": "test",
-        "num_way": 5,
-        "num_shot": 1,
+        "task": "5-way 1-shot",
         "num_steps": 12,
         "query_normalization": "running",
         "checkpoint": "best",
         "num_episodes": 2,
         "evaluation_seed": 0,
-        "accuracies": [0.5, 0.75],
+        "scores": [0.5, 0.75],
     }
     first = write_report(report, tmp_path)
     assert json.loads(first.read_text()) == report
@@ -69,10 +63,18 @@ def test_the_report_says_what_was_evaluated_and_keeps_others(tmp_path):
 
 def test_a_method_without_updates_has_chance_level_when_its_head_is_zero():
     method = toy.conv_method(num_steps=0)
-    head = [b for b in method.learner.parameter_blocks if b.name.startswith("linear")]
-    start = method.c_0.numpy().copy()
-    for block in head:
-        start[block.start : block.start + block.size] = 0.0
-    method.c_0.assign(start)
-    accuracies = episode_accuracies(method, sampler(), UNIT, 3)
+    toy.zero_head(method)
+    accuracies = episode_scores(method, stream(3), 5)
     np.testing.assert_allclose(accuracies, tf.fill([3], 0.2))  # all answers are the first class
+
+
+def test_a_diverged_episode_is_counted_and_the_report_stays_json(tmp_path):
+    report = {"objective": "regression", "score": "mse", "num_episodes": 3, "num_diverged": 1}
+    report |= {"source": "sine", "split": "test", "evaluation_seed": 0, "list_fingerprint": "0"}
+    report |= {"num_steps": 10, "checkpoint": "best", "step": 5, "batch_norm": "none"}
+    report |= {"mean": _number(float("nan")), "interval": None, "task": "10-shot"}
+    report |= {"query_normalization": "running"}
+    text = _table(report, "10-shot, 10 queries")
+    assert "1 of 3 episodes diverged" in text
+    path = write_report(report, tmp_path)
+    assert json.loads(path.read_text(), parse_constant=pytest.fail)["mean"] is None

@@ -19,6 +19,7 @@ NUM_WAY = 3
 
 
 class ToySource:
+    name = "toys"
     image_shape = SHAPE
 
     def load(self, split):
@@ -29,44 +30,52 @@ class ToySource:
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Settings of a run with weights, and its sampler of test episodes."""
-    monkeypatch.setattr(experiment, "build_source", lambda data: ToySource())
+    monkeypatch.setattr(experiment, "make_source", lambda *args, **options: ToySource())
     settings = Settings(
         data=DataSettings(num_way=NUM_WAY, num_shot=2, num_query=3, normalization="unit"),
         method=MethodSettings(num_steps=1, hidden_units=2, learner="mlp", num_outputs=NUM_WAY),
         run_dir=str(tmp_path / "run"),
     )
     write_settings(settings, settings.run_dir)
-    method = experiment.build_method(settings, SHAPE)
-    RunCheckpoints(settings.run_dir, method).save_if_best(0.5, step=40)
+    tasks = experiment.build_tasks(settings.data)
+    method = experiment.build_method(settings, tasks)
+    RunCheckpoints(settings.run_dir, method).save_best(0.5, step=40)
     evaluation = dataclasses.replace(settings.evaluation, example_dir=str(tmp_path / "example"))
     settings = dataclasses.replace(settings, evaluation=evaluation)
-    return settings, experiment.build_sampler(settings.data, ToySource(), "test", seed=0)
+    return settings, tasks.sampler("test", seed=0)
 
 
 def write_report(run_dir, name, **changes):
-    report = {"accuracy": 0.9, "interval": 0.01, "num_episodes": 600, "split": "test", "step": 40}
+    report = {
+        "mean": 0.9,
+        "task": "3-way 2-shot",
+        "interval": 0.01,
+        "num_episodes": 600,
+        "split": "test",
+        "step": 40,
+    }
     report |= {"num_way": 3, "num_shot": 2, "num_steps": 1, "query_normalization": "running"}
     path = pathlib.Path(run_dir, "evaluation", f"{name}.json")
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(report | {"accuracies": [0.9]} | changes))
+    path.write_text(json.dumps(report | {"scores": [0.9]} | changes))
 
 
 def test_export_command(run, capsys, tmp_path):
     settings, sampler = run
-    write_report(settings.run_dir, "a", accuracy=0.875)
+    write_report(settings.run_dir, "a", mean=0.875)
     write_report(settings.run_dir, "b", split="validation")
     write_report(settings.run_dir, "c", step=39)
     write_report(settings.run_dir, "d", num_steps=2)
     write_report(settings.run_dir, "e", query_normalization="batch")
-    write_report(settings.run_dir, "f", interval=float("nan"))
+    write_report(settings.run_dir, "f", interval=None)
     export.main(settings)
     printed = capsys.readouterr().out
-    assert "87.50 +- 1.00 % (3-way 2-shot, 600 episodes of unseen classes)" in printed
+    assert "87.50 +- 1.00 % (3-way 2-shot, 600 test episodes)" in printed
 
     target = tmp_path / "run" / "saved_model"
     manifest = json.loads((target / "manifest.json").read_text())
-    assert [report["accuracy"] for report in manifest["accuracy"]] == [0.875]
-    assert "accuracies" not in manifest["accuracy"][0]
+    assert [report["mean"] for report in manifest["measured"]] == [0.875]
+    assert "scores" not in manifest["measured"][0]
     assert manifest["trained"]["updates"] == 40
     assert manifest["trained"]["num_shot"] == 2
     assert manifest["method_settings"]["learner"] == "mlp"

@@ -8,7 +8,7 @@ import sys
 import pytest
 from absl import flags
 
-from tf_metalstm.experiment import build_method, resolve
+from tf_metalstm.experiment import build_method, build_tasks, resolve
 from tf_metalstm.flags import (
     RUN_FLAGS,
     RunMismatchError,
@@ -17,7 +17,7 @@ from tf_metalstm.flags import (
     settings_from_flags,
     write_settings,
 )
-from tf_metalstm.settings import GROUPS, Settings
+from tf_metalstm.settings import GROUPS, DataSettings, Settings
 
 ROOT = pathlib.Path(__file__).parents[1]
 FLAGFILES = sorted(ROOT.glob("flags/**/*.flags"))
@@ -43,7 +43,8 @@ def test_defaults_of_the_flags_are_those_of_the_settings():
 @pytest.mark.parametrize("path", FLAGFILES, ids=lambda p: p.stem)
 def test_every_flagfile_parses_and_survives_a_round_trip(path, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    settings = resolve(parse(f"--flagfile={path}"))
+    settings = parse(f"--flagfile={path}")
+    settings = resolve(settings, build_tasks(settings.data))
     write_settings(settings, tmp_path)
     assert dataclasses.replace(read_settings(tmp_path), run_dir=None) == settings
 
@@ -60,10 +61,11 @@ def test_every_recipe_builds_a_method(monkeypatch):
     recipes = [path for path in FLAGFILES if path.parent.name == "recipes"]
     assert recipes
     for path in recipes:
-        settings = resolve(parse(f"--flagfile={path}"))
-        shape = (84, 84, 3) if "imagenet" in path.stem else (28, 28, 1)
-        method = build_method(settings, shape)
-        assert method.learner.num_outputs == settings.data.num_way
+        settings = parse(f"--flagfile={path}")
+        tasks = build_tasks(settings.data)
+        method = build_method(resolve(settings, tasks), tasks)
+        assert method.learner.num_outputs == tasks.num_outputs
+        assert method.objective.name == tasks.objective
 
 
 def test_the_presets_differ_where_paper_and_code_do(monkeypatch):
@@ -85,7 +87,7 @@ def test_the_last_value_wins():
 
 
 def test_run_flags_hold_every_setting(tmp_path):
-    settings = resolve(Settings())
+    settings = resolve(Settings(), build_tasks(DataSettings()))
     settings = change(settings, "data", augmentation=["flip", "crop"], data_dir="some where")
     settings = change(settings, "training", jit_compile=True, max_minutes=1.5)
     write_settings(settings, tmp_path)
@@ -97,7 +99,7 @@ def test_run_flags_hold_every_setting(tmp_path):
 
 
 def test_another_configuration_is_refused_and_the_difference_named(tmp_path):
-    settings = resolve(Settings())
+    settings = resolve(Settings(), build_tasks(DataSettings()))
     write_settings(settings, tmp_path)
     before = (tmp_path / RUN_FLAGS).read_text()
     other = change(change(settings, "data", num_shot=1), "method", second_order=True)
@@ -110,7 +112,7 @@ def test_another_configuration_is_refused_and_the_difference_named(tmp_path):
 
 
 def test_a_run_may_be_made_longer_or_moved(tmp_path):
-    settings = resolve(Settings())
+    settings = resolve(Settings(), build_tasks(DataSettings()))
     write_settings(settings, tmp_path)
     longer = change(settings, "training", max_steps=99_000, max_minutes=3.0)
     write_settings(change(longer, "data", data_dir="elsewhere"), tmp_path)
@@ -118,9 +120,28 @@ def test_a_run_may_be_made_longer_or_moved(tmp_path):
 
 
 def test_more_ways_than_outputs_are_refused():
-    settings = change(resolve(Settings()), "data", num_way=9)
+    settings = change(resolve(Settings(), build_tasks(DataSettings())), "data", num_way=9)
     with pytest.raises(ValueError, match="--num_way=9 but the learner has 5 outputs"):
-        build_method(settings, (28, 28, 1))
+        build_method(settings, build_tasks(settings.data))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--meta_sgd_rates=0.1"], r"--meta_sgd_rates must be two numbers, LOW,HIGH; got \[0.1\]"),
+        (["--meta_sgd_rates=low,high"], "--meta_sgd_rates must be numbers .* got 'low,high'"),
+        (["--meta_sgd_rates=0.1,0.005"], "the lowest first; got 0.1 and 0.005"),
+        (["--rule=sgd", "--inner_rate=-1"], "--inner_rate must be positive, got -1"),
+        (["--learner=mlp", "--hidden_layers=40,0"], "--hidden_layers must be positive widths"),
+        (["--source=sine"], r"takes images, but an input has the shape \(1,\): use --learner=mlp"),
+        (["--source=sine", "--sine_phases=0"], "--sine_phases must be two numbers, LOW,HIGH"),
+        (["--source=sine", "--sine_frequencies=2,1"], "--sine_frequencies must have the lower"),
+    ],
+)
+def test_impossible_settings_name_their_flag(arguments, message):
+    settings = parse("--rule=meta_sgd", *arguments)
+    with pytest.raises(ValueError, match=message):
+        build_method(settings, build_tasks(settings.data))
 
 
 def command(name, *arguments):
@@ -137,7 +158,7 @@ def command(name, *arguments):
     ("name", "arguments", "message"),
     [
         ("train", ["--num_shto=1"], "Unknown command line flag 'num_shto'. Did you mean: num_shot"),
-        ("train", ["--rule=adam"], "value should be one of <meta_lstm>"),
+        ("train", ["--rule=adam"], "value should be one of <meta_lstm|"),
         ("evaluate", [], "Which run? Give --run_dir"),
         ("evaluate", ["--run_dir=nowhere"], "holds no run.flags: expected a folder written by"),
         ("train", ["--max_steps=150", "stray"], "Unexpected 'stray': every flag begins with --"),

@@ -57,7 +57,7 @@ def exported(request, tmp_path_factory):
     return served, directory, tf.saved_model.load(str(directory)).signatures
 
 
-@pytest.mark.parametrize(("num_support", "num_queries"), [(3, 1), (15, 4), (7, 0), (1, 2)])
+@pytest.mark.parametrize(("num_support", "num_queries"), [(3, 1), (15, 4), (7, 1), (1, 2)])
 def test_any_number_of_images(exported, num_support, num_queries):
     served, _, signatures = exported
     support = {"support_images": pixels(num_support), "support_labels": labels(num_support)}
@@ -115,6 +115,18 @@ def test_wrong_support_sets_are_refused(exported, signature, images, given, mess
         signatures[signature](**inputs)
 
 
+@pytest.mark.parametrize("signature", ["predict", "classify"])
+def test_no_queries_are_refused(exported, signature):
+    _, _, signatures = exported
+    support = {"support_images": pixels(3), "support_labels": labels(3)}
+    given = support
+    if signature == "predict":
+        given = signatures["adapt"](**support)
+        given.pop("support_losses")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="there are no query_images"):
+        signatures[signature](query_images=pixels(0), **given)
+
+
 def test_manifest_says_what_a_client_needs(exported):
     served, directory, _ = exported
     manifest = json.loads((directory / "manifest.json").read_text())
@@ -154,7 +166,7 @@ class NearestMean(FewShotMethod):
         flat = tf.reshape(support.inputs, [-1, 256])
         return {"means": tf.math.unsorted_segment_mean(flat, support.labels, NUM_WAY)}
 
-    def query_logits(self, adapted, query_inputs, training=False):
+    def query_outputs(self, adapted, query_inputs, training=False):
         flat = tf.reshape(query_inputs, [-1, 1, 256])
         return -tf.reduce_mean(tf.square(flat - adapted["means"]), axis=-1)
 

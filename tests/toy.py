@@ -4,12 +4,15 @@ import numpy as np
 import tensorflow as tf
 
 from tf_metalstm.adaptation import InnerLoop
+from tf_metalstm.data.episodes import EpisodeSampler, ImageEpisodes
+from tf_metalstm.data.preprocessing import Normalization
 from tf_metalstm.data.sources.base import ClassImages
-from tf_metalstm.episode import Support
+from tf_metalstm.episode import EpisodeSpec, Support
 from tf_metalstm.learners.conv4 import conv4
 from tf_metalstm.learners.functional import FunctionalLearner
 from tf_metalstm.learners.mlp import mlp
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
+from tf_metalstm.objectives import REGRESSION
 from tf_metalstm.rules.meta_lstm import MetaLSTM
 
 
@@ -41,6 +44,13 @@ def conv_method(num_steps=2, num_way=5, query_normalization="running", **inner_l
     )
 
 
+def regression_method(rule, num_steps=2, **options):
+    """Functions of one number, float64."""
+    learner = FunctionalLearner(mlp((1,), 1, (4,), activation="tanh", dtype="float64"))
+    inner_loop = InnerLoop(num_steps, second_order=True)
+    return GradientBasedMethod(learner, rule, inner_loop, objective=REGRESSION, **options)
+
+
 def vector_support(num_images=6, num_inputs=3, num_way=2, dtype="float64", seed=7):
     generator = np.random.default_rng(seed)
     inputs = generator.normal(size=(num_images, num_inputs))
@@ -59,6 +69,21 @@ def glyph_like_classes(num_classes=12, images_per_class=20, size=16, seed=3):
         np.full([num_classes], images_per_class, np.int64),
         tuple(f"class_{i:02d}" for i in range(num_classes)),
     )
+
+
+def image_episodes(spec=None, split="train", seed=0):
+    """Episodes of such classes, pixels divided by 255."""
+    sampler = EpisodeSampler(glyph_like_classes(), split, spec or EpisodeSpec(5, 2, 3), seed=seed)
+    return ImageEpisodes(sampler, Normalization((0.0,), (255.0,)))
+
+
+def zero_head(method):
+    """Sets the linear layer of c_0 to zero: it cannot tell classes apart but by their support."""
+    start = method.c_0.numpy().copy()
+    for block in method.learner.parameter_blocks:
+        if block.name.startswith("linear"):
+            start[block.start : block.start + block.size] = 0.0
+    method.c_0.assign(start)
 
 
 def files_in(folder):

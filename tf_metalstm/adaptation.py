@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from tf_metalstm.episode import Support, Tensor
 from tf_metalstm.learners.functional import FunctionalLearner
+from tf_metalstm.objectives import cross_entropy
 from tf_metalstm.rules.base import Rule
 
 GRADIENT_DIVISORS = ("none", "batch_size")
@@ -81,13 +82,6 @@ class Adapted(NamedTuple):
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
-def cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
-    """Returns the mean softmax cross-entropy of labels [B] and logits [B, N], a scalar."""
-    return tf.reduce_mean(
-        tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-    )
-
-
 def adapt(
     learner: FunctionalLearner,
     rule: Rule,
@@ -106,9 +100,9 @@ def adapt(
         learner: the network, a function of theta.
         rule: how theta moves.
         theta_0: where it starts, c_0 of the paper, [P].
-        support: images [B, h, w, c] and labels [B].
+        support: inputs [B, ...] and labels, of classes [B] or real [B, D].
         options: number of updates and the like.
-        loss_function: (labels, logits) -> scalar.
+        loss_function: (labels, outputs) -> scalar.
 
     Returns:
         The adapted learner and the trajectory that led there.
@@ -121,8 +115,8 @@ def adapt(
         batch = _mini_batch(support, options.batch_size, step)
         with tf.GradientTape() as tape:
             tape.watch(theta)
-            logits, statistics = learner.apply(theta, statistics, batch.inputs, training=True)
-            loss = loss_function(batch.labels, logits)
+            outputs, statistics = learner.apply(theta, statistics, batch.inputs, training=True)
+            loss = loss_function(batch.labels, outputs)
         gradient = tape.gradient(loss, theta)
         if options.gradient_divisor == "batch_size":
             gradient /= tf.cast(tf.shape(batch.inputs)[0], gradient.dtype)

@@ -28,8 +28,8 @@ Tensor = Any  # tf.Tensor or what converts to one; TensorFlow ships no types to 
 class Support(NamedTuple):
     """The labelled images that a method adapts to, of one episode.
 
-    inputs: normalized images, [B, h, w, c].
-    labels: integers in [0, N), [B].
+    inputs: normalized images, [B, h, w, c]; or the arguments of a function, [B, D].
+    labels: integers in [0, N), [B]; or the values of the function, [B, 1].
     """
 
     inputs: Tensor
@@ -40,7 +40,7 @@ class Support(NamedTuple):
 class EpisodeSpec:
     """How large an episode is.
 
-    num_way: N, classes of an episode.
+    num_way: N, classes of an episode; 1 where it is about a function and not about classes.
     num_shot: K, support images a class.
     num_query: Q, query images a class.
     """
@@ -50,15 +50,26 @@ class EpisodeSpec:
     num_query: int
 
     def __post_init__(self) -> None:
-        for name, smallest in (("num_way", 2), ("num_shot", 1), ("num_query", 1)):
+        for name in ("num_way", "num_shot", "num_query"):
             value = getattr(self, name)
-            if value < smallest:
-                raise ValueError(f"--{name} must be at least {smallest}, got {value}.")
+            if value < 1:
+                raise ValueError(f"--{name} must be at least 1, got {value}.")
 
     @property
     def images_per_class(self) -> int:
         """K + Q, the images that a class must have to be drawn."""
         return self.num_shot + self.num_query
 
+    @property
+    def task(self) -> str:
+        """In short, as papers head their tables.
+
+        >>> EpisodeSpec(5, 1, 15).task, EpisodeSpec(1, 10, 10).task
+        ('5-way 1-shot', '10-shot')
+        """
+        shots = f"{self.num_shot}-shot"
+        return shots if self.num_way == 1 else f"{self.num_way}-way {shots}"
+
     def __str__(self) -> str:
-        return f"{self.num_way}-way {self.num_shot}-shot, {self.num_query} queries a class"
+        queries = f"{self.num_query} queries"
+        return f"{self.task}, {queries if self.num_way == 1 else queries + ' a class'}"

@@ -1,12 +1,13 @@
 """Evaluates a trained run on a fixed list of episodes: python -m tf_metalstm.evaluate --run_dir=...
 
-Prints a table and writes RUN_DIR/evaluation/*.json with the accuracy of every episode,
-so that two methods can be compared episode by episode.
+Prints a table and writes RUN_DIR/evaluation/*.json with the score of every episode, so
+that two methods can be compared episode by episode.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,90 +15,111 @@ import tensorflow as tf
 import tqdm
 
 from tf_metalstm import experiment
-from tf_metalstm.data.episodes import EpisodeSampler, episode_dataset
-from tf_metalstm.data.preprocessing import Normalization
+from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.flags import run_command
 from tf_metalstm.methods.base import FewShotMethod
-from tf_metalstm.methods.gradient_based import describe_normalization
+from tf_metalstm.objectives import OBJECTIVES
 from tf_metalstm.settings import Settings
 from tf_metalstm.training.metrics import estimate
 
 
 def main(settings: Settings) -> None:
     """Evaluates the run in --run_dir and writes what came out."""
-    source = experiment.build_source(settings.data)
-    normalization = experiment.build_normalization(settings.data, source)
-    method, checkpoints = experiment.load_method(settings, source)
+    tasks = experiment.build_tasks(settings.data)
+    method, checkpoints = experiment.load_method(settings, tasks)
     evaluation = settings.evaluation
-    sampler = experiment.build_sampler(
-        settings.data, source, evaluation.split, evaluation.evaluation_seed
-    )
-    accuracies = episode_accuracies(method, sampler, normalization, evaluation.num_episodes)
-    mean, interval = estimate(accuracies)
+    episodes = tasks.episodes(evaluation.split, evaluation.evaluation_seed)
+    stream = episode_dataset(episodes, num_episodes=evaluation.num_episodes)
+    scores = episode_scores(method, stream, tasks.num_outputs)
+    mean, interval = estimate(scores)
     report = {
-        "accuracy": mean,
-        "interval": interval,
+        "objective": tasks.objective,
+        "score": method.objective.score_name,
+        "mean": _number(mean),
+        "interval": _number(interval),
         "num_episodes": evaluation.num_episodes,
         "query_normalization": settings.method.query_normalization,
+        "batch_norm": method.describe_normalization(),
         "source": settings.data.source,
         "split": evaluation.split,
-        "num_way": settings.data.num_way,
-        "num_shot": settings.data.num_shot,
-        "num_query": settings.data.num_query,
-        "num_steps": settings.method.num_steps,
+        "task": tasks.spec.task,
+        "num_way": tasks.spec.num_way,
+        "num_shot": tasks.spec.num_shot,
+        "num_query": tasks.spec.num_query,
+        "num_steps": method.evaluation_loop.num_steps,
         "checkpoint": evaluation.checkpoint,
         "step": int(checkpoints.step.numpy()),
         "evaluation_seed": evaluation.evaluation_seed,
-        "list_fingerprint": sampler.fingerprint(evaluation.num_episodes),
-        "accuracies": [round(float(accuracy), 6) for accuracy in accuracies],
+        "list_fingerprint": episodes.fingerprint(evaluation.num_episodes),
+        "num_diverged": int(np.sum(~np.isfinite(scores))),
+        "scores": [_number(round(float(score), 6)) for score in scores],
     }
     path = write_report(report, settings.run_dir or "")
-    print(_table(report))
+    print(_table(report, str(tasks.spec)))
     print(f"Written to {path}")
 
 
-def episode_accuracies(
-    method: FewShotMethod,
-    sampler: EpisodeSampler,
-    normalization: Normalization,
-    num_episodes: int,
+def episode_scores(
+    method: FewShotMethod, episodes: tf.data.Dataset, num_outputs: int
 ) -> np.ndarray:
-    """Returns the accuracy of each of the first `num_episodes` episodes, [num_episodes].
+    """Returns the score of each episode, [episodes].
 
-    With fewer ways than the learner has outputs, only the outputs in use can be answers.
+    Args:
+        method: the trained method.
+        episodes: a list, as `episode_dataset` makes it.
+        num_outputs: of the episodes. With fewer ways than the learner has outputs, only the
+            outputs in use can be answers.
     """
-    num_way = sampler.spec.num_way
-    classify = tf.function(lambda inputs: method(inputs, training=False)[..., :num_way])
-    episodes = episode_dataset(sampler, normalization, num_episodes=num_episodes)
-    accuracies = []
-    for inputs, labels in tqdm.tqdm(episodes, total=num_episodes, unit="episode", mininterval=1):
-        answers = np.argmax(classify(inputs), axis=-1)
-        accuracies.append(np.mean(answers == labels.numpy()))
-    return np.asarray(accuracies)
+
+    @tf.function
+    def answer(inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        return method(inputs, training=False)[..., :num_outputs]
+
+    total = int(episodes.cardinality())
+    scores: list[float] = []
+    interval = 0.2 if sys.stderr.isatty() else 30.0  # a log file wants few lines
+    for inputs, labels in tqdm.tqdm(episodes, total=total, unit="step", mininterval=interval):
+        scores.extend(method.objective.scores(labels, answer(inputs)).numpy())
+    return np.asarray(scores)
 
 
 def write_report(report: dict, run_dir: str | Path) -> Path:
     """Writes a report under a name that says what was evaluated; returns its path."""
     name = (
-        "{split}_{num_way}way_{num_shot}shot_{num_steps}steps_{query_normalization}_{checkpoint}"
+        "{split}_{task}_{num_steps}steps_{query_normalization}_{checkpoint}"
         "_{num_episodes}episodes_seed{evaluation_seed}.json"
     ).format(**report)
+    name = name.replace("-", "").replace(" ", "_")  # "5-way 1-shot" in the name of a file
     path = Path(run_dir, "evaluation", name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")
     return path
 
 
-def _table(report: dict) -> str:
+def _number(value: float) -> float | None:
+    """Returns a number, or None for what JSON has no word for."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _table(report: dict, task: str) -> str:
     rows = {
         "episodes": "{num_episodes} of {source}/{split}, seed {evaluation_seed}, "
         "list {list_fingerprint}",
-        "task": "{num_way}-way {num_shot}-shot, {num_query} queries a class, {num_steps} updates",
+        "task": f"{task}, {{num_steps}} updates",
         "weights": "{checkpoint}, after {step} meta-updates",
+        "batch norm": "{batch_norm}",
     }
     text = {name: row.format(**report) for name, row in rows.items()}
-    text["batch norm"] = describe_normalization(report["query_normalization"])
-    text["accuracy"] = f"{100 * report['accuracy']:.2f} +- {100 * report['interval']:.2f} % (95 %)"
+    if report["num_diverged"]:
+        text[report["score"]] = (
+            f"none: {report['num_diverged']} of {report['num_episodes']} episodes diverged, their "
+            f"{report['score']} is not a number. Try fewer updates or a lower rate"
+        )
+    else:
+        mean = report["mean"]
+        interval = float("nan") if report["interval"] is None else report["interval"]
+        score = OBJECTIVES[report["objective"]].text(mean, interval)
+        text[report["score"]] = f"{score} (95 %)"
     return "\n".join(f"{name:>10}  {value}" for name, value in text.items())
 
 

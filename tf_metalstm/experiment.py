@@ -1,130 +1,156 @@
-"""From settings to the objects they name: a source, streams of episodes, a method."""
+"""From settings to the objects they name: tasks, streams of episodes, a method."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tf_metalstm.adaptation import InnerLoop
 from tf_metalstm.data.catalogue import make_source
-from tf_metalstm.data.episodes import EpisodeSampler, episode_dataset
-from tf_metalstm.data.preprocessing import Augmentation, Normalization, make_normalization
-from tf_metalstm.data.sources.base import Source
+from tf_metalstm.data.episodes import episode_dataset
+from tf_metalstm.data.sine import SineTasks
+from tf_metalstm.data.tasks import ImageTasks, Tasks
 from tf_metalstm.episode import EpisodeSpec
 from tf_metalstm.learners.catalogue import make_learner
+from tf_metalstm.learners.functional import FunctionalLearner
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
+from tf_metalstm.objectives import OBJECTIVES
+from tf_metalstm.rules.base import Rule
 from tf_metalstm.rules.catalogue import make_rule
-from tf_metalstm.settings import DataSettings, Settings
+from tf_metalstm.settings import DataSettings, MethodSettings, Settings
 from tf_metalstm.training.checkpoints import RunCheckpoints
 
 
-def resolve(settings: Settings) -> Settings:
+def resolve(settings: Settings, tasks: Tasks) -> Settings:
     """Fills in what follows from other settings, so that run.flags says it."""
     if settings.method.num_outputs is not None:
         return settings
-    method = dataclasses.replace(settings.method, num_outputs=settings.data.num_way)
+    method = dataclasses.replace(settings.method, num_outputs=tasks.num_outputs)
     return dataclasses.replace(settings, method=method)
 
 
-def build_source(data: DataSettings) -> Source:
-    """Returns the source of images; nothing is read yet."""
+def build_tasks(data: DataSettings) -> Tasks:
+    """Returns where episodes come from; nothing is read yet."""
+    if data.source == SineTasks.name:
+        return SineTasks(data.num_shot, data.num_query, data.sine_frequencies, data.sine_phases)
     options: dict = {}
     if data.source == "omniglot":
         options = {"split": data.omniglot_split, "rotations": data.omniglot_rotations}
     if data.source != "glyphs":
         options["skip_corrupt"] = data.skip_corrupt
-    return make_source(
+    source = make_source(
         data.source, data_dir=data.data_dir, prepared_dir=data.prepared_dir, **options
     )
-
-
-def build_sampler(data: DataSettings, source: Source, split: str, seed: int) -> EpisodeSampler:
-    """Returns the sampler of a split; reads its images."""
-    return EpisodeSampler(
-        source.load(split),
-        split,
+    return ImageTasks(
+        source,
         EpisodeSpec(data.num_way, data.num_shot, data.num_query),
-        seed=seed,
-        # Permutations serve training; a fixed list of episodes is drawn independently.
-        class_sampling=data.class_sampling if split == "train" else "independent",
-        source_name=data.source,
+        data.normalization,
+        data.augmentation,
+        data.class_sampling,
     )
 
 
-def training_episodes(
-    settings: Settings, source: Source, normalization: Normalization, start: int
-) -> tf.data.Dataset:
+def training_episodes(settings: Settings, tasks: Tasks, start: int) -> tf.data.Dataset:
     """Returns the endless stream of training episodes from number `start` on."""
-    data, training = settings.data, settings.training
+    training = settings.training
     return episode_dataset(
-        build_sampler(data, source, "train", training.seed),
-        normalization,
-        Augmentation(data.augmentation) if data.augmentation else None,
+        tasks.episodes("train", training.seed, training=True),
         start=start,
         episodes_per_step=training.episodes_per_step,
     )
 
 
-def validation_episodes(
-    settings: Settings, source: Source, normalization: Normalization
-) -> tf.data.Dataset:
+def validation_episodes(settings: Settings, tasks: Tasks) -> tf.data.Dataset:
     """Returns the fixed list of validation episodes."""
     return episode_dataset(
-        build_sampler(settings.data, source, "validation", settings.evaluation.evaluation_seed),
-        normalization,
+        tasks.episodes("validation", settings.evaluation.evaluation_seed),
         num_episodes=settings.training.validation_episodes,
         episodes_per_step=settings.training.episodes_per_step,
     )
 
 
-def build_normalization(data: DataSettings, source: Source) -> Normalization:
-    """Returns the normalization of pixels; "standard" prepares the source."""
-    return make_normalization(data.normalization, source)
-
-
-def build_method(settings: Settings, image_shape: tuple[int, int, int]) -> GradientBasedMethod:
+def build_method(settings: Settings, tasks: Tasks) -> GradientBasedMethod:
     """Returns the method with fresh weights, drawn from --seed."""
-    method, data = settings.method, settings.data
-    if method.num_outputs is not None and data.num_way > method.num_outputs:
+    method = settings.method
+    if method.num_outputs is not None and tasks.num_outputs > method.num_outputs:
         raise ValueError(
-            f"--num_way={data.num_way} but the learner has {method.num_outputs} outputs: "
+            f"--num_way={tasks.num_outputs} but the learner has {method.num_outputs} outputs: "
             "train with more ways, or lower --num_way."
         )
     keras.utils.set_random_seed(settings.training.seed)
-    options: dict = {}
+    return GradientBasedMethod(
+        _build_learner(method, tasks),
+        _build_rule(method),
+        InnerLoop(
+            num_steps=method.num_steps,
+            batch_size=method.support_batch_size,
+            second_order=method.second_order,
+            gradient_divisor=method.gradient_divisor,
+        ),
+        method.query_normalization,
+        num_evaluation_steps=method.num_evaluation_steps,
+        objective=OBJECTIVES[tasks.objective],
+        vectorize_episodes=settings.training.vectorize_episodes,
+    )
+
+
+def _build_learner(method: MethodSettings, tasks: Tasks) -> FunctionalLearner:
+    options: dict[str, Any] = {
+        "batch_norm_scale": method.batch_norm_scale,
+        "statistics_momentum": method.statistics_momentum,
+    }
     if method.learner == "conv4":
-        options = {
+        options |= {
             "filters": method.filters,
             "initialization": method.learner_initialization,
-            "statistics_momentum": method.statistics_momentum,
+            "downsampling": method.downsampling,
+            "features": method.features,
         }
-    learner = make_learner(
-        method.learner, image_shape, method.num_outputs or data.num_way, **options
-    )
-    rule = make_rule(
+    else:
+        options |= {
+            "hidden_layers": _numbers("hidden_layers", method.hidden_layers, int),
+            "batch_normalization": method.mlp_batch_normalization,
+        }
+    num_outputs = method.num_outputs or tasks.num_outputs
+    return make_learner(method.learner, tasks.input_shape, num_outputs, **options)
+
+
+def _build_rule(method: MethodSettings) -> Rule:
+    if method.rule == "sgd":
+        return make_rule("sgd", rate=method.inner_rate, learned=method.learn_inner_rate)
+    if method.rule == "meta_sgd":
+        rates = _numbers("meta_sgd_rates", method.meta_sgd_rates, float)
+        if len(rates) != 2:
+            raise ValueError(f"--meta_sgd_rates must be two numbers, LOW,HIGH; got {rates}.")
+        return make_rule("meta_sgd", low=rates[0], high=rates[1])
+    return make_rule(
         method.rule,
         hidden_units=method.hidden_units,
         gate_feedback=method.gate_feedback,
         preprocessing_scale=method.preprocessing_scale,
     )
-    inner_loop = InnerLoop(
-        num_steps=method.num_steps,
-        batch_size=method.support_batch_size,
-        second_order=method.second_order,
-        gradient_divisor=method.gradient_divisor,
-    )
-    return GradientBasedMethod(learner, rule, inner_loop, method.query_normalization)
 
 
-def load_method(settings: Settings, source: Source) -> tuple[GradientBasedMethod, RunCheckpoints]:
+def _numbers(flag: str, values: list[str], kind: type) -> list:
+    """Returns the numbers that a list flag holds as text."""
+    try:
+        return [kind(value) for value in values]
+    except ValueError as error:
+        raise ValueError(
+            f"--{flag} must be numbers with commas between, got {','.join(values)!r}."
+        ) from error
+
+
+def load_method(settings: Settings, tasks: Tasks) -> tuple[GradientBasedMethod, RunCheckpoints]:
     """Returns the trained method of --run_dir and the checkpoints it was read from.
 
     Raises:
         FileNotFoundError: the run has no checkpoint of the kind asked for.
     """
-    method = build_method(settings, source.image_shape)
+    method = build_method(settings, tasks)
     checkpoints = RunCheckpoints(settings.run_dir or "", method)
     which = settings.evaluation.checkpoint
     if not checkpoints.restore(which):

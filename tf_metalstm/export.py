@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,11 +24,13 @@ from PIL import Image
 
 from tf_metalstm import experiment
 from tf_metalstm.data.episodes import EpisodeSampler
+from tf_metalstm.data.sine import SineTasks
+from tf_metalstm.data.tasks import ImageTasks
 from tf_metalstm.flags import read_settings, run_command
+from tf_metalstm.objectives import OBJECTIVES
 from tf_metalstm.saved_model import ServedMethod, check_replaceable, is_export, save_method
-from tf_metalstm.settings import Settings
+from tf_metalstm.settings import MethodSettings, Settings
 from tf_metalstm.training.checkpoints import RunCheckpoints
-from tf_metalstm.training.metrics import Estimate
 
 _EXAMPLE_SPLIT = "test"
 _NO_FOLDER_NAME = re.compile(r"[^A-Za-z0-9@+_-]+")
@@ -43,15 +44,16 @@ def main(settings: Settings) -> None:
     target = run_dir / "saved_model"
     check_replaceable(target)
     replaces = is_export(target)
-    source = experiment.build_source(settings.data)
-    normalization = experiment.build_normalization(settings.data, source)
-    method, checkpoints = experiment.load_method(settings, source)
-    served = ServedMethod(method, normalization, source.image_shape, method.learner.num_outputs)
+    tasks = experiment.build_tasks(settings.data)
+    method, checkpoints = experiment.load_method(settings, tasks)
+    normalization = tasks.normalization if isinstance(tasks, ImageTasks) else None
+    served = ServedMethod(method, normalization, tasks.input_shape, method.learner.num_outputs)
     example = {}
     if settings.evaluation.example_dir is not None:
+        if not isinstance(tasks, ImageTasks):
+            raise ValueError(f"--example_dir is for images, but the source is {tasks.name}.")
         seed = settings.evaluation.evaluation_seed
-        sampler = experiment.build_sampler(settings.data, source, _EXAMPLE_SPLIT, seed)
-        example = example_files(sampler)
+        example = example_files(tasks.sampler(_EXAMPLE_SPLIT, seed))
         check_example_dir(settings.evaluation.example_dir, example)
     step = int(checkpoints.step.numpy())
     reports = matching_reports(run_dir, settings, step)
@@ -65,7 +67,8 @@ def main(settings: Settings) -> None:
         path = Path(settings.evaluation.example_dir or "", name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(contents)
-    print(_next_command(target, settings.evaluation.example_dir))
+    if served.has_classes:
+        print(_next_command(target, settings.evaluation.example_dir))
 
 
 def matching_reports(run_dir: str | Path, settings: Settings, step: int) -> list[dict[str, Any]]:
@@ -79,7 +82,7 @@ def matching_reports(run_dir: str | Path, settings: Settings, step: int) -> list
     wanted = {
         "split": "test",
         "step": step,
-        "num_steps": settings.method.num_steps,
+        "num_steps": _evaluation_steps(settings.method),
         "query_normalization": settings.method.query_normalization,
     }
     reports = []
@@ -92,10 +95,15 @@ def matching_reports(run_dir: str | Path, settings: Settings, step: int) -> list
                 "move the file away."
             ) from error
         matches = all(report.get(name) == value for name, value in wanted.items())
-        if matches and math.isfinite(report["interval"]):  # one episode has no interval
-            # The accuracy of every single episode is not for a manifest.
+        if matches and report["interval"] is not None:  # one episode has no interval
+            # The score of every single episode is not for a manifest.
             reports.append({name: v for name, v in report.items() if not isinstance(v, list)})
     return reports
+
+
+def _evaluation_steps(method: MethodSettings) -> int:
+    steps = method.num_evaluation_steps
+    return method.num_steps if steps is None else steps
 
 
 def example_files(sampler: EpisodeSampler) -> dict[str, bytes]:
@@ -152,34 +160,41 @@ def _facts(
     trained: dict[str, Any] = {"source": data.source}
     if data.source == "omniglot":
         trained |= {"split": data.omniglot_split, "rotations": data.omniglot_rotations}
-    trained |= {name: getattr(data, name) for name in ("num_way", "num_shot", "num_query")}
+    if data.source == SineTasks.name:
+        trained |= {"frequencies": data.sine_frequencies, "phases": data.sine_phases}
+    else:
+        trained["num_way"] = data.num_way
+    trained |= {name: getattr(data, name) for name in ("num_shot", "num_query")}
     trained["updates"] = int(checkpoints.step.numpy())
     trained["checkpoint"] = settings.evaluation.checkpoint
     return {
         "method_settings": dataclasses.asdict(settings.method),
         "trained": trained,
-        "accuracy": reports,
+        "measured": reports,
     }
 
 
 def _describe(manifest: dict[str, Any], run_dir: Path) -> str:
-    height, width, channels = manifest["image_shape"]
-    num_way, num_steps = manifest["num_way"], manifest["num_steps"]
-    lines = [
-        f"  adapts     to at most {num_way} classes, in {num_steps} updates",
-        f"  images     {height} x {width}, {'color' if channels == 3 else 'gray'}",
-        f"  batch norm {manifest['query_normalization']}",
-    ]
-    for report in manifest["accuracy"]:
-        accuracy = Estimate(report["accuracy"], report["interval"])
+    num_steps = manifest["num_steps"]
+    if "image_shape" in manifest:
+        height, width, channels = manifest["image_shape"]
+        lines = [
+            f"  adapts     to at most {manifest['num_way']} classes, in {num_steps} updates",
+            f"  images     {height} x {width}, {'color' if channels == 3 else 'gray'}",
+        ]
+    else:
+        lines = [f"  adapts     to a function, in {num_steps} updates"]
+    lines.append(f"  batch norm {manifest['query_normalization']}")
+    objective = OBJECTIVES[manifest["objective"]]
+    for report in manifest["measured"]:
         lines.append(
-            f"  accuracy   {accuracy} ({report['num_way']}-way {report['num_shot']}-shot, "
-            f"{report['num_episodes']} episodes of unseen classes)"
+            f"  {objective.score_name:<10} {objective.text(report['mean'], report['interval'])} "
+            f"({report['task']}, {report['num_episodes']} test episodes)"
         )
-    if not manifest["accuracy"]:
+    if not manifest["measured"]:
         lines.append(
-            "  accuracy   not measured for these weights. To have it in the manifest: "
-            f"python -m tf_metalstm.evaluate --run_dir={run_dir}, then export again."
+            f"  {objective.score_name:<10} not measured for these weights. To have it in the "
+            f"manifest: python -m tf_metalstm.evaluate --run_dir={run_dir}, then export again."
         )
     return "\n".join(lines)
 

@@ -15,8 +15,10 @@
 
 B is free; `classify` is `adapt` and `predict` in one call. The normalization of pixels
 is part of the graph. Whatever nested structure a method's `adapt` returns becomes named
-outputs of the one signature and inputs of the other. Beside saved_model.pb lies
-manifest.json, which says what a client has to know.
+outputs of the one signature and inputs of the other. A model of functions has
+`support_inputs` and `query_inputs` [B, D] and `support_labels` float32 [B, 1], and answers
+with `outputs` [B, 1]. Beside saved_model.pb lies manifest.json, which says what a client
+has to know.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ import tensorflow as tf
 from tf_metalstm.data.preprocessing import Normalization
 from tf_metalstm.episode import Support, Tensor
 from tf_metalstm.methods.base import FewShotMethod
-from tf_metalstm.methods.gradient_based import GradientBasedMethod, describe_normalization
+from tf_metalstm.methods.gradient_based import GradientBasedMethod
 
 MANIFEST = "manifest.json"
 FORMAT = "tf_metalstm.saved_model"
@@ -60,17 +62,17 @@ class ServedMethod:
 
     Args:
         method: the trained method.
-        normalization: of pixels, that of the training.
-        image_shape: (h, w, c).
-        num_way: N, columns of the probabilities.
+        normalization: of pixels, that of the training; None for inputs that are no images.
+        input_shape: of one input, (h, w, c) of images.
+        num_way: N, columns of the probabilities; in regression the numbers of an answer.
 
     Raises:
         ValueError: the queries of the method are normalized with each other.
     """
 
     method: FewShotMethod
-    normalization: Normalization
-    image_shape: tuple[int, int, int]
+    normalization: Normalization | None
+    input_shape: tuple[int, ...]
     num_way: int
 
     def __post_init__(self) -> None:
@@ -81,49 +83,85 @@ class ServedMethod:
                 "--query_normalization=running or --query_normalization=support."
             )
 
-    def adapt(self, images: Tensor, labels: Tensor) -> tuple[Any, dict[str, Tensor]]:
+    @property
+    def has_classes(self) -> bool:
+        """Whether it classifies; else its labels and answers are real numbers."""
+        return self.method.objective.has_classes
+
+    @property
+    def input_name(self) -> str:
+        """How the signatures call what is put in, after support_ or query_."""
+        return "images" if self.normalization else "inputs"
+
+    @property
+    def output_name(self) -> str:
+        """How the signatures call what comes out."""
+        return "probabilities" if self.has_classes else "outputs"
+
+    def label_spec(self) -> tf.TensorSpec:
+        """Returns type and shape of the labels of a support set."""
+        if self.has_classes:
+            return tf.TensorSpec([None], tf.int32)
+        return tf.TensorSpec([None, self.num_way], tf.float32)
+
+    def normalized(self, inputs: Tensor) -> Tensor:
+        """Returns inputs as the method takes them."""
+        if self.normalization:
+            inputs = self.normalization(inputs)
+        return tf.cast(inputs, self.method.compute_dtype)
+
+    def adapt(self, inputs: Tensor, labels: Tensor) -> tuple[Any, dict[str, Tensor]]:
         """Returns what was learned from the support set, nested, and further outputs by name."""
-        with tf.control_dependencies(_support_checks(images, labels, self.num_way)):
-            support = Support(self._inputs(tf.identity(images)), tf.identity(labels))
+        checks = _support_checks(self.input_name, inputs, labels)
+        if self.has_classes:
+            checks += _class_checks(labels, self.num_way)
+        with tf.control_dependencies(checks):
+            support = Support(self.normalized(tf.identity(inputs)), tf.identity(labels))
         if not isinstance(self.method, GradientBasedMethod):
             return self.method.adapt(support), {}
         adapted, trajectory = self.method.adapt_with_trajectory(support)
         return adapted, {"support_losses": trajectory.losses}
 
-    def predict(self, adapted: Any, images: Tensor) -> dict[str, Tensor]:
-        """Returns the probabilities [B, N] of query images, by name."""
-        logits = self.method.query_logits(adapted, self._inputs(images), training=False)
-        return {"probabilities": tf.nn.softmax(logits)}
+    def predict(self, adapted: Any, inputs: Tensor) -> dict[str, Tensor]:
+        """Returns the probabilities [B, N], or the values, of queries, by name."""
+        return {self.output_name: self.answers(adapted, inputs)}
 
-    def _inputs(self, images: Tensor) -> Tensor:
-        return tf.cast(self.normalization(images), self.method.compute_dtype)
+    def answers(self, adapted: Any, inputs: Tensor) -> Tensor:
+        """Returns the same as a plain tensor."""
+        # Not every kernel takes an empty batch: oneDNN's convolution returns another shape.
+        check = tf.debugging.assert_positive(
+            tf.shape(inputs)[0], f"there are no query_{self.input_name}"
+        )
+        with tf.control_dependencies([check]):
+            queries = self.normalized(tf.identity(inputs))
+        outputs = self.method.query_outputs(adapted, queries, training=False)
+        return tf.nn.softmax(outputs) if self.has_classes else outputs
 
 
 def build_signatures(served: ServedMethod) -> tuple[tf.Module, dict[str, Any]]:
     """Returns a module that owns the method's variables, and the three traced functions by name."""
     structure = None  # of what the method's adapt returns; known once it is traced
+    support_name, query_name = (f"{part}_{served.input_name}" for part in ("support", "query"))
 
-    def adapt(support_images: Tensor, support_labels: Tensor) -> dict[str, Tensor]:
+    def adapt(**support: Tensor) -> dict[str, Tensor]:
         nonlocal structure
-        adapted, extras = served.adapt(support_images, support_labels)
+        adapted, extras = served.adapt(support[support_name], support["support_labels"])
         structure = tf.nest.map_structure(tf.TensorSpec.from_tensor, adapted)
         return {**_named(adapted), **extras}
 
-    def predict(query_images: Tensor, **adapted: Tensor) -> dict[str, Tensor]:
-        leaves = [adapted[name] for name in _named(structure)]
-        return served.predict(tf.nest.pack_sequence_as(structure, leaves), query_images)
+    def predict(**inputs: Tensor) -> dict[str, Tensor]:
+        leaves = [inputs[name] for name in _named(structure)]
+        return served.predict(tf.nest.pack_sequence_as(structure, leaves), inputs[query_name])
 
-    def classify(
-        support_images: Tensor, support_labels: Tensor, query_images: Tensor
-    ) -> dict[str, Tensor]:
-        adapted, _ = served.adapt(support_images, support_labels)
-        return served.predict(adapted, query_images)
+    def classify(**episode: Tensor) -> dict[str, Tensor]:
+        adapted, _ = served.adapt(episode[support_name], episode["support_labels"])
+        return served.predict(adapted, episode[query_name])
 
-    images = tf.TensorSpec([None, *served.image_shape], tf.float32)
-    support = {"support_images": images, "support_labels": tf.TensorSpec([None], tf.int32)}
+    inputs = tf.TensorSpec([None, *served.input_shape], tf.float32)
+    support = {support_name: inputs, "support_labels": served.label_spec()}
     signatures = {"adapt": tf.function(adapt).get_concrete_function(**support)}
     adapted = {name: tf.TensorSpec(t.shape, t.dtype) for name, t in _named(structure).items()}
-    queries = {"query_images": images}
+    queries = {query_name: inputs}
     signatures["predict"] = tf.function(predict).get_concrete_function(**queries, **adapted)
     signatures["classify"] = tf.function(classify).get_concrete_function(**support, **queries)
     module = tf.Module()
@@ -198,40 +236,53 @@ def check_replaceable(directory: str | Path) -> None:
 def check_reload(directory: str | Path, served: ServedMethod) -> None:
     """Raises a ReloadError if a loaded model and the method differ by more than 1e-5, on noise."""
     loaded = tf.saved_model.load(str(directory)).signatures
-    num_support, num_queries = 2 * served.num_way, served.num_way + 1
-    shape = [num_support + num_queries, *served.image_shape]
-    pixels = np.random.default_rng(0).integers(0, 256, shape)
-    images, queries = tf.split(tf.constant(pixels, tf.float32), [num_support, num_queries])
-    labels = tf.range(num_support) % served.num_way
-    episode = {
-        "support_inputs": served.normalization(images)[tf.newaxis],
-        "support_labels": labels[tf.newaxis],
-        "query_inputs": served.normalization(queries)[tf.newaxis],
-    }
-    expected = tf.nn.softmax(tf.function(served.method)(episode, training=False)[0])
-    support = {"support_images": images, "support_labels": labels}
-    adapted = loaded["adapt"](**support)
-    adapted.pop("support_losses", None)  # for whoever wants to look, not for `predict`
+    inputs, labels, queries = _noise(served)
+    adapted, _ = tf.function(served.adapt)(inputs, labels)
+    expected = served.answers(adapted, queries)
+    support = {f"support_{served.input_name}": inputs, "support_labels": labels}
+    query = {f"query_{served.input_name}": queries}
+    read_back = loaded["adapt"](**support)
+    read_back.pop("support_losses", None)  # for whoever wants to look, not for `predict`
     answers = {
-        "classify": loaded["classify"](**support, query_images=queries),
-        "predict": loaded["predict"](**adapted, query_images=queries),
+        "classify": loaded["classify"](**support, **query),
+        "predict": loaded["predict"](**read_back, **query),
     }
     for name, answer in answers.items():
-        difference = float(tf.reduce_max(tf.abs(answer["probabilities"] - expected)))
+        difference = float(tf.reduce_max(tf.abs(answer[served.output_name] - expected)))
         if not difference <= _TOLERANCE:  # not a number is a difference too
             raise ReloadError(
-                f"The exported model's {name} differs from the method by {difference:.1e} in "
-                f"probability; at most {_TOLERANCE:.0e} is rounding. Nothing was exported."
+                f"The exported model's {name} differs from the method by {difference:.1e}; "
+                f"at most {_TOLERANCE:.0e} is rounding. Nothing was exported."
             )
 
 
-def _support_checks(images: Tensor, labels: Tensor, num_way: int) -> list[Any]:
-    outside = f"support_labels must be in [0, {num_way}): the model has {num_way} ways"
+def _noise(served: ServedMethod) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns support inputs, labels and queries of the right shapes, of random numbers."""
+    generator = np.random.default_rng(0)
+    num_support, num_queries = 2 * served.num_way, served.num_way + 1
+    shape = [num_support + num_queries, *served.input_shape]
+    values = (
+        generator.integers(0, 256, shape) if served.normalization else generator.normal(size=shape)
+    )
+    inputs, queries = tf.split(tf.constant(values, tf.float32), [num_support, num_queries])
+    if served.has_classes:
+        return inputs, tf.range(num_support) % served.num_way, queries
+    labels = generator.normal(size=[num_support, served.num_way])
+    return inputs, tf.constant(labels, tf.float32), queries
+
+
+def _support_checks(name: str, inputs: Tensor, labels: Tensor) -> list[Any]:
     return [
         tf.debugging.assert_positive(tf.size(labels), "the support set is empty"),
         tf.debugging.assert_equal(
-            tf.shape(images)[0], tf.size(labels), "as many support_labels as support_images"
+            tf.shape(inputs)[0], tf.shape(labels)[0], f"as many support_labels as support_{name}"
         ),
+    ]
+
+
+def _class_checks(labels: Tensor, num_way: int) -> list[Any]:
+    outside = f"support_labels must be in [0, {num_way}): the model has {num_way} ways"
+    return [
         tf.debugging.assert_non_negative(labels, outside),
         tf.debugging.assert_less(labels, num_way, outside),
     ]
@@ -251,20 +302,26 @@ def _describe(served: ServedMethod) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "image_shape": list(served.image_shape),
-        "pixels": "float32, 0 ... 255; the normalization is inside the model",
-        "resize": "LANCZOS, squeezed to height x width",
-        "normalization": served.normalization._asdict(),
+        "objective": method.objective.name,
         "num_way": served.num_way,
-        "support_order": "shot by shot: one image of each class, then the next of each",
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
         "method": {"class": type(method).__name__},
     }
+    if served.normalization:
+        facts |= {
+            "image_shape": list(served.input_shape),
+            "pixels": "float32, 0 ... 255; the normalization is inside the model",
+            "resize": "LANCZOS, squeezed to height x width",
+            "normalization": served.normalization._asdict(),
+            "support_order": "shot by shot: one image of each class, then the next of each",
+        }
+    else:
+        facts["input_shape"] = list(served.input_shape)
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # a clone has no version
         facts["versions"]["tf_metalstm"] = importlib.metadata.version("tf_metalstm")
     if isinstance(method, GradientBasedMethod):
-        facts["num_steps"] = method.inner_loop.num_steps
-        facts["query_normalization"] = describe_normalization(method.query_normalization)
+        facts["num_steps"] = method.evaluation_loop.num_steps
+        facts["query_normalization"] = method.describe_normalization()
         facts["method"]["rule"] = type(method.rule).__name__
         facts["method"]["learner"] = method.learner.model.name
         facts["method"]["num_parameters"] = method.learner.num_parameters

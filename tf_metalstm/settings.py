@@ -14,10 +14,11 @@ from tf_metalstm.adaptation import GRADIENT_DIVISORS
 from tf_metalstm.data.catalogue import SOURCE_NAMES
 from tf_metalstm.data.episodes import CLASS_SAMPLINGS
 from tf_metalstm.data.preprocessing import AUGMENTATIONS, NORMALIZATIONS
+from tf_metalstm.data.sine import SineTasks
 from tf_metalstm.data.sources.base import SPLITS
 from tf_metalstm.data.sources.omniglot import CLASS_SPLITS
 from tf_metalstm.learners.catalogue import LEARNERS
-from tf_metalstm.learners.conv4 import INITIALIZATIONS
+from tf_metalstm.learners.conv4 import DOWNSAMPLINGS, FEATURES, INITIALIZATIONS
 from tf_metalstm.methods.gradient_based import QUERY_NORMALIZATIONS
 from tf_metalstm.rules.catalogue import RULES
 from tf_metalstm.rules.meta_lstm import GATE_FEEDBACKS
@@ -40,9 +41,11 @@ def option(default: Any, text: str, choices: Any = None, may_change: bool = Fals
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Images and episodes."""
+    """Images, or functions, and episodes."""
 
-    source: str = option("glyphs", "Where images come from.", SOURCE_NAMES)
+    source: str = option(
+        "glyphs", "Where images, or functions, come from.", (*SOURCE_NAMES, SineTasks.name)
+    )
     data_dir: str | None = option(None, "Folder with the raw files of the source.", may_change=True)
     prepared_dir: str | None = option(
         None, "Folder for prepared data; default: a cache in the home folder.", may_change=True
@@ -50,15 +53,17 @@ class DataSettings:
     skip_corrupt: bool = option(False, "Leave out image files that cannot be read.")
     omniglot_split: str = option("characters", "How Omniglot is split.", CLASS_SPLITS)
     omniglot_rotations: bool = option(True, "Omniglot: rotated characters are further classes.")
+    sine_frequencies: list = option(["1", "1"], "Sine: lowest and highest w of A sin(w x + b).")
+    sine_phases: list = option(["0", "3.141592653589793"], "Sine: lowest and highest b.")
     normalization: str = option(
         "standard", "Of pixels: mean and deviation of the training split, or / 255.", NORMALIZATIONS
     )
     augmentation: list = option(
         [], f"Class-consistent augmentation in training: any of {','.join(AUGMENTATIONS)}."
     )
-    num_way: int = option(5, "N, classes of an episode.")
-    num_shot: int = option(5, "K, support images a class.")
-    num_query: int = option(15, "Q, query images a class.")
+    num_way: int = option(5, "N, classes of an episode; of no use to functions.")
+    num_shot: int = option(5, "K, support images a class; support points of a function.")
+    num_query: int = option(15, "Q, query images a class; query points of a function.")
     class_sampling: str = option(
         "independent", "Draw the classes of each episode, or consume permutations.", CLASS_SAMPLINGS
     )
@@ -72,14 +77,27 @@ class MethodSettings:
     hidden_units: int = option(20, "H, units of the meta-learner's first LSTM layer.")
     gate_feedback: str = option("value", "What the gates are fed back as.", GATE_FEEDBACKS)
     preprocessing_scale: float = option(10.0, "p of the preprocessing of gradient and loss.")
+    inner_rate: float = option(0.01, "sgd: its rate, for the gradient of a mean loss.")
+    learn_inner_rate: bool = option(False, "sgd: the rate is a meta-parameter too.")
+    meta_sgd_rates: list = option(
+        ["0.005", "0.1"], "meta_sgd: the learned rates start uniform between these two."
+    )
     learner: str = option("conv4", "The network that is adapted.", tuple(LEARNERS))
     num_outputs: int | None = option(None, "Logits of the learner; default: num_way of training.")
-    filters: int = option(32, "Filters of each convolution of conv4.")
-    learner_initialization: str = option("glorot", "Where c_0 starts.", INITIALIZATIONS)
+    filters: int = option(32, "conv4: filters of each convolution.")
+    downsampling: str = option("max_pool", "conv4: how a block halves images.", DOWNSAMPLINGS)
+    features: str = option("flatten", "conv4: what its linear layer sees.", FEATURES)
+    hidden_layers: list = option(["64"], "mlp: width of each hidden layer.")
+    mlp_batch_normalization: bool = option(False, "mlp: batch norm in each hidden layer.")
+    batch_norm_scale: bool = option(True, "Batch norm has a gamma.")
+    learner_initialization: str = option("glorot", "conv4: where c_0 starts.", INITIALIZATIONS)
     statistics_momentum: float = option(
         0.05, "Weight of the old running statistics when a support pass updates them."
     )
     num_steps: int = option(5, "T, updates on the support set.")
+    num_evaluation_steps: int | None = option(
+        None, "T in validation, test and export; default: num_steps."
+    )
     support_batch_size: int | None = option(None, "Support images of an update; default: all.")
     second_order: bool = option(False, "Keep the meta-gradient's path through the gradient.")
     gradient_divisor: str = option(
@@ -102,8 +120,12 @@ class TrainingSettings:
         None, "Stop after so many minutes of training, all starts together.", may_change=True
     )
     learning_rate: float = option(1e-3, "Of Adam.")
-    clip_norm: float = option(0.25, "Global norm to which meta-gradients are clipped.")
+    clip_norm: float = option(0.25, "Global norm to which meta-gradients are clipped; 0: none.")
+    clip_value: float = option(0.0, "Size to which each number of them is clipped; 0: none.")
     episodes_per_step: int = option(1, "E, episodes of a meta-update.")
+    vectorize_episodes: bool = option(
+        False, "Treat the E episodes as one batch; faster where they are tiny, as of functions."
+    )
     seed: int = option(0, "Of the weights and of the training episodes.")
     checkpoint_every: int = option(100, "Meta-updates between checkpoints and log entries.")
     validate_every: int = option(500, "Meta-updates between validations.")
@@ -111,7 +133,7 @@ class TrainingSettings:
     strategy: str = option("none", "Devices to train on.", ("none", "mirrored"))
     jit_compile: bool = option(False, "Compile the step with XLA; worth it on a GPU.")
     deterministic: bool = option(
-        True, "Use only operations that give the same result every time; slower on a GPU."
+        True, "Use only operations that give the same result every time; slower at 84 x 84."
     )
 
 

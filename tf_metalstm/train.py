@@ -18,7 +18,8 @@ from tf_metalstm.visualization.tensorboard import gate_summaries, write_hyper_pa
 
 def main(settings: Settings) -> None:
     """Trains, or goes on with, the run in --run_dir."""
-    settings = experiment.resolve(settings)
+    tasks = experiment.build_tasks(settings.data)
+    settings = experiment.resolve(settings, tasks)
     training = settings.training
     schedule = Schedule(
         training.max_steps,
@@ -29,19 +30,23 @@ def main(settings: Settings) -> None:
     run_dir = Path(settings.run_dir or f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
     if training.deterministic:
         tf.config.experimental.enable_op_determinism()
-    source = experiment.build_source(settings.data)
-    normalization = experiment.build_normalization(settings.data, source)
     with experiment.build_strategy(training.strategy).scope():
-        method = experiment.build_method(settings, source.image_shape)
-        compile_method(method, training.learning_rate, training.clip_norm, training.jit_compile)
-    validation = experiment.validation_episodes(settings, source, normalization)
+        method = experiment.build_method(settings, tasks)
+        compile_method(
+            method,
+            training.learning_rate,
+            training.clip_norm,
+            training.clip_value,
+            training.jit_compile,
+        )
+    validation = experiment.validation_episodes(settings, tasks)
     write_settings(settings, run_dir)
-    print(f"Run: {run_dir}\n{source.describe()}")
+    print(f"Run: {run_dir}\n{tasks.describe()}")
     on_validation = _summaries(settings, method, validation, run_dir)
     checkpoints = train(
         method,
         lambda step: experiment.training_episodes(
-            settings, source, normalization, start=step * training.episodes_per_step
+            settings, tasks, start=step * training.episodes_per_step
         ),
         validation,
         schedule,
@@ -50,7 +55,7 @@ def main(settings: Settings) -> None:
     )
     print(
         f"Trained for {int(checkpoints.step)} updates in {float(checkpoints.minutes):.1f} minutes. "
-        f"Best validation accuracy {float(checkpoints.best_accuracy):.2%}, "
+        f"Best validation {method.objective.score_name} {float(checkpoints.best_score):.4f}, "
         f"after {int(checkpoints.best_step)} updates.\n"
         f"Next: python -m tf_metalstm.evaluate --run_dir={run_dir}"
     )

@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 
 from tf_metalstm import experiment
 from tf_metalstm.data.episodes import episode_dataset
-from tf_metalstm.data.sources.base import Source
 from tf_metalstm.flags import run_command
 from tf_metalstm.settings import Settings
 from tf_metalstm.visualization.figures import figure_image, gate_figure, loss_figure
@@ -34,17 +33,24 @@ _CURVES = 20  # as many as in the paper's figure
 
 def main(settings: Settings) -> None:
     """Draws the gates of the run in --run_dir."""
-    if settings.method.num_steps < 1:
-        raise ValueError("There are no updates to draw: --num_steps is 0.")
     run_dir = Path(settings.run_dir or "")
-    source = experiment.build_source(settings.data)
-    method, checkpoints = experiment.load_method(settings, source)
+    tasks = experiment.build_tasks(settings.data)
+    method, checkpoints = experiment.load_method(settings, tasks)
+    if method.evaluation_loop.num_steps < 1:
+        raise ValueError("There are no updates to draw: --num_steps is 0.")
     step = int(checkpoints.step.numpy())
-    episodes = _episodes(settings, source)
+    episodes = episode_dataset(
+        tasks.episodes(settings.evaluation.split, settings.evaluation.evaluation_seed),
+        num_episodes=settings.evaluation.num_episodes,
+    )
     trajectory = collect(trajectory_function(method), first_supports(episodes, _CURVES))
     curves = curves_at(trajectory, choose_coordinates(method.learner.parameter_blocks))
-    caption = _caption(settings, run_dir, step, num_episodes=len(trajectory.losses))
-    losses = loss_figure(trajectory.losses, caption)
+    caption = (
+        f"{run_dir.name} after {step:,} meta-updates: {len(trajectory.losses)} "
+        f"{settings.evaluation.split} episodes of {tasks.name}, {tasks.spec.task}, "
+        f"{method.evaluation_loop.num_steps} updates each"
+    )
+    losses = loss_figure(trajectory.losses, caption, method.objective.loss_name)
     written = [
         _save(gate_figure(curves, caption), run_dir / "figures" / "gates.png"),
         _save(losses, run_dir / "figures" / "support_loss.png"),
@@ -61,26 +67,6 @@ def main(settings: Settings) -> None:
     for name, gates in (("forget", trajectory.forget), ("input", trajectory.input)):
         print(f"{name:>6} gate  {_in_words(gates)}")
     print("\n".join(f"Written to {path}" for path in written))
-
-
-def _episodes(settings: Settings, source: Source) -> tf.data.Dataset:
-    evaluation = settings.evaluation
-    return episode_dataset(
-        experiment.build_sampler(
-            settings.data, source, evaluation.split, evaluation.evaluation_seed
-        ),
-        experiment.build_normalization(settings.data, source),
-        num_episodes=evaluation.num_episodes,
-    )
-
-
-def _caption(settings: Settings, run_dir: Path, step: int, num_episodes: int) -> str:
-    data = settings.data
-    return (
-        f"{run_dir.name} after {step:,} meta-updates: {num_episodes} {settings.evaluation.split} "
-        f"episodes of {data.source}, {data.num_way}-way {data.num_shot}-shot, "
-        f"{settings.method.num_steps} updates each"
-    )
 
 
 def _save(figure: Figure, path: Path) -> Path:

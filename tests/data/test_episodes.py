@@ -7,7 +7,7 @@ import toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tf_metalstm.data.episodes import EpisodeSampler, episode_dataset
+from tf_metalstm.data.episodes import EpisodeSampler, ImageEpisodes, episode_dataset
 from tf_metalstm.data.preprocessing import Augmentation, Normalization
 from tf_metalstm.data.sources.base import ClassImages
 from tf_metalstm.episode import EpisodeSpec
@@ -32,6 +32,10 @@ def sampler(split="train", seed=0, spec=None, classes=None, **options):
     )
 
 
+def episodes(**options):
+    return ImageEpisodes(sampler(**options), PLAIN)
+
+
 def take(dataset):
     return [
         ({name: x.numpy() for name, x in inputs.items()}, labels.numpy())
@@ -48,7 +52,7 @@ def _leaves(episodes):
 
 
 def test_support_and_queries_are_different_images_of_the_labelled_class():
-    for inputs, labels in take(episode_dataset(sampler(), PLAIN, num_episodes=30)):
+    for inputs, labels in take(episode_dataset(episodes(), num_episodes=30)):
         support, queries = inputs["support_inputs"][0], inputs["query_inputs"][0]
         drawn = support[:3, 0, 0, 0]  # the first shot names the class of each label
         assert len(set(drawn)) == 3
@@ -59,24 +63,24 @@ def test_support_and_queries_are_different_images_of_the_labelled_class():
 
 
 def test_order_is_shot_by_shot():
-    (inputs, labels), *_ = take(episode_dataset(sampler(), PLAIN, num_episodes=1))
+    (inputs, labels), *_ = take(episode_dataset(episodes(), num_episodes=1))
     np.testing.assert_array_equal(inputs["support_labels"], [[0, 1, 2, 0, 1, 2]])
     np.testing.assert_array_equal(labels, [[0, 1, 2] * 3])
 
 
 def test_an_episode_depends_on_seed_split_and_number_alone():
-    straight = take(episode_dataset(sampler(), PLAIN, num_episodes=6))
-    assert same(straight, take(episode_dataset(sampler(), PLAIN, num_episodes=6)))
-    resumed = take(episode_dataset(sampler(), PLAIN, start=4, num_episodes=2))
+    straight = take(episode_dataset(episodes(), num_episodes=6))
+    assert same(straight, take(episode_dataset(episodes(), num_episodes=6)))
+    resumed = take(episode_dataset(episodes(), start=4, num_episodes=2))
     assert same(straight[4:], resumed)
-    assert not same(straight, take(episode_dataset(sampler(seed=1), PLAIN, num_episodes=6)))
-    other_split = take(episode_dataset(sampler(split="test"), PLAIN, num_episodes=6))
+    assert not same(straight, take(episode_dataset(episodes(seed=1), num_episodes=6)))
+    other_split = take(episode_dataset(episodes(split="test"), num_episodes=6))
     assert not same(straight, other_split)
 
 
 def test_episodes_of_a_step_are_the_next_ones():
-    one_by_one = take(episode_dataset(sampler(), PLAIN, num_episodes=6))
-    in_pairs = take(episode_dataset(sampler(), PLAIN, num_episodes=6, episodes_per_step=2))
+    one_by_one = take(episode_dataset(episodes(), num_episodes=6))
+    in_pairs = take(episode_dataset(episodes(), num_episodes=6, episodes_per_step=2))
     assert in_pairs[0][1].shape == (2, 9)
     joined = [
         (
@@ -117,7 +121,7 @@ def test_a_permutation_shows_every_class_before_any_twice():
 @given(st.integers(2, 5), st.integers(1, 3), st.integers(1, 2))
 def test_any_size_that_the_data_allow(num_way, num_shot, num_query):
     spec = EpisodeSpec(num_way, num_shot, num_query)
-    ((inputs, labels),) = take(episode_dataset(sampler(spec=spec), PLAIN, num_episodes=1))
+    ((inputs, labels),) = take(episode_dataset(episodes(spec=spec), num_episodes=1))
     assert inputs["support_inputs"].shape == (1, num_way * num_shot, 2, 3, 1)
     assert inputs["query_inputs"].shape == (1, num_way * num_query, 2, 3, 1)
     assert set(labels[0]) == set(range(num_way))
@@ -150,9 +154,10 @@ def test_the_fingerprint_is_that_of_the_list():
         ),
         (lambda: sampler(split="val"), "one of train, validation, test, got 'val'"),
         (lambda: sampler(class_sampling="all"), "one of independent, permutation, got 'all'"),
-        (lambda: EpisodeSpec(1, 1, 1), "--num_way must be at least 2, got 1"),
+        (lambda: EpisodeSpec(0, 1, 1), "--num_way must be at least 1, got 0"),
+        (lambda: sampler(spec=EpisodeSpec(1, 1, 1)), "--num_way must be at least 2.* got 1"),
         (
-            lambda: episode_dataset(sampler(), PLAIN, num_episodes=5, episodes_per_step=2),
+            lambda: episode_dataset(episodes(), num_episodes=5, episodes_per_step=2),
             "5, must be a multiple of --episodes_per_step, 2",
         ),
         (lambda: Augmentation(["flip", "turn"]), "knows flip, crop, got turn"),
@@ -209,9 +214,11 @@ def test_augmentation_is_part_of_the_pure_function():
     streams = [
         take(
             episode_dataset(
-                sampler(classes=classes, spec=EpisodeSpec(5, 1, 1)),
-                PLAIN,
-                Augmentation(["flip", "crop"]),
+                ImageEpisodes(
+                    sampler(classes=classes, spec=EpisodeSpec(5, 1, 1)),
+                    PLAIN,
+                    Augmentation(["flip", "crop"]),
+                ),
                 start=start,
                 num_episodes=2,
             )

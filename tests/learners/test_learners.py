@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_metalstm.learners.batch_normalization import FusedBatchNormalization
+from tf_metalstm.learners.batch_normalization import BatchNormalization
 from tf_metalstm.learners.catalogue import LEARNERS, make_learner
 from tf_metalstm.learners.conv4 import conv4
 from tf_metalstm.learners.functional import FunctionalLearner
@@ -56,7 +56,7 @@ def test_apply_leaves_the_model_alone():
 
 def test_statistics_prefer_the_latest_batch():
     """running <- momentum * running + (1 - momentum) * batch, with momentum 0.05."""
-    layer = FusedBatchNormalization(momentum=0.05, epsilon=1e-3)
+    layer = BatchNormalization(momentum=0.05, epsilon=1e-3)
     layer.build((None, 4, 4, 2))
     x = images(5, 4, 2)
     layer(x, training=True)
@@ -68,7 +68,7 @@ def test_statistics_prefer_the_latest_batch():
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_fused_layer_normalizes_as_keras_does(training):
-    fused = FusedBatchNormalization(epsilon=1e-3)
+    fused = BatchNormalization(epsilon=1e-3)
     plain = keras.layers.BatchNormalization(epsilon=1e-3)
     for layer in (fused, plain):
         layer.build((None, 4, 4, 3))
@@ -135,3 +135,92 @@ def test_state_that_is_no_float_is_refused():
 def test_a_model_that_is_not_built_is_refused():
     with pytest.raises(ValueError, match="is not built: call it once"):
         FunctionalLearner(keras.Sequential([keras.layers.Dense(2)]))
+
+
+def test_the_learner_of_maml_on_omniglot():
+    """Strides of two, 28 -> 14 -> 7 -> 4 -> 2, the mean over the image, no gamma."""
+    model = conv4(
+        (28, 28, 1), 5, 64, downsampling="stride", features="mean", batch_norm_scale=False
+    )
+    assert [model.get_layer(f"conv_{i}").output.shape[1] for i in range(1, 5)] == [14, 7, 4, 2]
+    assert not [layer for layer in model.layers if isinstance(layer, keras.layers.MaxPooling2D)]
+    assert FunctionalLearner(model).parameter_blocks[-2].shape == (64, 5)
+    sizes = [(9 + 3 * 9 * 64) * 64, 4 * 2 * 64, 65 * 5]  # kernels, biases and betas, head
+    assert FunctionalLearner(model).num_parameters == sum(sizes)
+
+
+def test_batch_norm_without_gamma_is_keras_own():
+    x = images(channels=2)
+    fused, own = (
+        kind(scale=False, epsilon=1e-3, momentum=0.05)
+        for kind in (BatchNormalization, keras.layers.BatchNormalization)
+    )
+    for training in (True, False):
+        answers = [layer(x, training=training) for layer in (fused, own)]
+        np.testing.assert_allclose(*answers, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (5, 2, 2, 3)])
+def test_the_gradient_of_the_gradient_agrees_with_finite_differences(shape):
+    """Of batch norm in float64; the layer of Keras fails this."""
+    layer = BatchNormalization(epsilon=1e-3, dtype="float64")
+    layer.build((None, *shape[1:]))
+    weights = tf.constant(np.random.default_rng(1).normal(size=shape))
+
+    def size_of_gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(weights * tf.tanh(layer(x, training=True)))
+        return tf.reduce_sum(tf.square(tape.gradient(loss, x)))
+
+    x = tf.constant(np.random.default_rng(2).normal(size=shape))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        value = size_of_gradient(x)
+    found = tape.gradient(value, x).numpy()
+    for index in list(np.ndindex(*shape))[::4]:
+        step = np.zeros(shape)
+        step[index] = 1e-5
+        expected = (size_of_gradient(x + step) - size_of_gradient(x - step)) / 2e-5
+        np.testing.assert_allclose(found[index], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_second_order_through_the_fused_kernel_is_that_of_float64():
+    """MAML differentiates the gradient of batch norm, of max-pool and of strided convolutions."""
+    x = images()
+    for options in ({}, {"downsampling": "stride", "features": "mean"}):
+        found = {}
+        for dtype in ("float32", "float64"):
+            learner = FunctionalLearner(conv4((16, 16, 1), 2, 3, dtype=dtype, **options))
+            generator = np.random.default_rng(4)
+            theta = tf.constant(generator.normal(0.0, 0.3, learner.num_parameters), dtype)
+            statistics = tf.constant(learner.initial_statistics())
+            with tf.GradientTape() as outer:
+                outer.watch(theta)
+                with tf.GradientTape() as inner:
+                    inner.watch(theta)
+                    logits, _ = learner.apply(theta, statistics, tf.cast(x, dtype), True)
+                    loss = tf.reduce_mean(tf.square(logits[:, 0]))
+                gradient = inner.gradient(loss, theta)
+                size = tf.reduce_sum(tf.square(gradient))
+            found[dtype] = outer.gradient(size, theta).numpy()
+        scale = np.abs(found["float64"]).max()
+        np.testing.assert_allclose(found["float32"], found["float64"], atol=2e-3 * scale)
+
+
+def test_an_mlp_with_batch_norm_keeps_statistics():
+    learner = make_learner("mlp", (4,), 3, hidden_layers=(8, 6), batch_normalization=True)
+    assert learner.num_statistics == 2 * (8 + 6)
+    assert learner.num_parameters == (4 * 8 + 8 + 16) + (8 * 6 + 6 + 12) + (6 * 3 + 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"downsampling": "pool"}, "--downsampling must be one of max_pool, stride, got 'pool'"),
+        ({"features": "max"}, "--features must be one of flatten, mean, got 'max'"),
+    ],
+)
+def test_unknown_choices_list_the_known_ones(options, message):
+    with pytest.raises(ValueError, match=message):
+        conv4((16, 16, 1), 2, 3, **options)

@@ -6,20 +6,18 @@ import pytest
 import tensorflow as tf
 import toy
 
-from tf_metalstm.data.episodes import EpisodeSampler, episode_dataset
-from tf_metalstm.data.preprocessing import Normalization
+from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.episode import EpisodeSpec
+from tf_metalstm.objectives import CLASSIFICATION
 from tf_metalstm.training.checkpoints import NotFiniteError, RunCheckpoints
 from tf_metalstm.training.history import read_history
-from tf_metalstm.training.metrics import AccuracyInterval, Estimate, estimate
+from tf_metalstm.training.metrics import ScoreInterval, estimate
 from tf_metalstm.training.outer_loop import Schedule, compile_method, train
-
-UNIT = Normalization((0.0,), (255.0,))
 
 
 def stream(split, start=0, num_episodes=None):
-    sampler = EpisodeSampler(toy.glyph_like_classes(), split, EpisodeSpec(5, 1, 2))
-    return episode_dataset(sampler, UNIT, start=start, num_episodes=num_episodes)
+    episodes = toy.image_episodes(EpisodeSpec(5, 1, 2), split)
+    return episode_dataset(episodes, start=start, num_episodes=num_episodes)
 
 
 def compiled_method(seed=0, **arguments):
@@ -56,7 +54,7 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(tmp_path):
     for one, other in zip(values(straight), values(resumed), strict=True):
         np.testing.assert_array_equal(one, other)
     assert read_history(tmp_path / "straight") == read_history(tmp_path / "resumed")
-    for name in ("step", "best_accuracy", "best_step"):
+    for name in ("step", "best_score", "best_step"):
         one, other = (getattr(c, name) for c in (straight_checkpoints, resumed_checkpoints))
         assert one.numpy() == other.numpy()
 
@@ -162,7 +160,7 @@ def test_the_interval_metric_is_the_interval_of_the_episodes():
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 3, (9, 12))
     logits = generator.normal(size=(9, 12, 3))
-    metric = AccuracyInterval()
+    metric = ScoreInterval(CLASSIFICATION)
     for i in range(0, 9, 3):
         metric.update_state(labels[i : i + 3], logits[i : i + 3])
     expected = estimate(np.mean(np.argmax(logits, -1) == labels, axis=1))
@@ -174,4 +172,3 @@ def test_an_estimate_by_hand():
     deviation = np.sqrt((0.3**2 + 0.1**2 + 0.4**2) / 2)
     np.testing.assert_allclose([mean, interval], [0.5, 1.96 * deviation / np.sqrt(3)])
     assert np.isnan(estimate([0.5]).interval)
-    assert str(Estimate(0.98765, 0.00123)) == "98.77 +- 0.12 %"

@@ -23,6 +23,7 @@ from tf_metalstm.visualization import gates
 
 
 class ToySource:
+    name = "toys"
     image_shape = (16, 16, 1)
 
     def load(self, split):
@@ -34,7 +35,7 @@ class ToySource:
 def run(tmp_path, monkeypatch):
     """A run of 7 meta-updates: its settings, and the source that the command will read."""
     source = ToySource()
-    monkeypatch.setattr(experiment, "build_source", lambda data: source)
+    monkeypatch.setattr(experiment, "make_source", lambda *args, **options: source)
     settings = Settings(
         DataSettings(normalization="unit", num_shot=1, num_query=1),
         MethodSettings(filters=4, hidden_units=4, num_steps=3, num_outputs=5),
@@ -42,9 +43,9 @@ def run(tmp_path, monkeypatch):
         EvaluationSettings(split="validation", num_episodes=3),
         run_dir=str(tmp_path / "my_run"),
     )
-    method = experiment.build_method(settings, source.image_shape)
+    method = experiment.build_method(settings, experiment.build_tasks(settings.data))
     method.rule.second_layer.input_kernel.assign(np.linspace(-2.0, 2.0, 6)[:, np.newaxis])
-    RunCheckpoints(settings.run_dir, method).save_if_best(0.5, step=7)
+    RunCheckpoints(settings.run_dir, method).save_best(0.5, step=7)
     return types.SimpleNamespace(settings=settings, source=source, folder=tmp_path / "my_run")
 
 
@@ -67,7 +68,7 @@ def test_pictures_events_and_numbers(run, capsys, monkeypatch):
     assert {event.step for tag in tags for event in events.Tensors(tag)} == {7}
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == (
-        "my_run after 7 meta-updates: 3 validation episodes of glyphs, 5-way 1-shot, 3 updates each"
+        "my_run after 7 meta-updates: 3 validation episodes of toys, 5-way 1-shot, 3 updates each"
     )
     for line, values in zip(printed[1:3], (collected[0].forget, collected[0].input), strict=True):
         assert re.findall(r"update (\d)", line) == ["1", "3"]

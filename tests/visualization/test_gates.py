@@ -5,8 +5,7 @@ import pytest
 import toy
 
 from tf_metalstm.adaptation import InnerLoop
-from tf_metalstm.data.episodes import EpisodeSampler, episode_dataset
-from tf_metalstm.data.preprocessing import Normalization
+from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.episode import EpisodeSpec
 from tf_metalstm.learners.functional import ParameterBlock
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
@@ -28,10 +27,8 @@ def method():
 
 
 def episodes(num_episodes, episodes_per_step=1):
-    sampler = EpisodeSampler(toy.glyph_like_classes(), "validation", EpisodeSpec(5, 1, 2))
     return episode_dataset(
-        sampler,
-        Normalization((0.0,), (255.0,)),
+        toy.image_episodes(EpisodeSpec(5, 1, 2), "validation"),
         num_episodes=num_episodes,
         episodes_per_step=episodes_per_step,
     )

@@ -8,8 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from tf_metalstm.adaptation import InnerLoop
-from tf_metalstm.data.episodes import EpisodeSampler, episode_dataset
-from tf_metalstm.data.preprocessing import Normalization
+from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.episode import EpisodeSpec
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
 from tf_metalstm.visualization.gates import collect, first_supports, trajectory_function
@@ -26,8 +25,8 @@ def make_method(num_steps=NUM_STEPS):
 
 
 def episodes():
-    sampler = EpisodeSampler(toy.glyph_like_classes(), "validation", EpisodeSpec(5, 1, 2))
-    return episode_dataset(sampler, Normalization((0.0,), (255.0,)), num_episodes=4)
+    found = toy.image_episodes(EpisodeSpec(5, 1, 2), "validation")
+    return episode_dataset(found, num_episodes=4)
 
 
 def write(folder, hook, steps=(500,)):

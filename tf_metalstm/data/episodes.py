@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -49,6 +50,11 @@ class EpisodeSampler:
 
     def __post_init__(self) -> None:
         where = f"{self.source_name}/{self.split}"
+        if self.spec.num_way < 2:
+            raise ValueError(
+                f"--num_way must be at least 2, there is nothing to tell apart; got "
+                f"{self.spec.num_way}."
+            )
         num_classes = len(self.classes.class_names)
         if self.split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}.")
@@ -123,15 +129,62 @@ class EpisodeSampler:
         return tf.random.experimental.stateless_shuffle(tf.range(size), seed)
 
     def _key(self, number: Tensor, stream: int) -> Tensor:
-        key = tf.constant([self.seed, SPLITS.index(self.split)], tf.int64)
-        key = tf.random.fold_in(key, tf.constant(stream, tf.int64))
-        return tf.random.fold_in(key, number)
+        return random_key(self.seed, self.split, stream, number)
+
+
+class Episodes(Protocol):
+    """The episodes of a split: a function of their number, and a name for the list."""
+
+    def __call__(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Returns episode `index`.
+
+        Returns:
+            A dict {support_inputs [N*K, ...], support_labels [N*K, ...],
+            query_inputs [N*Q, ...]} and the query labels [N*Q, ...].
+        """
+
+    def fingerprint(self, num_episodes: int) -> str:
+        """Returns a hash of episodes 0 ... num_episodes - 1: equal ones mean equal lists."""
+
+
+class ImageEpisodes:
+    """Episodes of images.
+
+    Args:
+        sampler: which images an episode has.
+        normalization: of pixels.
+        augmentation: of the classes of an episode, or None.
+    """
+
+    def __init__(
+        self,
+        sampler: EpisodeSampler,
+        normalization: Normalization,
+        augmentation: Augmentation | None = None,
+    ):
+        self.sampler = sampler
+        self._normalization, self._augmentation = normalization, augmentation
+        sizes = sampler.classes.class_sizes
+        with tf.device("CPU:0"):  # a data set of images may be larger than a GPU
+            self._images = tf.constant(sampler.classes.images)
+            self._first_rows = tf.constant(np.cumsum(sizes) - sizes, tf.int64)
+
+    def __call__(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Returns images float32 [N*K, h, w, c] and [N*Q, h, w, c], labels int32."""
+        drawn, members = self.sampler.sample(index)
+        rows = tf.gather(self._first_rows, drawn)[:, tf.newaxis] + tf.cast(members, tf.int64)
+        pixels = tf.gather(self._images, rows)  # [N, K + Q, h, w, c]
+        if self._augmentation is not None:
+            pixels = self._augmentation(pixels, self.sampler.augmentation_seed(index))
+        return _arrange(self._normalization(pixels), self.sampler.spec)
+
+    def fingerprint(self, num_episodes: int) -> str:
+        """Returns that of the sampler."""
+        return self.sampler.fingerprint(num_episodes)
 
 
 def episode_dataset(
-    sampler: EpisodeSampler,
-    normalization: Normalization,
-    augmentation: Augmentation | None = None,
+    episodes: Episodes,
     *,
     start: int = 0,
     num_episodes: int | None = None,
@@ -140,38 +193,36 @@ def episode_dataset(
     """Returns the stream of episodes, grouped E at a time.
 
     Args:
-        sampler: which images an episode has.
-        normalization: of pixels.
-        augmentation: of the classes of an episode, or None.
+        episodes: of a split.
         start: number of the first episode.
         num_episodes: how many; None for a stream without end.
         episodes_per_step: E. It must divide `num_episodes`.
 
     Returns:
-        Pairs of a dict {support_inputs [E, N*K, h, w, c], support_labels [E, N*K],
-        query_inputs [E, N*Q, h, w, c]} and the query labels [E, N*Q].
+        What `episodes` returns, with a leading E.
     """
     if num_episodes is not None and num_episodes % episodes_per_step:
         raise ValueError(
             f"The number of episodes, {num_episodes}, must be a multiple of --episodes_per_step, "
             f"{episodes_per_step}."
         )
-    with tf.device("CPU:0"):  # a data set of images may be larger than a GPU
-        images = tf.constant(sampler.classes.images)
-        sizes = sampler.classes.class_sizes
-        first_rows = tf.constant(np.cumsum(sizes) - sizes, tf.int64)
-
-    def build(index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        drawn, members = sampler.sample(index)
-        rows = tf.gather(first_rows, drawn)[:, tf.newaxis] + tf.cast(members, tf.int64)
-        pixels = tf.gather(images, rows)  # [N, K + Q, h, w, c]
-        if augmentation is not None:
-            pixels = augmentation(pixels, sampler.augmentation_seed(index))
-        return _arrange(normalization(pixels), sampler.spec)
-
     stop = np.iinfo(np.int64).max if num_episodes is None else start + num_episodes
-    episodes = tf.data.Dataset.range(start, stop).map(build, num_parallel_calls=tf.data.AUTOTUNE)
-    return episodes.batch(episodes_per_step, drop_remainder=True).prefetch(2)
+    stream = tf.data.Dataset.range(start, stop).map(episodes, num_parallel_calls=tf.data.AUTOTUNE)
+    return stream.batch(episodes_per_step, drop_remainder=True).prefetch(2)
+
+
+def random_key(seed: int, split: str, stream: int, number: Tensor) -> Tensor:
+    """Returns the key [2] of TensorFlow's stateless generators for one use of one episode.
+
+    Args:
+        seed: of the list of episodes.
+        split: one of `SPLITS`.
+        stream: tells the uses of random numbers in an episode apart.
+        number: of the episode.
+    """
+    key = tf.constant([seed, SPLITS.index(split)], tf.int64)
+    key = tf.random.fold_in(key, tf.constant(stream, tf.int64))
+    return tf.random.fold_in(key, number)
 
 
 def _arrange(pixels: Tensor, spec: EpisodeSpec) -> tuple[dict[str, Tensor], Tensor]:

@@ -1,8 +1,9 @@
-"""The convolutional learner of the paper (section 5.1).
+"""The convolutional learner of the paper (section 5.1), and of MAML on Omniglot.
 
 Four blocks of [3x3 convolution, batch norm, ReLU, 2x2 max-pool], then a linear
 layer. With 32 filters, 84 x 84 x 3 images and 5 classes it has 32,901 parameters
-in 18 tensors.
+in 18 tensors. For Omniglot the authors of MAML let the convolutions take steps of
+two instead of the max-pool and average what comes out over the image.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from typing import Any
 
 import keras
 
-from tf_metalstm.learners.batch_normalization import FusedBatchNormalization
+from tf_metalstm.learners.batch_normalization import BatchNormalization
 
 INITIALIZATIONS = ("glorot", "original")
+DOWNSAMPLINGS = ("max_pool", "stride")
+FEATURES = ("flatten", "mean")
 
 
 def conv4(
@@ -23,12 +26,15 @@ def conv4(
     *,
     initialization: str = "glorot",
     statistics_momentum: float = 0.05,
+    batch_norm_scale: bool = True,
+    downsampling: str = "max_pool",
+    features: str = "flatten",
     dtype: str = "float32",
 ) -> keras.Model:
     """Builds the network.
 
     Args:
-        image_shape: (h, w, c), h and w at least 16.
+        image_shape: (h, w, c), h and w at least 16 where it max-pools.
         num_outputs: logits, N.
         filters: of each convolution; the paper's meta-learner uses 32, its baselines 64.
         initialization: "glorot", Keras's own; or "original", as in the authors' code: weights
@@ -36,49 +42,74 @@ def conv4(
         statistics_momentum: weight of the *old* running statistics when a support pass updates
             them. Few passes are made, so it is small: 0.05 (5-shot) and 0.10 (1-shot) in the
             authors' code.
+        batch_norm_scale: whether batch norm has a gamma; the code of MAML's authors has none.
+        downsampling: how a block halves its images, "max_pool" or the "stride" of its convolution.
+        features: what the linear layer sees, all that comes out of the last block ("flatten") or
+            the mean of each filter over the image ("mean").
         dtype: "float32" or "float64".
 
     Returns:
         A built model, images [B, h, w, c] -> logits [B, num_outputs].
     """
-    if min(image_shape[:2]) < 16:
+    if len(image_shape) != 3:
+        raise ValueError(
+            f"conv4 takes images, but an input has the shape {image_shape}: use --learner=mlp."
+        )
+    _check_choice("learner_initialization", initialization, INITIALIZATIONS)
+    _check_choice("downsampling", downsampling, DOWNSAMPLINGS)
+    _check_choice("features", features, FEATURES)
+    if downsampling == "max_pool" and min(image_shape[:2]) < 16:
         raise ValueError(
             f"conv4 halves its images four times and needs at least 16 x 16 pixels, got "
-            f"{image_shape[0]} x {image_shape[1]}: use larger images or --learner=mlp."
+            f"{image_shape[0]} x {image_shape[1]}: use larger images, --downsampling=stride or "
+            "--learner=mlp."
         )
-    if initialization not in INITIALIZATIONS:
-        raise ValueError(
-            f"initialization must be one of {', '.join(INITIALIZATIONS)}, got {initialization!r}."
-        )
-
-    def weights(fan_in: int) -> dict[str, Any]:
-        if initialization == "glorot":
-            return {}
-        bound = fan_in**-0.5
-        return {
-            "kernel_initializer": keras.initializers.RandomUniform(-bound, bound),
-            "bias_initializer": keras.initializers.RandomUniform(-bound, bound),
-        }
-
-    def gamma() -> Any:
-        if initialization == "glorot":
-            return "ones"
-        return keras.initializers.RandomUniform(0.0, 1.0)
-
     images = x = keras.Input(image_shape, dtype=dtype)
     for i in range(1, 5):
         x = keras.layers.Conv2D(
-            filters, 3, padding="same", dtype=dtype, name=f"conv_{i}", **weights(9 * x.shape[-1])
+            filters,
+            3,
+            strides=2 if downsampling == "stride" else 1,
+            padding="same",
+            dtype=dtype,
+            name=f"conv_{i}",
+            **_initializers(initialization, fan_in=9 * x.shape[-1]),
         )(x)
-        x = FusedBatchNormalization(
+        x = BatchNormalization(
             momentum=statistics_momentum,
             epsilon=1e-3,
-            gamma_initializer=gamma(),
+            scale=batch_norm_scale,
+            gamma_initializer=_gamma_initializer(initialization),
             dtype=dtype,
             name=f"norm_{i}",
         )(x)
         x = keras.layers.ReLU(dtype=dtype, name=f"relu_{i}")(x)
-        x = keras.layers.MaxPooling2D(dtype=dtype, name=f"pool_{i}")(x)
-    x = keras.layers.Flatten(dtype=dtype, name="flatten")(x)
-    logits = keras.layers.Dense(num_outputs, dtype=dtype, name="linear", **weights(x.shape[-1]))(x)
-    return keras.Model(images, logits, name="conv4")
+        if downsampling == "max_pool":
+            x = keras.layers.MaxPooling2D(dtype=dtype, name=f"pool_{i}")(x)
+    if features == "mean":
+        x = keras.layers.GlobalAveragePooling2D(dtype=dtype, name="mean")(x)
+    else:
+        x = keras.layers.Flatten(dtype=dtype, name="flatten")(x)
+    linear = keras.layers.Dense(
+        num_outputs, dtype=dtype, name="linear", **_initializers(initialization, x.shape[-1])
+    )
+    return keras.Model(images, linear(x), name="conv4")
+
+
+def _check_choice(flag: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"--{flag} must be one of {', '.join(choices)}, got {value!r}.")
+
+
+def _initializers(initialization: str, fan_in: int) -> dict[str, Any]:
+    if initialization == "glorot":
+        return {}
+    bound = fan_in**-0.5
+    return {
+        "kernel_initializer": keras.initializers.RandomUniform(-bound, bound),
+        "bias_initializer": keras.initializers.RandomUniform(-bound, bound),
+    }
+
+
+def _gamma_initializer(initialization: str) -> Any:
+    return "ones" if initialization == "glorot" else keras.initializers.RandomUniform(0.0, 1.0)

@@ -1,6 +1,6 @@
 """A few-shot method is a Keras model over episodes.
 
-    query_logits [E, N*Q, N] = method({support_inputs, support_labels, query_inputs})
+    query_outputs [E, N*Q, N] = method({support_inputs, support_labels, query_inputs})
 
 All of the adaptation happens inside `call`, so `compile`, `fit`, `predict`, metrics,
 callbacks and distribution strategies are Keras's own. What is learned across
@@ -10,60 +10,66 @@ episodes is the model's trainable weights.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tf_metalstm.episode import Support, Tensor
+from tf_metalstm.objectives import CLASSIFICATION, Objective
 
 
 class FewShotMethod(keras.Model, abc.ABC):
-    """Adapts to a support set, then classifies queries.
+    """Adapts to a support set, then answers queries.
 
-    A subclass says how one episode is treated: `adapt` and `query_logits`. Between
+    A subclass says how one episode is treated: `adapt` and `query_outputs`. Between
     them travels a nested structure of tensors, so that the two can be exported as
     signatures of their own.
 
+    Args:
+        objective: what an episode asks for.
+        vectorize_episodes: treat the E episodes of a step as one batch instead of one after
+            the other. The same numbers but for rounding; faster where an episode is so small
+            that the overhead of its operations counts.
+
     Call arguments:
         inputs: a dict of support_inputs [E, N*K, h, w, c], support_labels [E, N*K] and
-            query_inputs [E, N*Q, h, w, c].
+            query_inputs [E, N*Q, h, w, c]; in regression of [E, K, D], [E, K, 1], [E, Q, D].
         training: True in meta-training.
 
     Returns:
-        query logits, [E, N*Q, N].
+        query logits, [E, N*Q, N]; in regression the values, [E, Q, 1].
     """
 
+    def __init__(
+        self,
+        objective: Objective = CLASSIFICATION,
+        vectorize_episodes: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.objective = objective
+        self.vectorize_episodes = vectorize_episodes
+
     @abc.abstractmethod
-    def adapt(self, support: Support) -> Any:
+    def adapt(self, support: Support, training: bool = False) -> Any:
         """Returns what was learned from the support set of one episode, nested tensors."""
 
     @abc.abstractmethod
-    def query_logits(self, adapted: Any, query_inputs: Tensor, training: bool = False) -> Tensor:
-        """Returns the logits [B, N] of query images [B, h, w, c] under what `adapt` returned."""
+    def query_outputs(self, adapted: Any, query_inputs: Tensor, training: bool = False) -> Tensor:
+        """Returns the outputs [B, N] for queries [B, ...] under what `adapt` returned."""
 
     def call(self, inputs: Mapping[str, Tensor], training: bool = False) -> Tensor:
+        training = bool(training)
+        # Keras may hand integer inputs over as floats.
+        label_dtype = tf.int32 if self.objective.has_classes else self.compute_dtype
+
         def one_episode(episode: Mapping[str, Tensor]) -> Tensor:
-            # Keras may hand integer inputs over as floats.
-            labels = tf.cast(episode["support_labels"], tf.int32)
-            adapted = self.adapt(Support(episode["support_inputs"], labels))
-            return self.query_logits(adapted, episode["query_inputs"], training=bool(training))
+            labels = tf.cast(episode["support_labels"], label_dtype)
+            adapted = self.adapt(Support(episode["support_inputs"], labels), training)
+            return self.query_outputs(adapted, episode["query_inputs"], training)
 
-        return map_episodes(one_episode, inputs, self.compute_dtype)
-
-
-def map_episodes(
-    function: Callable[[Mapping[str, Tensor]], Tensor], episodes: Mapping[str, Tensor], dtype: str
-) -> Tensor:
-    """Applies a function of one episode to each of E, one after the other.
-
-    Args:
-        function: a dict of tensors without the leading E -> a tensor.
-        episodes: a dict of tensors that begin with E.
-        dtype: of the result.
-
-    Returns:
-        The results stacked along a leading E.
-    """
-    return tf.map_fn(function, dict(episodes), fn_output_signature=dtype)
+        if self.vectorize_episodes:
+            return tf.vectorized_map(one_episode, dict(inputs), fallback_to_while_loop=False)
+        return tf.map_fn(one_episode, dict(inputs), fn_output_signature=self.compute_dtype)

@@ -1,12 +1,18 @@
 """Methods that adapt by gradient: a learner, a rule and c_0 in the one inner loop.
 
-With the rule `MetaLSTM` this is the meta-learner LSTM of Ravi & Larochelle (ICLR
-2017, algorithm 1): the rule's weights and the initial parameters c_0 are trained
-together on the loss of the queries.
+The rule's weights and the initial parameters c_0 are trained together on the loss of
+the queries. What method it is, the rule says:
+
+    rule       second_order   method
+    MetaLSTM   no             the meta-learner LSTM, Ravi & Larochelle, ICLR 2017, algorithm 1
+    SGD        yes            MAML, Finn et al., ICML 2017
+    SGD        no             first-order MAML
+    MetaSGD    yes            Meta-SGD, Li et al., 2017
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import tensorflow as tf
@@ -15,6 +21,7 @@ from tf_metalstm.adaptation import Adapted, InnerLoop, Trajectory, adapt
 from tf_metalstm.episode import Support, Tensor
 from tf_metalstm.learners.functional import FunctionalLearner
 from tf_metalstm.methods.base import FewShotMethod
+from tf_metalstm.objectives import CLASSIFICATION, Objective
 from tf_metalstm.rules.base import Rule
 
 QUERY_NORMALIZATIONS = ("running", "support", "batch")
@@ -39,6 +46,9 @@ class GradientBasedMethod(FewShotMethod):
         rule: how its parameters move; built here.
         inner_loop: number of updates and the like.
         query_normalization: see above.
+        num_evaluation_steps: updates outside meta-training; None for as many as in it.
+        objective: what an episode asks for.
+        vectorize_episodes: see `FewShotMethod`.
         name: fixed, and with it the names of the weights in a checkpoint.
     """
 
@@ -48,10 +58,13 @@ class GradientBasedMethod(FewShotMethod):
         rule: Rule,
         inner_loop: InnerLoop,
         query_normalization: str = "running",
+        num_evaluation_steps: int | None = None,
+        objective: Objective = CLASSIFICATION,
+        vectorize_episodes: bool = False,
         name: str = "gradient_based_method",
         **kwargs: Any,
     ) -> None:
-        super().__init__(dtype=learner.dtype, name=name, **kwargs)
+        super().__init__(objective, vectorize_episodes, dtype=learner.dtype, name=name, **kwargs)
         if query_normalization not in QUERY_NORMALIZATIONS:
             raise ValueError(
                 f"--query_normalization must be one of {', '.join(QUERY_NORMALIZATIONS)}, "
@@ -59,10 +72,13 @@ class GradientBasedMethod(FewShotMethod):
             )
         self.learner = learner
         self.inner_loop = inner_loop
+        self.evaluation_loop = inner_loop
+        if num_evaluation_steps is not None:
+            self.evaluation_loop = dataclasses.replace(inner_loop, num_steps=num_evaluation_steps)
         self.query_normalization = query_normalization
         self.rule = rule
         if not rule.built:
-            rule.build()
+            rule.build((learner.num_parameters,))
         start = learner.initial_parameters()
         self.c_0 = self.add_weight(
             shape=start.shape, initializer=lambda shape, dtype: tf.constant(start), name="c_0"
@@ -72,33 +88,41 @@ class GradientBasedMethod(FewShotMethod):
     def build(self, input_shape: Any = None) -> None:
         """Nothing left to do: no weight depends on the shape of an episode."""
 
-    def adapt(self, support: Support) -> Adapted:
+    def adapt(self, support: Support, training: bool = False) -> Adapted:
         """Returns the learner after T updates on the support set of one episode."""
-        return self.adapt_with_trajectory(support)[0]
+        return self.adapt_with_trajectory(support, training)[0]
 
-    def adapt_with_trajectory(self, support: Support) -> tuple[Adapted, Trajectory]:
+    def adapt_with_trajectory(
+        self, support: Support, training: bool = False
+    ) -> tuple[Adapted, Trajectory]:
         """As `adapt`, with the support loss and the gates of every update."""
         adapted, trajectory = adapt(
-            self.learner, self.rule, tf.convert_to_tensor(self.c_0), support, self.inner_loop
+            self.learner,
+            self.rule,
+            tf.convert_to_tensor(self.c_0),
+            support,
+            self.inner_loop if training else self.evaluation_loop,
+            self.objective.loss,
         )
         if self.query_normalization == "support":
             _, statistics = self.learner.apply(*adapted, support.inputs, training=True)
             adapted = adapted._replace(statistics=statistics)
         return adapted, trajectory
 
-    def query_logits(
+    def query_outputs(
         self, adapted: Adapted, query_inputs: Tensor, training: bool = False
     ) -> Tensor:
-        """Returns the logits [B, N] of query images [B, h, w, c]."""
+        """Returns the outputs [B, N] for queries [B, ...]."""
         by_batch = training or self.query_normalization == "batch"
-        logits, _ = self.learner.apply(*adapted, query_inputs, training=by_batch)
-        return logits
+        outputs, _ = self.learner.apply(*adapted, query_inputs, training=by_batch)
+        return outputs
 
-
-def describe_normalization(query_normalization: str) -> str:
-    """Returns the batch-norm mode in words, to stand beside every reported number."""
-    return {
-        "running": "inductive (running statistics of the episode)",
-        "support": "inductive (statistics of one more support pass)",
-        "batch": "transductive (queries normalized with each other)",
-    }[query_normalization]
+    def describe_normalization(self) -> str:
+        """Returns the batch-norm mode in words, to stand beside every reported number."""
+        if not self.learner.num_statistics:
+            return "none"
+        return {
+            "running": "inductive (running statistics of the episode)",
+            "support": "inductive (statistics of one more support pass)",
+            "batch": "transductive (queries normalized with each other)",
+        }[self.query_normalization]

@@ -28,8 +28,16 @@ class Gates(NamedTuple):
     input: Tensor
 
 
+def cell_update(gates: Gates, theta: Tensor, gradient: Tensor) -> Tensor:
+    """Returns theta_t = f_t * theta_{t-1} - i_t * grad_t (Ravi & Larochelle, equation 2), [P]."""
+    return gates.forget * theta - gates.input * gradient
+
+
 class Rule(keras.layers.Layer, abc.ABC):
-    """How the flat parameter vector of a learner moves, once."""
+    """How the flat parameter vector of a learner moves, once.
+
+    `build` takes the shape of the gradient, (P,).
+    """
 
     @abc.abstractmethod
     def initial_state(self, theta: Tensor) -> Any:

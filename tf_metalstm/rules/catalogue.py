@@ -6,8 +6,10 @@ from typing import Any
 
 from tf_metalstm.rules.base import Rule
 from tf_metalstm.rules.meta_lstm import MetaLSTM
+from tf_metalstm.rules.meta_sgd import MetaSGD
+from tf_metalstm.rules.sgd import SGD
 
-RULES: dict[str, type[Rule]] = {"meta_lstm": MetaLSTM}
+RULES: dict[str, type[Rule]] = {"meta_lstm": MetaLSTM, "sgd": SGD, "meta_sgd": MetaSGD}
 
 
 def make_rule(name: str, **options: Any) -> Rule:

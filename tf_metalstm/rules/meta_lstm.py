@@ -31,7 +31,7 @@ import keras
 import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
-from tf_metalstm.rules.base import Gates, Rule
+from tf_metalstm.rules.base import Gates, Rule, cell_update
 
 GateFeedback = Literal["value", "logit"]
 GATE_FEEDBACKS = ("value", "logit")
@@ -94,11 +94,6 @@ def gate_logit(
     return (
         tf.linalg.matvec(hidden, weights[:-2]) + weights[-2] * theta + weights[-1] * fed_back + bias
     )
-
-
-def cell_update(gates: Gates, theta: Tensor, gradient: Tensor) -> Tensor:
-    """Returns theta_t = f_t * theta_{t-1} - i_t * grad_t (equation 2), [P]."""
-    return gates.forget * theta - gates.input * gradient
 
 
 @keras.saving.register_keras_serializable("tf_metalstm")

@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 import tqdm
 
+from tf_metalstm.objectives import Objective
 from tf_metalstm.training.checkpoints import NotFiniteError, RunCheckpoints
 
 ValidationHook = Callable[[int], None]
@@ -45,10 +46,12 @@ class ProgressBar(keras.callbacks.Callback):
     Args:
         start: updates made before this call of fit.
         max_steps: updates of the run.
+        objective: how scores are written.
     """
 
-    def __init__(self, start: int, max_steps: int):
+    def __init__(self, start: int, max_steps: int, objective: Objective):
         super().__init__()
+        self._objective = objective
         self._start, self._max_steps = start, max_steps
         self._bar: Any = None  # made when training begins, not before
 
@@ -67,10 +70,11 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
-        if "val_accuracy" in logs:
+        name = self._objective.score_name
+        if f"val_{name}" in logs:
+            validation = self._objective.text(logs[f"val_{name}"], logs["val_interval"])
             self._bar.write(
-                f"update {self._bar.n}: loss {logs['loss']:.4f}, accuracy {logs['accuracy']:.2%}, "
-                f"validation {logs['val_accuracy']:.2%} +- {logs['val_interval']:.2%}"
+                f"update {self._bar.n}: loss {logs['loss']:.4f}, validation {name} {validation}"
             )
 
     def on_train_end(self, logs: Any = None) -> None:
@@ -84,12 +88,18 @@ class KeepCheckpoints(keras.callbacks.Callback):
         checkpoints: of the run.
         steps_per_epoch: updates of an epoch.
         max_minutes: of training, all starts together; None for no limit.
+        objective: which score is the better one.
     """
 
     def __init__(
-        self, checkpoints: RunCheckpoints, steps_per_epoch: int, max_minutes: float | None
+        self,
+        checkpoints: RunCheckpoints,
+        steps_per_epoch: int,
+        max_minutes: float | None,
+        objective: Objective,
     ):
         super().__init__()
+        self._objective = objective
         self._checkpoints = checkpoints
         self._steps_per_epoch = steps_per_epoch
         self._max_minutes = math.inf if max_minutes is None else max_minutes
@@ -101,8 +111,10 @@ class KeepCheckpoints(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         step = (epoch + 1) * self._steps_per_epoch
-        if "val_accuracy" in logs:
-            self._checkpoints.save_if_best(float(logs["val_accuracy"]), step)
+        score = logs.get(f"val_{self._objective.score_name}")
+        best = float(self._checkpoints.best_score.numpy())
+        if score is not None and self._objective.is_better(float(score), best):
+            self._checkpoints.save_best(float(score), step)
         minutes = self._spent + (time.monotonic() - self._began) / 60.0
         self._checkpoints.save(step, minutes)
         if minutes >= self._max_minutes:
@@ -110,7 +122,7 @@ class KeepCheckpoints(keras.callbacks.Callback):
 
 
 class LogToTensorBoard(keras.callbacks.Callback):
-    """Writes loss and accuracies against the number of updates, and what a hook adds.
+    """Writes loss and scores against the number of updates, and what a hook adds.
 
     Args:
         writer: of TensorBoard's event files.
@@ -135,6 +147,6 @@ class LogToTensorBoard(keras.callbacks.Callback):
             for name, value in logs.items():
                 split = "validation" if name.startswith("val_") else "train"
                 tf.summary.scalar(f"{split}/{name.removeprefix('val_')}", value)
-            if "val_accuracy" in logs and self._on_validation is not None:
+            if "val_loss" in logs and self._on_validation is not None:
                 self._on_validation(step)
         self._writer.flush()

@@ -31,7 +31,7 @@ class RunCheckpoints:
     Attributes:
         step: meta-updates made, a variable.
         minutes: time spent training, a variable.
-        best_accuracy: best validation accuracy so far, -1 before the first; a variable.
+        best_score: best validation score so far, not a number before the first; a variable.
         best_step: the step that made it, a variable.
     """
 
@@ -43,13 +43,13 @@ class RunCheckpoints:
     ):
         self.step = tf.Variable(0, dtype=tf.int64, name="step")
         self.minutes = tf.Variable(0.0, dtype=tf.float64, name="minutes")
-        self.best_accuracy = tf.Variable(-1.0, dtype=tf.float64, name="best_accuracy")
+        self.best_score = tf.Variable(np.nan, dtype=tf.float64, name="best_score")
         self.best_step = tf.Variable(0, dtype=tf.int64, name="best_step")
         self._method = method
         progress = {
             "step": self.step,
             "minutes": self.minutes,
-            "best_accuracy": self.best_accuracy,
+            "best_score": self.best_score,
             "best_step": self.best_step,
         }
         # By name and not by the tree of Python objects: a checkpoint stays readable when the code
@@ -97,15 +97,12 @@ class RunCheckpoints:
         self.minutes.assign(minutes)
         self._last.save(checkpoint_number=step)
 
-    def save_if_best(self, accuracy: float, step: int) -> bool:
-        """Keeps the weights if `accuracy` is above every earlier one; returns whether it is."""
-        if accuracy <= float(self.best_accuracy.numpy()):
-            return False
-        self.best_accuracy.assign(accuracy)
+    def save_best(self, score: float, step: int) -> None:
+        """Keeps the weights as the best so far on validation, where they had `score`."""
+        self.best_score.assign(score)
         self.best_step.assign(step)
         self.step.assign(step)
         self._best.save(checkpoint_number=step)
-        return True
 
     def describe_failure(self, what: str, step: int) -> str:
         """Returns the text for a run whose numbers went wrong at `step`."""

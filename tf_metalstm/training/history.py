@@ -8,33 +8,34 @@ from typing import Any
 
 import keras
 
-_COLUMNS = ("step", "loss", "accuracy", "val_loss", "val_accuracy", "val_interval")
-
 
 class WriteHistory(keras.callbacks.Callback):
     """Appends a row at every epoch end; rows past the step that a run goes on from are dropped.
 
     Args:
         run_dir: folder of the run.
+        score_name: of the episodes, as "accuracy".
         start: updates made before this call of fit.
         steps_per_epoch: updates of an epoch.
     """
 
-    def __init__(self, run_dir: str | Path, start: int, steps_per_epoch: int):
+    def __init__(self, run_dir: str | Path, score_name: str, start: int, steps_per_epoch: int):
         super().__init__()
         self._path = Path(run_dir, "history.csv")
         self._steps_per_epoch = steps_per_epoch
+        values = ("loss", score_name)
+        self._columns = ("step", *values, *(f"val_{name}" for name in (*values, "interval")))
         kept = [row for row in read_history(run_dir) if int(row["step"]) <= start]
         with self._path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, _COLUMNS)
+            writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(kept)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        row = {name: f"{logs[name]:.6g}" for name in _COLUMNS[1:] if name in logs}
+        row = {name: f"{logs[name]:.6g}" for name in self._columns[1:] if name in logs}
         with self._path.open("a", newline="") as file:
             step = (epoch + 1) * self._steps_per_epoch
-            csv.DictWriter(file, _COLUMNS).writerow({"step": step, **row})
+            csv.DictWriter(file, self._columns).writerow({"step": step, **row})
 
 
 def read_history(run_dir: str | Path) -> list[dict[str, str]]:

@@ -1,8 +1,9 @@
-"""Accuracy over episodes, always with its 95 % interval.
+"""The score of episodes, always with its 95 % interval.
 
     mean +- 1.96 * std / sqrt(n)
 
-over the accuracies of n episodes, std being the sample standard deviation (n - 1).
+over the scores of n episodes (accuracies, or mean squared errors), std being the sample
+standard deviation (n - 1).
 """
 
 from __future__ import annotations
@@ -14,30 +15,29 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_metalstm.objectives import Objective
+
 _NORMAL_95 = 1.96
 
 
 class Estimate(NamedTuple):
     """A mean with the half width of its 95 % interval.
 
-    mean: of the episodes' accuracies.
+    mean: of the episodes' scores.
     interval: half width; not a number for fewer than two episodes.
     """
 
     mean: float
     interval: float
 
-    def __str__(self) -> str:
-        return f"{100 * self.mean:.2f} +- {100 * self.interval:.2f} %"
 
+def estimate(scores: Sequence[float] | np.ndarray) -> Estimate:
+    """Returns the mean of episode scores and its interval.
 
-def estimate(accuracies: Sequence[float] | np.ndarray) -> Estimate:
-    """Returns the mean of episode accuracies and its interval.
-
-    >>> print(estimate([0.5, 0.7, 0.6]))
-    60.00 +- 11.32 %
+    >>> estimate([0.5, 0.7, 0.6])
+    Estimate(mean=0.6, interval=0.113)
     """
-    values = np.asarray(accuracies, np.float64)
+    values = np.asarray(scores, np.float64)
     if len(values) < 2:
         return Estimate(float(values.mean()), float("nan"))
     return Estimate(
@@ -45,29 +45,44 @@ def estimate(accuracies: Sequence[float] | np.ndarray) -> Estimate:
     )
 
 
-@keras.saving.register_keras_serializable("tf_metalstm")
-class AccuracyInterval(keras.metrics.Metric):
-    """Half width of the 95 % interval of the mean episode accuracy.
+class MeanScore(keras.metrics.Mean):
+    """Mean score of the episodes, named as the objective names its score.
 
     Update arguments:
-        y_true: query labels, [E, N*Q].
-        y_pred: query logits, [E, N*Q, N].
+        y_true: query labels of E episodes.
+        y_pred: query outputs of E episodes.
     """
 
-    def __init__(self, name: str = "interval", **kwargs: Any) -> None:
-        super().__init__(name=name, **kwargs)
+    def __init__(self, objective: Objective, **kwargs: Any) -> None:
+        super().__init__(name=objective.score_name, **kwargs)
+        self.objective = objective
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        del sample_weight  # every episode counts the same
+        super().update_state(self.objective.scores(y_true, y_pred))
+
+
+class ScoreInterval(keras.metrics.Metric):
+    """Half width of the 95 % interval of the mean score.
+
+    Update arguments:
+        y_true: query labels of E episodes.
+        y_pred: query outputs of E episodes.
+    """
+
+    def __init__(self, objective: Objective, **kwargs: Any) -> None:
+        super().__init__(name="interval", **kwargs)
+        self.objective = objective
         self.count = self.add_variable((), "zeros", name="count")
         self.sum = self.add_variable((), "zeros", name="sum")
         self.sum_of_squares = self.add_variable((), "zeros", name="sum_of_squares")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        del sample_weight  # every episode counts the same
-        labels = tf.cast(y_true, tf.int64)
-        hits = tf.cast(tf.argmax(y_pred, axis=-1) == labels, self.dtype)
-        accuracies = tf.reduce_mean(hits, axis=-1)
-        self.count.assign_add(tf.cast(tf.size(accuracies), self.dtype))
-        self.sum.assign_add(tf.reduce_sum(accuracies))
-        self.sum_of_squares.assign_add(tf.reduce_sum(tf.square(accuracies)))
+        del sample_weight
+        scores = self.objective.scores(y_true, y_pred)
+        self.count.assign_add(tf.cast(tf.size(scores), self.dtype))
+        self.sum.assign_add(tf.reduce_sum(scores))
+        self.sum_of_squares.assign_add(tf.reduce_sum(tf.square(scores)))
 
     def result(self) -> tf.Tensor:
         n = tf.convert_to_tensor(self.count)

@@ -1,4 +1,4 @@
-"""Adam with the meta-gradient clipped by its global norm, on one device or on many."""
+"""Adam with the meta-gradient clipped, by its global norm or by value, on one device or on many."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class ClippedAdam(keras.optimizers.Adam):
 
     Args:
         learning_rate: a number or a schedule.
-        clip_norm: the global norm that the gradient of all variables together may have.
+        clip_norm: the global norm that the gradient of all variables together may have; 0 for any.
+        clip_value: the size that any number of the gradient may have; 0 for any.
         name: of the optimizer.
         **kwargs: further arguments of `keras.optimizers.Adam`.
     """
@@ -26,13 +27,15 @@ class ClippedAdam(keras.optimizers.Adam):
         self,
         learning_rate: Any = 1e-3,
         clip_norm: float = 0.25,
+        clip_value: float = 0.0,
         name: str = "adam",
         **kwargs: Any,
     ) -> None:
         super().__init__(learning_rate, name=name, **kwargs)
-        if clip_norm <= 0:
-            raise ValueError(f"--clip_norm must be positive, got {clip_norm}.")
-        self.clip_norm = clip_norm
+        for flag, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
+            if limit < 0:
+                raise ValueError(f"--{flag} must be positive, or 0 for no limit; got {limit}.")
+        self.clip_norm, self.clip_value = clip_norm, clip_value
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
         """Clips, then updates the variables as Adam does."""
@@ -40,10 +43,14 @@ class ClippedAdam(keras.optimizers.Adam):
         num_replicas = replica.num_replicas_in_sync
         if num_replicas > 1:
             grads = replica.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
-        grads, _ = tf.clip_by_global_norm(grads, self.clip_norm)
+        if self.clip_value:
+            grads = [tf.clip_by_value(g, -self.clip_value, self.clip_value) for g in grads]
+        if self.clip_norm:
+            grads, _ = tf.clip_by_global_norm(grads, self.clip_norm)
         # Keras sums over the devices once more: equal shares make up the clipped gradient.
         return super().apply([g / num_replicas for g in grads], trainable_variables)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
-        return {**super().get_config(), "clip_norm": self.clip_norm}
+        limits = {"clip_norm": self.clip_norm, "clip_value": self.clip_value}
+        return {**super().get_config(), **limits}

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
 import tensorflow as tf
 
+from tf_metalstm.methods.base import FewShotMethod
 from tf_metalstm.training.callbacks import (
     KeepCheckpoints,
     LogToTensorBoard,
@@ -18,7 +18,7 @@ from tf_metalstm.training.callbacks import (
 )
 from tf_metalstm.training.checkpoints import RunCheckpoints
 from tf_metalstm.training.history import WriteHistory
-from tf_metalstm.training.metrics import AccuracyInterval
+from tf_metalstm.training.metrics import MeanScore, ScoreInterval
 from tf_metalstm.training.optimizer import ClippedAdam
 
 
@@ -48,30 +48,32 @@ class Schedule:
 
 
 def compile_method(
-    method: keras.Model,
+    method: FewShotMethod,
     learning_rate: float = 1e-3,
     clip_norm: float = 0.25,
+    clip_value: float = 0.0,
     jit_compile: bool = False,
 ) -> None:
-    """Prepares a method for `fit`: Adam on the mean cross-entropy of the queries (section 5).
+    """Prepares a method for `fit`: Adam on the mean loss of the queries (section 5).
 
     Args:
         method: the model over episodes.
         learning_rate: of Adam.
-        clip_norm: global norm to which the meta-gradient is clipped.
+        clip_norm: global norm to which the meta-gradient is clipped; 0 for no limit.
+        clip_value: size to which every number of it is clipped; 0 for no limit.
         jit_compile: compile the step with XLA.
     """
     method.compile(
-        optimizer=ClippedAdam(learning_rate, clip_norm, epsilon=1e-8),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy"), AccuracyInterval()],
+        optimizer=ClippedAdam(learning_rate, clip_norm, clip_value, epsilon=1e-8),
+        loss=method.objective.loss,
+        metrics=[MeanScore(method.objective), ScoreInterval(method.objective)],
         jit_compile=jit_compile,
     )
     method.optimizer.build(method.trainable_variables)
 
 
 def train(
-    method: keras.Model,
+    method: FewShotMethod,
     training_episodes: Callable[[int], tf.data.Dataset],
     validation_episodes: tf.data.Dataset,
     schedule: Schedule,
@@ -114,10 +116,10 @@ def train(
         verbose=0,
         callbacks=[
             StopWhenNotFinite(checkpoints, start),
-            ProgressBar(start, schedule.max_steps),
+            ProgressBar(start, schedule.max_steps, method.objective),
             LogToTensorBoard(writer, every, on_validation),
-            WriteHistory(run_dir, start, every),
-            KeepCheckpoints(checkpoints, every, schedule.max_minutes),
+            WriteHistory(run_dir, method.objective.score_name, start, every),
+            KeepCheckpoints(checkpoints, every, schedule.max_minutes, method.objective),
         ],
     )
     writer.close()

@@ -57,12 +57,13 @@ def gate_figure(curves: GateCurves, caption: str) -> Figure:
     return figure
 
 
-def loss_figure(losses: np.ndarray, caption: str) -> Figure:
+def loss_figure(losses: np.ndarray, caption: str, loss_name: str = "cross-entropy") -> Figure:
     """Draws the support loss before each update, one curve an episode.
 
     Args:
         losses: [E, T].
         caption: one line that says what this is of.
+        loss_name: in words.
 
     Raises:
         ValueError: there were no updates.
@@ -73,7 +74,7 @@ def loss_figure(losses: np.ndarray, caption: str) -> Figure:
     _draw(axes, losses)
     axes.set_title("support loss $L_t$, before update t", fontsize=11)
     axes.set_xlabel("update t", fontsize=9)
-    axes.set_ylabel("cross-entropy, log scale", fontsize=9)
+    axes.set_ylabel(f"{loss_name}, log scale", fontsize=9)
     if np.any(losses > 0):  # else there is nothing that a log scale could show
         axes.set_yscale("log", nonpositive="mask")
     axes.yaxis.set_major_formatter(FuncFormatter(_plain_number))

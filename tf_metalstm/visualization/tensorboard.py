@@ -45,7 +45,7 @@ def gate_summaries(
     trajectory_of = trajectory_function(method)
 
     def write(step: int) -> None:
-        if method.inner_loop.num_steps < 1:
+        if method.evaluation_loop.num_steps < 1:
             return
         trajectory = collect(trajectory_of, supports)
         curves = curves_at(trajectory, coordinates)

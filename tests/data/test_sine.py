@@ -1,0 +1,76 @@
+"""The sine wave: the published ranges, points on one wave, a pure function of the number."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_metalstm.data.episodes import episode_dataset
+from tf_metalstm.data.sine import SineTasks
+
+
+def episodes(split="train", seed=0, **options):
+    return SineTasks(**options).episodes(split, seed)
+
+
+def test_support_and_queries_lie_on_the_wave_of_their_episode():
+    source = episodes(num_shot=4, num_query=6)
+    for index in range(5):
+        inputs, labels = source(tf.constant(index))
+        wave = source.wave(tf.constant(index))
+        a, w, b = (float(x) for x in wave)
+        for x, y in (
+            (inputs["support_inputs"], inputs["support_labels"]),
+            (inputs["query_inputs"], labels),
+        ):
+            np.testing.assert_allclose(y, a * np.sin(w * x.numpy() + b), atol=1e-5)
+    assert inputs["support_inputs"].shape == inputs["support_labels"].shape == (4, 1)
+    assert inputs["query_inputs"].shape == labels.shape == (6, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "low", "high"),
+    [
+        ({}, [0.1, 1.0, 0.0], [5.0, 1.0, np.pi]),
+        (
+            {"frequencies": ("0.5", "2"), "phases": (0, 0)},
+            [0.1, 0.5, 0.0],
+            [5.0, 2.0, 0.0],
+        ),
+    ],
+)
+def test_amplitude_frequency_and_phase_fill_their_ranges(options, low, high):
+    source = episodes(**options)
+    drawn = np.array([[float(x) for x in source.wave(tf.constant(i))] for i in range(300)])
+    low, high = np.array(low), np.array(high)
+    assert np.all(drawn >= low - 1e-6)
+    assert np.all(drawn <= high + 1e-6)
+    np.testing.assert_allclose(drawn.mean(axis=0), (low + high) / 2, atol=0.08 * 5)
+    np.testing.assert_allclose(np.ptp(drawn, axis=0), high - low, rtol=0.05, atol=1e-6)
+    x = np.concatenate([source(tf.constant(i))[0]["support_inputs"] for i in range(50)])
+    assert x.min() >= -5
+    assert x.max() <= 5
+    assert np.ptp(x) > 9.5
+
+
+def test_an_episode_is_a_pure_function_of_seed_split_and_number():
+    def first(**options):
+        return next(iter(episode_dataset(episodes(**options), num_episodes=1)))[1].numpy()
+
+    assert np.array_equal(first(), first())
+    others = [first(seed=1), first(split="test"), first(split="validation")]
+    assert not any(np.array_equal(first(), other) for other in others)
+    resumed = next(iter(episode_dataset(episodes(), start=3, num_episodes=1)))[1]
+    np.testing.assert_array_equal(resumed[0], episodes()(tf.constant(3))[1])
+
+
+def test_the_fingerprint_tells_lists_apart():
+    same = episodes().fingerprint(5)
+    assert same == episodes().fingerprint(5)
+    different = {
+        same,
+        episodes().fingerprint(6),
+        episodes(seed=1).fingerprint(5),
+        episodes(split="test").fingerprint(5),
+        episodes(frequencies=(1, 2)).fingerprint(5),
+    }
+    assert len(different) == 5

@@ -1,0 +1,32 @@
+"""Losses and scores of both kinds of episodes, by hand; what is better than what."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_metalstm.objectives import CLASSIFICATION, REGRESSION
+
+
+def test_classification_by_hand():
+    logits = tf.math.log([[[0.7, 0.3], [0.4, 0.6]], [[0.2, 0.8], [0.9, 0.1]]])
+    labels = tf.constant([[0, 0], [1, 0]])
+    expected = -np.mean(np.log([0.7, 0.4, 0.8, 0.9]))
+    np.testing.assert_allclose(CLASSIFICATION.loss(labels, logits), expected, rtol=1e-6)
+    np.testing.assert_allclose(CLASSIFICATION.scores(labels, logits), [0.5, 1.0])
+
+
+def test_regression_by_hand():
+    labels = tf.constant([[[1.0], [2.0]], [[0.0], [0.0]]])
+    outputs = tf.constant([[[1.0], [4.0]], [[1.0], [1.0]]])
+    np.testing.assert_allclose(REGRESSION.loss(labels, outputs), 1.5)
+    np.testing.assert_allclose(REGRESSION.scores(labels, outputs), [2.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("objective", "good", "bad"), [(CLASSIFICATION, 0.9, 0.8), (REGRESSION, 0.8, 0.9)]
+)
+def test_better(objective, good, bad):
+    assert objective.is_better(good, bad)
+    assert not objective.is_better(bad, good)
+    assert not objective.is_better(good, good)
+    assert objective.is_better(bad, float("nan"))  # the first of a run

@@ -1,0 +1,145 @@
+"""The sine wave: an episode is a function, its support some points on it.
+
+Finn et al., "Model-Agnostic Meta-Learning", ICML 2017, section 5.1:
+
+    y = A sin(w x + b)    A in [0.1, 5], w = 1, b in [0, pi], x in [-5, 5], all uniform
+
+Others let w vary as well: Li et al., "Meta-SGD", 2017; the wave A sin(w x) has w in [0, pi]
+and b = 0. There are no classes to keep apart: the splits are streams of random numbers.
+
+    formula      code         shape
+    A, w, b      Wave         []
+    x            inputs       [K, 1] support, [Q, 1] queries
+    y            labels       [K, 1], [Q, 1]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tf_metalstm.data.episodes import random_key
+from tf_metalstm.data.sources.base import check_split
+from tf_metalstm.data.tasks import Tasks
+from tf_metalstm.episode import EpisodeSpec, Tensor
+
+AMPLITUDES = (0.1, 5.0)
+INPUTS = (-5.0, 5.0)
+
+
+class Wave(NamedTuple):
+    """The function of one episode."""
+
+    amplitude: Tensor
+    frequency: Tensor
+    phase: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Returns A sin(w x + b) of x, of any shape."""
+        return self.amplitude * tf.sin(self.frequency * x + self.phase)
+
+
+@dataclass(frozen=True)
+class SineEpisodes:
+    """Episodes of points on waves.
+
+    Args:
+        spec: K and Q; N is 1.
+        split: its name goes into the random numbers.
+        seed: any integer that fits 32 bits.
+        frequencies: lowest and highest w.
+        phases: lowest and highest b.
+    """
+
+    spec: EpisodeSpec
+    split: str
+    seed: int
+    frequencies: tuple[float, float]
+    phases: tuple[float, float]
+
+    def wave(self, index: Tensor) -> Wave:
+        """Returns the function of episode `index`."""
+        key = random_key(self.seed, self.split, 0, tf.cast(index, tf.int64))
+        drawn = tf.random.stateless_uniform([3], key)
+        bounds = (AMPLITUDES, self.frequencies, self.phases)
+        return Wave(*(low + (high - low) * drawn[i] for i, (low, high) in enumerate(bounds)))
+
+    def __call__(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Returns support [K, 1] and queries [Q, 1] with their labels, all float32."""
+        num_shot, num_points = self.spec.num_shot, self.spec.num_shot + self.spec.num_query
+        key = random_key(self.seed, self.split, 1, tf.cast(index, tf.int64))
+        x = tf.random.stateless_uniform([num_points, 1], key, *INPUTS)
+        y = self.wave(index)(x)
+        inputs = {
+            "support_inputs": x[:num_shot],
+            "support_labels": y[:num_shot],
+            "query_inputs": x[num_shot:],
+        }
+        return inputs, y[num_shot:]
+
+    def fingerprint(self, num_episodes: int) -> str:
+        """Returns a hash of the waves and points of episodes 0 ... num_episodes - 1."""
+        digest = hashlib.sha256(f"sine/{self.split}: {self.spec}".encode())
+        episode = tf.function(self)
+        for index in range(num_episodes):
+            inputs, labels = episode(tf.constant(index, tf.int64))
+            for tensor in (*inputs.values(), labels):
+                digest.update(tf.io.serialize_tensor(tensor).numpy())
+        return digest.hexdigest()[:16]
+
+
+class SineTasks(Tasks):
+    """Regression of sine waves.
+
+    Args:
+        num_shot: K.
+        num_query: Q.
+        frequencies: lowest and highest w.
+        phases: lowest and highest b.
+    """
+
+    name = "sine"
+    objective = "regression"
+    input_shape = (1,)
+    num_outputs = 1
+
+    def __init__(
+        self,
+        num_shot: int = 10,
+        num_query: int = 10,
+        frequencies: Sequence[float] = (1.0, 1.0),
+        phases: Sequence[float] = (0.0, math.pi),
+    ):
+        self.spec = EpisodeSpec(1, num_shot, num_query)
+        self._frequencies = _bounds("sine_frequencies", frequencies)
+        self._phases = _bounds("sine_phases", phases)
+
+    def episodes(self, split: str, seed: int, training: bool = False) -> SineEpisodes:
+        """Returns the episodes of a split."""
+        del training
+        return SineEpisodes(self.spec, check_split(split), seed, self._frequencies, self._phases)
+
+    def describe(self) -> str:
+        """Returns the formula with what its letters may be."""
+        return (
+            f"sine: A sin(w x + b), A in {list(AMPLITUDES)}, w in {list(self._frequencies)}, "
+            f"b in {[round(b, 4) for b in self._phases]}, x in {list(INPUTS)}"
+        )
+
+
+def _bounds(flag: str, values: Sequence[float]) -> tuple[float, float]:
+    """Returns two numbers, the lower first; from text as well."""
+    try:
+        low, high = (float(value) for value in values)
+    except ValueError as error:
+        raise ValueError(
+            f"--{flag} must be two numbers, LOW,HIGH; got {','.join(map(str, values))!r}."
+        ) from error
+    if low > high:
+        raise ValueError(f"--{flag} must have the lower number first, got {low},{high}.")
+    return low, high

@@ -1,0 +1,118 @@
+"""Where episodes come from, seen from above: images of a source, or anything else.
+
+Commands ask `Tasks` for the episodes of a split and need not know what is in them.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+from collections.abc import Sequence
+
+from tf_metalstm.data.episodes import Episodes, EpisodeSampler, ImageEpisodes
+from tf_metalstm.data.preprocessing import Augmentation, Normalization, make_normalization
+from tf_metalstm.data.sources.base import Source
+from tf_metalstm.episode import EpisodeSpec
+
+
+class Tasks(abc.ABC):
+    """A distribution of episodes, in three splits.
+
+    Attributes:
+        name: of the source.
+        spec: how large an episode is.
+        objective: name of what an episode asks for, as in `tf_metalstm.objectives`.
+    """
+
+    name: str
+    spec: EpisodeSpec
+    objective: str
+
+    @property
+    @abc.abstractmethod
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input: (h, w, c) of images."""
+
+    @property
+    @abc.abstractmethod
+    def num_outputs(self) -> int:
+        """How many outputs a learner needs."""
+
+    @abc.abstractmethod
+    def episodes(self, split: str, seed: int, training: bool = False) -> Episodes:
+        """Returns the episodes of a split.
+
+        Args:
+            split: of the classes.
+            seed: of the list.
+            training: for meta-training: with augmentation and its own way to draw classes.
+        """
+
+    @abc.abstractmethod
+    def describe(self) -> str:
+        """Returns what there is, in a few lines."""
+
+
+class ImageTasks(Tasks):
+    """Classification of images.
+
+    Args:
+        source: of images; nothing is read before episodes are asked for.
+        spec: ways, shots and queries.
+        normalization: "standard" or "unit".
+        augmentation: names of augmentations, in training.
+        class_sampling: how the classes of training episodes are drawn. A fixed list of episodes
+            is drawn independently.
+    """
+
+    objective = "classification"
+
+    def __init__(
+        self,
+        source: Source,
+        spec: EpisodeSpec,
+        normalization: str = "standard",
+        augmentation: Sequence[str] = (),
+        class_sampling: str = "independent",
+    ):
+        self.name = source.name
+        self.source = source
+        self.spec = spec
+        self._normalization = normalization
+        self._augmentation = Augmentation(augmentation) if augmentation else None
+        self._class_sampling = class_sampling
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(h, w, c) of every image."""
+        return self.source.image_shape
+
+    @property
+    def num_outputs(self) -> int:
+        """N."""
+        return self.spec.num_way
+
+    @functools.cached_property
+    def normalization(self) -> Normalization:
+        """Of pixels; "standard" prepares the source."""
+        return make_normalization(self._normalization, self.source)
+
+    def sampler(self, split: str, seed: int, training: bool = False) -> EpisodeSampler:
+        """Returns which images make up the episodes of a split; reads its images."""
+        return EpisodeSampler(
+            self.source.load(split),
+            split,
+            self.spec,
+            seed=seed,
+            class_sampling=self._class_sampling if training else "independent",
+            source_name=self.name,
+        )
+
+    def episodes(self, split: str, seed: int, training: bool = False) -> ImageEpisodes:
+        """Returns the episodes of a split; reads its images."""
+        augmentation = self._augmentation if training else None
+        return ImageEpisodes(self.sampler(split, seed, training), self.normalization, augmentation)
+
+    def describe(self) -> str:
+        """Returns classes and images of each split."""
+        return self.source.describe()

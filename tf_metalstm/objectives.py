@@ -1,0 +1,106 @@
+"""What an episode asks for: a class, or a number; and how an answer is judged.
+
+    classification   loss = mean of -log softmax(outputs)[label]    score = accuracy
+    regression       loss = mean of (outputs - label)^2             score = the same, "mse"
+
+Everything that depends on the kind of label is here, so that the inner loop, training,
+evaluation and export carry either without asking which it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from tf_metalstm.episode import Tensor
+
+
+def cross_entropy(labels: Tensor, outputs: Tensor) -> Tensor:
+    """Returns the mean softmax cross-entropy of labels [..., B], logits [..., B, N], a scalar."""
+    return tf.reduce_mean(
+        tf.nn.sparse_softmax_cross_entropy_with_logits(
+            labels=tf.cast(labels, tf.int32), logits=outputs
+        )
+    )
+
+
+def mean_squared_error(labels: Tensor, outputs: Tensor) -> Tensor:
+    """Returns the mean of (outputs - labels)^2 over all numbers of two equal shapes, a scalar."""
+    return tf.reduce_mean(_squares(labels, outputs))
+
+
+def _accuracies(labels: Tensor, outputs: Tensor) -> Tensor:
+    answers = tf.argmax(outputs, axis=-1, output_type=tf.int32)
+    return tf.reduce_mean(tf.cast(answers == tf.cast(labels, tf.int32), tf.float32), axis=-1)
+
+
+def _squared_errors(labels: Tensor, outputs: Tensor) -> Tensor:
+    return tf.cast(tf.reduce_mean(_squares(labels, outputs), axis=[-2, -1]), tf.float32)
+
+
+def _squares(labels: Tensor, outputs: Tensor) -> Tensor:
+    outputs = tf.convert_to_tensor(outputs)
+    return tf.math.squared_difference(outputs, tf.cast(labels, outputs.dtype))
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One of the two kinds of episodes.
+
+    name: "classification" or "regression".
+    has_classes: labels are integers [B] and outputs logits [B, N]; else both are real, [B, D].
+    loss: (labels, outputs) -> a scalar, the mean over everything; inner and outer loop minimize it.
+    loss_name: in words, for figures.
+    score_name: what is reported; also the name of the Keras metric.
+    scores: (labels of E episodes, their outputs) -> the score of each, float32 [E].
+    greater_is_better: whether a high score is a good one.
+    """
+
+    name: str
+    has_classes: bool
+    loss: Callable[[Tensor, Tensor], Tensor]
+    loss_name: str
+    score_name: str
+    scores: Callable[[Tensor, Tensor], Tensor]
+    greater_is_better: bool
+
+    def is_better(self, score: float, other: float) -> bool:
+        """Returns whether `score` is better than `other`; anything is better than not-a-number."""
+        if other != other:
+            return True
+        return score > other if self.greater_is_better else score < other
+
+    def text(self, mean: float, interval: float) -> str:
+        """Returns a mean score with the half width of its 95 % interval, as it is reported.
+
+        >>> CLASSIFICATION.text(0.98765, 0.00123), REGRESSION.text(0.3456, 0.0351)
+        ('98.77 +- 0.12 %', '0.346 +- 0.035')
+        """
+        if self.has_classes:
+            return f"{100 * mean:.2f} +- {100 * interval:.2f} %"
+        return f"{mean:.3f} +- {interval:.3f}"
+
+
+CLASSIFICATION = Objective(
+    name="classification",
+    has_classes=True,
+    loss=cross_entropy,
+    loss_name="cross-entropy",
+    score_name="accuracy",
+    scores=_accuracies,
+    greater_is_better=True,
+)
+
+REGRESSION = Objective(
+    name="regression",
+    has_classes=False,
+    loss=mean_squared_error,
+    loss_name="mean squared error",
+    score_name="mse",
+    scores=_squared_errors,
+    greater_is_better=False,
+)
+
+OBJECTIVES = {objective.name: objective for objective in (CLASSIFICATION, REGRESSION)}
