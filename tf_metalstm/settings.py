@@ -150,6 +150,9 @@ class EvaluationSettings:
         ("best", "last"),
         may_change=True,
     )
+    baseline_run_dir: str | None = option(
+        None, "visualize: another run on functions, drawn below this one.", may_change=True
+    )
     example_dir: str | None = option(
         None, "export: also write images of one unseen episode there.", may_change=True
     )

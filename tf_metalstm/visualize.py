@@ -2,7 +2,8 @@
 
 Takes the first episodes of the fixed list of --split (the authors took validation), 20 of
 them or --num_episodes where that is less, and writes RUN_DIR/figures/gates.png and
-RUN_DIR/figures/support_loss.png. The same pictures and histograms of all gates go to
+RUN_DIR/figures/support_loss.png; of a run on functions also RUN_DIR/figures/fits.png, where
+--baseline_run_dir puts another run below it. The same pictures and histograms of all gates go to
 TensorBoard, as a run of its own, RUN_DIR/tensorboard/visualize.
 """
 
@@ -16,9 +17,13 @@ from matplotlib.figure import Figure
 
 from tf_metalstm import experiment
 from tf_metalstm.data.episodes import episode_dataset
-from tf_metalstm.flags import run_command
+from tf_metalstm.data.sine import INPUTS, SineTasks
+from tf_metalstm.episode import Support
+from tf_metalstm.flags import read_settings, run_command
+from tf_metalstm.methods.gradient_based import GradientBasedMethod
 from tf_metalstm.settings import Settings
 from tf_metalstm.visualization.figures import figure_image, gate_figure, loss_figure
+from tf_metalstm.visualization.fits import Fit, fit, fit_figure
 from tf_metalstm.visualization.gates import (
     choose_coordinates,
     collect,
@@ -29,6 +34,7 @@ from tf_metalstm.visualization.gates import (
 from tf_metalstm.visualization.tensorboard import write_gates
 
 _CURVES = 20  # as many as in the paper's figure
+_WAVES = 3
 
 
 def main(settings: Settings) -> None:
@@ -58,7 +64,10 @@ def main(settings: Settings) -> None:
         # and what was written after it for obsolete.
         run_dir / "tensorboard" / "visualize",
     ]
-    writer = tf.summary.create_file_writer(str(written[-1]))
+    if isinstance(tasks, SineTasks):
+        figure = _fits(settings, tasks, {run_dir.name: method})
+        written.append(_save(figure, run_dir / "figures" / "fits.png"))
+    writer = tf.summary.create_file_writer(str(run_dir / "tensorboard" / "visualize"))
     with writer.as_default(step=step):
         write_gates(trajectory, curves, caption, step)
         tf.summary.image("gates/support_loss", figure_image(losses))
@@ -67,6 +76,30 @@ def main(settings: Settings) -> None:
     for name, gates in (("forget", trajectory.forget), ("input", trajectory.input)):
         print(f"{name:>6} gate  {_in_words(gates)}")
     print("\n".join(f"Written to {path}" for path in written))
+
+
+def _fits(
+    settings: Settings,
+    tasks: SineTasks,
+    methods: dict[str, GradientBasedMethod],
+) -> Figure:
+    """Returns the fits of the first waves by this run and by the baseline."""
+    evaluation = settings.evaluation
+    if evaluation.baseline_run_dir is not None:
+        baseline = read_settings(evaluation.baseline_run_dir)
+        method, _ = experiment.load_method(baseline, experiment.build_tasks(baseline.data))
+        methods = {**methods, Path(evaluation.baseline_run_dir).name: method}
+    episodes = tasks.episodes(evaluation.split, evaluation.evaluation_seed)
+    x = np.linspace(*INPUTS, 200).astype(np.float32)
+    rows: dict[str, list[Fit]] = {name: [] for name in methods}
+    for index in range(_WAVES):
+        inputs, _ = episodes(tf.constant(index))
+        support = Support(inputs["support_inputs"], inputs["support_labels"])
+        truth = episodes.wave(tf.constant(index))(x).numpy()
+        for name, method in methods.items():
+            rows[name].append(fit(method, support, x, truth))
+    caption = f"the first {_WAVES} {evaluation.split} waves, {tasks.spec.task}"
+    return fit_figure(rows, caption)
 
 
 def _save(figure: Figure, path: Path) -> Path:
