@@ -9,7 +9,7 @@ import toy
 
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.episode import EpisodeSpec
-from tf_metalstm.evaluate import _number, _table, episode_scores, write_report
+from tf_metalstm.evaluate import describe, episode_scores, finite_or_none, write_report
 
 
 def stream(num_episodes, num_way=5, episodes_per_step=1):
@@ -72,9 +72,9 @@ def test_a_diverged_episode_is_counted_and_the_report_stays_json(tmp_path):
     report = {"objective": "regression", "score": "mse", "num_episodes": 3, "num_diverged": 1}
     report |= {"source": "sine", "split": "test", "evaluation_seed": 0, "list_fingerprint": "0"}
     report |= {"num_steps": 10, "checkpoint": "best", "step": 5, "batch_norm": "none"}
-    report |= {"mean": _number(float("nan")), "interval": None, "task": "10-shot"}
+    report |= {"mean": finite_or_none(float("nan")), "interval": None, "task": "10-shot"}
     report |= {"query_normalization": "running"}
-    text = _table(report, "10-shot, 10 queries")
+    text = describe(report, "10-shot, 10 queries")
     assert "1 of 3 episodes diverged" in text
     path = write_report(report, tmp_path)
     assert json.loads(path.read_text(), parse_constant=pytest.fail)["mean"] is None

@@ -92,12 +92,11 @@ def test_imports_are_declared_dependencies():
 
 
 def test_no_file_names_a_path_of_one_machine():
-    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    try:
-        names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("not a git checkout")
+    folders = ["tf_metalstm", "tests", "flags", "export", "docs", "tools", ".ci"]
+    files = [*ROOT.iterdir(), *(f for folder in folders for f in (ROOT / folder).rglob("*"))]
+    files = [f for f in files if f.is_file() and "__pycache__" not in f.parts]
+    assert len(files) > 100
     path = re.compile(r"(?<![\w.~-])/(?:work|root|tmp|home/\w+|Users/\w+)/")
-    for file in filter(pathlib.Path.is_file, (ROOT / name for name in names.split("\0") if name)):
+    for file in files:
         found = path.search(file.read_bytes().decode("utf-8", errors="ignore"))
         assert not found, f"{file.relative_to(ROOT)} names a path of one machine: {found[0]}"

@@ -35,8 +35,8 @@ def main(settings: Settings) -> None:
     report = {
         "objective": tasks.objective,
         "score": method.objective.score_name,
-        "mean": _number(mean),
-        "interval": _number(interval),
+        "mean": finite_or_none(mean),
+        "interval": finite_or_none(interval),
         "num_episodes": evaluation.num_episodes,
         "query_normalization": settings.method.query_normalization,
         "batch_norm": method.describe_normalization(),
@@ -52,10 +52,10 @@ def main(settings: Settings) -> None:
         "evaluation_seed": evaluation.evaluation_seed,
         "list_fingerprint": episodes.fingerprint(evaluation.num_episodes),
         "num_diverged": int(np.sum(~np.isfinite(scores))),
-        "scores": [_number(round(float(score), 6)) for score in scores],
+        "scores": [finite_or_none(round(float(score), 6)) for score in scores],
     }
     path = write_report(report, settings.run_dir or "")
-    print(_table(report, str(tasks.spec)))
+    print(describe(report, str(tasks.spec)))
     print(f"Written to {path}")
 
 
@@ -96,12 +96,13 @@ def write_report(report: dict, run_dir: str | Path) -> Path:
     return path
 
 
-def _number(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
     """Returns a number, or None for what JSON has no word for."""
     return float(value) if np.isfinite(value) else None
 
 
-def _table(report: dict, task: str) -> str:
+def describe(report: dict, task: str) -> str:
+    """Returns a report as the table that is printed; `task` says how large an episode is."""
     rows = {
         "episodes": "{num_episodes} of {source}/{split}, seed {evaluation_seed}, "
         "list {list_fingerprint}",

@@ -35,7 +35,12 @@ def resolve(settings: Settings, tasks: Tasks) -> Settings:
 def build_tasks(data: DataSettings) -> Tasks:
     """Returns where episodes come from; nothing is read yet."""
     if data.source == SineTasks.name:
-        return SineTasks(data.num_shot, data.num_query, data.sine_frequencies, data.sine_phases)
+        return SineTasks(
+            data.num_shot,
+            data.num_query,
+            _bounds("sine_frequencies", data.sine_frequencies),
+            _bounds("sine_phases", data.sine_phases),
+        )
     options: dict = {}
     if data.source == "omniglot":
         options = {"split": data.omniglot_split, "rotations": data.omniglot_rotations}
@@ -122,10 +127,8 @@ def _build_rule(method: MethodSettings) -> Rule:
     if method.rule == "sgd":
         return make_rule("sgd", rate=method.inner_rate, learned=method.learn_inner_rate)
     if method.rule == "meta_sgd":
-        rates = _numbers("meta_sgd_rates", method.meta_sgd_rates, float)
-        if len(rates) != 2:
-            raise ValueError(f"--meta_sgd_rates must be two numbers, LOW,HIGH; got {rates}.")
-        return make_rule("meta_sgd", low=rates[0], high=rates[1])
+        low, high = _bounds("meta_sgd_rates", method.meta_sgd_rates)
+        return make_rule("meta_sgd", low=low, high=high)
     return make_rule(
         method.rule,
         hidden_units=method.hidden_units,
@@ -142,6 +145,16 @@ def _numbers(flag: str, values: list[str], kind: type) -> list:
         raise ValueError(
             f"--{flag} must be numbers with commas between, got {','.join(values)!r}."
         ) from error
+
+
+def _bounds(flag: str, values: list[str]) -> tuple[float, float]:
+    """Returns the two numbers of a list flag, the lower one first."""
+    numbers = _numbers(flag, values, float)
+    if len(numbers) != 2 or numbers[0] > numbers[1]:
+        raise ValueError(
+            f"--{flag} must be two numbers, LOW,HIGH, the lower one first; got {','.join(values)}."
+        )
+    return numbers[0], numbers[1]
 
 
 def load_method(settings: Settings, tasks: Tasks) -> tuple[GradientBasedMethod, RunCheckpoints]:

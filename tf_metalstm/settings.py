@@ -124,7 +124,7 @@ class TrainingSettings:
     clip_value: float = option(0.0, "Size to which each number of them is clipped; 0: none.")
     episodes_per_step: int = option(1, "E, episodes of a meta-update.")
     vectorize_episodes: bool = option(
-        False, "Treat the E episodes as one batch; faster where they are tiny, as of functions."
+        False, "mlp: treat the E episodes as one batch; faster where they are tiny."
     )
     seed: int = option(0, "Of the weights and of the training episodes.")
     checkpoint_every: int = option(100, "Meta-updates between checkpoints and log entries.")

@@ -42,6 +42,8 @@ def main(settings: Settings) -> None:
     run_dir = Path(settings.run_dir or "")
     tasks = experiment.build_tasks(settings.data)
     method, checkpoints = experiment.load_method(settings, tasks)
+    if settings.evaluation.baseline_run_dir and not isinstance(tasks, SineTasks):
+        raise ValueError(f"--baseline_run_dir is for functions, but the source is {tasks.name}.")
     if method.evaluation_loop.num_steps < 1:
         raise ValueError("There are no updates to draw: --num_steps is 0.")
     step = int(checkpoints.step.numpy())
@@ -64,13 +66,14 @@ def main(settings: Settings) -> None:
         # and what was written after it for obsolete.
         run_dir / "tensorboard" / "visualize",
     ]
-    if isinstance(tasks, SineTasks):
-        figure = _fits(settings, tasks, {run_dir.name: method})
-        written.append(_save(figure, run_dir / "figures" / "fits.png"))
-    writer = tf.summary.create_file_writer(str(run_dir / "tensorboard" / "visualize"))
+    fits = _fits(settings, tasks, {run_dir.name: method}) if isinstance(tasks, SineTasks) else None
+    writer = tf.summary.create_file_writer(str(written[-1]))
     with writer.as_default(step=step):
         write_gates(trajectory, curves, caption, step)
         tf.summary.image("gates/support_loss", figure_image(losses))
+        if fits is not None:
+            tf.summary.image("fits", figure_image(fits))
+            written.append(_save(fits, run_dir / "figures" / "fits.png"))
     writer.close()
     print(caption)
     for name, gates in (("forget", trajectory.forget), ("input", trajectory.input)):

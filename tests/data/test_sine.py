@@ -32,7 +32,7 @@ def test_support_and_queries_lie_on_the_wave_of_their_episode():
     [
         ({}, [0.1, 1.0, 0.0], [5.0, 1.0, np.pi]),
         (
-            {"frequencies": ("0.5", "2"), "phases": (0, 0)},
+            {"frequencies": (0.5, 2.0), "phases": (0, 0)},
             [0.1, 0.5, 0.0],
             [5.0, 2.0, 0.0],
         ),

@@ -198,3 +198,8 @@ def _comparable_weights(method):
 def test_an_unknown_normalization_lists_the_known_ones():
     with pytest.raises(ValueError, match="must be one of running, support, batch, got 'train'"):
         GradientBasedMethod(toy.conv_learner(), MetaLSTM(4), InnerLoop(1), "train")
+
+
+def test_convolutions_are_not_vectorized():
+    with pytest.raises(ValueError, match=r"--vectorize_episodes cannot give .* --learner=mlp"):
+        GradientBasedMethod(toy.conv_learner(), MetaLSTM(4), InnerLoop(1), vectorize_episodes=True)

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 import toy
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tf_metalstm import experiment, visualize
 from tf_metalstm.data.sine import SineTasks
@@ -61,3 +62,6 @@ def test_the_command_draws_a_run_above_its_baseline(tmp_path):
     picture = Image.open(tmp_path / "run" / "figures" / "fits.png")
     assert picture.width == 800
     assert picture.height > 500  # two rows
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard" / "visualize"))
+    events.Reload()
+    assert "fits" in events.Tags()["tensors"]

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -112,12 +111,12 @@ class SineTasks(Tasks):
         self,
         num_shot: int = 10,
         num_query: int = 10,
-        frequencies: Sequence[float] = (1.0, 1.0),
-        phases: Sequence[float] = (0.0, math.pi),
+        frequencies: tuple[float, float] = (1.0, 1.0),
+        phases: tuple[float, float] = (0.0, math.pi),
     ):
         self.spec = EpisodeSpec(1, num_shot, num_query)
-        self._frequencies = _bounds("sine_frequencies", frequencies)
-        self._phases = _bounds("sine_phases", phases)
+        self._frequencies = frequencies
+        self._phases = phases
 
     def episodes(self, split: str, seed: int, training: bool = False) -> SineEpisodes:
         """Returns the episodes of a split."""
@@ -130,16 +129,3 @@ class SineTasks(Tasks):
             f"sine: A sin(w x + b), A in {list(AMPLITUDES)}, w in {list(self._frequencies)}, "
             f"b in {[round(b, 4) for b in self._phases]}, x in {list(INPUTS)}"
         )
-
-
-def _bounds(flag: str, values: Sequence[float]) -> tuple[float, float]:
-    """Returns two numbers, the lower first; from text as well."""
-    try:
-        low, high = (float(value) for value in values)
-    except ValueError as error:
-        raise ValueError(
-            f"--{flag} must be two numbers, LOW,HIGH; got {','.join(map(str, values))!r}."
-        ) from error
-    if low > high:
-        raise ValueError(f"--{flag} must have the lower number first, got {low},{high}.")
-    return low, high

@@ -26,6 +26,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` over all axes but the last, of [B, ..., c]."""
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Any = None) -> Tensor:
+        """Returns [B, ..., c] normalized by its own moments in training, else by running ones."""
         del mask
         inputs = tf.cast(inputs, self.compute_dtype)
         is_fused = self.compute_dtype == "float32" and inputs.shape.rank == 4

@@ -61,6 +61,7 @@ class FewShotMethod(keras.Model, abc.ABC):
         """Returns the outputs [B, N] for queries [B, ...] under what `adapt` returned."""
 
     def call(self, inputs: Mapping[str, Tensor], training: bool = False) -> Tensor:
+        """Adapts to each of the E support sets and answers its queries."""
         training = bool(training)
         # Keras may hand integer inputs over as floats.
         label_dtype = tf.int32 if self.objective.has_classes else self.compute_dtype

@@ -70,6 +70,11 @@ class GradientBasedMethod(FewShotMethod):
                 f"--query_normalization must be one of {', '.join(QUERY_NORMALIZATIONS)}, "
                 f"got {query_normalization!r}."
             )
+        if vectorize_episodes and any(len(b.shape) == 4 for b in learner.parameter_blocks):
+            raise ValueError(
+                "--vectorize_episodes cannot give each episode convolutions of its own: leave it "
+                "out, or use --learner=mlp."
+            )
         self.learner = learner
         self.inner_loop = inner_loop
         self.evaluation_loop = inner_loop

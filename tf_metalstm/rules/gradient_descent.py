@@ -30,6 +30,7 @@ class GradientDescent(Rule):
     def call(
         self, gradient: Tensor, loss: Tensor, theta: Tensor, state: Gates
     ) -> tuple[Tensor, Gates]:
+        """Returns theta - rate * gradient, and the state as it was; the loss is not looked at."""
         del loss
         return cell_update(state, theta, gradient), state
 
