@@ -49,13 +49,14 @@ def test_the_report_says_what_was_evaluated_and_keeps_others(tmp_path):
         "num_steps": 12,
         "query_normalization": "running",
         "checkpoint": "best",
+        "step": 5,
         "num_episodes": 2,
         "evaluation_seed": 0,
         "scores": [0.5, 0.75],
     }
     first = write_report(report, tmp_path)
     assert json.loads(first.read_text()) == report
-    assert first.name == "test_5way_1shot_12steps_running_best_2episodes_seed0.json"
+    assert first.name == "test_5way_1shot_12steps_running_best5_2episodes_seed0.json"
     second = write_report({**report, "query_normalization": "batch"}, tmp_path)
     assert first.exists()
     assert second != first

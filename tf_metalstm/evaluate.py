@@ -16,6 +16,7 @@ import tqdm
 
 from tf_metalstm import experiment
 from tf_metalstm.data.episodes import episode_dataset
+from tf_metalstm.files import write_atomically
 from tf_metalstm.flags import run_command
 from tf_metalstm.methods.base import FewShotMethod
 from tf_metalstm.objectives import OBJECTIVES
@@ -86,13 +87,12 @@ def episode_scores(
 def write_report(report: dict, run_dir: str | Path) -> Path:
     """Writes a report under a name that says what was evaluated; returns its path."""
     name = (
-        "{split}_{task}_{num_steps}steps_{query_normalization}_{checkpoint}"
+        "{split}_{task}_{num_steps}steps_{query_normalization}_{checkpoint}{step}"
         "_{num_episodes}episodes_seed{evaluation_seed}.json"
     ).format(**report)
     name = name.replace("-", "").replace(" ", "_")  # "5-way 1-shot" in the name of a file
     path = Path(run_dir, "evaluation", name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    write_atomically(path, json.dumps(report, indent=1) + "\n")
     return path
 
 

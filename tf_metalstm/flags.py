@@ -16,6 +16,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from tf_metalstm.files import write_atomically
 from tf_metalstm.settings import GROUPS, Settings
 
 RUN_FLAGS = "run.flags"
@@ -104,14 +105,13 @@ def write_settings(settings: Settings, run_dir: str | Path) -> None:
     path = Path(run_dir, RUN_FLAGS)
     if path.is_file():
         _check_same(read_settings(run_dir), settings, run_dir)
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = []
     for name, group in GROUPS.items():
         lines.append(f"# --- {name}")
         for field in dataclasses.fields(group):
             value = getattr(getattr(settings, name), field.name)
             lines.append(_flag_line(field.name, value))
-    path.write_text("\n".join(lines) + "\n")
+    write_atomically(path, "\n".join(lines) + "\n")
 
 
 def _flag_line(name: str, value: Any) -> str:

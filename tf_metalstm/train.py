@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ from tf_metalstm import experiment
 from tf_metalstm.flags import RUN_FLAGS, run_command, write_settings
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
 from tf_metalstm.settings import Settings
+from tf_metalstm.training.interruption import InterruptedRunError
+from tf_metalstm.training.lock import lock
 from tf_metalstm.training.outer_loop import Schedule, compile_method, train
 from tf_metalstm.visualization.tensorboard import gate_summaries, write_hyper_parameters
 
@@ -40,19 +43,23 @@ def main(settings: Settings) -> None:
             training.jit_compile,
         )
     validation = experiment.validation_episodes(settings, tasks)
-    write_settings(settings, run_dir)
-    print(f"Run: {run_dir}\n{tasks.describe()}")
-    on_validation = _summaries(settings, method, validation, run_dir)
-    checkpoints = train(
-        method,
-        lambda step: experiment.training_episodes(
-            settings, tasks, start=step * training.episodes_per_step
-        ),
-        validation,
-        schedule,
-        run_dir,
-        on_validation,
-    )
+    with lock(run_dir):
+        write_settings(settings, run_dir)
+        print(f"Run: {run_dir}\n{tasks.describe()}")
+        try:
+            checkpoints = train(
+                method,
+                lambda step: experiment.training_episodes(
+                    settings, tasks, start=step * training.episodes_per_step
+                ),
+                validation,
+                schedule,
+                run_dir,
+                _summaries(settings, method, validation, run_dir),
+            )
+        except InterruptedRunError as stop:
+            print(stop)
+            sys.exit(128 + stop.signal)  # as a shell reports a process that the signal ended
     print(
         f"Trained for {int(checkpoints.step)} updates in {float(checkpoints.minutes):.1f} minutes. "
         f"Best validation {method.objective.score_name} {float(checkpoints.best_score):.4f}, "

@@ -1,57 +1,23 @@
 """The outer loop: resuming exactly, keeping the best, stopping in time, never saving rubbish."""
 
-import keras
 import numpy as np
 import pytest
+import run_toy
 import tensorflow as tf
-import toy
 
-from tf_metalstm.data.episodes import episode_dataset
-from tf_metalstm.episode import EpisodeSpec
 from tf_metalstm.objectives import CLASSIFICATION
 from tf_metalstm.training.checkpoints import NotFiniteError, RunCheckpoints
 from tf_metalstm.training.history import read_history
 from tf_metalstm.training.metrics import ScoreInterval, estimate
-from tf_metalstm.training.outer_loop import Schedule, compile_method, train
-
-
-def stream(split, start=0, num_episodes=None):
-    episodes = toy.image_episodes(EpisodeSpec(5, 1, 2), split)
-    return episode_dataset(episodes, start=start, num_episodes=num_episodes)
-
-
-def compiled_method(seed=0, **arguments):
-    keras.utils.set_random_seed(seed)
-    method = toy.conv_method(num_steps=1)
-    compile_method(method, **arguments)
-    return method
-
-
-def run(run_dir, max_steps, seed=0, training=None, **schedule):
-    """Trains in fresh objects, as a process does that was started anew."""
-    method = compiled_method(seed)
-    schedule = {"checkpoint_every": 2, "validate_every": 4, **schedule}
-    checkpoints = train(
-        method,
-        training or (lambda step: stream("train", step)),
-        stream("validation", num_episodes=4),
-        Schedule(max_steps, **schedule),
-        run_dir,
-    )
-    return method, checkpoints
-
-
-def values(method):
-    variables = [*method.weights, *method.optimizer.variables]
-    return [keras.ops.convert_to_numpy(v) for v in variables]
+from tf_metalstm.training.outer_loop import Schedule
 
 
 def test_a_resumed_run_is_the_run_that_was_never_stopped(tmp_path):
-    straight, straight_checkpoints = run(tmp_path / "straight", 12)
-    run(tmp_path / "resumed", 4)
+    straight, straight_checkpoints = run_toy.run(tmp_path / "straight", 12)
+    run_toy.run(tmp_path / "resumed", 4)
     # Another seed: whatever the fresh weights are, the checkpoint decides.
-    resumed, resumed_checkpoints = run(tmp_path / "resumed", 12, seed=99)
-    for one, other in zip(values(straight), values(resumed), strict=True):
+    resumed, resumed_checkpoints = run_toy.run(tmp_path / "resumed", 12, seed=99)
+    for one, other in zip(run_toy.values(straight), run_toy.values(resumed), strict=True):
         np.testing.assert_array_equal(one, other)
     assert read_history(tmp_path / "straight") == read_history(tmp_path / "resumed")
     for name in ("step", "best_score", "best_step"):
@@ -59,44 +25,53 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(tmp_path):
         assert one.numpy() == other.numpy()
 
 
-def test_a_run_cut_between_log_and_checkpoint_writes_no_row_twice(tmp_path):
-    run(tmp_path, 4)
+def test_a_run_cut_between_log_and_checkpoint_writes_nothing_twice(tmp_path):
+    run_toy.run(tmp_path, 4)
+    # What a run writes just before it is killed.
     with (tmp_path / "history.csv").open("a") as file:
-        file.write("6,1.5,0.2,,,\n")  # what a run writes just before it is killed
-    run(tmp_path, 8)
+        file.write("6,1.5,0.2,,,\n")
+    writer = tf.summary.create_file_writer(str(tmp_path / "tensorboard"))
+    with writer.as_default(step=6):
+        tf.summary.scalar("train/loss", 1.5)
+    writer.close()
+    run_toy.run(tmp_path, 8)
     assert [row["step"] for row in read_history(tmp_path)] == ["2", "4", "6", "8"]
+    logged = [step for step, tag, _ in run_toy.scalars(tmp_path) if tag == "train/loss"]
+    assert logged == [2, 4, 6, 8]
 
 
 def test_a_finished_run_is_left_alone(tmp_path):
-    run(tmp_path, 4)
+    run_toy.run(tmp_path, 4)
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
-    run(tmp_path, 4)
+    run_toy.run(tmp_path, 4)
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
 
 
 def test_the_best_weights_are_those_of_the_best_validation(tmp_path):
-    _, checkpoints = run(tmp_path, 12)
+    _, checkpoints = run_toy.run(tmp_path, 12)
     rows = [row for row in read_history(tmp_path) if row["val_accuracy"]]
     assert len(rows) == 3
     best = max(rows, key=lambda row: float(row["val_accuracy"]))  # the first of equals
     assert int(checkpoints.best_step) == int(best["step"])
-    method = compiled_method(5)
+    method = run_toy.compiled_method(5)
     readers = RunCheckpoints(tmp_path, method)
     assert readers.restore("best")
     assert int(readers.step) == int(best["step"])
-    evaluated = method.evaluate(stream("validation", num_episodes=4), verbose=0, return_dict=True)
+    evaluated = method.evaluate(
+        run_toy.stream("validation", num_episodes=4), verbose=0, return_dict=True
+    )
     np.testing.assert_allclose(evaluated["accuracy"], float(best["val_accuracy"]), rtol=1e-5)
     np.testing.assert_allclose(evaluated["interval"], float(best["val_interval"]), rtol=1e-4)
 
 
 def test_time_is_counted_over_all_starts(tmp_path):
-    _, first = run(tmp_path, 100, max_minutes=1e-6)
+    _, first = run_toy.run(tmp_path, 100, max_minutes=1e-6)
     assert int(first.step) == 2  # the first look at the clock
     spent = float(first.minutes)
     assert spent > 0
-    _, again = run(tmp_path, 100, max_minutes=spent / 2)
+    _, again = run_toy.run(tmp_path, 100, max_minutes=spent / 2)
     assert int(again.step) == 2
-    _, longer = run(tmp_path, 6, max_minutes=100.0)
+    _, longer = run_toy.run(tmp_path, 6, max_minutes=100.0)
     assert int(longer.step) == 6
     assert float(longer.minutes) > spent
 
@@ -108,37 +83,37 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_checkpoi
             factor = tf.where(index + step == 4, float("nan"), 1.0)
             return {**inputs, "query_inputs": inputs["query_inputs"] * factor}, labels
 
-        return stream("train", step).enumerate().map(spoil)
+        return run_toy.stream("train", step).enumerate().map(spoil)
 
     with pytest.raises(NotFiniteError, match=r"The loss is not .* at update 5\. .*step-4") as error:
-        run(tmp_path, 12, training=spoilt)
+        run_toy.run(tmp_path, 12, training=spoilt)
     assert "Lower --learning_rate" in str(error.value)
-    method = compiled_method()
+    method = run_toy.compiled_method()
     checkpoints = RunCheckpoints(tmp_path, method, method.optimizer)
     assert checkpoints.restore()
     assert int(checkpoints.step) == 4
-    assert all(np.isfinite(value).all() for value in values(method))
+    assert all(np.isfinite(value).all() for value in run_toy.values(method))
 
 
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
-    method = compiled_method()
+    method = run_toy.compiled_method()
     checkpoints = RunCheckpoints(tmp_path, method, method.optimizer)
     checkpoints.save(2, minutes=0.1)
     method.c_0.assign(method.c_0 * float("nan"))
     with pytest.raises(NotFiniteError, match=r"c_0 is not a finite number at update 4.*step-2"):
         checkpoints.save(4, minutes=0.2)
-    assert checkpoints.last_path.endswith("step-2")
+    assert checkpoints.last_path.name == "step-2"
 
 
 def test_only_the_last_few_checkpoints_are_kept(tmp_path):
-    run(tmp_path, 12)
+    run_toy.run(tmp_path, 12)
     kept = sorted(path.name for path in (tmp_path / "checkpoints").glob("*.index"))
     assert kept == ["step-10.index", "step-12.index", "step-8.index"]
     assert len(list((tmp_path / "best").glob("*.index"))) == 1
 
 
 def test_restoring_says_whether_there_was_anything(tmp_path):
-    checkpoints = RunCheckpoints(tmp_path, compiled_method())
+    checkpoints = RunCheckpoints(tmp_path, run_toy.compiled_method())
     assert not checkpoints.restore()
     assert not checkpoints.restore("best")
 

@@ -17,6 +17,7 @@ import tqdm
 
 from tf_metalstm.objectives import Objective
 from tf_metalstm.training.checkpoints import NotFiniteError, RunCheckpoints
+from tf_metalstm.training.interruption import InterruptedRunError, Interruption
 
 ValidationHook = Callable[[int], None]
 
@@ -56,6 +57,8 @@ class ProgressBar(keras.callbacks.Callback):
         self._bar: Any = None  # made when training begins, not before
 
     def on_train_begin(self, logs: Any = None) -> None:
+        if self._bar is not None:
+            return  # a run that goes on within an epoch begins twice
         on_terminal = sys.stderr.isatty()
         self._bar = tqdm.tqdm(
             initial=self._start,
@@ -77,37 +80,50 @@ class ProgressBar(keras.callbacks.Callback):
                 f"update {self._bar.n}: loss {logs['loss']:.4f}, validation {name} {validation}"
             )
 
-    def on_train_end(self, logs: Any = None) -> None:
-        self._bar.close()
+    def close(self) -> None:
+        """Leaves the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
 
 
 class KeepCheckpoints(keras.callbacks.Callback):
     """Saves the run at every epoch end, the best weights at validations; stops when time is up.
 
+    Asked to stop by a signal, it saves at once, in the middle of an epoch. A signal that comes
+    during a validation waits for its end.
+
     Args:
         checkpoints: of the run.
+        start: updates made before this call of fit.
         steps_per_epoch: updates of an epoch.
         max_minutes: of training, all starts together; None for no limit.
         objective: which score is the better one.
+        interruption: says whether a signal came.
     """
 
     def __init__(
         self,
         checkpoints: RunCheckpoints,
+        start: int,
         steps_per_epoch: int,
         max_minutes: float | None,
         objective: Objective,
+        interruption: Interruption,
     ):
         super().__init__()
         self._objective = objective
+        self._interruption = interruption
         self._checkpoints = checkpoints
+        self._step = start
         self._steps_per_epoch = steps_per_epoch
         self._max_minutes = math.inf if max_minutes is None else max_minutes
         self._spent = float(checkpoints.minutes.numpy())
         self._began = time.monotonic()
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        self._began = time.monotonic()
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._step += 1
+        if self._step % self._steps_per_epoch:  # else the end of the epoch sees to it
+            self._stop_if_asked()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         step = (epoch + 1) * self._steps_per_epoch
@@ -115,10 +131,20 @@ class KeepCheckpoints(keras.callbacks.Callback):
         best = float(self._checkpoints.best_score.numpy())
         if score is not None and self._objective.is_better(float(score), best):
             self._checkpoints.save_best(float(score), step)
-        minutes = self._spent + (time.monotonic() - self._began) / 60.0
-        self._checkpoints.save(step, minutes)
-        if minutes >= self._max_minutes:
+        self._checkpoints.save(step, self._minutes())
+        self._stop_if_asked()
+        if self._minutes() >= self._max_minutes:
             self.model.stop_training = True
+
+    def _minutes(self) -> float:
+        return self._spent + (time.monotonic() - self._began) / 60.0
+
+    def _stop_if_asked(self) -> None:
+        if self._interruption.signal is None:
+            return
+        if int(self._checkpoints.step.numpy()) != self._step:
+            self._checkpoints.save(self._step, self._minutes())
+        raise InterruptedRunError(self._interruption.signal, self._step)
 
 
 class LogToTensorBoard(keras.callbacks.Callback):

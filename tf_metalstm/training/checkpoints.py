@@ -3,15 +3,18 @@
 RUN_DIR/checkpoints holds the last few states of the whole run (weights, optimizer,
 step, time spent, best validation so far), RUN_DIR/best the weights that were best on
 validation. Both are `tf.train.Checkpoint`s: a new one is complete before an old one goes.
+One that cannot be read is passed over for the one before it, and said to be.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 _KEPT = 3
 
@@ -58,51 +61,56 @@ class RunCheckpoints:
         run = {**progress, "weights": tf.train.Checkpoint(**weights)}
         if optimizer is not None:
             run["optimizer"] = tf.train.Checkpoint(values=[v.value for v in optimizer.variables])
-        self._last = _manager(run, Path(run_dir, "checkpoints"), _KEPT)
+        self._last = _Folder(tf.train.Checkpoint(**run), Path(run_dir, "checkpoints"), _KEPT)
         best = {**progress, "weights": tf.train.Checkpoint(**weights)}
-        self._best = _manager(best, Path(run_dir, "best"), 1)
-        self._reads_optimizer = optimizer is not None
+        self._best = _Folder(tf.train.Checkpoint(**best), Path(run_dir, "best"), 1)
 
     @property
-    def last_path(self) -> str | None:
+    def last_path(self) -> Path | None:
         """Path of the newest state, or None."""
-        return self._last.latest_checkpoint
+        return next(iter(self._last.paths()), None)
 
     def restore(self, which: str = "last") -> bool:
         """Reads the newest state, or the best weights; returns whether there was one.
 
         Args:
             which: "last" or "best".
+
+        Raises:
+            OSError: there are checkpoints, and none of them can be read.
         """
-        manager = self._best if which == "best" else self._last
-        if manager.latest_checkpoint is None:
-            return False
-        status = manager.checkpoint.restore(manager.latest_checkpoint)
-        if which == "last" and self._reads_optimizer:
-            status.assert_consumed()
-        else:  # the optimizer's state is left on disk
-            status.assert_existing_objects_matched().expect_partial()
-        return True
+        return (self._best if which == "best" else self._last).read()
 
     def save(self, step: int, minutes: float) -> None:
         """Writes the state of the run after `step` updates.
 
         Raises:
             NotFiniteError: a weight is not a number; nothing is written.
+            OSError: it cannot be written; the checkpoints before it are as they were.
         """
         for variable in self._method.trainable_variables:
             if not np.all(np.isfinite(keras.ops.convert_to_numpy(variable))):
                 raise NotFiniteError(self.describe_failure(f"{variable.path} is", step))
         self.step.assign(step)
         self.minutes.assign(minutes)
-        self._last.save(checkpoint_number=step)
+        self._write(self._last, step)
 
     def save_best(self, score: float, step: int) -> None:
         """Keeps the weights as the best so far on validation, where they had `score`."""
         self.best_score.assign(score)
         self.best_step.assign(step)
         self.step.assign(step)
-        self._best.save(checkpoint_number=step)
+        self._write(self._best, step)
+
+    def _write(self, folder: _Folder, step: int) -> None:
+        try:
+            folder.write(step)
+        except (OSError, tf.errors.OpError) as error:
+            raise OSError(
+                f"The checkpoint of update {step} cannot be written to {folder.path}: "
+                f"{_reason(error)}. The last one is {self.last_path or 'none'}. Is the disk full, "
+                "or may this user not write there? Once that is mended, the same command goes on."
+            ) from error
 
     def describe_failure(self, what: str, step: int) -> str:
         """Returns the text for a run whose numbers went wrong at `step`."""
@@ -113,7 +121,56 @@ class RunCheckpoints:
         )
 
 
-def _manager(contents: dict, folder: Path, kept: int) -> tf.train.CheckpointManager:
-    return tf.train.CheckpointManager(
-        tf.train.Checkpoint(**contents), str(folder), max_to_keep=kept, checkpoint_name="step"
-    )
+class _Folder:
+    """The last few checkpoints of one kind, each as the files step-N.index and step-N.data-*.
+
+    What there is, the files say. `tf.train.CheckpointManager` asks a list that it keeps beside
+    them instead, and takes a run whose list is lost for one that never began.
+    """
+
+    def __init__(self, checkpoint: tf.train.Checkpoint, path: Path, kept: int):
+        self.path = path
+        self._checkpoint = checkpoint
+        self._kept = kept
+
+    def paths(self) -> list[Path]:
+        """Returns the checkpoints without the ending of their files, the newest first."""
+        steps = {}
+        for index in self.path.glob("step-*.index"):
+            if (found := re.fullmatch(r"step-(\d+)", index.stem)) and index.is_file():
+                steps[int(found[1])] = index.with_suffix("")
+        return [steps[step] for step in sorted(steps, reverse=True)]
+
+    def read(self) -> bool:
+        """Reads the newest that can be read; returns whether there was any."""
+        paths = self.paths()
+        for path in paths:
+            try:
+                status = self._checkpoint.read(str(path))
+            except (tf.errors.OpError, RuntimeError, IndexError) as error:  # IndexError: too short
+                logging.warning("%s cannot be read and is passed over: %s.", path, _reason(error))
+                continue
+            # What a command has no use for, as the state of the optimizer, stays on disk.
+            status.assert_existing_objects_matched().expect_partial()
+            return True
+        if paths:
+            raise OSError(
+                f"No checkpoint in {self.path} can be read, all {len(paths)} are damaged: copy one "
+                "back from elsewhere, or train again in another --run_dir."
+            )
+        return False
+
+    def write(self, step: int) -> None:
+        """Writes one; those too many go when it is complete."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        # The index appears last, and with it the checkpoint.
+        self._checkpoint.write(str(self.path / f"step-{step}"))
+        for path in self.paths()[self._kept :]:
+            for file in self.path.glob(f"{path.name}.*"):
+                file.unlink()
+
+
+def _reason(error: Exception) -> str:
+    """Returns what went wrong in the first line of an error, without the names of operations."""
+    line = str(error).strip().partition("\n")[0]
+    return re.sub(r"^\{\{.*?\}\} | \[Op:\w+\]", "", line).rstrip(".")

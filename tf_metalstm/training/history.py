@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from tf_metalstm.files import write_atomically
+
 
 class WriteHistory(keras.callbacks.Callback):
-    """Appends a row at every epoch end; rows past the step that a run goes on from are dropped.
+    """Adds a row at every epoch end; rows past the step that a run goes on from are dropped.
 
     Args:
         run_dir: folder of the run.
@@ -25,17 +28,21 @@ class WriteHistory(keras.callbacks.Callback):
         self._steps_per_epoch = steps_per_epoch
         values = ("loss", score_name)
         self._columns = ("step", *values, *(f"val_{name}" for name in (*values, "interval")))
-        kept = [row for row in read_history(run_dir) if int(row["step"]) <= start]
-        with self._path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(kept)
+        self._rows = [row for row in read_history(run_dir) if int(row["step"]) <= start]
+        self._write()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        row = {name: f"{logs[name]:.6g}" for name in self._columns[1:] if name in logs}
-        with self._path.open("a", newline="") as file:
-            step = (epoch + 1) * self._steps_per_epoch
-            csv.DictWriter(file, self._columns).writerow({"step": step, **row})
+        step = (epoch + 1) * self._steps_per_epoch
+        values = {name: f"{logs[name]:.6g}" for name in self._columns[1:] if name in logs}
+        self._rows.append({"step": str(step), **values})
+        self._write()
+
+    def _write(self) -> None:
+        table = io.StringIO()
+        writer = csv.DictWriter(table, self._columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_atomically(self._path, table.getvalue())
 
 
 def read_history(run_dir: str | Path) -> list[dict[str, str]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from tf_metalstm.training.callbacks import (
     ValidationHook,
 )
 from tf_metalstm.training.checkpoints import RunCheckpoints
+from tf_metalstm.training.events import drop_events_after
 from tf_metalstm.training.history import WriteHistory
+from tf_metalstm.training.interruption import Interruption
 from tf_metalstm.training.metrics import MeanScore, ScoreInterval
 from tf_metalstm.training.optimizer import ClippedAdam
 
@@ -95,6 +98,8 @@ def train(
 
     Raises:
         NotFiniteError: the loss or a weight is no longer a number.
+        InterruptedRunError: SIGTERM or Ctrl-C came; there is a checkpoint of the update it came in.
+        OSError: nothing can be written, or no checkpoint read.
     """
     checkpoints = RunCheckpoints(run_dir, method, method.optimizer)
     checkpoints.restore()
@@ -104,23 +109,49 @@ def train(
     if start >= schedule.max_steps or not in_time:
         return checkpoints
     every = schedule.checkpoint_every
-    writer = tf.summary.create_file_writer(str(Path(run_dir, "tensorboard")))
-    method.fit(
-        training_episodes(start),
-        steps_per_epoch=every,
-        initial_epoch=start // every,
-        epochs=schedule.max_steps // every,
-        validation_data=validation_episodes,
-        validation_freq=schedule.validate_every // every,
-        shuffle=False,
-        verbose=0,
-        callbacks=[
+    log_dir = Path(run_dir, "tensorboard")
+    drop_events_after(log_dir, start)
+    progress = ProgressBar(start, schedule.max_steps, method.objective)
+    with (
+        contextlib.closing(tf.summary.create_file_writer(str(log_dir))) as writer,
+        contextlib.closing(progress),
+        Interruption() as interruption,
+    ):
+        callbacks = [
             StopWhenNotFinite(checkpoints, start),
-            ProgressBar(start, schedule.max_steps, method.objective),
+            progress,
             LogToTensorBoard(writer, every, on_validation),
             WriteHistory(run_dir, method.objective.score_name, start, every),
-            KeepCheckpoints(checkpoints, every, schedule.max_minutes, method.objective),
-        ],
-    )
-    writer.close()
+            KeepCheckpoints(
+                checkpoints, start, every, schedule.max_minutes, method.objective, interruption
+            ),
+        ]
+        for first, last, steps in _stretches(start, schedule.max_steps, every):
+            method.fit(
+                training_episodes(int(checkpoints.step.numpy())),
+                steps_per_epoch=steps,
+                initial_epoch=first,
+                epochs=last,
+                validation_data=validation_episodes,
+                validation_freq=schedule.validate_every // every,
+                shuffle=False,
+                verbose=0,
+                callbacks=callbacks,
+            )
+            if method.stop_training:
+                break
     return checkpoints
+
+
+def _stretches(start: int, stop: int, every: int) -> Iterator[tuple[int, int, int]]:
+    """Yields (first epoch, epoch after the last, updates of an epoch) of each call of fit.
+
+    A run that was interrupted within an epoch makes the rest of it first. Its row in the history
+    and its point in TensorBoard are then the mean of that rest.
+    """
+    epoch, made = divmod(start, every)
+    if made:
+        yield epoch, epoch + 1, every - made
+        epoch += 1
+    if epoch * every < stop:
+        yield epoch, stop // every, every

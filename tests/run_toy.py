@@ -1,0 +1,54 @@
+"""A toy run of the outer loop, in this process, and what it left behind."""
+
+import keras
+import tensorflow as tf
+import toy
+from tensorflow.core.util.event_pb2 import Event
+
+from tf_metalstm.data.episodes import episode_dataset
+from tf_metalstm.episode import EpisodeSpec
+from tf_metalstm.training.outer_loop import Schedule, compile_method, train
+
+
+def stream(split, start=0, num_episodes=None):
+    episodes = toy.image_episodes(EpisodeSpec(5, 1, 2), split)
+    return episode_dataset(episodes, start=start, num_episodes=num_episodes)
+
+
+def compiled_method(seed=0, **arguments):
+    keras.utils.set_random_seed(seed)
+    method = toy.conv_method(num_steps=1)
+    compile_method(method, **arguments)
+    return method
+
+
+def run(run_dir, max_steps, seed=0, training=None, **schedule):
+    """Trains in fresh objects, as a process does that was started anew."""
+    method = compiled_method(seed)
+    schedule = {"checkpoint_every": 2, "validate_every": 4, **schedule}
+    checkpoints = train(
+        method,
+        training or (lambda step: stream("train", step)),
+        stream("validation", num_episodes=4),
+        Schedule(max_steps, **schedule),
+        run_dir,
+    )
+    return method, checkpoints
+
+
+def values(method):
+    variables = [*method.weights, *method.optimizer.variables]
+    return [keras.ops.convert_to_numpy(v) for v in variables]
+
+
+def scalars(run_dir):
+    """Returns (step, tag, value) of all curves in TensorBoard's files, in the order of steps."""
+    found = []
+    for path in (run_dir / "tensorboard").glob("events.*"):
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = Event.FromString(record.numpy())
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "scalars":
+                    number = float(tf.make_ndarray(value.tensor))
+                    found.append((event.step, value.tag, number))
+    return sorted(found)

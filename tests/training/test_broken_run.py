@@ -1,0 +1,122 @@
+"""The real command, broken off for real: what comes is what would have come."""
+
+import pathlib
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import run_toy
+import tensorflow as tf
+
+from tf_metalstm.training.history import read_history
+from tf_metalstm.training.lock import lock
+
+ROOT = pathlib.Path(__file__).parents[2]
+EVERY = 2
+
+
+def start(run_dir, max_steps, limit_bytes=None):
+    arguments = ["--source=glyphs", "--num_shot=1", "--num_query=2", "--num_steps=1", "--filters=4"]
+    arguments += ["--validation_episodes=2", f"--checkpoint_every={EVERY}", "--validate_every=4"]
+    arguments += [f"--max_steps={max_steps}", f"--run_dir={run_dir}"]
+    limit = (limit_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+
+    def limit_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+    return subprocess.Popen(
+        [sys.executable, "-m", "tf_metalstm.train", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=limit_files if limit_bytes else None,
+    )
+
+
+def finish(process, code=0):
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == code, output
+    return output
+
+
+def last_step(run_dir):
+    steps = [int(p.stem[5:]) for p in (run_dir / "checkpoints").glob("step-*.index")]
+    return max(steps, default=0)
+
+
+def wait_for(process, run_dir, step):
+    """Waits until a run has written the checkpoint of an update."""
+    while last_step(run_dir) < step:
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.005)
+
+
+def state(run_dir, folder):
+    newest = max((run_dir / folder).glob("step-*.index"), key=lambda p: int(p.stem[5:]))
+    reader = tf.train.load_checkpoint(str(newest.with_suffix("")))
+    return {
+        name: reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        if "/" in name and "minutes" not in name
+    }
+
+
+def assert_same_run(one, other):
+    for folder in ("checkpoints", "best"):
+        first, second = state(one, folder), state(other, folder)
+        assert first.keys() == second.keys()
+        assert any("c_0" in name for name in first)
+        for name, value in first.items():
+            np.testing.assert_array_equal(value, second[name], err_msg=f"{folder}: {name}")
+    assert read_history(one) == read_history(other)
+    assert run_toy.scalars(one) == run_toy.scalars(other)
+    assert run_toy.scalars(one)
+
+
+def break_off(run_dir, max_steps, kills, moments):
+    """Kills a run as often as asked for, somewhere between two of its steps."""
+    for kill in range(kills):
+        process = start(run_dir, max_steps)
+        target = last_step(run_dir) + EVERY * moments.randint(0, 2 * max_steps // (EVERY * kills))
+        wait_for(process, run_dir, min(target, max_steps - EVERY))
+        time.sleep(moments.uniform(0.0, 0.1 if kill else 5.0))  # also before there is anything
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+
+
+def test_a_broken_run_equals_one_that_was_left_alone(tmp_path):
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    undisturbed = start(straight, 24)
+    break_off(broken, 16, 2, random.Random(0))
+
+    before = last_step(broken)
+    full = finish(start(broken, 24, limit_bytes=16_000), code=1)
+    assert "cannot be written" in full
+    assert "the same command goes on" in full
+    assert last_step(broken) == before
+
+    with lock(broken):
+        refused = finish(start(broken, 24), code=1)
+    assert "Another process is training in --run_dir=" in refused
+
+    process = start(broken, 24)
+    wait_for(process, broken, before + EVERY)
+    process.send_signal(signal.SIGTERM)
+    assert "SIGTERM: stopped after" in finish(process, code=128 + signal.SIGTERM)
+    finish(start(broken, 24))
+    finish(undisturbed)
+    assert_same_run(straight, broken)
+
+
+@pytest.mark.slow
+def test_a_run_killed_twenty_times_equals_one_that_was_left_alone(tmp_path):
+    finish(start(tmp_path / "straight", 120))
+    break_off(tmp_path / "broken", 120, 20, random.Random(1))
+    finish(start(tmp_path / "broken", 120))
+    assert_same_run(tmp_path / "straight", tmp_path / "broken")

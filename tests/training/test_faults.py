@@ -1,0 +1,155 @@
+"""What goes wrong around a run: signals, damaged files, a full disk, a second process."""
+
+import os
+import shutil
+import signal
+import threading
+
+import numpy as np
+import pytest
+import run_toy
+import tensorflow as tf
+
+from tf_metalstm.training.checkpoints import RunCheckpoints
+from tf_metalstm.training.history import read_history
+from tf_metalstm.training.interruption import InterruptedRunError, Interruption
+from tf_metalstm.training.lock import lock
+
+
+def interrupted_run(run_dir, max_steps, at, number=signal.SIGTERM):
+    """Sends this process a signal while it makes the update after `at`."""
+
+    def send(index, episode):
+        def kill(i):
+            if i == at:
+                os.kill(os.getpid(), number)
+            return i
+
+        with tf.control_dependencies([tf.py_function(kill, [index], tf.int64)]):
+            return tf.nest.map_structure(tf.identity, episode)
+
+    def training(step):
+        numbered = run_toy.stream("train", step).enumerate(start=step)
+        return numbered.map(send, num_parallel_calls=1)
+
+    return run_toy.run(run_dir, max_steps, training=training, checkpoint_every=4)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_followed_by_a_checkpoint_and_the_run_goes_on_as_if_nothing_was(
+    tmp_path, number
+):
+    with pytest.raises(InterruptedRunError, match=rf"{number.name}: stopped after \d updates"):
+        interrupted_run(tmp_path / "stopped", 8, at=5, number=number)
+    saved = RunCheckpoints(tmp_path / "stopped", run_toy.compiled_method())
+    assert saved.restore()
+    # Episodes are prepared a few updates ahead: the signal comes before the turn of update 5.
+    assert 1 <= int(saved.step) <= 5
+    straight, _ = run_toy.run(tmp_path / "straight", 8, checkpoint_every=4)
+    stopped, _ = run_toy.run(tmp_path / "stopped", 8, seed=99, checkpoint_every=4)
+    for one, other in zip(run_toy.values(straight), run_toy.values(stopped), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert [row["step"] for row in read_history(tmp_path / "stopped")] == ["4", "8"]
+
+
+def test_a_second_signal_is_not_held_back():
+    with Interruption() as interruption:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.signal == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_signals_are_given_back():
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with Interruption():
+        assert signal.getsignal(signal.SIGTERM) != before[0]
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_a_thread_may_train():
+    entered = []
+
+    def enter():
+        with Interruption() as interruption:
+            entered.append(interruption.signal)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert entered == [None]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of 8 updates with checkpoints of update 4 and 8, not to be written to."""
+    folder = tmp_path_factory.mktemp("finished")
+    run_toy.run(folder, 8, checkpoint_every=4)
+    return folder
+
+
+def damaged_copy(finished, tmp_path, file, how):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "checkpoints" / file
+    contents = path.read_bytes()
+    middle = len(contents) // 2
+    path.write_bytes(
+        {
+            "truncated": contents[:middle],
+            "empty": b"",
+            "flipped": contents[:middle] + bytes([contents[middle] ^ 255]) + contents[middle + 1 :],
+        }[how]
+    )
+    return path
+
+
+@pytest.mark.parametrize("file", ["step-8.data-00000-of-00001", "step-8.index"])
+@pytest.mark.parametrize("how", ["truncated", "empty", "flipped"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    finished, tmp_path, caplog, file, how
+):
+    damaged_copy(finished, tmp_path, file, how)
+    method = run_toy.compiled_method(seed=5)
+    checkpoints = RunCheckpoints(tmp_path, method, method.optimizer)
+    assert checkpoints.restore()
+    assert int(checkpoints.step) == 4
+    assert "step-8 cannot be read and is passed over" in caplog.text
+
+
+def test_a_run_goes_on_from_before_the_damage_as_if_nothing_was(finished, tmp_path):
+    damaged_copy(finished, tmp_path, "step-8.data-00000-of-00001", "truncated")
+    again, _ = run_toy.run(tmp_path, 8, seed=99, checkpoint_every=4)
+    undamaged = run_toy.compiled_method(seed=5)
+    RunCheckpoints(finished, undamaged, undamaged.optimizer).restore()
+    for one, other in zip(run_toy.values(undamaged), run_toy.values(again), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert read_history(tmp_path) == read_history(finished)
+
+
+def test_a_run_with_nothing_but_damaged_checkpoints_does_not_start_again(finished, tmp_path):
+    damaged_copy(finished, tmp_path, "step-8.index", "truncated")
+    damaged_copy(tmp_path, tmp_path / "copy", "step-4.index", "truncated")
+    with pytest.raises(OSError, match=r"No checkpoint in .*checkpoints can be read, all 2 are dam"):
+        run_toy.run(tmp_path / "copy", 12, checkpoint_every=4)
+
+
+def test_what_cannot_be_written_is_said_and_leaves_the_last_checkpoint(finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    method = run_toy.compiled_method()
+    checkpoints = RunCheckpoints(tmp_path, method, method.optimizer)
+    # In the way of the new file lies a folder of its name, which stops root too.
+    (tmp_path / "checkpoints" / "step-12.index" / "x").mkdir(parents=True)
+    with pytest.raises(
+        OSError,
+        match=r"of update 12 cannot be written to .*Is a directory.* one is .*step-8\.",
+    ):
+        checkpoints.save(12, minutes=1.0)
+    assert checkpoints.restore()
+    assert int(checkpoints.step) == 8
+
+
+def test_a_second_process_is_refused(tmp_path):
+    with lock(tmp_path), pytest.raises(BlockingIOError, match="Another process is training in"):
+        lock(tmp_path)
+    with lock(tmp_path):
+        pass
