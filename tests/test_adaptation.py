@@ -181,3 +181,53 @@ def test_a_mini_batch_of_everything_is_the_full_batch(batch_size):
 def test_refuses_impossible_options(arguments, message):
     with pytest.raises(ValueError, match=message):
         InnerLoop(**arguments)
+
+
+def _episode_gradients(learner, rule, second_order, recompute):
+    """Meta-gradients of two episodes, mapped over as the method does, in a graph."""
+    options = InnerLoop(3, second_order=second_order, recompute=recompute)
+    theta_0 = tf.Variable(learner.initial_parameters())
+    pairs = [(toy.vector_support(seed=s), toy.vector_support(seed=s + 10)) for s in (7, 8)]
+    episodes = tf.nest.map_structure(lambda *each: tf.stack(each), *pairs)
+
+    @tf.function
+    def gradients():
+        def loss(episode):
+            start = tf.convert_to_tensor(theta_0)
+            return meta_loss(learner, rule, start, options, *episode)
+
+        with tf.GradientTape() as tape:
+            losses = tf.map_fn(loss, episodes, fn_output_signature=tf.float64)
+            total = tf.reduce_sum(losses)
+        return tape.gradient(total, meta_parameters(rule, theta_0))
+
+    return gradients()
+
+
+@pytest.mark.parametrize("second_order", [False, True])
+@pytest.mark.parametrize("make_rule", [toy.lively_rule, toy.learned_sgd, toy.meta_sgd])
+def test_recomputing_changes_no_meta_gradient(make_rule, second_order):
+    learner, rule = toy.mlp_learner(), make_rule()
+    kept, recomputed = (
+        _episode_gradients(learner, rule, second_order, recompute) for recompute in (False, True)
+    )
+    for one, other in zip(kept, recomputed, strict=True):
+        assert np.any(one)
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-15)
+
+
+def test_recomputing_runs_the_rule_again_for_the_meta_gradient():
+    learner, rule = toy.mlp_learner(), toy.lively_rule()
+    calls = []
+    call = rule.call
+    rule.call = lambda *arguments: (calls.append(1), call(*arguments))[1]
+    theta_0 = tf.constant(learner.initial_parameters())
+    with tf.GradientTape() as tape:
+        tape.watch(theta_0)
+        adapted, _ = adapt(
+            learner, rule, theta_0, toy.vector_support(), InnerLoop(3, recompute=True)
+        )
+        loss = tf.reduce_sum(adapted.theta)
+    assert len(calls) == 3
+    tape.gradient(loss, theta_0)
+    assert len(calls) == 6

@@ -14,6 +14,8 @@ from tf_metalstm.learners.mlp import mlp
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
 from tf_metalstm.objectives import REGRESSION
 from tf_metalstm.rules.meta_lstm import MetaLSTM
+from tf_metalstm.rules.meta_sgd import MetaSGD
+from tf_metalstm.rules.sgd import SGD
 
 
 def mlp_learner(dtype="float64", num_inputs=3, num_way=2, activation="tanh"):
@@ -31,6 +33,20 @@ def lively_rule(hidden_units=3, gate_feedback="value", dtype="float64"):
     rule.build()
     generator = np.random.default_rng(5)
     rule.set_weights([generator.normal(0.0, 0.5, w.shape) for w in rule.weights])
+    return rule
+
+
+def learned_sgd():
+    """Gradient descent whose one rate is learned, float64."""
+    rule = SGD(0.1, learned=True, dtype="float64")
+    rule.build()
+    return rule
+
+
+def meta_sgd():
+    """A rate for every coordinate of `mlp_learner`, float64."""
+    rule = MetaSGD(0.05, 0.2, dtype="float64")
+    rule.build((mlp_learner().num_parameters,))
     return rule
 
 

@@ -94,6 +94,7 @@ def build_method(settings: Settings, tasks: Tasks) -> GradientBasedMethod:
             batch_size=method.support_batch_size,
             second_order=method.second_order,
             gradient_divisor=method.gradient_divisor,
+            recompute=method.recompute,
         ),
         method.query_normalization,
         num_evaluation_steps=method.num_evaluation_steps,

@@ -103,6 +103,11 @@ class MethodSettings:
     gradient_divisor: str = option(
         "none", "Divide the gradient of the mean loss once more.", GRADIENT_DIVISORS
     )
+    recompute: bool = option(
+        False,
+        "Keep less of each update for the meta-gradient and compute it again: for many updates.",
+        may_change=True,
+    )
     query_normalization: str = option(
         "running",
         "Batch norm of queries outside training: the episode's running statistics, those after "

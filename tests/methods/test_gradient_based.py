@@ -200,6 +200,14 @@ def test_an_unknown_normalization_lists_the_known_ones():
         GradientBasedMethod(toy.conv_learner(), MetaLSTM(4), InnerLoop(1), "train")
 
 
+def test_what_is_recomputed_is_not_vectorized():
+    """The two together gave a wrong meta-gradient, without any error."""
+    with pytest.raises(ValueError, match="--recompute does not go with --vectorize_episodes"):
+        GradientBasedMethod(
+            toy.mlp_learner(), toy.lively_rule(), InnerLoop(recompute=True), vectorize_episodes=True
+        )
+
+
 def test_convolutions_are_not_vectorized():
     with pytest.raises(ValueError, match=r"--vectorize_episodes cannot give .* --learner=mlp"):
         GradientBasedMethod(toy.conv_learner(), MetaLSTM(4), InnerLoop(1), vectorize_episodes=True)

@@ -75,6 +75,12 @@ class GradientBasedMethod(FewShotMethod):
                 "--vectorize_episodes cannot give each episode convolutions of its own: leave it "
                 "out, or use --learner=mlp."
             )
+        if vectorize_episodes and inner_loop.recompute:
+            # tf.vectorized_map drops the gradient that tf.recompute_grad defines.
+            raise ValueError(
+                "--recompute does not go with --vectorize_episodes: episodes that are treated as "
+                "one batch are too small to need it. Leave one of the two out."
+            )
         self.learner = learner
         self.inner_loop = inner_loop
         self.evaluation_loop = inner_loop
