@@ -73,4 +73,7 @@ class FewShotMethod(keras.Model, abc.ABC):
 
         if self.vectorize_episodes:
             return tf.vectorized_map(one_episode, dict(inputs), fallback_to_while_loop=False)
+        if inputs["support_inputs"].shape[0] == 1:
+            # Without the loop oneDNN keeps what the gradient of the last max-pools needs.
+            return one_episode({name: value[0] for name, value in inputs.items()})[tf.newaxis]
         return tf.map_fn(one_episode, dict(inputs), fn_output_signature=self.compute_dtype)

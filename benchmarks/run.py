@@ -1,0 +1,58 @@
+"""Measures everything on this machine: python benchmarks/run.py [SECTION ...] [--out FILE]
+
+Each section runs in a process of its own, one after the other. Nothing else should run meanwhile.
+The results, with what the machine is, are kept as JSON.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import time
+
+import tqdm
+
+FOLDER = pathlib.Path(__file__).resolve().parent
+
+
+def main():
+    from sections import SECTIONS  # after the arguments: this imports TensorFlow
+
+    names = [n for n in SECTIONS if not wanted or any(n.startswith(w) for w in wanted)]
+    report = {"machine": machine(), "commit": commit(), "when": time.strftime("%F"), "sections": {}}
+    for name in tqdm.tqdm(names, unit="section"):
+        process = subprocess.run(
+            [sys.executable, str(FOLDER / "sections.py"), name], capture_output=True, text=True
+        )
+        if process.returncode:
+            sys.exit(f"Section {name} failed:\n{process.stderr[-3000:]}")
+        report["sections"][name] = json.loads(process.stdout.splitlines()[-1])
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(report, indent=1) + "\n")
+    print(f"Written to {out}")
+
+
+def machine():
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    model = models[0] if models else platform.processor()
+    return {"processor": model, "cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0]}
+
+
+def commit():
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=FOLDER, capture_output=True, text=True
+    )
+    return found.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sections", nargs="*", help="beginnings of their names; default: all")
+    parser.add_argument("--out", type=pathlib.Path, default=FOLDER / "results" / "latest.json")
+    arguments = parser.parse_args()
+    wanted, out = arguments.sections, arguments.out
+    main()

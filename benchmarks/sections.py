@@ -1,0 +1,247 @@
+"""The measurements: each a section, run in a process of its own, its result a list of rows.
+
+python benchmarks/sections.py NAME      prints the rows as JSON
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+import tempfile
+import time
+
+import numpy as np
+import tensorflow as tf
+from measure import multiply_rate, peak_bytes, timed
+from subject import NUM_WAY, Case, build, episode, operations, update
+
+import tf_metalstm  # noqa: F401  # before TensorFlow: turns oneDNN on, as the commands do
+from tf_metalstm.data.episodes import EpisodeSampler, ImageEpisodes, episode_dataset
+from tf_metalstm.data.preprocessing import Normalization
+from tf_metalstm.data.sources.base import ClassImages
+from tf_metalstm.episode import EpisodeSpec, Support
+from tf_metalstm.objectives import CLASSIFICATION
+from tf_metalstm.saved_model import ServedMethod, save_method
+
+FIVE_SHOT, ONE_SHOT = Case(), Case(num_shot=1, num_steps=12)
+
+
+def _update_row(case, repeats=8):
+    """Times meta-updates of a case, the yardstick before and after."""
+    method = build(case)
+    make_update = update(method, case)
+    began = time.perf_counter()
+    make_update()
+    tracing = time.perf_counter() - began
+    rate = multiply_rate()
+    row = timed(make_update, repeats, warm_up=1)
+    rate = max(rate, multiply_rate())
+    floor = operations(method, case) / rate
+    return {
+        **dataclasses.asdict(case),
+        **row,
+        "first_call_seconds": tracing,
+        "multiply_rate": rate,
+        "floor_seconds": floor,
+        "times_the_floor": row["seconds"] / floor,
+    }
+
+
+def updates():
+    """Seconds for a meta-update over shot, T, image size and E."""
+    cases = [
+        dataclasses.replace(case, image_size=size, episodes_per_step=episodes)
+        for size in (28, 84)
+        for case in (FIVE_SHOT, ONE_SHOT)
+        for episodes in (1, 4)
+    ]
+    return [_update_row(case, repeats=8 if case.episodes_per_step == 1 else 4) for case in cases]
+
+
+def rules():
+    """The same episode with every rule of the family."""
+    cases = [
+        FIVE_SHOT,
+        dataclasses.replace(FIVE_SHOT, rule="sgd"),
+        dataclasses.replace(FIVE_SHOT, rule="sgd", second_order=True),
+        dataclasses.replace(FIVE_SHOT, rule="meta_sgd", second_order=True),
+    ]
+    return [_update_row(case) for case in cases]
+
+
+def modes():
+    """Graph, XLA, and without either."""
+    rows = [
+        {"mode": "graph", **_update_row(FIVE_SHOT)},
+        {"mode": "xla", **_update_row(dataclasses.replace(FIVE_SHOT, jit_compile=True), repeats=4)},
+    ]
+    method = build(FIVE_SHOT)
+    method.run_eagerly = True
+    inputs, labels = episode(FIVE_SHOT)
+    row = timed(lambda: method.train_on_batch(inputs, labels), repeats=3, warm_up=1)
+    return [*rows, {"mode": "eager", **row}]
+
+
+def growth():
+    """Time against T and against P."""
+    cases = [dataclasses.replace(ONE_SHOT, num_steps=steps) for steps in (1, 5, 12, 24)]
+    cases += [dataclasses.replace(ONE_SHOT, filters=filters) for filters in (16, 48)]
+    return [_update_row(case, repeats=5) for case in cases]
+
+
+def parts():
+    """What of a meta-update each part takes, by itself."""
+    rows = []
+    for case in (FIVE_SHOT, ONE_SHOT):
+        method = build(case)
+        (inputs, labels), learner, rule = episode(case), method.learner, method.rule
+        support = Support(inputs["support_inputs"][0], inputs["support_labels"][0])
+        theta = tf.constant(learner.initial_parameters())
+        statistics = tf.constant(learner.initial_statistics())
+        gradient = tf.random.stateless_normal(theta.shape, [1, 2]) * 1e-3
+
+        def passes(images, targets, learner=learner, theta=theta, statistics=statistics):
+            with tf.GradientTape() as tape:
+                tape.watch(theta)
+                outputs, _ = learner.apply(theta, statistics, images, training=True)
+                loss = CLASSIFICATION.loss(targets, outputs)
+            return tape.gradient(loss, theta)
+
+        def rule_only(backward, case=case, rule=rule, theta=theta, gradient=gradient):
+            def run():
+                with tf.GradientTape() as tape:
+                    moved, state = theta, rule.initial_state(theta)
+                    for _ in range(case.num_steps):
+                        moved, state = rule(gradient, tf.constant(1.0), moved, state)
+                    total = tf.reduce_sum(moved)
+                if not backward:
+                    return total
+                gradients = tape.gradient(total, rule.trainable_variables)
+                return tf.add_n([tf.reduce_sum(g) for g in gradients])
+
+            return run
+
+        def support_passes(case=case, support=support, passes=passes):
+            total = 0.0
+            for step in range(case.num_steps):  # different inputs: equal ones would be merged
+                total += tf.reduce_sum(passes(support.inputs * (1.0 + step), support.labels))
+            return total
+
+        measured = {
+            "support passes": support_passes,
+            "query pass": lambda p=passes, i=inputs, y=labels: tf.reduce_sum(
+                p(i["query_inputs"][0], y[0])
+            ),
+            "rule forward": rule_only(False),
+            "rule forward and backward": rule_only(True),
+        }
+        whole = _update_row(case)["seconds"]
+        for part, function in measured.items():
+            compiled = tf.function(function)
+            row = timed(lambda f=compiled: f().numpy(), repeats=8)
+            share = row["seconds"] / whole
+            rows.append({"case": f"{case.num_shot}-shot", "part": part, **row, "share": share})
+        rows.append({"case": f"{case.num_shot}-shot", "part": "whole update", "seconds": whole})
+    return rows
+
+
+def memory(num_steps, recompute):
+    """Peak memory of a meta-update with T updates."""
+    case = dataclasses.replace(ONE_SHOT, num_steps=num_steps, recompute=recompute, num_query=1)
+    method = build(case)
+    make_update = update(method, case)
+    for _ in range(3):
+        make_update()
+    row = timed(make_update, repeats=3, warm_up=0)
+    return [
+        {
+            "num_steps": num_steps,
+            "recompute": recompute,
+            "parameters": method.learner.num_parameters,
+            "peak_bytes": peak_bytes(),
+            **row,
+        }
+    ]
+
+
+def data():
+    """Episodes a second of the pipeline alone."""
+    rows = []
+    for size, channels in ((28, 1), (84, 3)):
+        generator = np.random.default_rng(0)
+        images = generator.integers(0, 256, (64 * 60, size, size, channels), dtype=np.uint8)
+        classes = ClassImages(images, np.full([64], 60), tuple(f"class_{i}" for i in range(64)))
+        for shot in (1, 5):
+            sampler = EpisodeSampler(classes, "train", EpisodeSpec(NUM_WAY, shot, 15), seed=0)
+            normalization = Normalization((0.0,) * channels, (255.0,) * channels)
+            stream = iter(episode_dataset(ImageEpisodes(sampler, normalization)))
+
+            def hundred(stream=stream):
+                for _ in range(100):
+                    next(stream)
+
+            row = timed(hundred, repeats=5)
+            rate = 100 / row["seconds"]
+            rows.append({"image_size": size, "num_shot": shot, "episodes_per_second": rate})
+    return rows
+
+
+def served():
+    """The SavedModel, as a program sees it that knows nothing of us."""
+    case = FIVE_SHOT
+    method = build(case)
+    shape = case.image_shape
+    normalization = Normalization((0.0,) * 3, (255.0,) * 3)
+    inputs, _ = episode(case)
+    support = {
+        "support_images": inputs["support_inputs"][0],
+        "support_labels": inputs["support_labels"][0],
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        target = pathlib.Path(folder, "model")
+        save_method(ServedMethod(method, normalization, shape, NUM_WAY), target)
+        began = time.perf_counter()
+        model = tf.saved_model.load(str(target))
+        load = time.perf_counter() - began
+        adapt, predict = model.signatures["adapt"], model.signatures["predict"]
+        began = time.perf_counter()
+        adapted = adapt(**support)
+        first = time.perf_counter() - began
+        state = {name: value for name, value in adapted.items() if name in _arguments(predict)}
+        queries = inputs["query_inputs"][0]
+        rows = [
+            {"what": "load", "seconds": load},
+            {"what": "adapt, first call", "seconds": first},
+            {"what": "adapt", **timed(lambda: _wait(adapt(**support)))},
+            {"what": "predict 75", **timed(lambda: _wait(predict(query_images=queries, **state)))},
+        ]
+    return rows
+
+
+def _arguments(signature):
+    return signature.structured_input_signature[1]
+
+
+def _wait(outputs):
+    return [value.numpy() for value in outputs.values()]
+
+
+SECTIONS = {
+    "updates": updates,
+    "rules": rules,
+    "modes": modes,
+    "growth": growth,
+    "parts": parts,
+    "data": data,
+    "served": served,
+    **{
+        f"memory_{steps}_{'recompute' if recompute else 'keep'}": (
+            lambda steps=steps, recompute=recompute: memory(steps, recompute)
+        )
+        for steps in (2, 12, 24, 48)
+        for recompute in (False, True)
+    },
+}
+
+if __name__ == "__main__":
+    print(json.dumps(SECTIONS[sys.argv[1]]()))

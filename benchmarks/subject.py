@@ -1,0 +1,97 @@
+"""What is measured: a meta-update of a method on one step of random episodes, and its cost."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_metalstm.adaptation import InnerLoop
+from tf_metalstm.learners.conv4 import conv4
+from tf_metalstm.learners.functional import FunctionalLearner
+from tf_metalstm.methods.gradient_based import GradientBasedMethod
+from tf_metalstm.rules.catalogue import make_rule
+from tf_metalstm.training.outer_loop import compile_method
+
+NUM_WAY = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A point of the table: 5-way, and this."""
+
+    num_shot: int = 5
+    num_steps: int = 5
+    image_size: int = 84
+    episodes_per_step: int = 1
+    rule: str = "meta_lstm"
+    second_order: bool = False
+    filters: int = 32
+    num_query: int = 15
+    recompute: bool = False
+    jit_compile: bool = False
+
+    @property
+    def image_shape(self):
+        return (self.image_size, self.image_size, 3 if self.image_size == 84 else 1)
+
+
+def build(case):
+    """Returns the method, compiled for `fit`."""
+    keras.utils.set_random_seed(0)
+    rule = make_rule(case.rule, **({"rate": 0.05} if case.rule == "sgd" else {}))
+    method = GradientBasedMethod(
+        FunctionalLearner(conv4(case.image_shape, NUM_WAY, case.filters)),
+        rule,
+        InnerLoop(case.num_steps, second_order=case.second_order, recompute=case.recompute),
+        query_normalization="support",
+    )
+    compile_method(method, jit_compile=case.jit_compile)
+    return method
+
+
+def episode(case):
+    """Returns inputs and query labels of one step, random, with a leading E."""
+    generator = np.random.default_rng(0)
+
+    def images(number):
+        shape = (case.episodes_per_step, NUM_WAY * number, *case.image_shape)
+        return tf.constant(generator.normal(size=shape), tf.float32)
+
+    def labels(number):
+        one = np.tile(np.arange(NUM_WAY), number)
+        return tf.constant(np.tile(one, (case.episodes_per_step, 1)), tf.int32)
+
+    inputs = {
+        "support_inputs": images(case.num_shot),
+        "support_labels": labels(case.num_shot),
+        "query_inputs": images(case.num_query),
+    }
+    return inputs, labels(case.num_query)
+
+
+def update(method, case):
+    """Returns a function that makes one meta-update, as `fit` makes it, and waits for its end."""
+    stream = iter(tf.data.Dataset.from_tensors(episode(case)).repeat())
+    method.make_train_function()
+    return lambda: float(method.train_function(stream)["loss"])
+
+
+def operations(method, case):
+    """Returns the floating point operations that a meta-update of first order cannot do without.
+
+    Two for each multiplication of a convolution, a linear layer or the rule; a backward pass
+    costs twice its forward pass. Element by element work is not counted.
+    """
+    by_image = 0
+    for layer in method.learner.model.layers:
+        if hasattr(layer, "kernel"):
+            positions = np.prod(layer.output.shape[1:-1], dtype=int)  # 1 for a linear layer
+            by_image += 2 * int(np.prod(layer.kernel.shape)) * int(positions)
+    support = 3 * by_image * NUM_WAY * case.num_shot * case.num_steps
+    query = 3 * by_image * NUM_WAY * case.num_query
+    by_coordinate = sum(2 * int(np.prod(w.shape)) for w in method.rule.trainable_variables)
+    if case.rule != "meta_lstm":
+        by_coordinate = 2
+    rule = 3 * by_coordinate * method.learner.num_parameters * case.num_steps
+    return case.episodes_per_step * (support + query + rule)
