@@ -175,12 +175,3 @@ def load_method(settings: Settings, tasks: Tasks) -> tuple[GradientBasedMethod, 
             f"{'last' if which == 'best' else 'best'}."
         )
     return method, checkpoints
-
-
-def build_strategy(name: str) -> tf.distribute.Strategy:
-    """Returns the distribution strategy: "none", or "mirrored" over all GPUs (else all CPUs)."""
-    if name == "none":
-        return tf.distribute.get_strategy()
-    gpus = tf.config.list_logical_devices("GPU")
-    devices = gpus or tf.config.list_logical_devices("CPU")
-    return tf.distribute.MirroredStrategy([device.name for device in devices])

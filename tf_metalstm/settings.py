@@ -22,6 +22,7 @@ from tf_metalstm.learners.conv4 import DOWNSAMPLINGS, FEATURES, INITIALIZATIONS
 from tf_metalstm.methods.gradient_based import QUERY_NORMALIZATIONS
 from tf_metalstm.rules.catalogue import RULES
 from tf_metalstm.rules.meta_lstm import GATE_FEEDBACKS
+from tf_metalstm.training.devices import STRATEGIES
 
 
 def option(default: Any, text: str, choices: Any = None, may_change: bool = False) -> Any:
@@ -135,7 +136,7 @@ class TrainingSettings:
     checkpoint_every: int = option(100, "Meta-updates between checkpoints and log entries.")
     validate_every: int = option(500, "Meta-updates between validations.")
     validation_episodes: int = option(100, "Episodes of a validation; always the same ones.")
-    strategy: str = option("none", "Devices to train on.", ("none", "mirrored"))
+    strategy: str = option("none", "Devices to train on.", STRATEGIES)
     jit_compile: bool = option(False, "Compile the step with XLA; worth it on a GPU.")
     deterministic: bool = option(
         True, "Use only operations that give the same result every time; slower at 84 x 84."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from tf_metalstm import experiment
 from tf_metalstm.flags import RUN_FLAGS, run_command, write_settings
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
 from tf_metalstm.settings import Settings
+from tf_metalstm.training.devices import build_strategy, is_chief
 from tf_metalstm.training.interruption import InterruptedRunError
 from tf_metalstm.training.lock import lock
 from tf_metalstm.training.outer_loop import Schedule, compile_method, train
@@ -21,19 +23,20 @@ from tf_metalstm.visualization.tensorboard import gate_summaries, write_hyper_pa
 
 def main(settings: Settings) -> None:
     """Trains, or goes on with, the run in --run_dir."""
+    training = settings.training
+    strategy = build_strategy(training.strategy)  # several workers meet before anything else
     tasks = experiment.build_tasks(settings.data)
     settings = experiment.resolve(settings, tasks)
-    training = settings.training
     schedule = Schedule(
         training.max_steps,
         training.checkpoint_every,
         training.validate_every,
         training.max_minutes,
     )
-    run_dir = Path(settings.run_dir or f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
+    run_dir = _run_dir(settings)
     if training.deterministic:
         tf.config.experimental.enable_op_determinism()
-    with experiment.build_strategy(training.strategy).scope():
+    with strategy.scope():
         method = experiment.build_method(settings, tasks)
         compile_method(
             method,
@@ -43,8 +46,12 @@ def main(settings: Settings) -> None:
             training.jit_compile,
         )
     validation = experiment.validation_episodes(settings, tasks)
-    with lock(run_dir):
-        write_settings(settings, run_dir)
+    with contextlib.ExitStack() as stack:
+        on_validation = None
+        if is_chief(strategy):
+            stack.enter_context(lock(run_dir))
+            write_settings(settings, run_dir)
+            on_validation = _summaries(settings, method, validation, run_dir)
         print(f"Run: {run_dir}\n{tasks.describe()}")
         try:
             checkpoints = train(
@@ -55,7 +62,7 @@ def main(settings: Settings) -> None:
                 validation,
                 schedule,
                 run_dir,
-                _summaries(settings, method, validation, run_dir),
+                on_validation,
             )
         except InterruptedRunError as stop:
             print(stop)
@@ -66,6 +73,14 @@ def main(settings: Settings) -> None:
         f"after {int(checkpoints.best_step)} updates.\n"
         f"Next: python -m tf_metalstm.evaluate --run_dir={run_dir}"
     )
+
+
+def _run_dir(settings: Settings) -> Path:
+    if settings.run_dir:
+        return Path(settings.run_dir)
+    if settings.training.strategy == "multi_worker":
+        raise ValueError("--strategy=multi_worker needs --run_dir, a folder that all machines see.")
+    return Path(f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
 
 
 def _summaries(

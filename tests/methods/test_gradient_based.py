@@ -179,6 +179,25 @@ def test_mirrored_on_two_devices_equals_one_device():
         np.testing.assert_allclose(one, two, rtol=1e-3, atol=2e-5)
 
 
+def test_loss_and_gradient_of_two_devices_are_those_of_one():
+    """Adam hides a gradient that is too large by a factor; what it remembers of it does not."""
+    devices = [device.name for device in tf.config.list_logical_devices("CPU")]
+    losses, moments = [], []
+    for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(devices)):
+        keras.utils.set_random_seed(3)
+        with strategy.scope():
+            method = toy.conv_method(num_steps=1)
+            compile_method(method, clip_norm=0.0)
+        stream = episodes(num_episodes=2, episodes_per_step=2)
+        history = method.fit(stream, epochs=1, verbose=0, shuffle=False, validation_data=stream)
+        losses.append([history.history[name][0] for name in ("loss", "val_loss")])
+        moments.append([v.numpy() for v in method.optimizer.variables if "momentum" in v.path])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+    assert len(moments[0]) == len(method.trainable_weights)
+    for one, two in zip(*moments, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-4 * np.abs(one).max())
+
+
 def _comparable_weights(method):
     """All trainable weights, c_0 without the biases of convolutions.
 

@@ -208,7 +208,11 @@ def episode_dataset(
         )
     stop = np.iinfo(np.int64).max if num_episodes is None else start + num_episodes
     stream = tf.data.Dataset.range(start, stop).map(episodes, num_parallel_calls=tf.data.AUTOTUNE)
-    return stream.batch(episodes_per_step, drop_remainder=True).prefetch(2)
+    # There are no files to share out among machines: each takes its part of every step.
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    stream = stream.batch(episodes_per_step, drop_remainder=True).prefetch(2)
+    return stream.with_options(options)
 
 
 def random_key(seed: int, split: str, stream: int, number: Tensor) -> Tensor:

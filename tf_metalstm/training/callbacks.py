@@ -17,6 +17,7 @@ import tqdm
 
 from tf_metalstm.objectives import Objective
 from tf_metalstm.training.checkpoints import NotFiniteError, RunCheckpoints
+from tf_metalstm.training.devices import agreed
 from tf_metalstm.training.interruption import InterruptedRunError, Interruption
 
 ValidationHook = Callable[[int], None]
@@ -133,7 +134,10 @@ class KeepCheckpoints(keras.callbacks.Callback):
             self._checkpoints.save_best(float(score), step)
         self._checkpoints.save(step, self._minutes())
         self._stop_if_asked()
-        if self._minutes() >= self._max_minutes:
+        # All workers have to stop after the same update, whatever their clocks say.
+        if math.isinf(self._max_minutes):
+            return
+        if agreed(self.model.distribute_strategy, self._minutes()) >= self._max_minutes:
             self.model.stop_training = True
 
     def _minutes(self) -> float:

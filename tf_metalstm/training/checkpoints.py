@@ -30,6 +30,7 @@ class RunCheckpoints:
         run_dir: folder of the run.
         method: the model that is trained.
         optimizer: its optimizer; None for commands that only read weights.
+        writes: whether this process writes; of several workers on one run only one does.
 
     Attributes:
         step: meta-updates made, a variable.
@@ -43,12 +44,14 @@ class RunCheckpoints:
         run_dir: str | Path,
         method: keras.Model,
         optimizer: keras.optimizers.Optimizer | None = None,
+        writes: bool = True,
     ):
         self.step = tf.Variable(0, dtype=tf.int64, name="step")
         self.minutes = tf.Variable(0.0, dtype=tf.float64, name="minutes")
         self.best_score = tf.Variable(np.nan, dtype=tf.float64, name="best_score")
         self.best_step = tf.Variable(0, dtype=tf.int64, name="best_step")
         self._method = method
+        self._writes = writes
         progress = {
             "step": self.step,
             "minutes": self.minutes,
@@ -103,6 +106,8 @@ class RunCheckpoints:
         self._write(self._best, step)
 
     def _write(self, folder: _Folder, step: int) -> None:
+        if not self._writes:
+            return
         try:
             folder.write(step)
         except (OSError, tf.errors.OpError) as error:

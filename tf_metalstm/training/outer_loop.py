@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import keras
 import tensorflow as tf
 
 from tf_metalstm.methods.base import FewShotMethod
+from tf_metalstm.objectives import Objective
 from tf_metalstm.training.callbacks import (
     KeepCheckpoints,
     LogToTensorBoard,
@@ -18,6 +20,7 @@ from tf_metalstm.training.callbacks import (
     ValidationHook,
 )
 from tf_metalstm.training.checkpoints import RunCheckpoints
+from tf_metalstm.training.devices import is_chief
 from tf_metalstm.training.events import drop_events_after
 from tf_metalstm.training.history import WriteHistory
 from tf_metalstm.training.interruption import Interruption
@@ -68,11 +71,17 @@ def compile_method(
     """
     method.compile(
         optimizer=ClippedAdam(learning_rate, clip_norm, clip_value, epsilon=1e-8),
-        loss=method.objective.loss,
+        loss=_loss(method.objective),
         metrics=[MeanScore(method.objective), ScoreInterval(method.objective)],
         jit_compile=jit_compile,
     )
     method.optimizer.build(method.trainable_variables)
+
+
+def _loss(objective: Objective) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    # Keras shares the mean of a vector out over the devices; a scalar it takes as it is, and then
+    # adds up as many of them as there are devices.
+    return lambda labels, outputs: objective.loss(labels, outputs)[tf.newaxis]
 
 
 def train(
@@ -99,9 +108,10 @@ def train(
     Raises:
         NotFiniteError: the loss or a weight is no longer a number.
         InterruptedRunError: SIGTERM or Ctrl-C came; there is a checkpoint of the update it came in.
-        OSError: nothing can be written, or no checkpoint read.
+        OSError: nothing can be written, or no checkpoint read, or a worker was lost.
     """
-    checkpoints = RunCheckpoints(run_dir, method, method.optimizer)
+    writes = is_chief(method.distribute_strategy)
+    checkpoints = RunCheckpoints(run_dir, method, method.optimizer, writes)
     checkpoints.restore()
     start = int(checkpoints.step.numpy())
     minutes = float(checkpoints.minutes.numpy())
@@ -109,38 +119,60 @@ def train(
     if start >= schedule.max_steps or not in_time:
         return checkpoints
     every = schedule.checkpoint_every
-    log_dir = Path(run_dir, "tensorboard")
-    drop_events_after(log_dir, start)
-    progress = ProgressBar(start, schedule.max_steps, method.objective)
-    with (
-        contextlib.closing(tf.summary.create_file_writer(str(log_dir))) as writer,
-        contextlib.closing(progress),
-        Interruption() as interruption,
-    ):
-        callbacks = [
-            StopWhenNotFinite(checkpoints, start),
-            progress,
-            LogToTensorBoard(writer, every, on_validation),
-            WriteHistory(run_dir, method.objective.score_name, start, every),
+    callbacks: list[keras.callbacks.Callback] = [StopWhenNotFinite(checkpoints, start)]
+    with contextlib.ExitStack() as stack:
+        interruption = stack.enter_context(Interruption())
+        if writes:
+            log_dir = Path(run_dir, "tensorboard")
+            drop_events_after(log_dir, start)
+            writer = tf.summary.create_file_writer(str(log_dir))
+            progress = ProgressBar(start, schedule.max_steps, method.objective)
+            for opened in (writer, progress):
+                stack.enter_context(contextlib.closing(opened))
+            callbacks += [
+                progress,
+                LogToTensorBoard(writer, every, on_validation),
+                WriteHistory(run_dir, method.objective.score_name, start, every),
+            ]
+        callbacks.append(
             KeepCheckpoints(
                 checkpoints, start, every, schedule.max_minutes, method.objective, interruption
-            ),
-        ]
-        for first, last, steps in _stretches(start, schedule.max_steps, every):
-            method.fit(
-                training_episodes(int(checkpoints.step.numpy())),
-                steps_per_epoch=steps,
-                initial_epoch=first,
-                epochs=last,
-                validation_data=validation_episodes,
-                validation_freq=schedule.validate_every // every,
-                shuffle=False,
-                verbose=0,
-                callbacks=callbacks,
             )
-            if method.stop_training:
-                break
+        )
+        try:
+            _fit(method, training_episodes, validation_episodes, schedule, checkpoints, callbacks)
+        except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+            raise ConnectionError(
+                f"A worker of this run was lost. The last checkpoint is {checkpoints.last_path}: "
+                "start the same command on all machines again, and the run goes on from there."
+            ) from error
     return checkpoints
+
+
+def _fit(
+    method: FewShotMethod,
+    training_episodes: Callable[[int], tf.data.Dataset],
+    validation_episodes: tf.data.Dataset,
+    schedule: Schedule,
+    checkpoints: RunCheckpoints,
+    callbacks: list[keras.callbacks.Callback],
+) -> None:
+    every = schedule.checkpoint_every
+    start = int(checkpoints.step.numpy())
+    for first, last, steps in _stretches(start, schedule.max_steps, every):
+        method.fit(
+            training_episodes(int(checkpoints.step.numpy())),
+            steps_per_epoch=steps,
+            initial_epoch=first,
+            epochs=last,
+            validation_data=validation_episodes,
+            validation_freq=schedule.validate_every // every,
+            shuffle=False,
+            verbose=0,
+            callbacks=callbacks,
+        )
+        if method.stop_training:
+            return
 
 
 def _stretches(start: int, stop: int, every: int) -> Iterator[tuple[int, int, int]]:

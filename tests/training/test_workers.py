@@ -1,0 +1,102 @@
+"""Several processes as several machines, over the loopback address, through the real command."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_metalstm.learners.conv4 import conv4
+from tf_metalstm.learners.functional import FunctionalLearner
+from tf_metalstm.training.devices import build_strategy
+from tf_metalstm.training.history import read_history
+
+ROOT = pathlib.Path(__file__).parents[2]
+MAX_STEPS = 12
+
+
+def start(run_dir, workers=(), index=0):
+    arguments = ["--source=glyphs", "--num_shot=1", "--num_query=2", "--num_steps=1", "--filters=4"]
+    arguments += ["--episodes_per_step=2", "--validation_episodes=4", "--checkpoint_every=2"]
+    arguments += ["--validate_every=4", f"--max_steps={MAX_STEPS}", f"--run_dir={run_dir}"]
+    environment = dict(os.environ)
+    if workers:
+        arguments.append("--strategy=multi_worker")
+        task = {"type": "worker", "index": index}
+        environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": workers}, "task": task})
+    return subprocess.Popen(
+        [sys.executable, "-m", "tf_metalstm.train", *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def start_two(run_dir):
+    workers = []
+    with socket.socket() as one, socket.socket() as two:
+        for probe in (one, two):
+            probe.bind(("127.0.0.1", 0))
+            workers.append(f"127.0.0.1:{probe.getsockname()[1]}")
+    return [start(run_dir, workers, index) for index in (0, 1)]
+
+
+def finish(process, code=0):
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == code, output
+    return output
+
+
+def weights(run_dir):
+    """What was trained, but for the biases of convolutions, which batch norm takes away again."""
+    path = run_dir / "checkpoints" / f"step-{MAX_STEPS}"
+    reader = tf.train.load_checkpoint(str(path))
+    found = {
+        name: reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        if name.startswith("weights/") and name.endswith("VARIABLE_VALUE")
+    }
+    learner = FunctionalLearner(conv4((28, 28, 1), 5, 4))
+    (c_0,) = (name for name in found if "c_0" in name)
+    kept = [
+        found[c_0][block.start : block.start + block.size]
+        for block in learner.parameter_blocks
+        if not (block.name.startswith("conv") and block.name.endswith("bias"))
+    ]
+    return {**found, c_0: np.concatenate(kept)}
+
+
+def test_two_workers_one_of_them_lost_on_the_way_do_what_one_process_does(tmp_path):
+    chief, other = start_two(tmp_path / "two")
+    while not (tmp_path / "two" / "checkpoints" / "step-4.index").exists():
+        assert chief.poll() is None, chief.stdout.read()
+        time.sleep(0.01)
+    other.kill()
+    other.communicate()
+    lost = finish(chief, code=1)
+    assert "ConnectionError: A worker of this run was lost. The last checkpoint is " in lost
+    for process in start_two(tmp_path / "two"):
+        finish(process)
+    finish(start(tmp_path / "one"))
+    one, two = (weights(tmp_path / name) for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        np.testing.assert_allclose(value, two[name], rtol=1e-3, atol=1e-5, err_msg=name)
+    histories = [read_history(tmp_path / name) for name in ("one", "two")]
+    for row, other_row in zip(*histories, strict=True):
+        for name, value in row.items():
+            np.testing.assert_allclose(float(value or 0), float(other_row[name] or 0), rtol=1e-4)
+
+
+def test_several_workers_need_to_know_each_other(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(ValueError, match=r"needs the environment variable TF_CONFIG, for example"):
+        build_strategy("multi_worker")

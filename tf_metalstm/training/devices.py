@@ -1,0 +1,75 @@
+"""Several devices, of one machine or of several: `tf.distribute` strategies, for Keras `fit`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+STRATEGIES = ("none", "mirrored", "multi_worker")
+
+
+class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
+    """`tf.distribute.MultiWorkerMirroredStrategy` as Keras 3.15 needs it.
+
+    Keras reduces whole structures, and the scalars of its logs along an axis that they do not
+    have. `tf.distribute.MirroredStrategy` takes either, this one neither.
+    """
+
+    def reduce(self, reduce_op: Any, value: Any, axis: int | None = None) -> Any:
+        """Reduces every value of a structure over all replicas; scalars along no axis."""
+        of_strategy = super().reduce
+
+        def reduce_one(one: Any) -> Any:
+            is_scalar = tf.is_tensor(one) and one.shape.rank == 0
+            return of_strategy(reduce_op, one, axis=None if is_scalar else axis)
+
+        return tf.nest.map_structure(reduce_one, value)
+
+
+def build_strategy(name: str) -> tf.distribute.Strategy:
+    """Returns a distribution strategy; "multi_worker" before anything else is done in TensorFlow.
+
+    Args:
+        name: "none", one device; "mirrored", all GPUs of this machine, or else all logical CPUs;
+            "multi_worker", one process on each machine that the environment variable TF_CONFIG
+            lists, with all of its GPUs.
+
+    Raises:
+        ValueError: "multi_worker" without TF_CONFIG.
+    """
+    if name == "none":
+        return tf.distribute.get_strategy()
+    if name == "multi_worker":
+        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+        if not resolver.cluster_spec().as_dict():
+            raise ValueError(
+                "--strategy=multi_worker needs the environment variable TF_CONFIG, for example\n"
+                '  TF_CONFIG=\'{"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
+                '"task": {"type": "worker", "index": 0}}\'\n'
+                "with its own index on each machine. On one machine use --strategy=mirrored."
+            )
+        return MultiWorkerStrategy(cluster_resolver=resolver)
+    gpus = tf.config.list_logical_devices("GPU")
+    devices = gpus or tf.config.list_logical_devices("CPU")
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether this process writes the files of the run: of several workers, the first."""
+    resolver = strategy.cluster_resolver
+    if resolver is None or resolver.task_type is None:
+        return True
+    return resolver.task_type == "chief" or (
+        resolver.task_type == "worker"
+        and resolver.task_id == 0
+        and "chief" not in resolver.cluster_spec().as_dict()
+    )
+
+
+def agreed(strategy: tf.distribute.Strategy, number: float) -> float:
+    """Returns the mean of the numbers that the workers hold; each of them has to ask."""
+    if not isinstance(strategy, MultiWorkerStrategy):
+        return number
+    mine = tf.constant(number, tf.float64)
+    return float(strategy.reduce(tf.distribute.ReduceOp.MEAN, mine))
