@@ -14,7 +14,7 @@ from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.data.sine import SineTasks
 from tf_metalstm.data.tasks import ImageTasks, Tasks
 from tf_metalstm.episode import EpisodeSpec
-from tf_metalstm.learners.catalogue import make_learner
+from tf_metalstm.learners.catalogue import PRECISIONS, make_learner
 from tf_metalstm.learners.functional import FunctionalLearner
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
 from tf_metalstm.objectives import OBJECTIVES
@@ -107,6 +107,7 @@ def _build_learner(method: MethodSettings, tasks: Tasks) -> FunctionalLearner:
     options: dict[str, Any] = {
         "batch_norm_scale": method.batch_norm_scale,
         "statistics_momentum": method.statistics_momentum,
+        "dtype": PRECISIONS[method.learner_precision],
     }
     if method.learner == "conv4":
         options |= {

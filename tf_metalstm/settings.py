@@ -17,7 +17,7 @@ from tf_metalstm.data.preprocessing import AUGMENTATIONS, NORMALIZATIONS
 from tf_metalstm.data.sine import SineTasks
 from tf_metalstm.data.sources.base import SPLITS
 from tf_metalstm.data.sources.omniglot import CLASS_SPLITS
-from tf_metalstm.learners.catalogue import LEARNERS
+from tf_metalstm.learners.catalogue import LEARNERS, PRECISIONS
 from tf_metalstm.learners.conv4 import DOWNSAMPLINGS, FEATURES, INITIALIZATIONS
 from tf_metalstm.methods.gradient_based import QUERY_NORMALIZATIONS
 from tf_metalstm.rules.catalogue import RULES
@@ -92,6 +92,11 @@ class MethodSettings:
     mlp_batch_normalization: bool = option(False, "mlp: batch norm in each hidden layer.")
     batch_norm_scale: bool = option(True, "Batch norm has a gamma.")
     learner_initialization: str = option("glorot", "conv4: where c_0 starts.", INITIALIZATIONS)
+    learner_precision: str = option(
+        "float32",
+        "Type of the learner's inside; its parameters and the rule are always float32.",
+        tuple(PRECISIONS),
+    )
     statistics_momentum: float = option(
         0.05, "Weight of the old running statistics when a support pass updates them."
     )

@@ -9,6 +9,8 @@ from tf_metalstm.learners.batch_normalization import BatchNormalization
 from tf_metalstm.learners.catalogue import LEARNERS, make_learner
 from tf_metalstm.learners.conv4 import conv4
 from tf_metalstm.learners.functional import FunctionalLearner
+from tf_metalstm.learners.mlp import mlp
+from tf_metalstm.objectives import cross_entropy
 
 
 def images(batch=6, size=16, channels=1, dtype="float32", seed=0):
@@ -224,3 +226,33 @@ def test_an_mlp_with_batch_norm_keeps_statistics():
 def test_unknown_choices_list_the_known_ones(options, message):
     with pytest.raises(ValueError, match=message):
         conv4((16, 16, 1), 2, 3, **options)
+
+
+@pytest.mark.parametrize("make", [conv4, mlp])
+def test_bfloat16_inside_is_float32_outside_and_close_to_it(make):
+    shape = (16, 16, 1)
+    options = {"batch_normalization": True} if make is mlp else {"filters": 8}
+    models = []
+    for dtype in ("float32", "mixed_bfloat16"):
+        keras.utils.set_random_seed(0)
+        models.append(make(shape, 3, dtype=dtype, **options))
+    full, half = map(FunctionalLearner, models)
+    assert any(layer.compute_dtype == "bfloat16" for layer in models[1].layers)
+    assert half.dtype == "float32"
+    np.testing.assert_array_equal(full.initial_parameters(), half.initial_parameters())
+    inputs, labels = images(20), tf.range(20) % 3
+    gradients, moments = [], []
+    for learner in (full, half):
+        theta = tf.constant(learner.initial_parameters())
+        with tf.GradientTape() as tape:
+            tape.watch(theta)
+            logits, statistics = learner.apply(theta, learner.initial_statistics(), inputs, True)
+            loss = cross_entropy(labels, logits)
+        assert logits.dtype == tf.float32
+        assert statistics.dtype == tf.float32
+        gradients.append(tape.gradient(loss, theta).numpy())
+        moments.append(statistics.numpy())
+    one, other = gradients
+    assert not np.array_equal(one, other)
+    assert np.dot(one, other) > 0.98 * np.linalg.norm(one) * np.linalg.norm(other)
+    np.testing.assert_allclose(*moments, rtol=0.05, atol=0.02)

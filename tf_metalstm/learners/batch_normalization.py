@@ -29,11 +29,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
         """Returns [B, ..., c] normalized by its own moments in training, else by running ones."""
         del mask
         inputs = tf.cast(inputs, self.compute_dtype)
-        is_fused = self.compute_dtype == "float32" and inputs.shape.rank == 4
+        is_fused = self.variable_dtype == "float32" and inputs.shape.rank == 4
         normalize: Any = _fused if is_fused else _plain
         channels = [inputs.shape[-1]]
-        gamma = self.gamma if self.scale else tf.ones(channels, inputs.dtype)
-        beta = self.beta if self.center else tf.zeros(channels, inputs.dtype)
+        gamma = self.gamma if self.scale else tf.ones(channels, self.variable_dtype)
+        beta = self.beta if self.center else tf.zeros(channels, self.variable_dtype)
         running = (self.moving_mean, self.moving_variance)
         parameters = [tf.convert_to_tensor(x) for x in (gamma, beta)]
         if not training:
@@ -46,7 +46,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 def _fused(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, moments: Any) -> Any:
-    """Returns the outputs, the mean and the unbiased variance, of images in float32."""
+    """Returns the outputs, the mean and the unbiased variance, of images in at most float32."""
     if moments is None:
         return tf.compat.v1.nn.fused_batch_norm(x, gamma, beta, epsilon=epsilon)
     return tf.compat.v1.nn.fused_batch_norm(
@@ -56,6 +56,7 @@ def _fused(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, moments: Any)
 
 def _plain(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, moments: Any) -> Any:
     """Returns the same, of any shape and type."""
+    given, x = x.dtype, tf.cast(x, gamma.dtype)  # moments of few bits would be wrong ones
     if moments is None:
         axes = list(range(x.shape.rank - 1))
         mean = tf.reduce_mean(x, axes)
@@ -66,4 +67,4 @@ def _plain(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, moments: Any)
         mean, variance = moments
         unbiased = variance
     outputs = (x - mean) * tf.math.rsqrt(variance + epsilon) * gamma + beta
-    return outputs, mean, unbiased
+    return tf.cast(outputs, given), mean, unbiased

@@ -12,6 +12,8 @@ from tf_metalstm.learners.functional import FunctionalLearner
 from tf_metalstm.learners.mlp import mlp
 
 LEARNERS: dict[str, Callable[..., keras.Model]] = {"conv4": conv4, "mlp": mlp}
+# What a flag calls a precision, and Keras the policy.
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
 def make_learner(

@@ -46,7 +46,8 @@ def conv4(
         downsampling: how a block halves its images, "max_pool" or the "stride" of its convolution.
         features: what the linear layer sees, all that comes out of the last block ("flatten") or
             the mean of each filter over the image ("mean").
-        dtype: "float32" or "float64".
+        dtype: "float32", "float64", or "mixed_bfloat16": parameters, batch norm's moments and the
+            last layer in float32, the rest in bfloat16.
 
     Returns:
         A built model, images [B, h, w, c] -> logits [B, num_outputs].
@@ -64,7 +65,8 @@ def conv4(
             f"{image_shape[0]} x {image_shape[1]}: use larger images, --downsampling=stride or "
             "--learner=mlp."
         )
-    images = x = keras.Input(image_shape, dtype=dtype)
+    full = keras.dtype_policies.get(dtype).variable_dtype
+    images = x = keras.Input(image_shape, dtype=full)
     for i in range(1, 5):
         x = keras.layers.Conv2D(
             filters,
@@ -91,7 +93,7 @@ def conv4(
     else:
         x = keras.layers.Flatten(dtype=dtype, name="flatten")(x)
     linear = keras.layers.Dense(
-        num_outputs, dtype=dtype, name="linear", **_initializers(initialization, x.shape[-1])
+        num_outputs, dtype=full, name="linear", **_initializers(initialization, x.shape[-1])
     )
     return keras.Model(images, linear(x), name="conv4")
 

@@ -35,14 +35,16 @@ def mlp(
         batch_norm_scale: whether it has a gamma.
         statistics_momentum: weight of the *old* running statistics when a support pass updates
             them.
-        dtype: "float32" or "float64".
+        dtype: "float32", "float64", or "mixed_bfloat16": parameters, batch norm's moments and the
+            last layer in float32, the rest in bfloat16.
 
     Returns:
         A built model, [B, *input_shape] -> [B, num_outputs].
     """
     if any(width < 1 for width in hidden_layers):
         raise ValueError(f"--hidden_layers must be positive widths, got {list(hidden_layers)}.")
-    inputs = keras.Input(input_shape, dtype=dtype)
+    full = keras.dtype_policies.get(dtype).variable_dtype
+    inputs = keras.Input(input_shape, dtype=full)
     x = keras.layers.Flatten(dtype=dtype)(inputs)
     for i, width in enumerate(hidden_layers, 1):
         x = keras.layers.Dense(width, dtype=dtype, name=f"hidden_{i}")(x)
@@ -55,5 +57,5 @@ def mlp(
                 name=f"norm_{i}",
             )(x)
         x = keras.layers.Activation(activation, dtype=dtype, name=f"{activation}_{i}")(x)
-    logits = keras.layers.Dense(num_outputs, dtype=dtype, name="linear")(x)
+    logits = keras.layers.Dense(num_outputs, dtype=full, name="linear")(x)
     return keras.Model(inputs, logits, name="mlp")
