@@ -10,12 +10,14 @@ import sys
 import tempfile
 import time
 
+import tf_metalstm  # noqa: F401  # before TensorFlow: turns oneDNN on, as the commands do
+
+# isort: split
 import numpy as np
 import tensorflow as tf
 from measure import multiply_rate, peak_bytes, timed
 from subject import NUM_WAY, Case, build, episode, operations, update
 
-import tf_metalstm  # noqa: F401  # before TensorFlow: turns oneDNN on, as the commands do
 from tf_metalstm.data.episodes import EpisodeSampler, ImageEpisodes, episode_dataset
 from tf_metalstm.data.preprocessing import Normalization
 from tf_metalstm.data.sources.base import ClassImages
@@ -70,16 +72,28 @@ def rules():
 
 
 def modes():
-    """Graph, XLA, and without either."""
+    """What the switches cost or bring, and TensorFlow without a graph."""
+    switched = {
+        "graph": {},
+        "recompute": {"recompute": True},
+        "bfloat16": {"precision": "bfloat16"},
+        "xla": {"jit_compile": True},
+    }
     rows = [
-        {"mode": "graph", **_update_row(FIVE_SHOT)},
-        {"mode": "xla", **_update_row(dataclasses.replace(FIVE_SHOT, jit_compile=True), repeats=4)},
+        {"mode": mode, **_update_row(dataclasses.replace(FIVE_SHOT, **changes), repeats=6)}
+        for mode, changes in switched.items()
     ]
     method = build(FIVE_SHOT)
     method.run_eagerly = True
     inputs, labels = episode(FIVE_SHOT)
     row = timed(lambda: method.train_on_batch(inputs, labels), repeats=3, warm_up=1)
     return [*rows, {"mode": "eager", **row}]
+
+
+def not_deterministic():
+    """With the operations that TensorFlow takes by itself."""
+    cases = [dataclasses.replace(case, deterministic=False) for case in (FIVE_SHOT, ONE_SHOT)]
+    return [_update_row(case) for case in cases]
 
 
 def growth():
@@ -230,6 +244,7 @@ SECTIONS = {
     "updates": updates,
     "rules": rules,
     "modes": modes,
+    "not_deterministic": not_deterministic,
     "growth": growth,
     "parts": parts,
     "data": data,

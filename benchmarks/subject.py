@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_metalstm.adaptation import InnerLoop
+from tf_metalstm.learners.catalogue import PRECISIONS
 from tf_metalstm.learners.conv4 import conv4
 from tf_metalstm.learners.functional import FunctionalLearner
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
@@ -30,6 +31,8 @@ class Case:
     num_query: int = 15
     recompute: bool = False
     jit_compile: bool = False
+    precision: str = "float32"
+    deterministic: bool = True  # as the commands are by default
 
     @property
     def image_shape(self):
@@ -39,9 +42,12 @@ class Case:
 def build(case):
     """Returns the method, compiled for `fit`."""
     keras.utils.set_random_seed(0)
+    if case.deterministic:  # for the rest of the process: TensorFlow has no way back
+        tf.config.experimental.enable_op_determinism()
+    dtype = PRECISIONS[case.precision]
     rule = make_rule(case.rule, **({"rate": 0.05} if case.rule == "sgd" else {}))
     method = GradientBasedMethod(
-        FunctionalLearner(conv4(case.image_shape, NUM_WAY, case.filters)),
+        FunctionalLearner(conv4(case.image_shape, NUM_WAY, case.filters, dtype=dtype)),
         rule,
         InnerLoop(case.num_steps, second_order=case.second_order, recompute=case.recompute),
         query_normalization="support",
