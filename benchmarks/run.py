@@ -52,7 +52,8 @@ def commit():
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sections", nargs="*", help="beginnings of their names; default: all")
-    parser.add_argument("--out", type=pathlib.Path, default=FOLDER / "results" / "latest.json")
+    parser.add_argument("--out", type=pathlib.Path)
     arguments = parser.parse_args()
-    wanted, out = arguments.sections, arguments.out
+    wanted = arguments.sections
+    out = arguments.out or FOLDER / "results" / f"{'_'.join(wanted) or 'all'}.json"
     main()

@@ -7,7 +7,8 @@ from tensorflow.core.util.event_pb2 import Event
 
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.episode import EpisodeSpec
-from tf_metalstm.training.outer_loop import Schedule, compile_method, train
+from tf_metalstm.training.outer_loop import compile_method, train
+from tf_metalstm.training.schedule import Schedule
 
 
 def stream(split, start=0, num_episodes=None):
@@ -22,7 +23,7 @@ def compiled_method(seed=0, **arguments):
     return method
 
 
-def run(run_dir, max_steps, seed=0, training=None, **schedule):
+def run(run_dir, max_steps, seed=0, training=None, on_validation=None, **schedule):
     """Trains in fresh objects, as a process does that was started anew."""
     method = compiled_method(seed)
     schedule = {"checkpoint_every": 2, "validate_every": 4, **schedule}
@@ -32,6 +33,7 @@ def run(run_dir, max_steps, seed=0, training=None, **schedule):
         stream("validation", num_episodes=4),
         Schedule(max_steps, **schedule),
         run_dir,
+        on_validation,
     )
     return method, checkpoints
 

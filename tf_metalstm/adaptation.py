@@ -38,7 +38,8 @@ class InnerLoop:
         more by the number of images in the update, as the authors' code does.
     recompute: let the meta-gradient compute the inside of the rule again instead of keeping it.
         Kept are then only the gradient, the loss, theta and the rule's state of each update, for
-        the meta-LSTM 43 numbers a coordinate. The same meta-gradient, in less memory and more time.
+        the meta-LSTM 2 H + 4 numbers a coordinate. The same meta-gradient, in less memory and more
+        time.
     """
 
     num_steps: int = 5

@@ -13,11 +13,12 @@ import tensorflow as tf
 from tf_metalstm import experiment
 from tf_metalstm.flags import RUN_FLAGS, run_command, write_settings
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
-from tf_metalstm.settings import Settings
+from tf_metalstm.settings import Settings, TrainingSettings
 from tf_metalstm.training.devices import build_strategy, is_chief
 from tf_metalstm.training.interruption import InterruptedRunError
 from tf_metalstm.training.lock import lock
-from tf_metalstm.training.outer_loop import Schedule, compile_method, train
+from tf_metalstm.training.outer_loop import compile_method, train
+from tf_metalstm.training.schedule import Schedule
 from tf_metalstm.visualization.tensorboard import gate_summaries, write_hyper_parameters
 
 
@@ -25,6 +26,7 @@ def main(settings: Settings) -> None:
     """Trains, or goes on with, the run in --run_dir."""
     training = settings.training
     strategy = build_strategy(training.strategy)  # several workers meet before anything else
+    _check_devices(strategy, training)
     tasks = experiment.build_tasks(settings.data)
     settings = experiment.resolve(settings, tasks)
     schedule = Schedule(
@@ -73,6 +75,17 @@ def main(settings: Settings) -> None:
         f"after {int(checkpoints.best_step)} updates.\n"
         f"Next: python -m tf_metalstm.evaluate --run_dir={run_dir}"
     )
+
+
+def _check_devices(strategy: tf.distribute.Strategy, training: TrainingSettings) -> None:
+    num_devices = strategy.num_replicas_in_sync
+    if training.episodes_per_step % num_devices:
+        raise ValueError(
+            f"--episodes_per_step={training.episodes_per_step} cannot be shared out evenly over "
+            f"{num_devices} devices: give a multiple of {num_devices}."
+        )
+    if training.jit_compile and num_devices > 1:
+        raise ValueError("--jit_compile works on one device only: leave it out.")
 
 
 def _run_dir(settings: Settings) -> Path:

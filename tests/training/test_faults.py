@@ -10,7 +10,7 @@ import pytest
 import run_toy
 import tensorflow as tf
 
-from tf_metalstm.training.checkpoints import RunCheckpoints
+from tf_metalstm.training.checkpoints import NotFiniteError, RunCheckpoints
 from tf_metalstm.training.history import read_history
 from tf_metalstm.training.interruption import InterruptedRunError, Interruption
 from tf_metalstm.training.lock import lock
@@ -153,3 +153,45 @@ def test_a_second_process_is_refused(tmp_path):
         lock(tmp_path)
     with lock(tmp_path):
         pass
+
+
+def test_what_a_run_wrote_after_the_step_it_went_back_to_goes_with_the_next_checkpoint(
+    finished, tmp_path
+):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    method = run_toy.compiled_method()
+    checkpoints = RunCheckpoints(tmp_path, method, method.optimizer)
+    checkpoints.save_best(0.9, 6)
+    checkpoints.save(6, minutes=1.0)
+    for folder in ("best", "checkpoints"):
+        names = {path.stem for path in (tmp_path / folder).glob("*.index")}
+        assert "step-6" in names
+        assert "step-8" not in names
+
+
+def test_weights_that_are_no_numbers_are_not_the_best(finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    before = sorted((tmp_path / "best").iterdir())
+    method = run_toy.compiled_method()
+    checkpoints = RunCheckpoints(tmp_path, method, method.optimizer)
+    method.c_0.assign(method.c_0 * float("nan"))
+    with pytest.raises(NotFiniteError, match="c_0 is not a finite number at update 12"):
+        checkpoints.save_best(1.0, 12)
+    assert sorted((tmp_path / "best").iterdir()) == before
+
+
+def test_event_files_that_cannot_be_written_are_said(tmp_path, monkeypatch):
+    def full(self):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    writer = type(tf.summary.create_file_writer(str(tmp_path / "other")))
+    monkeypatch.setattr(writer, "flush", full)
+    with pytest.raises(OSError, match=r"TensorBoard's files of update 4 .*: No space left on dev"):
+        run_toy.run(tmp_path / "run", 8, checkpoint_every=4)
+
+
+def test_a_signal_during_the_last_update_leaves_a_finished_run(tmp_path):
+    run_toy.run(tmp_path, 4, on_validation=lambda step: os.kill(os.getpid(), signal.SIGTERM))
+    checkpoints = RunCheckpoints(tmp_path, run_toy.compiled_method())
+    assert checkpoints.restore()
+    assert int(checkpoints.step) == 4

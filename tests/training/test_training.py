@@ -9,7 +9,7 @@ from tf_metalstm.objectives import CLASSIFICATION
 from tf_metalstm.training.checkpoints import NotFiniteError, RunCheckpoints
 from tf_metalstm.training.history import read_history
 from tf_metalstm.training.metrics import ScoreInterval, estimate
-from tf_metalstm.training.outer_loop import Schedule
+from tf_metalstm.training.schedule import Schedule
 
 
 def test_a_resumed_run_is_the_run_that_was_never_stopped(tmp_path):

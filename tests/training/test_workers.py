@@ -14,6 +14,8 @@ import tensorflow as tf
 
 from tf_metalstm.learners.conv4 import conv4
 from tf_metalstm.learners.functional import FunctionalLearner
+from tf_metalstm.settings import Settings, TrainingSettings
+from tf_metalstm.train import main
 from tf_metalstm.training.devices import build_strategy
 from tf_metalstm.training.history import read_history
 
@@ -40,13 +42,14 @@ def start(run_dir, workers=(), index=0):
     )
 
 
-def start_two(run_dir):
+def start_two(run_dir, run_dir_of_other=None):
     workers = []
     with socket.socket() as one, socket.socket() as two:
         for probe in (one, two):
             probe.bind(("127.0.0.1", 0))
             workers.append(f"127.0.0.1:{probe.getsockname()[1]}")
-    return [start(run_dir, workers, index) for index in (0, 1)]
+    run_dirs = (run_dir, run_dir_of_other or run_dir)
+    return [start(run_dirs[index], workers, index) for index in (0, 1)]
 
 
 def finish(process, code=0):
@@ -94,6 +97,23 @@ def test_two_workers_one_of_them_lost_on_the_way_do_what_one_process_does(tmp_pa
     for row, other_row in zip(*histories, strict=True):
         for name, value in row.items():
             np.testing.assert_allclose(float(value or 0), float(other_row[name] or 0), rtol=1e-4)
+
+    for process in start_two(tmp_path / "two", tmp_path / "not_shared"):
+        assert "OSError: The workers of this run read different" in finish(process, code=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"episodes_per_step": 3}, "--episodes_per_step=3 cannot be .* give a multiple of 2"),
+        ({"episodes_per_step": 2, "jit_compile": True}, "--jit_compile works on one device only"),
+    ],
+)
+def test_what_two_devices_cannot_do_is_said_at_once(tmp_path, changes, message):
+    training = TrainingSettings(strategy="mirrored", **changes)
+    with pytest.raises(ValueError, match=message):
+        main(Settings(training=training, run_dir=str(tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
 
 
 def test_several_workers_need_to_know_each_other(monkeypatch):

@@ -16,9 +16,10 @@ import tensorflow as tf
 import tqdm
 
 from tf_metalstm.objectives import Objective
-from tf_metalstm.training.checkpoints import NotFiniteError, RunCheckpoints
+from tf_metalstm.training.checkpoints import NotFiniteError, RunCheckpoints, reason
 from tf_metalstm.training.devices import agreed
 from tf_metalstm.training.interruption import InterruptedRunError, Interruption
+from tf_metalstm.training.schedule import Schedule
 
 ValidationHook = Callable[[int], None]
 
@@ -91,13 +92,13 @@ class KeepCheckpoints(keras.callbacks.Callback):
     """Saves the run at every epoch end, the best weights at validations; stops when time is up.
 
     Asked to stop by a signal, it saves at once, in the middle of an epoch. A signal that comes
-    during a validation waits for its end.
+    during a validation waits for its end. Of several workers the one that writes stops the run; the
+    others follow when they miss it, so that none is gone before the checkpoint is written.
 
     Args:
         checkpoints: of the run.
         start: updates made before this call of fit.
-        steps_per_epoch: updates of an epoch.
-        max_minutes: of training, all starts together; None for no limit.
+        schedule: of the run.
         objective: which score is the better one.
         interruption: says whether a signal came.
     """
@@ -106,8 +107,7 @@ class KeepCheckpoints(keras.callbacks.Callback):
         self,
         checkpoints: RunCheckpoints,
         start: int,
-        steps_per_epoch: int,
-        max_minutes: float | None,
+        schedule: Schedule,
         objective: Objective,
         interruption: Interruption,
     ):
@@ -116,35 +116,34 @@ class KeepCheckpoints(keras.callbacks.Callback):
         self._interruption = interruption
         self._checkpoints = checkpoints
         self._step = start
-        self._steps_per_epoch = steps_per_epoch
-        self._max_minutes = math.inf if max_minutes is None else max_minutes
+        self._schedule = schedule
         self._spent = float(checkpoints.minutes.numpy())
         self._began = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._step += 1
-        if self._step % self._steps_per_epoch:  # else the end of the epoch sees to it
+        if self._step % self._schedule.checkpoint_every:  # else the end of the epoch sees to it
             self._stop_if_asked()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        step = (epoch + 1) * self._steps_per_epoch
-        score = logs.get(f"val_{self._objective.score_name}")
+        step = (epoch + 1) * self._schedule.checkpoint_every
+        score = float(logs.get(f"val_{self._objective.score_name}", math.nan))
         best = float(self._checkpoints.best_score.numpy())
-        if score is not None and self._objective.is_better(float(score), best):
-            self._checkpoints.save_best(float(score), step)
+        if math.isfinite(score) and self._objective.is_better(score, best):
+            self._checkpoints.save_best(score, step)
         self._checkpoints.save(step, self._minutes())
         self._stop_if_asked()
+        limit = self._schedule.max_minutes
         # All workers have to stop after the same update, whatever their clocks say.
-        if math.isinf(self._max_minutes):
-            return
-        if agreed(self.model.distribute_strategy, self._minutes()) >= self._max_minutes:
+        if limit is not None and agreed(self.model.distribute_strategy, self._minutes()) >= limit:
             self.model.stop_training = True
 
     def _minutes(self) -> float:
         return self._spent + (time.monotonic() - self._began) / 60.0
 
     def _stop_if_asked(self) -> None:
-        if self._interruption.signal is None:
+        finished = self._step >= self._schedule.max_steps
+        if self._interruption.signal is None or finished or not self._checkpoints.writes:
             return
         if int(self._checkpoints.step.numpy()) != self._step:
             self._checkpoints.save(self._step, self._minutes())
@@ -173,10 +172,16 @@ class LogToTensorBoard(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         step = (epoch + 1) * self._steps_per_epoch
-        with self._writer.as_default(step=step):
-            for name, value in logs.items():
-                split = "validation" if name.startswith("val_") else "train"
-                tf.summary.scalar(f"{split}/{name.removeprefix('val_')}", value)
-            if "val_loss" in logs and self._on_validation is not None:
+        try:
+            with self._writer.as_default(step=step):  # is flushed at the end
+                for name, value in logs.items():
+                    split = "validation" if name.startswith("val_") else "train"
+                    tf.summary.scalar(f"{split}/{name.removeprefix('val_')}", value)
+        except tf.errors.OpError as error:
+            raise OSError(
+                f"TensorBoard's files of update {step} cannot be written: {reason(error)}. Is the "
+                "disk full? Once that is mended, the same command goes on."
+            ) from error
+        if "val_loss" in logs and self._on_validation is not None:
+            with self._writer.as_default(step=step):
                 self._on_validation(step)
-        self._writer.flush()

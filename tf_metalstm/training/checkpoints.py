@@ -37,6 +37,7 @@ class RunCheckpoints:
         minutes: time spent training, a variable.
         best_score: best validation score so far, not a number before the first; a variable.
         best_step: the step that made it, a variable.
+        writes: as given.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class RunCheckpoints:
         self.best_score = tf.Variable(np.nan, dtype=tf.float64, name="best_score")
         self.best_step = tf.Variable(0, dtype=tf.int64, name="best_step")
         self._method = method
-        self._writes = writes
+        self.writes = writes
         progress = {
             "step": self.step,
             "minutes": self.minutes,
@@ -91,29 +92,38 @@ class RunCheckpoints:
             NotFiniteError: a weight is not a number; nothing is written.
             OSError: it cannot be written; the checkpoints before it are as they were.
         """
-        for variable in self._method.trainable_variables:
-            if not np.all(np.isfinite(keras.ops.convert_to_numpy(variable))):
-                raise NotFiniteError(self.describe_failure(f"{variable.path} is", step))
+        self._check_finite(step)
         self.step.assign(step)
         self.minutes.assign(minutes)
         self._write(self._last, step)
 
     def save_best(self, score: float, step: int) -> None:
-        """Keeps the weights as the best so far on validation, where they had `score`."""
+        """Keeps the weights as the best so far on validation, where they had `score`.
+
+        Raises:
+            NotFiniteError: a weight is not a number; nothing is written.
+            OSError: it cannot be written.
+        """
+        self._check_finite(step)
         self.best_score.assign(score)
         self.best_step.assign(step)
         self.step.assign(step)
         self._write(self._best, step)
 
+    def _check_finite(self, step: int) -> None:
+        for variable in self._method.trainable_variables:
+            if not np.all(np.isfinite(keras.ops.convert_to_numpy(variable))):
+                raise NotFiniteError(self.describe_failure(f"{variable.path} is", step))
+
     def _write(self, folder: _Folder, step: int) -> None:
-        if not self._writes:
+        if not self.writes:
             return
         try:
             folder.write(step)
         except (OSError, tf.errors.OpError) as error:
             raise OSError(
                 f"The checkpoint of update {step} cannot be written to {folder.path}: "
-                f"{_reason(error)}. The last one is {self.last_path or 'none'}. Is the disk full, "
+                f"{reason(error)}. The last one is {self.last_path or 'none'}. Is the disk full, "
                 "or may this user not write there? Once that is mended, the same command goes on."
             ) from error
 
@@ -153,29 +163,34 @@ class _Folder:
             try:
                 status = self._checkpoint.read(str(path))
             except (tf.errors.OpError, RuntimeError, IndexError) as error:  # IndexError: too short
-                logging.warning("%s cannot be read and is passed over: %s.", path, _reason(error))
+                logging.warning("%s cannot be read and is passed over: %s.", path, reason(error))
                 continue
             # What a command has no use for, as the state of the optimizer, stays on disk.
             status.assert_existing_objects_matched().expect_partial()
             return True
-        if paths:
-            raise OSError(
-                f"No checkpoint in {self.path} can be read, all {len(paths)} are damaged: copy one "
-                "back from elsewhere, or train again in another --run_dir."
-            )
-        return False
+        if not paths:
+            return False
+        if self.paths()[:1] != paths[:1]:
+            return self.read()  # the run goes on, and has written a new one meanwhile
+        raise OSError(
+            f"No checkpoint in {self.path} can be read, all {len(paths)} are damaged: copy one "
+            "back from elsewhere, look at the other kind (--checkpoint=best or last), or train "
+            "again in another --run_dir."
+        )
 
     def write(self, step: int) -> None:
-        """Writes one; those too many go when it is complete."""
+        """Writes one; then those too many go, and those of a future that was given up."""
         self.path.mkdir(parents=True, exist_ok=True)
         # The index appears last, and with it the checkpoint.
         self._checkpoint.write(str(self.path / f"step-{step}"))
-        for path in self.paths()[self._kept :]:
+        paths = self.paths()
+        position = paths.index(self.path / f"step-{step}")
+        for path in paths[:position] + paths[position + self._kept :]:
             for file in self.path.glob(f"{path.name}.*"):
                 file.unlink()
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Returns what went wrong in the first line of an error, without the names of operations."""
     line = str(error).strip().partition("\n")[0]
     return re.sub(r"^\{\{.*?\}\} | \[Op:\w+\]", "", line).rstrip(".")

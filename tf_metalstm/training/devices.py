@@ -33,10 +33,10 @@ def build_strategy(name: str) -> tf.distribute.Strategy:
     Args:
         name: "none", one device; "mirrored", all GPUs of this machine, or else all logical CPUs;
             "multi_worker", one process on each machine that the environment variable TF_CONFIG
-            lists, with all of its GPUs.
+            lists, with one device each.
 
     Raises:
-        ValueError: "multi_worker" without TF_CONFIG.
+        ValueError: "multi_worker" without TF_CONFIG, or with several GPUs for one process.
     """
     if name == "none":
         return tf.distribute.get_strategy()
@@ -48,6 +48,12 @@ def build_strategy(name: str) -> tf.distribute.Strategy:
                 '  TF_CONFIG=\'{"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
                 '"task": {"type": "worker", "index": 0}}\'\n'
                 "with its own index on each machine. On one machine use --strategy=mirrored."
+            )
+        num_gpus = len(tf.config.list_physical_devices("GPU"))
+        if num_gpus > 1:
+            raise ValueError(
+                f"--strategy=multi_worker takes one GPU a process, this one sees {num_gpus}: start "
+                "a process for each, with its own CUDA_VISIBLE_DEVICES, port and index."
             )
         return MultiWorkerStrategy(cluster_resolver=resolver)
     gpus = tf.config.list_logical_devices("GPU")

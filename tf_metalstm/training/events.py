@@ -39,7 +39,10 @@ def _read(path: Path) -> tuple[list[bytes], bool]:
 def _write(path: Path, records: list[bytes]) -> None:
     # The name keeps TensorBoard from reading the file before it is whole.
     partial = path.with_name(f".{path.name}")
-    with tf.io.TFRecordWriter(str(partial)) as writer:
-        for record in records:
-            writer.write(record)
-    partial.replace(path)
+    try:
+        with tf.io.TFRecordWriter(str(partial)) as writer:
+            for record in records:
+                writer.write(record)
+        partial.replace(path)
+    except tf.errors.OpError as error:
+        raise OSError(f"{path} cannot be written anew: {error.message}") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -20,37 +19,22 @@ from tf_metalstm.training.callbacks import (
     ValidationHook,
 )
 from tf_metalstm.training.checkpoints import RunCheckpoints
-from tf_metalstm.training.devices import is_chief
+from tf_metalstm.training.devices import MultiWorkerStrategy, agreed, is_chief
 from tf_metalstm.training.events import drop_events_after
 from tf_metalstm.training.history import WriteHistory
-from tf_metalstm.training.interruption import Interruption
+from tf_metalstm.training.interruption import InterruptedRunError, Interruption
 from tf_metalstm.training.metrics import MeanScore, ScoreInterval
 from tf_metalstm.training.optimizer import ClippedAdam
+from tf_metalstm.training.schedule import Schedule
 
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long a run goes and how often it looks up.
-
-    max_steps: meta-updates of the run.
-    checkpoint_every: meta-updates between checkpoints; divides the other two numbers.
-    validate_every: meta-updates between validations.
-    max_minutes: time of training, all starts together; None for no limit.
-    """
-
-    max_steps: int
-    checkpoint_every: int = 100
-    validate_every: int = 500
-    max_minutes: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("max_steps", "checkpoint_every", "validate_every"):
-            value = getattr(self, name)
-            if value < 1 or value % self.checkpoint_every:
-                raise ValueError(
-                    f"--{name} must be a positive multiple of --checkpoint_every, "
-                    f"{self.checkpoint_every}; got {value}."
-                )
+# What a collective operation says when another worker is gone, by how it went.
+_LOST_WORKER = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+)
 
 
 def compile_method(
@@ -114,6 +98,11 @@ def train(
     checkpoints = RunCheckpoints(run_dir, method, method.optimizer, writes)
     checkpoints.restore()
     start = int(checkpoints.step.numpy())
+    if agreed(method.distribute_strategy, start) != start:
+        raise OSError(
+            f"The workers of this run read different checkpoints, this one that of update {start}: "
+            f"--run_dir={run_dir} has to be one folder that all of them see."
+        )
     minutes = float(checkpoints.minutes.numpy())
     in_time = schedule.max_minutes is None or minutes < schedule.max_minutes
     if start >= schedule.max_steps or not in_time:
@@ -125,28 +114,41 @@ def train(
         if writes:
             log_dir = Path(run_dir, "tensorboard")
             drop_events_after(log_dir, start)
-            writer = tf.summary.create_file_writer(str(log_dir))
+            writer = stack.enter_context(_event_writer(log_dir))
             progress = ProgressBar(start, schedule.max_steps, method.objective)
-            for opened in (writer, progress):
-                stack.enter_context(contextlib.closing(opened))
+            stack.enter_context(contextlib.closing(progress))
             callbacks += [
                 progress,
                 LogToTensorBoard(writer, every, on_validation),
                 WriteHistory(run_dir, method.objective.score_name, start, every),
             ]
         callbacks.append(
-            KeepCheckpoints(
-                checkpoints, start, every, schedule.max_minutes, method.objective, interruption
-            )
+            KeepCheckpoints(checkpoints, start, schedule, method.objective, interruption)
         )
         try:
             _fit(method, training_episodes, validation_episodes, schedule, checkpoints, callbacks)
-        except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+        except _LOST_WORKER as error:
+            if not isinstance(method.distribute_strategy, MultiWorkerStrategy):
+                raise
+            if interruption.signal is not None:  # the first worker has stopped before this one
+                step = int(checkpoints.step.numpy())
+                raise InterruptedRunError(interruption.signal, step) from error
             raise ConnectionError(
                 f"A worker of this run was lost. The last checkpoint is {checkpoints.last_path}: "
                 "start the same command on all machines again, and the run goes on from there."
             ) from error
     return checkpoints
+
+
+@contextlib.contextmanager
+def _event_writer(folder: Path) -> Iterator[tf.summary.SummaryWriter]:
+    writer = tf.summary.create_file_writer(str(folder))
+    try:
+        yield writer
+    finally:
+        # All was flushed at the end of each epoch, and whatever was wrong then has been said.
+        with contextlib.suppress(tf.errors.OpError):
+            writer.close()
 
 
 def _fit(
