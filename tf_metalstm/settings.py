@@ -144,7 +144,7 @@ class TrainingSettings:
     strategy: str = option("none", "Devices to train on.", STRATEGIES)
     jit_compile: bool = option(False, "Compile the step with XLA; worth it on a GPU.")
     deterministic: bool = option(
-        True, "Use only operations that give the same result every time; slower at 84 x 84."
+        True, "Use only operations that give the same result every time; may be slower where E > 1."
     )
 
 
