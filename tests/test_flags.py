@@ -173,3 +173,15 @@ def test_mistakes_on_the_command_line_end_in_one_clear_message(name, arguments, 
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_precision_and_recomputation_reach_the_method():
+    settings = parse("--learner_precision=bfloat16", "--recompute")
+    tasks = build_tasks(settings.data)
+    method = build_method(settings, tasks)
+    assert method.inner_loop.recompute
+    assert method.learner.model.get_layer("conv_1").compute_dtype == "bfloat16"
+    assert method.learner.dtype == method.rule.compute_dtype == "float32"
+    plain = build_method(parse(), tasks)
+    assert not plain.inner_loop.recompute
+    assert plain.learner.model.get_layer("conv_1").compute_dtype == "float32"

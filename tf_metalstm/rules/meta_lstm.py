@@ -142,6 +142,7 @@ class MetaLSTMCell(keras.layers.Layer):
     def call(
         self, hidden: Tensor, gradient: Tensor, theta: Tensor, fed_back: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Gates]:
+        """Returns theta_t and the gates to feed back (equation 2)."""
         logits = Gates(
             forget=gate_logit(hidden, theta, fed_back[0], self.forget_kernel, self.forget_bias),
             input=gate_logit(hidden, theta, fed_back[1], self.input_kernel, self.input_bias),
@@ -151,6 +152,7 @@ class MetaLSTMCell(keras.layers.Layer):
         return theta, values if self.gate_feedback == "value" else logits
 
     def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
         config = {"hidden_units": self.hidden_units, "gate_feedback": self.gate_feedback}
         return {**super().get_config(), **config}
 
@@ -219,6 +221,7 @@ class MetaLSTM(Rule):
     def call(
         self, gradient: Tensor, loss: Tensor, theta: Tensor, state: MetaLSTMState
     ) -> tuple[Tensor, MetaLSTMState]:
+        """Returns theta_t and what the next update needs of this one."""
         features = [
             *(tf.fill(tf.shape(gradient), x) for x in preprocess(loss, self.preprocessing_scale)),
             *preprocess(gradient, self.preprocessing_scale),
@@ -233,6 +236,7 @@ class MetaLSTM(Rule):
         return fed_back if self.gate_feedback == "value" else Gates(*map(tf.sigmoid, fed_back))
 
     def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
         config = {
             "hidden_units": self.hidden_units,
             "gate_feedback": self.gate_feedback,

@@ -38,6 +38,7 @@ class StopWhenNotFinite(keras.callbacks.Callback):
         self._step = start
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Looks at the loss of the update."""
         self._step += 1
         if not math.isfinite(float(logs["loss"])):
             raise NotFiniteError(self._checkpoints.describe_failure("The loss is", self._step))
@@ -59,6 +60,7 @@ class ProgressBar(keras.callbacks.Callback):
         self._bar: Any = None  # made when training begins, not before
 
     def on_train_begin(self, logs: Any = None) -> None:
+        """Opens the bar."""
         if self._bar is not None:
             return  # a run that goes on within an epoch begins twice
         on_terminal = sys.stderr.isatty()
@@ -71,9 +73,11 @@ class ProgressBar(keras.callbacks.Callback):
         )
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Moves the bar by one update."""
         self._bar.update()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Shows the loss, and prints what a validation gave."""
         self._bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
         name = self._objective.score_name
         if f"val_{name}" in logs:
@@ -121,11 +125,13 @@ class KeepCheckpoints(keras.callbacks.Callback):
         self._began = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Stops within an epoch if a signal asks for it."""
         self._step += 1
         if self._step % self._schedule.checkpoint_every:  # else the end of the epoch sees to it
             self._stop_if_asked()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Saves, and stops if a signal or the clock asks for it."""
         step = (epoch + 1) * self._schedule.checkpoint_every
         score = float(logs.get(f"val_{self._objective.score_name}", math.nan))
         best = float(self._checkpoints.best_score.numpy())
@@ -171,6 +177,7 @@ class LogToTensorBoard(keras.callbacks.Callback):
         self._on_validation = on_validation
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Writes the curves, and after a validation what the hook adds."""
         step = (epoch + 1) * self._steps_per_epoch
         try:
             with self._writer.as_default(step=step):  # is flushed at the end

@@ -32,6 +32,7 @@ class WriteHistory(keras.callbacks.Callback):
         self._write()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Adds the row of an epoch."""
         step = (epoch + 1) * self._steps_per_epoch
         values = {name: f"{logs[name]:.6g}" for name in self._columns[1:] if name in logs}
         self._rows.append({"step": str(step), **values})

@@ -58,6 +58,7 @@ class MeanScore(keras.metrics.Mean):
         self.objective = objective
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Adds the scores of E episodes."""
         del sample_weight  # every episode counts the same
         super().update_state(self.objective.scores(y_true, y_pred))
 
@@ -78,6 +79,7 @@ class ScoreInterval(keras.metrics.Metric):
         self.sum_of_squares = self.add_variable((), "zeros", name="sum_of_squares")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Adds the scores of E episodes."""
         del sample_weight
         scores = self.objective.scores(y_true, y_pred)
         self.count.assign_add(tf.cast(tf.size(scores), self.dtype))
@@ -85,6 +87,7 @@ class ScoreInterval(keras.metrics.Metric):
         self.sum_of_squares.assign_add(tf.reduce_sum(tf.square(scores)))
 
     def result(self) -> tf.Tensor:
+        """Returns 1.96 s / sqrt(n) over all episodes so far."""
         n = tf.convert_to_tensor(self.count)
         mean = tf.math.divide_no_nan(tf.convert_to_tensor(self.sum), n)
         deviations = tf.convert_to_tensor(self.sum_of_squares) - n * tf.square(mean)

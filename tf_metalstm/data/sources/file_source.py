@@ -91,6 +91,7 @@ class FileSource(PreparedSource):
         return raw_files.fingerprint(files, self._image_size, self._skip_corrupt, *options)
 
     def stage(self) -> StagedSplits:
+        """Reads every file of the locations once, decoded by several threads."""
         staging = Staging(self.name, skip_corrupt=self._skip_corrupt)
         with (
             tqdm(desc=f"Reading {self.name}", unit=" images", mininterval=1.0) as progress,

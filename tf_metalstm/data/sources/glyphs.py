@@ -64,9 +64,11 @@ class Glyphs(PreparedSource):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
+        """28 x 28 pixels, one channel."""
         return (IMAGE_SIZE, IMAGE_SIZE, 1)
 
     def config_name(self) -> str:
+        """Returns the fingerprint of the fonts and of how their glyphs are drawn."""
         paths = font_paths()
         missing = [path.name for path in paths if not path.is_file()]
         if missing:
@@ -79,6 +81,7 @@ class Glyphs(PreparedSource):
         return f"scripts-{raw_files.fingerprint(paths, *options)}"
 
     def stage(self) -> StagedSplits:
+        """Draws every character of the fonts."""
         shapes = GlyphShapes()
         staging = Staging(self.name)
         for letter in tqdm(shapes.letters, desc="Drawing glyphs", unit=" letters"):

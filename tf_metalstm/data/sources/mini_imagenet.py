@@ -75,12 +75,15 @@ class MiniImagenet(FileSource):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
+        """As high and as wide as was asked for, in color."""
         return (self._image_size, self._image_size, 3)
 
     def config_name(self) -> str:
+        """Returns the image size with the fingerprint of the raw files."""
         return f"{self._image_size}px-{self.fingerprint()}"
 
     def locations(self, data_dir: Path) -> list[Path]:
+        """Returns the archives and folders of the three splits, or images/ with its tables."""
         archives = [path for path in sorted(data_dir.iterdir()) if is_archive(path)]
         folders = [data_dir / name for name in (*_SPLIT_OF_FOLDER, _FLAT_FOLDER)]
         found = archives + [folder for folder in folders if folder.is_dir()]
@@ -96,6 +99,7 @@ class MiniImagenet(FileSource):
         return [data_dir / name for name in _CSV_FILES if (data_dir / name).is_file()]
 
     def identify(self, path: PurePosixPath) -> ImageIdentity | None:
+        """Returns class and split from the folders of a file, or from the tables."""
         if len(path.parts) >= 3 and path.parts[-3] in _SPLIT_OF_FOLDER:
             folder, wnid, file_name = path.parts[-3:]
             return ImageIdentity(_SPLIT_OF_FOLDER[folder], wnid, file_name)
@@ -105,9 +109,11 @@ class MiniImagenet(FileSource):
         return None
 
     def decode(self, encoded: bytes, origin: str) -> tuple[np.ndarray, bytes]:
+        """Returns the image in color, resized, and what to store of it."""
         return color_pixels(encoded, self._image_size, origin)
 
     def assign_splits(self, groups: dict[str, str]) -> dict[str, str]:
+        """Returns the groups as they are: a class comes with its split."""
         return groups
 
     @cached_property

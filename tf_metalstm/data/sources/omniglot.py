@@ -94,12 +94,15 @@ class Omniglot(FileSource):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
+        """As high and as wide as was asked for, one channel."""
         return (self._image_size, self._image_size, 1)
 
     def config_name(self) -> str:
+        """Returns the split of the classes with the fingerprint of the raw files."""
         return f"{self._class_split}-{self.fingerprint()}"
 
     def locations(self, data_dir: Path) -> list[Path]:
+        """Returns the background and the evaluation set, as archives or folders."""
         found = []
         for part in (BACKGROUND, EVALUATION):
             # An archive is whole or damaged; a folder may be half unpacked.
@@ -114,25 +117,30 @@ class Omniglot(FileSource):
         return found
 
     def identify(self, path: PurePosixPath) -> ImageIdentity | None:
+        """Returns alphabet and character from the folders of a file."""
         if len(path.parts) < 4 or path.parts[-4] not in (BACKGROUND, EVALUATION):
             return None
         part, alphabet, character, file_name = path.parts[-4:]
         return ImageIdentity(part, f"{alphabet}/{character}", file_name)
 
     def decode(self, encoded: bytes, origin: str) -> tuple[np.ndarray, bytes]:
+        """Returns the drawing in gray, resized, and the same as PNG."""
         pixels = gray_pixels(encoded, self._image_size, origin)
         return pixels, encode_png(pixels)
 
     def assign_splits(self, groups: dict[str, str]) -> dict[str, str]:
+        """Returns the split of each character, as the class split has it."""
         if self._class_split == "characters":
             return split_characters(groups)
         return split_alphabets(groups)
 
     def load(self, split: str) -> ClassImages:
+        """Returns the drawings of a split, with their rotations as further classes if asked for."""
         upright = super().load(split)
         return with_rotations(upright) if self._rotations else upright
 
     def counts(self, split: str) -> SplitCounts:
+        """Returns how many classes and drawings there are, the rotations counted."""
         upright = super().counts(split)
         if not self._rotations:
             return upright

@@ -76,9 +76,11 @@ class PreparedSource(Source):
         """Reads, checks and splits all raw images."""
 
     def prepare(self) -> None:
+        """Builds the TFDS data set; does nothing where it lies already."""
         self._builder()
 
     def load(self, split: str) -> ClassImages:
+        """Returns the images of a split, read from the TFDS data set."""
         class_sizes = self._class_sizes(split)
         images = np.empty((sum(class_sizes.values()), *self.image_shape), np.uint8)
         row = 0
@@ -89,16 +91,19 @@ class PreparedSource(Source):
         return ClassImages(images, sizes, tuple(class_sizes))
 
     def channel_statistics(self) -> ChannelStatistics:
+        """Returns what preparation wrote down of the training images."""
         metadata = self._metadata()
         return ChannelStatistics(
             np.array(metadata["channel_mean"]), np.array(metadata["channel_std"])
         )
 
     def counts(self, split: str) -> SplitCounts:
+        """Returns how much a split holds, without reading an image."""
         sizes = self._class_sizes(split).values()
         return SplitCounts(len(sizes), sum(sizes), min(sizes))
 
     def describe(self, split: str | None = None) -> str:
+        """Returns a line for each split, and what preparation had to leave out."""
         metadata = self._metadata()
         lines = []
         for each in (check_split(split),) if split else SPLITS:

@@ -75,6 +75,7 @@ class Staging:
 
     @property
     def num_images(self) -> int:
+        """How many images are staged so far."""
         return sum(len(staged.encoded) for staged in self._classes.values())
 
     def add(self, identity: ImageIdentity, pixels: np.ndarray, encoded: bytes) -> None:
