@@ -116,7 +116,7 @@ def adapt(
     statistics = tf.constant(learner.initial_statistics())
     state = rule.initial_state(theta)
     losses, gates = [], []
-    update = _recomputed(rule) if options.recompute else rule
+    update = _recomputed(rule, options.second_order) if options.recompute else rule
     for step in range(options.num_steps):
         batch = _mini_batch(support, options.batch_size, step)
         with tf.GradientTape() as tape:
@@ -134,7 +134,9 @@ def adapt(
     return Adapted(theta, statistics), _trajectory(losses, gates, theta)
 
 
-def _recomputed(rule: Rule) -> Callable[[Tensor, Tensor, Tensor, Any], tuple[Tensor, Any]]:
+def _recomputed(
+    rule: Rule, second_order: bool
+) -> Callable[[Tensor, Tensor, Tensor, Any], tuple[Tensor, Any]]:
     """Returns the rule as a function of which the meta-gradient keeps the arguments alone."""
     # As tensors and not as variables, which tf.recompute_grad does not take within a loop.
     weights, others = (
@@ -149,7 +151,12 @@ def _recomputed(rule: Rule) -> Callable[[Tensor, Tensor, Tensor, Any], tuple[Ten
         # tf.recompute_grad takes and returns tensors, no structures of them.
         @tf.recompute_grad
         def flat(*tensors: Tensor) -> list[Tensor]:
-            given = tf.nest.pack_sequence_as(arguments, tensors[:num_tensors])
+            gradient, loss, theta, state = tf.nest.pack_sequence_as(
+                arguments, tensors[:num_tensors]
+            )
+            if not second_order:  # said again where it is differentiated: nothing asks for it
+                gradient, loss = tf.stop_gradient(gradient), tf.stop_gradient(loss)
+            given = (gradient, loss, theta, state)
             return tf.nest.flatten(rule.stateless_call(tensors[num_tensors:], others, *given)[0])
 
         theta, *new = flat(*tf.nest.flatten(arguments), *weights)

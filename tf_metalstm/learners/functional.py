@@ -115,7 +115,7 @@ class FunctionalLearner:
         )
         if not (training and self.statistics_blocks):
             return logits, statistics
-        return logits, tf.concat([tf.reshape(value, [-1]) for value in new], axis=0)
+        return logits, _flatten(new)
 
 
 def _flat_values(variables: Sequence[Any], dtype: str) -> np.ndarray:
@@ -132,8 +132,16 @@ def _blocks(variables: Sequence[Any]) -> tuple[ParameterBlock, ...]:
     return tuple(blocks)
 
 
+def _flatten(values: Sequence[Tensor]) -> Tensor:
+    return tf.concat([v if len(v.shape) == 1 else tf.reshape(v, [-1]) for v in values], axis=0)
+
+
 def _unflatten(vector: Tensor, blocks: tuple[ParameterBlock, ...]) -> list[Tensor]:
     if not blocks:
         return []
     parts = tf.split(vector, [block.size for block in blocks])
-    return [tf.reshape(part, block.shape) for part, block in zip(parts, blocks, strict=True)]
+    # A vector has its shape: T updates of 18 variables make for many operations of no use.
+    return [
+        part if len(block.shape) == 1 else tf.reshape(part, block.shape)
+        for part, block in zip(parts, blocks, strict=True)
+    ]

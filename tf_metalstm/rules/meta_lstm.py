@@ -90,10 +90,8 @@ def gate_logit(
         kernel: W, [H + 2, 1].
         bias: b, a scalar.
     """
-    weights = kernel[:, 0]
-    return (
-        tf.linalg.matvec(hidden, weights[:-2]) + weights[-2] * theta + weights[-1] * fed_back + bias
-    )
+    by_hidden, by_theta, by_gate = tf.split(tf.reshape(kernel, [-1]), [hidden.shape[-1], 1, 1])
+    return tf.linalg.matvec(hidden, by_hidden) + by_theta * theta + by_gate * fed_back + bias
 
 
 @keras.saving.register_keras_serializable("tf_metalstm")
