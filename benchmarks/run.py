@@ -23,16 +23,20 @@ def main():
 
     names = [n for n in SECTIONS if not wanted or any(n.startswith(w) for w in wanted)]
     report = {"machine": machine(), "commit": commit(), "when": time.strftime("%F"), "sections": {}}
+    failed = []
     for name in tqdm.tqdm(names, unit="section"):
         process = subprocess.run(
             [sys.executable, str(FOLDER / "sections.py"), name], capture_output=True, text=True
         )
-        if process.returncode:
-            sys.exit(f"Section {name} failed:\n{process.stderr[-3000:]}")
+        if process.returncode:  # the others may still go well
+            failed.append(f"Section {name} failed:\n{process.stderr[-3000:]}")
+            continue
         report["sections"][name] = json.loads(process.stdout.splitlines()[-1])
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(report, indent=1) + "\n")
     print(f"Written to {out}")
+    if failed:
+        sys.exit("\n".join(failed))
 
 
 def machine():

@@ -141,7 +141,13 @@ def parts():
                 total += tf.reduce_sum(passes(support.inputs * (1.0 + step), support.labels))
             return total
 
+        def convolutions(case=case, learner=learner, inputs=inputs):
+            support_images, queries = inputs["support_inputs"][0], inputs["query_inputs"][0]
+            batches = [support_images * (1.0 + step) for step in range(case.num_steps)]
+            return sum(_convolutions(learner.model, images) for images in (*batches, queries))
+
         measured = {
+            "convolutions alone": convolutions,
             "support passes": support_passes,
             "query pass": lambda p=passes, i=inputs, y=labels: tf.reduce_sum(
                 p(i["query_inputs"][0], y[0])
@@ -159,9 +165,31 @@ def parts():
     return rows
 
 
-def memory(num_steps, recompute):
+def _convolutions(model, images):
+    """Every convolution of one pass and its two gradients, on random images, and nothing else."""
+    total = 0.0
+    for layer in model.layers:
+        if not hasattr(layer, "kernel") or len(layer.kernel.shape) != 4:
+            continue
+        kernel = tf.convert_to_tensor(layer.kernel)
+        shape = [images.shape[0], *layer.input.shape[1:]]
+        # A function of the images, so that no two passes are merged.
+        given = images if layer.input.shape[-1] < 32 else tf.fill(shape, images[0, 0, 0, 0])
+        with tf.GradientTape() as tape:
+            tape.watch(kernel)
+            if given is not images:  # nobody asks for the gradient of the first one's input
+                tape.watch(given)
+            outputs = tf.nn.conv2d(given, kernel, 1, "SAME")
+        wanted = [kernel] if given is images else [kernel, given]
+        made = [outputs, *tape.gradient(outputs, wanted)]
+        total += sum(tf.reduce_sum(x[:1]) for x in made)
+    return total
+
+
+def memory(num_steps, recompute, **changes):
     """Peak memory of a meta-update with T updates."""
     case = dataclasses.replace(ONE_SHOT, num_steps=num_steps, recompute=recompute, num_query=1)
+    case = dataclasses.replace(case, **changes)
     method = build(case)
     make_update = update(method, case)
     for _ in range(3):
@@ -197,6 +225,23 @@ def data():
             row = timed(hundred, repeats=5)
             rate = 100 / row["seconds"]
             rows.append({"image_size": size, "num_shot": shot, "episodes_per_second": rate})
+    return rows
+
+
+def training():
+    """The same meta-update on one episode that stays, and on those that the pipeline makes."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (64 * 60, 84, 84, 3), dtype=np.uint8)
+    classes = ClassImages(images, np.full([64], 60), tuple(f"class_{i}" for i in range(64)))
+    rows = []
+    for case in (FIVE_SHOT, ONE_SHOT):
+        sampler = EpisodeSampler(classes, "train", EpisodeSpec(NUM_WAY, case.num_shot, 15))
+        normalization = Normalization((120.0,) * 3, (70.0,) * 3)
+        pipeline = episode_dataset(ImageEpisodes(sampler, normalization))
+        method = build(case)
+        for source, dataset in (("one episode", None), ("pipeline", pipeline)):
+            row = timed(update(method, case, dataset), repeats=12)
+            rows.append({"case": f"{case.num_shot}-shot", "source": source, **row})
     return rows
 
 
@@ -249,11 +294,21 @@ SECTIONS = {
     "parts": parts,
     "data": data,
     "served": served,
+    "training": training,
     **{
         f"memory_{steps}_{'recompute' if recompute else 'keep'}": (
             lambda steps=steps, recompute=recompute: memory(steps, recompute)
         )
-        for steps in (2, 12, 24, 48)
+        for steps in (2, 12, 24, 48, 100)
+        for recompute in (False, True)
+    },
+    **{
+        f"memory_wide_{steps}_{'recompute' if recompute else 'keep'}": (
+            lambda steps=steps, recompute=recompute: memory(
+                steps, recompute, image_size=28, filters=64
+            )
+        )
+        for steps in (8, 24)
         for recompute in (False, True)
     },
 }

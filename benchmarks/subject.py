@@ -30,6 +30,7 @@ class Case:
     filters: int = 32
     num_query: int = 15
     recompute: bool = False
+    vectorize: bool = False
     jit_compile: bool = False
     precision: str = "float32"
     deterministic: bool = True  # as the commands are by default
@@ -51,6 +52,7 @@ def build(case):
         rule,
         InnerLoop(case.num_steps, second_order=case.second_order, recompute=case.recompute),
         query_normalization="support",
+        vectorize_episodes=case.vectorize,
     )
     compile_method(method, jit_compile=case.jit_compile)
     return method
@@ -76,9 +78,13 @@ def episode(case):
     return inputs, labels(case.num_query)
 
 
-def update(method, case):
-    """Returns a function that makes one meta-update, as `fit` makes it, and waits for its end."""
-    stream = iter(tf.data.Dataset.from_tensors(episode(case)).repeat())
+def update(method, case, dataset=None):
+    """Returns a function that makes one meta-update, as `fit` makes it, and waits for its end.
+
+    It takes its episodes from a dataset, or always the same one.
+    """
+    dataset = dataset or tf.data.Dataset.from_tensors(episode(case)).repeat()
+    stream = iter(dataset)
     method.make_train_function()
     return lambda: float(method.train_function(stream)["loss"])
 

@@ -176,7 +176,10 @@ class ImageEpisodes:
         pixels = tf.gather(self._images, rows)  # [N, K + Q, h, w, c]
         if self._augmentation is not None:
             pixels = self._augmentation(pixels, self.sampler.augmentation_seed(index))
-        return _arrange(self._normalization(pixels), self.sampler.spec)
+        inputs, labels = _arrange(pixels, self.sampler.spec)
+        for name in ("support_inputs", "query_inputs"):  # last: bytes are the quickest to move
+            inputs[name] = self._normalization(inputs[name])
+        return inputs, labels
 
     def fingerprint(self, num_episodes: int) -> str:
         """Returns that of the sampler."""

@@ -29,8 +29,15 @@ class Normalization(NamedTuple):
     deviation: tuple[float, ...]
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Normalizes [..., c] of any number type; returns float32."""
-        return (tf.cast(pixels, tf.float32) - tf.constant(self.mean)) / tf.constant(self.deviation)
+        """Normalizes [..., w, c] of any number type; returns float32."""
+        shape = tf.shape(pixels)
+        # Over whole rows of an image: over three numbers at a time it takes five times as long.
+        mean, deviation = (
+            tf.tile(tf.constant(channel, tf.float32), shape[-2:-1])
+            for channel in (self.mean, self.deviation)
+        )
+        rows = tf.reshape(tf.cast(pixels, tf.float32), tf.concat([shape[:-2], [-1]], axis=0))
+        return tf.ensure_shape(tf.reshape((rows - mean) / deviation, shape), pixels.shape)
 
 
 def make_normalization(name: str, source: Source) -> Normalization:
