@@ -1,41 +1,35 @@
 """Adapts an exported model to a few labelled images and classifies others with it.
 
-    python adapt.py --model DIR --support DIR --query DIR [--csv FILE]
+    python adapt.py --model DIR --support DIR --query DIR [--csv FILE] [--html FILE] [--save DIR]
 
 --model    what `python -m tf_metalstm.export` wrote: saved_model.pb and manifest.json.
 --support  a few labelled images: one folder a class, at most as many as the model has ways.
---query    images to classify: one folder of images; or one folder a class, then the accuracy
-           is printed too.
+--query    images to classify: files, folders or patterns. Where a folder holds one folder a
+           class, the accuracy is printed too.
 
-Needs tensorflow, numpy and pillow, and nothing else of ours.
+Needs tensorflow, numpy and pillow, the two files beside it, and nothing else of ours.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+import report
+from images import ClientError, class_files, query_files, read_images, read_support
 
 FORMAT = "tf_metalstm.saved_model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _QUERIES_AT_A_TIME = 64
-_ROWS_BESIDE_CSV = 20
-# What Pillow raises for bytes that are no image, or only half of one.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-
-
-class ClientError(Exception):
-    """Something that the user has to put right."""
+_ROWS_BESIDE_FILES = 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,37 +51,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     manifest = read_manifest(options.model)
-    shape, num_way, skip = manifest["image_shape"], manifest["num_way"], options.skip_unreadable
-    support = class_folders(options.support)
-    names = list(support)
-    if not 2 <= len(names) <= num_way:
+    shape, num_way = manifest["image_shape"], manifest["num_way"]
+    classes = class_files(options.support)
+    if not 2 <= len(classes) <= num_way:
         raise ClientError(
-            f"{options.support} has {len(names)} class folders, but the model tells 2 to {num_way} "
-            "classes apart: add or take away some, or train a model with more ways."
+            f"{options.support} has {len(classes)} class folders, but the model tells 2 to "
+            f"{num_way} classes apart: add or take away some, or train a model with more ways."
         )
-    queries, by_class = query_files(options.query, names)
-    if options.csv and not options.csv.absolute().parent.is_dir():
-        raise ClientError(f"--csv {options.csv}: there is no such folder.")
-    images, labels = read_support(support, shape, skip)
-    signatures = load_signatures(options.model)
-    adapted = adapt(signatures, images, labels)
-    print(f"Adapted to {len(images)} images of {len(names)} classes.")
-    if len(names) < num_way:
-        print(f"That is {len(names)} of its {num_way} ways: probabilities are renormalized.")
-    query_images = read_images(queries, shape, skip)
-    files, probabilities = classify(signatures, adapted, query_images, len(names))
-    table = [
-        (file.relative_to(options.query).as_posix(), names[np.argmax(row)], *row)
-        for file, row in zip(files, probabilities, strict=True)
+    queries, known = query_files(options.query, list(classes))
+    _check_outputs(options)
+    images, labels, paths = read_support(classes, shape)
+    model = load_model(options.model)
+    state, losses = adapt(model, images, labels, _num_steps(options, manifest))
+    print(f"Adapted to {len(images)} images of {len(classes)} classes.")
+    names, read, probabilities = classify(
+        model, state, read_images((path for _, path in queries), shape)
+    )
+    shown = {path: name for name, path in queries}
+    answers = [
+        report.Answer(shown[path], path, names[np.argmax(row)], row, known.get(path))
+        for path, row in zip(read, probabilities, strict=True)
     ]
-    if options.csv:
-        write_csv(options.csv, names, table)
-    print_table(table, _ROWS_BESIDE_CSV if options.csv else len(table))
-    if by_class:
-        hits = sum(file.parent.name == row[1] for file, row in zip(files, table, strict=True))
-        print(f"accuracy: {hits / len(table):.2%} ({hits} of {len(table)} images)")
-    if options.csv:
-        print(f"Wrote {options.csv}: all {len(table)} images, with every probability.")
+    support = list(zip(paths, labels, strict=True))
+    result = report.Report(options.model, names, support, losses, answers)
+    wanted = {
+        options.csv: report.csv_text,
+        options.json: report.json_text,
+        options.html: report.html_text,
+    }
+    wanted.pop(None, None)
+    for path, text in wanted.items():
+        report.write(path, text(result))
+    report.print_table(result, _ROWS_BESIDE_FILES if wanted else len(answers))
+    if options.save:
+        save_classifier(model, state, options.save)
+    for path in [*wanted, *([options.save] if options.save else [])]:
+        print(f"Wrote {path}")
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
@@ -104,171 +103,110 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         raise ClientError(f"{directory / 'manifest.json'} is damaged ({error}).") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ClientError(f"{directory / 'manifest.json'} is not that of a {FORMAT}.")
-    if manifest["format_version"] > FORMAT_VERSION:
+    version = manifest.get("format_version")
+    if version != FORMAT_VERSION:
         raise ClientError(
-            f"{directory} has format version {manifest['format_version']}, this client knows "
-            f"{FORMAT_VERSION}: take the client that belongs to the model."
+            f"{directory} has format version {version}, this client knows {FORMAT_VERSION}: take "
+            "the client that belongs to the model, or export the run again."
         )
     if "image_shape" not in manifest:
         raise ClientError(f"{directory} is a model of functions, and this client adapts to images.")
     return manifest
 
 
-def class_folders(root: Path) -> dict[str, list[Path]]:
-    """Returns the image files of every class folder, all sorted."""
-    folders, files = _entries(root)
-    if not folders:
-        raise ClientError(f"{root} has no class folders: expected {root}/<class>/<image>.")
-    if files:
-        raise ClientError(f"{files[0]} is in no class folder: move it into one, or away.")
-    classes = {}
-    for folder in folders:
-        deeper, classes[folder.name] = _entries(folder)
-        if deeper:
-            raise ClientError(f"{deeper[0]} is a folder inside a class folder: expected images.")
-        if not classes[folder.name]:
-            raise ClientError(f"The class folder {folder} holds no image.")
-    return classes
-
-
-def query_files(root: Path, names: Sequence[str]) -> tuple[list[Path], bool]:
-    """Returns the images to classify and whether their folders are their classes."""
-    folders, files = _entries(root)
-    if not folders:
-        if not files:
-            raise ClientError(f"{root} holds no image.")
-        return files, False
-    classes = class_folders(root)
-    for name in classes:
-        if name not in names:
-            raise ClientError(
-                f"{root / name} is none of the classes of the support folder ({', '.join(names)}): "
-                "rename it, or put images of unknown class into one folder without class folders."
-            )
-    return list(itertools.chain.from_iterable(classes.values())), True
-
-
-def read_support(
-    support: dict[str, list[Path]], shape: Sequence[int], skip_unreadable: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images [B, h, w, c] and labels [B], shot by shot as the model was trained."""
-    columns = []
-    for label, (name, files) in enumerate(support.items()):
-        images = [image for _, image in read_images(files, shape, skip_unreadable)]
-        if not images:
-            raise ClientError(f"None of the images of class {name!r} can be read.")
-        columns.append([(image, label) for image in images])
-    shots = itertools.chain.from_iterable(itertools.zip_longest(*columns))
-    pairs = [pair for pair in shots if pair is not None]
-    return np.stack([image for image, _ in pairs]), np.array(
-        [label for _, label in pairs], np.int32
-    )
-
-
-def read_images(
-    paths: Iterable[Path], shape: Sequence[int], skip_unreadable: bool
-) -> Iterator[tuple[Path, np.ndarray]]:
-    """Yields images as the model wants them; leaves unreadable files out if asked to."""
-    for path in paths:
-        try:
-            yield path, read_image(path, shape)
-        except _DAMAGED as error:
-            text = f"{path} is not a readable image ({error})"
-            if not skip_unreadable:
-                raise ClientError(f"{text}: take it away, or pass --skip_unreadable.") from error
-            print(f"skipped: {text}", file=sys.stderr)
-
-
-def read_image(path: Path, shape: Sequence[int]) -> np.ndarray:
-    """Returns pixels 0 ... 255, float32 [h, w, c].
-
-    Upright by its EXIF entry, on white where it is transparent, gray or color as the model
-    was trained, and squeezed to size by the filter that prepared the training images.
-    """
-    height, width, channels = shape
-    with Image.open(path) as opened:
-        opened.load()
-        image = ImageOps.exif_transpose(opened)
-    if image.mode == "F":
-        raise ValueError("pixels are floating point numbers; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):  # 16 bits
-        image = Image.fromarray(np.clip(np.asarray(image) / 257.0, 0, 255).round().astype(np.uint8))
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("L" if channels == 1 else "RGB")
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
-    return np.asarray(image, np.float32).reshape(height, width, channels)
-
-
-def load_signatures(directory: Path) -> Any:
-    """Returns the functions of an exported model by name."""
+def load_model(directory: Path) -> Any:
+    """Returns an exported model."""
     tensorflow = _import_tensorflow()
     try:
-        signatures = tensorflow.saved_model.load(str(directory)).signatures
-        return {name: signatures[name] for name in ("adapt", "predict")}
+        model = tensorflow.saved_model.load(str(directory))
+        for name in ("adapt_named", "predict_named", "predict_encoded_named"):
+            model.signatures[name]  # a model that lacks one is none
     except Exception as error:  # whatever a file with a piece missing leads to
         raise ClientError(
             f"The model in {directory} cannot be loaded; is the copy complete? "
             f"({type(error).__name__}: {str(error).strip()[:300]})"
         ) from error
+    return model
 
 
-def adapt(signatures: Any, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Returns what the model learned from images [B, h, w, c] and labels [B], for `predict`."""
-    adapted = signatures["adapt"](support_images=images, support_labels=labels)
-    return {name: value for name, value in adapted.items() if name != "support_losses"}
+def adapt(
+    model: Any, images: np.ndarray, labels: Sequence[str], num_steps: int | None
+) -> tuple[dict[str, Any], list[float]]:
+    """Adapts to images [B, h, w, c] and the names of their classes.
+
+    Returns:
+        What the model learned, for `predict`; and the loss before each update.
+    """
+    steps = {} if num_steps is None else {"num_steps": np.int32(num_steps)}
+    adapted = model.signatures["adapt_named"](
+        support_images=images, support_labels=list(labels), **steps
+    )
+    wanted = model.signatures["predict_named"].structured_input_signature[1]
+    losses = adapted.get("support_losses")
+    state = {name: value for name, value in adapted.items() if name in wanted}
+    return state, [] if losses is None else losses.numpy().tolist()
 
 
 def classify(
-    signatures: Any, adapted: dict[str, Any], images: Iterator, num_classes: int
-) -> tuple[list[Path], np.ndarray]:
-    """Returns files and their probabilities [files, classes]; a few at a time are in memory."""
+    model: Any, state: dict[str, Any], images: Iterator[tuple[Path, np.ndarray]]
+) -> tuple[list[str], list[Path], np.ndarray]:
+    """Returns classes, files and probabilities [files, classes]; a few at a time are in memory."""
     files: list[Path] = []
     rows: list[np.ndarray] = []
     while chunk := list(itertools.islice(images, _QUERIES_AT_A_TIME)):
         files.extend(file for file, _ in chunk)
         pixels = np.stack([image for _, image in chunk])
-        rows.extend(signatures["predict"](query_images=pixels, **adapted)["probabilities"].numpy())
+        answer = model.signatures["predict_named"](query_images=pixels, **state)
+        rows.extend(answer["probabilities"].numpy())
     if not files:
         raise ClientError("None of the images to classify can be read.")
     if not np.all(np.isfinite(rows)):
         raise ClientError("The model's answer is not a number: look at the support images.")
-    # In float64 nothing that is left of a class vanishes.
-    present = np.maximum(np.asarray(rows, np.float64)[:, :num_classes], np.finfo(np.float64).tiny)
-    return files, present / present.sum(axis=1, keepdims=True)
+    names = [name.decode("utf-8", "backslashreplace") for name in state["class_names"].numpy()]
+    return names, files, np.asarray(rows, np.float64)
 
 
-def print_table(table: Sequence[tuple], num_rows: int) -> None:
-    """Prints file, predicted class and its probability of the first rows."""
-    lines = [("file", "predicted", "probability")]
-    lines += [(file, name, f"{max(row):.2%}") for file, name, *row in table[:num_rows]]
-    widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
-    for file, name, probability in lines:
-        print(f"{file:<{widths[0]}}  {name:<{widths[1]}}  {probability:>11}")
-    if len(table) > num_rows:
-        print(f"... and {len(table) - num_rows} more")
+def save_classifier(model: Any, state: dict[str, Any], directory: Path) -> None:
+    """Writes a model that knows these classes and only answers.
+
+    Its signatures are `predict` (query_images: pixels) and `predict_encoded` (files).
+    """
+    import tensorflow
+
+    module = tensorflow.Module()
+    module.state = dict(state)  # kept, or they would be gone when the functions are saved
+    signatures = {}
+    for name in ("predict", "predict_encoded"):
+        whole = model.signatures[f"{name}_named"]
+        spec = whole.structured_input_signature[1]["query_images"]
+
+        @tensorflow.function(input_signature=[tensorflow.TensorSpec(spec.shape, spec.dtype)])
+        def answer(query_images: Any, whole: Any = whole) -> Any:
+            return whole(query_images=query_images, **state)
+
+        signatures[name] = answer
+    tensorflow.saved_model.save(module, str(directory), signatures=signatures)
 
 
-def write_csv(path: Path, names: Sequence[str], table: Sequence[tuple]) -> None:
-    """Writes file, predicted class, its probability, and the probability of every class."""
-    try:
-        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as opened:
-            writer = csv.writer(opened)
-            writer.writerow(["file", "predicted", "probability", *names])
-            for file, name, *row in table:
-                writer.writerow([file, name, *(f"{value:.8g}" for value in (max(row), *row))])
-    except OSError as error:
-        raise ClientError(f"--csv {path} cannot be written ({error}).") from error
+def _num_steps(options: argparse.Namespace, manifest: dict[str, Any]) -> int | None:
+    """Returns the updates to make; None for a model that makes none."""
+    trained = manifest.get("num_steps")
+    if options.num_steps is None:
+        return trained
+    if trained is None:
+        raise ClientError("--num_steps is for models that learn by updates; this one does not.")
+    if options.num_steps < 0:
+        raise ClientError(f"--num_steps must not be negative, got {options.num_steps}.")
+    return options.num_steps
 
 
-def _entries(root: Path) -> tuple[list[Path], list[Path]]:
-    """Returns the folders and the files in a folder, sorted, without hidden ones."""
-    if not root.is_dir():
-        raise ClientError(f"{root} is not a folder.")
-    visible = sorted(path for path in root.iterdir() if not path.name.startswith("."))
-    return [p for p in visible if p.is_dir()], [p for p in visible if not p.is_dir()]
+def _check_outputs(options: argparse.Namespace) -> None:
+    for flag in ("csv", "json", "html", "save"):
+        path = getattr(options, flag)
+        if path and not path.absolute().parent.is_dir():
+            raise ClientError(f"--{flag} {path}: there is no such folder.")
+    if options.save and options.save.exists():
+        raise ClientError(f"--save {options.save} exists already, and nothing is overwritten.")
 
 
 def _import_tensorflow() -> Any:
@@ -292,9 +230,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True, help="folder of the exported model")
     parser.add_argument("--support", type=Path, required=True, help="one folder of images a class")
-    parser.add_argument("--query", type=Path, required=True, help="images, or one folder a class")
-    parser.add_argument("--csv", type=Path, help="also write all probabilities to this file")
-    parser.add_argument("--skip_unreadable", action="store_true", help="leave out what is no image")
+    parser.add_argument(
+        "--query", nargs="+", required=True, help="images: files, folders, or patterns as 'a/*.jpg'"
+    )
+    parser.add_argument("--num_steps", type=int, help="updates; by default as in training")
+    parser.add_argument("--csv", type=Path, help="write all probabilities to this file")
+    parser.add_argument("--json", type=Path, help="write them as JSON, with the losses")
+    parser.add_argument("--html", type=Path, help="write a page with pictures")
+    parser.add_argument("--save", type=Path, help="write the adapted classifier, a new SavedModel")
     return parser
 
 

@@ -1,16 +1,14 @@
-"""export/adapt.py as a module; it belongs to no package that could be imported."""
+"""The files of export/ as modules; they belong to no package that could be imported."""
 
-import importlib.util
+import importlib
 import pathlib
+import sys
 
-CLIENT = pathlib.Path(__file__).resolve().parents[1] / "export" / "adapt.py"
+FOLDER = pathlib.Path(__file__).resolve().parents[1] / "export"
+CLIENT = FOLDER / "adapt.py"
 
-
-def load_client():
-    spec = importlib.util.spec_from_file_location("adapt_client", CLIENT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-client = load_client()
+sys.path.insert(0, str(FOLDER))
+try:
+    client, images, report = map(importlib.import_module, ("adapt", "images", "report"))
+finally:
+    sys.path.remove(str(FOLDER))

@@ -10,6 +10,7 @@ import toy
 from PIL import Image
 
 from tf_metalstm import experiment, export
+from tf_metalstm.classifier import FewShotClassifier
 from tf_metalstm.flags import write_settings
 from tf_metalstm.settings import DataSettings, MethodSettings, Settings
 from tf_metalstm.training.checkpoints import RunCheckpoints
@@ -58,6 +59,18 @@ def write_report(run_dir, name, **changes):
     path = pathlib.Path(run_dir, "evaluation", f"{name}.json")
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(report | {"scores": [0.9]} | changes))
+
+
+def test_a_classifier_of_the_run_is_one_of_its_export(run):
+    settings, sampler = run
+    export.main(settings)
+    images = sampler.classes.images[:12]
+    names = np.repeat(["a", "b", "c"], 4)
+    of_run, of_export = (
+        FewShotClassifier.load(folder).fit(images, names).predict_proba(images)
+        for folder in (settings.run_dir, pathlib.Path(settings.run_dir, "saved_model"))
+    )
+    np.testing.assert_allclose(of_run, of_export, atol=1e-6)
 
 
 def test_export_command(run, capsys, tmp_path):

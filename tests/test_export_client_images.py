@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from export_client import client
+from export_client import images as client
 from PIL import Image
 
 from tf_metalstm.data.sources.pixels import color_pixels, gray_pixels

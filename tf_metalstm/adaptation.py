@@ -112,12 +112,78 @@ def adapt(
     Returns:
         The adapted learner and the trajectory that led there.
     """
-    theta = theta_0
+    update = _update(learner, rule, support, options, loss_function)
     statistics = tf.constant(learner.initial_statistics())
-    state = rule.initial_state(theta)
+    state = _InnerState(theta_0, statistics, rule.initial_state(theta_0))
     losses, gates = [], []
-    update = _recomputed(rule, options.second_order) if options.recompute else rule
     for step in range(options.num_steps):
+        state, loss = update(state, step)
+        losses.append(loss)
+        gates.append(rule.gates(state.rule_state))
+    return Adapted(state.theta, state.statistics), _trajectory(losses, gates, theta_0)
+
+
+def adapt_in_loop(
+    learner: FunctionalLearner,
+    rule: Rule,
+    theta_0: Tensor,
+    support: Support,
+    options: InnerLoop,
+    num_steps: Tensor,
+    loss_function: LossFunction = cross_entropy,
+) -> tuple[Adapted, Trajectory]:
+    """As `adapt`, with a number of updates that only the running graph knows, a scalar.
+
+    A loop of the graph, with one update in it: small, and meant for models that are trained.
+    """
+    update = _update(learner, rule, support, options, loss_function)
+
+    def body(step: Tensor, state: _InnerState, seen: Trajectory) -> tuple:
+        state, loss = update(state, step)
+        gates = rule.gates(state.rule_state)
+        written = (
+            array.write(step, value) for array, value in zip(seen, (loss, *gates), strict=True)
+        )
+        return step + 1, state, Trajectory(*written)
+
+    shapes = Trajectory(losses=[], forget=theta_0.shape, input=theta_0.shape)
+    nothing_seen = Trajectory(
+        *(tf.TensorArray(theta_0.dtype, num_steps, element_shape=shape) for shape in shapes)
+    )
+    statistics = tf.constant(learner.initial_statistics())
+    _, state, seen = tf.while_loop(
+        lambda step, *_: step < num_steps,
+        body,
+        (0, _InnerState(theta_0, statistics, rule.initial_state(theta_0)), nothing_seen),
+    )
+    return Adapted(state.theta, state.statistics), Trajectory(*(array.stack() for array in seen))
+
+
+class _InnerState(NamedTuple):
+    """What goes from update to update.
+
+    theta: [P].
+    statistics: [S].
+    rule_state: nested tensors.
+    """
+
+    theta: Tensor
+    statistics: Tensor
+    rule_state: Any
+
+
+def _update(
+    learner: FunctionalLearner,
+    rule: Rule,
+    support: Support,
+    options: InnerLoop,
+    loss_function: LossFunction,
+) -> Callable[[_InnerState, Any], tuple[_InnerState, Tensor]]:
+    """Returns one update: (state, its number) -> the state after it, the loss before it."""
+    move = _recomputed(rule, options.second_order) if options.recompute else rule
+
+    def update(state: _InnerState, step: Any) -> tuple[_InnerState, Tensor]:
+        theta, statistics, rule_state = state
         batch = _mini_batch(support, options.batch_size, step)
         with tf.GradientTape() as tape:
             tape.watch(theta)
@@ -128,10 +194,10 @@ def adapt(
             gradient /= tf.cast(tf.shape(batch.inputs)[0], gradient.dtype)
         if not options.second_order:
             gradient, loss = tf.stop_gradient(gradient), tf.stop_gradient(loss)
-        theta, state = update(gradient, loss, theta, state)
-        losses.append(loss)
-        gates.append(rule.gates(state))
-    return Adapted(theta, statistics), _trajectory(losses, gates, theta)
+        theta, rule_state = move(gradient, loss, theta, rule_state)
+        return _InnerState(theta, statistics, rule_state), loss
+
+    return update
 
 
 def _recomputed(

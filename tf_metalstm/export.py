@@ -28,7 +28,8 @@ from tf_metalstm.data.sine import SineTasks
 from tf_metalstm.data.tasks import ImageTasks
 from tf_metalstm.flags import read_settings, run_command
 from tf_metalstm.objectives import OBJECTIVES
-from tf_metalstm.saved_model import ServedMethod, check_replaceable, is_export, save_method
+from tf_metalstm.serving.saved_model import check_replaceable, read_manifest, save_method
+from tf_metalstm.serving.served import ServedMethod
 from tf_metalstm.settings import MethodSettings, Settings
 from tf_metalstm.training.checkpoints import RunCheckpoints
 
@@ -43,7 +44,7 @@ def main(settings: Settings) -> None:
     run_dir = Path(settings.run_dir or "")
     target = run_dir / "saved_model"
     check_replaceable(target)
-    replaces = is_export(target)
+    replaces = read_manifest(target) is not None
     tasks = experiment.build_tasks(settings.data)
     method, checkpoints = experiment.load_method(settings, tasks)
     normalization = tasks.normalization if isinstance(tasks, ImageTasks) else None

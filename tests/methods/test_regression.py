@@ -11,7 +11,8 @@ from tf_metalstm.data.sine import SineTasks
 from tf_metalstm.objectives import REGRESSION
 from tf_metalstm.rules.catalogue import RULES, make_rule
 from tf_metalstm.rules.sgd import SGD
-from tf_metalstm.saved_model import ServedMethod, save_method
+from tf_metalstm.serving.saved_model import save_method
+from tf_metalstm.serving.served import ServedMethod
 from tf_metalstm.training.outer_loop import compile_method
 
 TASKS = SineTasks(num_shot=5, num_query=4)
@@ -94,7 +95,9 @@ def test_the_exported_model_fits_functions(tmp_path):
     inputs, _ = next(iter(stream(1)))
     signatures = tf.saved_model.load(str(tmp_path / "model")).signatures
     support = {name: inputs[name][0] for name in ("support_inputs", "support_labels")}
-    adapted = signatures["adapt"](**support)
-    assert adapted.pop("support_losses").shape == [2]
-    answer = signatures["predict"](query_inputs=inputs["query_inputs"][0], **adapted)
+    assert signatures.keys() == {"adapt", "predict", "classify"}
+    adapted = signatures["adapt"](**support, num_steps=tf.constant(2))
+    assert adapted["support_losses"].shape == [2]
+    taken = {name: adapted[name] for name in ("parameters", "statistics")}
+    answer = signatures["predict"](query_inputs=inputs["query_inputs"][0], **taken)
     np.testing.assert_allclose(answer["outputs"], method(inputs)[0], rtol=1e-6)

@@ -17,7 +17,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_metalstm.adaptation import Adapted, InnerLoop, Trajectory, adapt
+from tf_metalstm.adaptation import Adapted, InnerLoop, Trajectory, adapt, adapt_in_loop
 from tf_metalstm.episode import Support, Tensor
 from tf_metalstm.learners.functional import FunctionalLearner
 from tf_metalstm.methods.base import FewShotMethod
@@ -104,17 +104,21 @@ class GradientBasedMethod(FewShotMethod):
         return self.adapt_with_trajectory(support, training)[0]
 
     def adapt_with_trajectory(
-        self, support: Support, training: bool = False
+        self, support: Support, training: bool = False, num_steps: Tensor | None = None
     ) -> tuple[Adapted, Trajectory]:
-        """As `adapt`, with the support loss and the gates of every update."""
-        adapted, trajectory = adapt(
-            self.learner,
-            self.rule,
-            tf.convert_to_tensor(self.c_0),
-            support,
-            self.inner_loop if training else self.evaluation_loop,
-            self.objective.loss,
-        )
+        """As `adapt`, with the support loss and the gates of every update.
+
+        Args:
+            support: of one episode.
+            training: True in meta-training.
+            num_steps: T, a scalar, instead of the number that the method was made with.
+        """
+        loop = self.inner_loop if training else self.evaluation_loop
+        given = (self.learner, self.rule, tf.convert_to_tensor(self.c_0), support, loop)
+        if num_steps is None:
+            adapted, trajectory = adapt(*given, self.objective.loss)
+        else:
+            adapted, trajectory = adapt_in_loop(*given, num_steps, self.objective.loss)
         if self.query_normalization == "support":
             _, statistics = self.learner.apply(*adapted, support.inputs, training=True)
             adapted = adapted._replace(statistics=statistics)

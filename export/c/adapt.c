@@ -1,0 +1,181 @@
+/* Adapts an exported model to folders of labelled images and classifies others with it.
+ *
+ *     ./adapt [--num_steps T] MODEL SUPPORT IMAGE...
+ *
+ * MODEL    the folder that `python -m tf_metalstm.export` wrote
+ * SUPPORT  one folder a class, with a few images in each: JPEG, PNG, GIF or BMP
+ * IMAGE    a file to classify
+ *
+ * Writes a table with tabs between: file, predicted class, the probability of every class. What
+ * TensorFlow's library finds on the machine it tells on stderr before anything else runs.
+ */
+#define _POSIX_C_SOURCE 200809L
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "few_shot.h"
+
+static const char usage[] =
+    "usage: adapt [--num_steps T] MODEL SUPPORT IMAGE...\n"
+    "SUPPORT holds one folder of images a class; images are JPEG, PNG, GIF or BMP files.\n";
+
+static void fail(const char *what, const char *why) {
+  fprintf(stderr, "error: %s: %s\n", what, why);
+  exit(EXIT_FAILURE);
+}
+
+static void *checked(void *memory) {
+  if (!memory) fail("memory", "there is none left");
+  return memory;
+}
+
+/* A growing list of paths. */
+typedef struct {
+  char **paths;
+  size_t count;
+} path_list;
+
+static void add_path(path_list *list, const char *folder, const char *name) {
+  size_t size = strlen(folder) + strlen(name) + 2;
+  list->paths = checked(realloc(list->paths, (list->count + 1) * sizeof *list->paths));
+  list->paths[list->count] = checked(malloc(size));
+  snprintf(list->paths[list->count++], size, "%s/%s", folder, name);
+}
+
+static int by_name(const void *one, const void *other) {
+  return strcmp(*(char *const *)one, *(char *const *)other);
+}
+
+/* Lists what is in a folder, sorted, without hidden files. */
+static path_list list_folder(const char *folder) {
+  path_list list = {NULL, 0};
+  struct dirent *entry;
+  DIR *opened = opendir(folder);
+  if (!opened) fail(folder, strerror(errno));
+  while ((entry = readdir(opened)))
+    if (entry->d_name[0] != '.') add_path(&list, folder, entry->d_name);
+  closedir(opened);
+  if (list.count) qsort(list.paths, list.count, sizeof *list.paths, by_name);
+  return list;
+}
+
+static void free_paths(path_list *list) {
+  for (size_t i = 0; i < list->count; ++i) free(list->paths[i]);
+  free(list->paths);
+}
+
+static const char *base_name(const char *path) {
+  const char *slash = strrchr(path, '/');
+  return slash ? slash + 1 : path;
+}
+
+static fs_image read_file(const char *path) {
+  struct stat facts;
+  fs_image image = {NULL, 0};
+  FILE *file = fopen(path, "rb");
+  if (!file || fstat(fileno(file), &facts)) fail(path, strerror(errno));
+  if (!S_ISREG(facts.st_mode)) fail(path, "expected an image file");
+  image.size = (size_t)facts.st_size;
+  void *data = checked(malloc(image.size + 1));
+  if (fread(data, 1, image.size, file) != image.size) fail(path, "cannot be read to its end");
+  fclose(file);
+  image.data = data;
+  return image;
+}
+
+/* Labelled images, as fs_adapt takes them. */
+typedef struct {
+  fs_image *images;
+  const char **labels;
+  size_t count;
+} support_set;
+
+/* Reads them shot by shot, one image of each class and then the next of each, as in training. */
+static support_set read_support(const path_list *classes) {
+  support_set support = {NULL, NULL, 0};
+  path_list *files = checked(calloc(classes->count, sizeof *files));
+  size_t total = 0;
+  for (size_t i = 0; i < classes->count; ++i) {
+    files[i] = list_folder(classes->paths[i]);
+    if (!files[i].count) fail(classes->paths[i], "the class folder holds no image");
+    total += files[i].count;
+  }
+  support.images = checked(calloc(total, sizeof *support.images));
+  support.labels = checked(calloc(total, sizeof *support.labels));
+  for (size_t shot = 0; support.count < total; ++shot)
+    for (size_t i = 0; i < classes->count; ++i) {
+      if (shot >= files[i].count) continue;
+      support.images[support.count] = read_file(files[i].paths[shot]);
+      support.labels[support.count++] = base_name(classes->paths[i]);
+    }
+  for (size_t i = 0; i < classes->count; ++i) free_paths(&files[i]);
+  free(files);
+  return support;
+}
+
+static void print_answer(const fs_classifier *classifier, const char *path) {
+  char error[FS_ERROR_SIZE];
+  size_t num_classes = fs_num_classes(classifier), best = 0;
+  fs_image image = read_file(path);
+  float *probabilities = checked(calloc(num_classes, sizeof *probabilities));
+  if (fs_predict(classifier, &image, 1, probabilities, error)) fail(path, error);
+  for (size_t i = 1; i < num_classes; ++i)
+    if (probabilities[i] > probabilities[best]) best = i;
+  printf("%s\t%s", path, fs_class_name(classifier, best));
+  for (size_t i = 0; i < num_classes; ++i) printf("\t%.9g", probabilities[i]);
+  printf("\n");
+  free(probabilities);
+  free((void *)image.data);
+}
+
+/* Starts the program once more with oneDNN switched on, unless the user has said otherwise: TensorFlow's
+ * library reads that before `main`, and by itself leaves it off where there is no AVX-512. */
+static void take_kernels_of_training(char **argv) {
+  if (getenv("TF_ENABLE_ONEDNN_OPTS")) return;
+  setenv("TF_ENABLE_ONEDNN_OPTS", "1", 1);
+  execv("/proc/self/exe", argv);
+}
+
+int main(int argc, char **argv) {
+  char error[FS_ERROR_SIZE];
+  int num_steps = FS_DEFAULT_STEPS, first = 1;
+  take_kernels_of_training(argv);
+  if (argc > 2 && strcmp(argv[1], "--num_steps") == 0) {
+    char *end;
+    long steps = strtol(argv[2], &end, 10);
+    if (*end || end == argv[2] || steps < 0 || steps > 1000000)
+      fail("--num_steps", "expected a number of updates, 0 or more");
+    num_steps = (int)steps;
+    first = 3;
+  }
+  if (argc - first < 3) {
+    fputs(usage, stderr);
+    return 2;
+  }
+  path_list classes = list_folder(argv[first + 1]);
+  if (!classes.count) fail(argv[first + 1], "expected one folder of images a class");
+  support_set support = read_support(&classes);
+  fs_model *model = fs_load(argv[first], error);
+  if (!model) fail(argv[first], error);
+  fs_classifier *classifier =
+      fs_adapt(model, support.images, support.labels, support.count, num_steps, error);
+  if (!classifier) fail(argv[first + 1], error);
+  printf("file\tpredicted");
+  for (size_t i = 0; i < fs_num_classes(classifier); ++i)
+    printf("\t%s", fs_class_name(classifier, i));
+  printf("\n");
+  for (int i = first + 2; i < argc; ++i) print_answer(classifier, argv[i]);
+  fs_free_classifier(classifier);
+  fs_free_model(model);
+  for (size_t i = 0; i < support.count; ++i) free((void *)support.images[i].data);
+  free(support.images);
+  free(support.labels);
+  free_paths(&classes);
+  return EXIT_SUCCESS;
+}

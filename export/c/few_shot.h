@@ -1,0 +1,47 @@
+/* An exported few-shot model, used from C: load it, adapt it to a few labelled image files,
+ * ask it about others. Needs TensorFlow's C library, no Python.
+ *
+ * Images are files as they are on a disk: JPEG, PNG, GIF or BMP. The model decodes them. Start the
+ * process with TF_ENABLE_ONEDNN_OPTS=1 to have the kernels that models are trained on: without them a
+ * processor that has no AVX-512 takes twice the time, and rounds otherwise.
+ *
+ * Whatever fails returns NULL or -1 and writes a sentence into `error`, which has room for
+ * FS_ERROR_SIZE characters. A model may be used by several threads at once. A classifier holds
+ * a pointer to its model: free the model last.
+ */
+#ifndef FEW_SHOT_H
+#define FEW_SHOT_H
+
+#include <stddef.h>
+
+#define FS_ERROR_SIZE 1024
+#define FS_DEFAULT_STEPS (-1) /* as many updates as the model was trained with */
+
+typedef struct fs_model fs_model;
+typedef struct fs_classifier fs_classifier;
+
+/* An image file in memory. */
+typedef struct {
+  const void *data;
+  size_t size;
+} fs_image;
+
+/* Loads the folder that `python -m tf_metalstm.export` wrote. */
+fs_model *fs_load(const char *directory, char *error);
+void fs_free_model(fs_model *model);
+
+/* Adapts to `count` images and the names of their classes, in any order, any number of each. */
+fs_classifier *fs_adapt(const fs_model *model, const fs_image *images,
+                        const char *const *labels, size_t count, int num_steps, char *error);
+void fs_free_classifier(fs_classifier *classifier);
+
+/* The classes, in the order in which they first came. */
+size_t fs_num_classes(const fs_classifier *classifier);
+const char *fs_class_name(const fs_classifier *classifier, size_t number);
+
+/* Writes the probability of every class for every image, row by row: count * fs_num_classes
+ * numbers. Returns 0, or -1. */
+int fs_predict(const fs_classifier *classifier, const fs_image *images, size_t count,
+               float *probabilities, char *error);
+
+#endif

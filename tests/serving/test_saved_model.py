@@ -1,0 +1,397 @@
+"""The exported model: what it answers, what it refuses, what it leaves alone."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import toy
+
+from tf_metalstm import adaptation as inner_loop
+from tf_metalstm.data.preprocessing import Normalization
+from tf_metalstm.episode import Support
+from tf_metalstm.methods.base import FewShotMethod
+from tf_metalstm.serving import saved_model
+from tf_metalstm.serving.saved_model import ReloadError, save_method
+from tf_metalstm.serving.served import ServedMethod
+
+SHAPE = (16, 16, 1)
+NUM_WAY = 3
+NUM_STEPS = 2
+
+
+def served_method(**options):
+    keras.utils.set_random_seed(1)
+    method = toy.conv_method(NUM_STEPS, NUM_WAY, **options)
+    # An untrained rule hardly moves theta: let its gates depend on their inputs, its rate be 0.2.
+    generator = np.random.default_rng(2)
+    for weight in method.rule.weights:
+        weight.assign(weight + generator.normal(0.0, 0.1, weight.shape))
+        if weight.name == "input_bias":
+            weight.assign(-1.4)
+    return ServedMethod(method, Normalization((120.0,), (70.0,)), SHAPE, NUM_WAY)
+
+
+def pixels(number, seed=0):
+    generator = np.random.default_rng(seed)
+    return tf.constant(generator.integers(0, 256, [number, *SHAPE]), tf.float32)
+
+
+def labels(number):
+    return tf.range(number) % NUM_WAY
+
+
+STEPS = {"num_steps": tf.constant(NUM_STEPS)}
+
+
+def adapt(signatures, ending="", **support):
+    """What `adapt` returned that `predict` takes, and the rest."""
+    returned = signatures[f"adapt{ending}"](**{**STEPS, **support})
+    taken = signatures[f"predict{ending}"].structured_input_signature[1]
+    adapted = {name: value for name, value in returned.items() if name in taken}
+    return adapted, {name: value for name, value in returned.items() if name not in taken}
+
+
+def probabilities(served, support_images, support_labels, query_images):
+    """What the method itself says, by its ordinary call, of the classes that there are."""
+    episode = {
+        "support_inputs": served.normalization(support_images)[tf.newaxis],
+        "support_labels": support_labels[tf.newaxis],
+        "query_inputs": served.normalization(query_images)[tf.newaxis],
+    }
+    every_way = tf.nn.softmax(served.method(episode, training=False)[0]).numpy()
+    present = every_way * np.isin(np.arange(NUM_WAY), support_labels)
+    return present / present.sum(axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module", params=["running", "support"])
+def exported(request, tmp_path_factory):
+    served = served_method(query_normalization=request.param)
+    directory = tmp_path_factory.mktemp("run") / "saved_model"
+    save_method(served, directory, {"trained": {"updates": 7}})
+    return served, directory, tf.saved_model.load(str(directory)).signatures
+
+
+@pytest.mark.parametrize(("num_support", "num_queries"), [(3, 1), (15, 4), (7, 1), (1, 2)])
+def test_any_number_of_images(exported, num_support, num_queries):
+    served, _, signatures = exported
+    support = {"support_images": pixels(num_support), "support_labels": labels(num_support)}
+    queries = pixels(num_queries, seed=1)
+    expected = probabilities(served, *support.values(), queries)
+    assert expected.shape == (num_queries, NUM_WAY)
+
+    adapted, extras = adapt(signatures, **support)
+    in_two = signatures["predict"](query_images=queries, **adapted)["probabilities"]
+    in_one = signatures["classify"](query_images=queries, **support, **STEPS)["probabilities"]
+
+    num_parameters = served.method.learner.num_parameters
+    assert extras["support_losses"].shape == [NUM_STEPS]
+    assert (
+        extras["forget_gates"].shape == extras["input_gates"].shape == [NUM_STEPS, num_parameters]
+    )
+    np.testing.assert_allclose(in_two, expected, atol=1e-5)
+    np.testing.assert_allclose(in_one, expected, atol=1e-5)
+
+
+def test_queries_do_not_see_each_other(exported):
+    _, _, signatures = exported
+    support = {"support_images": pixels(6), "support_labels": labels(6)}
+    queries = pixels(5, seed=1)
+    support |= STEPS
+    together = signatures["classify"](query_images=queries, **support)["probabilities"]
+    alone = signatures["classify"](query_images=queries[2:3], **support)["probabilities"]
+    np.testing.assert_allclose(alone[0], together[2], atol=1e-5)
+
+
+def test_adaptation_matters(exported):
+    _, _, signatures = exported
+    queries = pixels(4, seed=1)
+    first, second = (
+        signatures["classify"](
+            support_images=pixels(6), support_labels=given, query_images=queries, **STEPS
+        )["probabilities"]
+        for given in (labels(6), labels(6)[::-1])
+    )
+    assert np.max(np.abs(first - second)) > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("images", "given", "message"),
+    [
+        (2, [0, NUM_WAY], r"support_labels must be in \[0, 3\): the model has 3 ways"),
+        (2, [-1, 0], r"support_labels must be in \[0, 3\)"),
+        (0, [], "the support set is empty"),
+        (3, [0, 1], "as many support_labels as support_images"),
+    ],
+)
+@pytest.mark.parametrize("signature", ["adapt", "classify"])
+def test_wrong_support_sets_are_refused(exported, signature, images, given, message):
+    _, _, signatures = exported
+    inputs = {"support_images": pixels(images), "support_labels": tf.constant(given, tf.int32)}
+    inputs |= STEPS
+    if signature == "classify":
+        inputs["query_images"] = pixels(1)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        signatures[signature](**inputs)
+
+
+@pytest.mark.parametrize("signature", ["predict", "classify"])
+def test_no_queries_are_refused(exported, signature):
+    _, _, signatures = exported
+    support = {"support_images": pixels(3), "support_labels": labels(3)}
+    given = support | STEPS
+    if signature == "predict":
+        given, _ = adapt(signatures, **support)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="there are no query_images"):
+        signatures[signature](query_images=pixels(0), **given)
+
+
+def test_manifest_says_what_a_client_needs(exported):
+    served, directory, _ = exported
+    manifest = json.loads((directory / "manifest.json").read_text())
+    learner = served.method.learner
+    assert manifest["format"] == "tf_metalstm.saved_model"
+    assert manifest["image_shape"] == [16, 16, 1]
+    assert manifest["num_way"] == NUM_WAY
+    assert manifest["num_steps"] == NUM_STEPS
+    assert manifest["normalization"] == {"mean": [120.0], "deviation": [70.0]}
+    assert manifest["query_normalization"].startswith("inductive")
+    assert manifest["trained"] == {"updates": 7}
+    assert manifest["versions"]["tensorflow"] == tf.__version__
+    images = {"dtype": "float32", "shape": [None, 16, 16, 1]}
+    steps = {"num_steps": {"dtype": "int32", "shape": []}}
+    support = {"support_images": images, "support_labels": {"dtype": "int32", "shape": [None]}}
+    adapted = {
+        "parameters": {"dtype": "float32", "shape": [learner.num_parameters]},
+        "statistics": {"dtype": "float32", "shape": [learner.num_statistics]},
+        "class_mask": {"dtype": "float32", "shape": [NUM_WAY]},
+    }
+    gates = {"dtype": "float32", "shape": [None, learner.num_parameters]}
+    seen = {
+        "support_losses": {"dtype": "float32", "shape": [None]},
+        "forget_gates": gates,
+        "input_gates": gates,
+    }
+    answer = {"probabilities": {"dtype": "float32", "shape": [None, NUM_WAY]}}
+    signatures = manifest["signatures"]
+    assert signatures["adapt"] == {"inputs": support | steps, "outputs": adapted | seen}
+    assert signatures["predict"] == {
+        "inputs": adapted | {"query_images": images},
+        "outputs": answer,
+    }
+    assert signatures["classify"] == {
+        "inputs": support | {"query_images": images} | steps,
+        "outputs": answer,
+    }
+    strings = {"dtype": "string", "shape": [None]}
+    assert signatures["adapt_encoded"]["inputs"]["support_images"] == strings
+    assert signatures["predict_encoded_named"] == {
+        "inputs": {name: adapted[name] for name in ("parameters", "statistics")}
+        | {"query_images": strings, "class_names": strings},
+        "outputs": {
+            "class_names": strings,
+            "labels": strings,
+            "probabilities": {"dtype": "float32", "shape": [None, None]},
+        },
+    }
+    endings = ("", "_encoded", "_named", "_encoded_named")
+    assert signatures.keys() == {
+        name + ending for name in ("adapt", "predict", "classify") for ending in endings
+    }
+
+
+@pytest.mark.parametrize("steps", [0, 1, 5])
+def test_any_number_of_updates(exported, steps):
+    served, _, signatures = exported
+    support = {"support_images": pixels(6), "support_labels": labels(6)}
+    adapted, extras = adapt(signatures, **support, num_steps=tf.constant(steps))
+    method = served.method
+    loop = dataclasses.replace(method.evaluation_loop, num_steps=steps)
+    (theta, _), trajectory = inner_loop.adapt(
+        method.learner,
+        method.rule,
+        tf.convert_to_tensor(method.c_0),
+        Support(served.normalization(support["support_images"]), support["support_labels"]),
+        loop,
+    )
+    np.testing.assert_allclose(adapted["parameters"], theta, atol=1e-5)
+    np.testing.assert_allclose(extras["support_losses"], trajectory.losses, atol=1e-5)
+    np.testing.assert_allclose(extras["input_gates"], trajectory.input, atol=1e-5)
+    np.testing.assert_allclose(extras["forget_gates"], trajectory.forget, atol=1e-5)
+
+
+def test_fewer_than_no_updates_are_refused(exported):
+    _, _, signatures = exported
+    with pytest.raises(tf.errors.InvalidArgumentError, match="num_steps must not be negative"):
+        adapt(
+            signatures,
+            support_images=pixels(3),
+            support_labels=labels(3),
+            num_steps=tf.constant(-1),
+        )
+
+
+def test_what_is_left_out_is_as_in_training(exported):
+    """For clients that run the graph, as a server does, and for the functions in Python."""
+    served, directory, _ = exported
+    support, queries = (pixels(3), labels(3)), pixels(2, seed=1)
+    expected = probabilities(served, *support, queries)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        graph = tf.compat.v1.saved_model.load(session, ["serve"], str(directory))
+        signature = graph.signature_def["classify"]
+        given = {"support_images": support[0], "support_labels": support[1]}
+        feed = {
+            signature.inputs[name].name: value.numpy()
+            for name, value in (given | {"query_images": queries}).items()
+        }
+        answer = session.run(signature.outputs["probabilities"].name, feed)
+    np.testing.assert_allclose(answer, expected, atol=1e-5)
+    loaded = tf.saved_model.load(str(directory))
+    np.testing.assert_allclose(
+        loaded.classify(*support, queries)["probabilities"], expected, atol=1e-5
+    )
+
+
+def test_classes_that_the_support_set_lacks_get_nothing(exported):
+    _, _, signatures = exported
+    adapted, _ = adapt(signatures, support_images=pixels(4), support_labels=tf.constant([0, 2] * 2))
+    np.testing.assert_array_equal(adapted["class_mask"], [1, 0, 1])
+    answer = signatures["predict"](query_images=pixels(5, seed=1), **adapted)["probabilities"]
+    np.testing.assert_array_equal(answer[:, 1], 0.0)
+    np.testing.assert_allclose(tf.reduce_sum(answer, axis=1), 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("names", [["cat", "ant", "Zürich"], ["only", "two"]])
+@pytest.mark.parametrize("encoded", [False, True])
+def test_names_come_back(exported, names, encoded):
+    served, _, signatures = exported
+    images, queries = pixels(6), pixels(4, seed=1)
+    numbers = np.arange(6) % len(names)
+    given = tf.constant([names[number] for number in numbers])
+    expected = probabilities(served, images, tf.constant(numbers), queries)[:, : len(names)]
+    if encoded:
+        images, queries = map(png_files, (images, queries))
+    ending = "_encoded_named" if encoded else "_named"
+    adapted, _ = adapt(signatures, ending, support_images=images, support_labels=given)
+    in_two = signatures[f"predict{ending}"](query_images=queries, **adapted)
+    in_one = signatures[f"classify{ending}"](
+        support_images=images, support_labels=given, query_images=queries, **STEPS
+    )
+    for answer in (in_one, in_two):
+        np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
+        assert [name.decode() for name in answer["class_names"].numpy()] == names
+        best = [names[number] for number in np.argmax(expected, axis=1)]
+        assert [name.decode() for name in answer["labels"].numpy()] == best
+
+
+def png_files(images):
+    return tf.stack([tf.io.encode_png(tf.cast(image, tf.uint8)) for image in images])
+
+
+def test_too_many_names_are_refused(exported):
+    _, _, signatures = exported
+    with pytest.raises(tf.errors.InvalidArgumentError, match="more names than the 3 ways"):
+        adapt(
+            signatures,
+            "_named",
+            support_images=pixels(4),
+            support_labels=tf.constant(["a", "b", "c", "d"]),
+        )
+
+
+def test_what_is_no_image_is_refused(exported):
+    _, _, signatures = exported
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Unknown image file format"):
+        adapt(
+            signatures,
+            "_encoded",
+            support_images=tf.constant([b"%PDF-1.7"]),
+            support_labels=tf.constant([0]),
+        )
+
+
+def test_transductive_methods_are_refused():
+    with pytest.raises(ValueError, match=r"--query_normalization=running or .*=support"):
+        served_method(query_normalization="batch")
+
+
+class NearestMean(FewShotMethod):
+    """A method of another kind: without updates, adapted to a dict."""
+
+    def adapt(self, support):
+        flat = tf.reshape(support.inputs, [-1, 256])
+        return {"means": tf.math.unsorted_segment_mean(flat, support.labels, NUM_WAY)}
+
+    def query_outputs(self, adapted, query_inputs, training=False):
+        flat = tf.reshape(query_inputs, [-1, 1, 256])
+        return -tf.reduce_mean(tf.square(flat - adapted["means"]), axis=-1)
+
+
+@pytest.fixture
+def nothing_to_train():
+    return ServedMethod(NearestMean(), Normalization((0.0,), (255.0,)), SHAPE, NUM_WAY)
+
+
+def test_other_methods_can_be_exported(nothing_to_train, tmp_path):
+    manifest = save_method(nothing_to_train, tmp_path / "model")
+    assert manifest["method"] == {"class": "NearestMean"}
+    means = {"dtype": "float32", "shape": [NUM_WAY, 256]}
+    mask = {"dtype": "float32", "shape": [NUM_WAY]}
+    signatures = manifest["signatures"]
+    assert signatures["adapt"]["inputs"].keys() == {"support_images", "support_labels"}
+    assert signatures["adapt"]["outputs"] == {"adapted_0": means, "class_mask": mask}
+    assert signatures["predict"]["inputs"].keys() == {"query_images", "adapted_0", "class_mask"}
+
+
+def test_an_earlier_export_is_replaced(nothing_to_train, tmp_path):
+    for number in (1, 2):
+        save_method(nothing_to_train, tmp_path / "model", {"number": number})
+    assert json.loads((tmp_path / "model/manifest.json").read_text())["number"] == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("an_export", [True, False])
+def test_what_is_not_ours_is_left_alone(nothing_to_train, tmp_path, an_export):
+    target = tmp_path / "model"
+    if an_export:
+        save_method(nothing_to_train, target)
+    target.mkdir(exist_ok=True)
+    (target / "thesis.tex").touch()
+    before = toy.files_in(tmp_path)
+    with pytest.raises(FileExistsError, match=r"move thesis\.tex away"):
+        save_method(nothing_to_train, target)
+    assert toy.files_in(tmp_path) == before
+
+
+def test_a_failure_leaves_the_earlier_export(nothing_to_train, tmp_path, monkeypatch):
+    target = tmp_path / "model"
+    save_method(nothing_to_train, target)
+    before = toy.files_in(tmp_path)
+
+    def wrong_in_the_model(adapted, images, self=nothing_to_train):
+        answers = ServedMethod.answers(self, adapted, images)
+        return answers + 1e-4 if tf.inside_function() else answers
+
+    # frozen, hence not by monkeypatch
+    object.__setattr__(nothing_to_train, "answers", wrong_in_the_model)
+    with pytest.raises(ReloadError, match="classify differs from the method by 1"):
+        save_method(nothing_to_train, target, {"number": 2})
+    assert toy.files_in(tmp_path) == before
+    assert "number" not in json.loads((target / "manifest.json").read_text())
+
+    object.__delattr__(nothing_to_train, "answers")
+    monkeypatch.setattr(saved_model.Path, "rename", failing_rename(saved_model.Path.rename))
+    with pytest.raises(OSError, match="disk is gone"):
+        save_method(nothing_to_train, target, {"number": 2})
+    assert toy.files_in(tmp_path) == before
+
+
+def failing_rename(rename):
+    def renamed(path, target):
+        if path.name.endswith(".partial"):
+            raise OSError("the disk is gone")
+        return rename(path, target)
+
+    return renamed

@@ -1,0 +1,146 @@
+"""FewShotClassifier: scikit-learn's manners, and the answers of the exported model."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import toy
+from PIL import Image
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import cross_val_score
+from sklearn.utils import estimator_checks
+
+from tf_metalstm.classifier import FewShotClassifier
+from tf_metalstm.data.preprocessing import Normalization
+from tf_metalstm.serving.saved_model import save_method
+from tf_metalstm.serving.served import ServedMethod
+
+SHAPE = (16, 16, 1)
+NAMES = np.array(["dog", "cat", "ant"])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    keras.utils.set_random_seed(3)
+    method = toy.conv_method(num_steps=2, num_way=4)
+    for weight in method.rule.weights:  # an untrained rule hardly moves theta
+        if weight.name == "input_bias":
+            weight.assign(-1.4)
+    directory = tmp_path_factory.mktemp("run") / "saved_model"
+    save_method(ServedMethod(method, Normalization((120.0,), (70.0,)), SHAPE, 4), directory)
+    return directory
+
+
+def pixels(number, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, [number, *SHAPE]).astype(np.uint8)
+
+
+def labels(number):
+    return NAMES[np.arange(number) % 3]
+
+
+def test_answers_are_those_of_the_exported_model(model):
+    images, queries = pixels(6), pixels(5, seed=1)
+    classifier = FewShotClassifier.load(model).fit(images, labels(6))
+    np.testing.assert_array_equal(classifier.classes_, ["ant", "cat", "dog"])
+    expected = tf.saved_model.load(
+        str(model)
+    ).signatures[
+        "classify"
+    ](
+        support_images=tf.constant(images, tf.float32),
+        support_labels=tf.constant([2, 1, 0] * 2),  # the places of the names in classes_
+        query_images=tf.constant(queries, tf.float32),
+        num_steps=tf.constant(2),
+    )["probabilities"][:, :3]
+    np.testing.assert_allclose(classifier.predict_proba(queries), expected, atol=1e-6)
+    best = classifier.classes_[np.argmax(expected, axis=1)]
+    np.testing.assert_array_equal(classifier.predict(queries), best)
+    assert classifier.score(queries, best) == 1.0
+    assert classifier.support_losses_.shape == (2,)
+    assert classifier.gates_["input"].shape == classifier.gates_["forget"].shape
+    assert classifier.gates_["input"].shape[0] == 2
+
+
+def test_files_are_images_too(model, tmp_path):
+    images = pixels(6)
+    paths = [tmp_path / f"{k}.png" for k in range(6)]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image[..., 0]).save(path)
+    by_pixels = FewShotClassifier(model).fit(images[..., 0], labels(6))
+    by_files = FewShotClassifier(str(model)).fit(paths, list(labels(6)))
+    contents = [path.read_bytes() for path in paths]
+    np.testing.assert_allclose(
+        by_files.predict_proba(contents), by_pixels.predict_proba(images), atol=1e-6
+    )
+
+
+def test_updates_can_be_chosen(model):
+    images = pixels(6)
+    none, two, trained = (
+        FewShotClassifier.load(model, num_steps=steps).fit(images, labels(6)).predict_proba(images)
+        for steps in (0, 2, None)
+    )
+    np.testing.assert_array_equal(two, trained)
+    assert np.abs(none - two).max() > 1e-3
+
+
+def test_any_labels(model):
+    classifier = FewShotClassifier(model).fit(pixels(4), [7, -1, 7, -1])
+    assert set(classifier.predict(pixels(9, seed=1))) <= {-1, 7}
+    assert classifier.predict_proba(pixels(2)).shape == (2, 2)
+
+
+def test_with_the_tools_of_scikit_learn(model):
+    classifier = FewShotClassifier(model, num_steps=1)
+    assert clone(classifier).get_params() == {"model": model, "num_steps": 1}
+    images = np.tile(pixels(3), [4, 1, 1, 1])  # the same three pictures four times
+    scores = cross_val_score(FewShotClassifier(model, num_steps=5), images, labels(12), cv=2)
+    assert scores.shape == (2,)
+
+
+# Those that ask nothing of the data: the others fit tables of any number of columns.
+@pytest.mark.parametrize(
+    "check",
+    [
+        estimator_checks.check_estimator_cloneable,
+        estimator_checks.check_estimator_repr,
+        estimator_checks.check_estimator_tags_renamed,
+        estimator_checks.check_valid_tag_types,
+        estimator_checks.check_mixin_order,
+        estimator_checks.check_no_attributes_set_in_init,
+        estimator_checks.check_do_not_raise_errors_in_init_or_set_params,
+        estimator_checks.check_parameters_default_constructible,
+        estimator_checks.check_get_params_invariance,
+        estimator_checks.check_set_params,
+    ],
+)
+def test_checks_of_scikit_learn(model, check):
+    check("FewShotClassifier", FewShotClassifier(str(model)))
+
+
+@pytest.mark.parametrize(
+    ("images", "given", "message"),
+    [
+        (pixels(2), ["a", "b", "c"], "There are 2 images but 3 labels"),
+        (pixels(5), list("abcde"), "y has 5 classes, but the model tells at most 4 apart"),
+        (pixels(2)[:, :8], ["a", "b"], r"Expected numbers \[B, 16, 16, 1\].*got uint8"),
+        (pixels(2) / 255.0, ["a", "b"], "Pixels go from 0 to 255, these from .* to 1"),
+        (pixels(2) * np.nan, ["a", "b"], "Pixels go from 0 to 255, these from nan"),
+        (pixels(0), [], "There are no images"),
+        (pixels(2), [0.5, 1.5], "Unknown label type: continuous"),
+    ],
+)
+def test_what_it_cannot_take(model, images, given, message):
+    with pytest.raises(ValueError, match=message):
+        FewShotClassifier(model).fit(images, given)
+
+
+def test_wrong_settings(model, tmp_path):
+    with pytest.raises(NotFittedError):
+        FewShotClassifier(model).predict(pixels(1))
+    with pytest.raises(ValueError, match="num_steps must not be negative, got -1"):
+        FewShotClassifier(model, num_steps=-1).fit(pixels(2), ["a", "b"])
+    with pytest.raises(FileNotFoundError, match=r"neither a model .* nor a run"):
+        FewShotClassifier.load(tmp_path)

@@ -1,0 +1,191 @@
+"""A trained few-shot model as a classifier in the manner of scikit-learn.
+
+>>> from tf_metalstm.classifier import FewShotClassifier  # doctest: +SKIP
+>>> classifier = FewShotClassifier.load("runs/demo").fit(images, labels)  # doctest: +SKIP
+>>> classifier.predict(other_images)  # doctest: +SKIP
+
+`fit` adapts the model to a few images of each class. Needs scikit-learn: pip install
+'tf_metalstm[sklearn]'.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d
+
+from tf_metalstm import experiment
+from tf_metalstm.data.tasks import ImageTasks
+from tf_metalstm.flags import RUN_FLAGS, read_settings
+from tf_metalstm.serving.saved_model import read_manifest
+from tf_metalstm.serving.served import ServedMethod
+from tf_metalstm.serving.signatures import ENCODED, build_signatures
+
+
+class FewShotClassifier(ClassifierMixin, BaseEstimator):
+    """Adapts a trained model to a few labelled images, then classifies others.
+
+    Images are pixels 0 ... 255, [B, h, w, c] in the size of the model ([B, h, w] where it is a
+    gray one); or a list of files, each a path or the bytes of a JPEG, PNG, GIF or BMP file, of
+    any size. Labels are whatever scikit-learn takes as classes: numbers, names.
+
+    Args:
+        model: the folder of an exported model, or of a run.
+        num_steps: T, updates that `fit` makes; None for as many as in training.
+
+    Attributes:
+        classes_: the different labels, sorted, [C].
+        support_losses_: the loss before each update, [T]; missing where the method makes none.
+        gates_: the gates of each update, "forget" and "input", [T, P]; missing likewise.
+    """
+
+    def __init__(self, model: str | os.PathLike[str], num_steps: int | None = None) -> None:
+        self.model = model
+        self.num_steps = num_steps
+
+    @classmethod
+    def load(cls, model: str | os.PathLike[str], num_steps: int | None = None) -> FewShotClassifier:
+        """Returns a classifier whose model has been read, and is there.
+
+        Raises:
+            FileNotFoundError: there is neither a model nor a run.
+            ValueError: the model is one of functions.
+        """
+        classifier = cls(model, num_steps)
+        classifier._loaded()
+        return classifier
+
+    def fit(self, X: Any, y: Any) -> FewShotClassifier:  # scikit-learn's names
+        """Adapts to images and their labels, in any order, any number of each class.
+
+        Raises:
+            ValueError: images or labels that the model cannot take.
+        """
+        model = self._loaded()
+        check_classification_targets(y)
+        labels = column_or_1d(y, warn=True)
+        images, ending = _images(X, model.image_shape)
+        if len(images) != len(labels):
+            raise ValueError(
+                f"There are {len(images)} images but {len(labels)} labels: give one for each."
+            )
+        self.classes_, numbers = np.unique(labels, return_inverse=True)
+        if len(self.classes_) > model.num_way:
+            raise ValueError(
+                f"y has {len(self.classes_)} classes, but the model tells at most {model.num_way} "
+                "apart: leave some out, or train a model with more ways."
+            )
+        adapted = model.signatures[f"adapt{ending}"](
+            support_images=images,
+            support_labels=tf.constant(numbers, tf.int32),
+            **self._steps(model),
+        )
+        if "support_losses" in adapted:
+            self.support_losses_ = adapted.pop("support_losses").numpy()
+            self.gates_ = {
+                name: adapted.pop(f"{name}_gates").numpy() for name in ("forget", "input")
+            }
+        self._state = adapted
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Returns the probability of each class, [B, C], in the order of `classes_`."""
+        check_is_fitted(self)
+        model = self._loaded()
+        images, ending = _images(X, model.image_shape)
+        answer = model.signatures[f"predict{ending}"](query_images=images, **self._state)
+        return answer["probabilities"].numpy()[:, : len(self.classes_)]
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Returns the most probable label of each image, [B]."""
+        probabilities = self.predict_proba(X)
+        return self.classes_[np.argmax(probabilities, axis=1)]
+
+    def _loaded(self) -> _Model:
+        model = _load(str(Path(self.model).resolve()))
+        if not model.image_shape:
+            raise ValueError(f"{self.model} is a model of functions, not of images.")
+        return model
+
+    def _steps(self, model: _Model) -> dict[str, Any]:
+        """Returns the number of updates as the signatures take it, if they do."""
+        if model.num_steps is None:
+            if self.num_steps is not None:
+                raise ValueError(
+                    "num_steps is for models that learn by updates; this one does not."
+                )
+            return {}
+        num_steps = model.num_steps if self.num_steps is None else self.num_steps
+        if num_steps < 0:
+            raise ValueError(f"num_steps must not be negative, got {num_steps}.")
+        return {"num_steps": tf.constant(num_steps, tf.int32)}
+
+
+class _Model(NamedTuple):
+    """What `fit` and `predict` need of a model.
+
+    signatures: its functions of tensors, by name.
+    image_shape: (h, w, c); () for a model of functions.
+    num_way: N.
+    num_steps: T of the training, or None.
+    """
+
+    signatures: Mapping[str, Callable[..., dict[str, Any]]]
+    image_shape: tuple[int, ...]
+    num_way: int
+    num_steps: int | None
+
+
+@functools.lru_cache(maxsize=4)
+def _load(folder: str) -> _Model:
+    """Returns an export, or a run with its best weights."""
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        signatures = tf.saved_model.load(folder).signatures
+        shape = tuple(manifest.get("image_shape", ()))
+        return _Model(signatures, shape, manifest["num_way"], manifest.get("num_steps"))
+    if not Path(folder, RUN_FLAGS).is_file():
+        raise FileNotFoundError(
+            f"{folder} is neither a model that python -m tf_metalstm.export wrote nor a run."
+        )
+    settings = read_settings(folder)
+    tasks = experiment.build_tasks(settings.data)
+    method, _ = experiment.load_method(settings, tasks)
+    normalization = tasks.normalization if isinstance(tasks, ImageTasks) else None
+    served = ServedMethod(method, normalization, tasks.input_shape, method.learner.num_outputs)
+    _, signatures = build_signatures(served)
+    shape = served.input_shape if served.takes_images else ()
+    return _Model(signatures, shape, served.num_way, served.num_steps)
+
+
+def _images(given: Any, image_shape: tuple[int, ...]) -> tuple[Any, str]:
+    """Returns images as the signatures take them, and the ending of the signatures' names."""
+    if isinstance(given, Sequence) and given and isinstance(given[0], (str, bytes, os.PathLike)):
+        files = [one if isinstance(one, bytes) else Path(one).read_bytes() for one in given]
+        return tf.constant(files), ENCODED
+    pixels = np.asarray(given)
+    if pixels.ndim == 3 and image_shape[-1] == 1:
+        pixels = pixels[..., np.newaxis]
+    if pixels.shape[1:] != image_shape or pixels.dtype.kind not in "uif":
+        raise ValueError(
+            f"Expected numbers [B, {', '.join(map(str, image_shape))}], or a list of image files; "
+            f"got {pixels.dtype} {list(pixels.shape)}."
+        )
+    if not len(pixels):
+        raise ValueError("There are no images.")
+    pixels = pixels.astype(np.float32)
+    low, high = pixels.min(), pixels.max()
+    if not (low >= 0 and 1 < high <= 255) and not (pixels == 0).all():  # not a number fails too
+        raise ValueError(
+            f"Pixels go from 0 to 255, these from {low:g} to {high:g}: give them as they come from "
+            "a file, without a normalization of your own."
+        )
+    return tf.constant(pixels), ""

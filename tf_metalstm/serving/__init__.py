@@ -1,0 +1,1 @@
+"""What a trained method becomes outside: signatures, a SavedModel, a classifier in Python."""

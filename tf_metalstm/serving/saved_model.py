@@ -1,0 +1,225 @@
+"""A few-shot method as a SavedModel: it adapts to new classes without any Python of ours.
+
+What can be called is in `signatures.py`. Beside saved_model.pb lies manifest.json, which says
+what a client has to know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_metalstm.episode import Tensor
+from tf_metalstm.methods.gradient_based import GradientBasedMethod
+from tf_metalstm.serving.served import ServedMethod
+from tf_metalstm.serving.signatures import ENCODED, NAMED, build_signatures
+
+MANIFEST = "manifest.json"
+FORMAT = "tf_metalstm.saved_model"
+FORMAT_VERSION = 2  # 1 knew neither num_steps nor encoded images nor names
+
+_WRITTEN_FILES = {"saved_model.pb", "fingerprint.pb", "variables", "assets", MANIFEST}
+_TOLERANCE = 1e-5
+
+
+class ReloadError(ValueError):
+    """A model that was written and read back does not answer as the method does."""
+
+
+def save_method(
+    served: ServedMethod, directory: str | Path, facts: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Writes a method as a SavedModel with a manifest, and reads it back to see that it works.
+
+    All of it is made in a folder beside `directory` and put in place at the end, so that a
+    failure leaves what was there before. An earlier export is replaced, anything else is not.
+
+    Args:
+        served: the method, and what surrounds it.
+        directory: where to write.
+        facts: further entries of the manifest: where the weights come from, how good they are.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        FileExistsError: `directory` holds something that is no export of ours.
+        ReloadError: what was written does not answer as the method does.
+    """
+    target = Path(os.path.realpath(directory))
+    check_replaceable(target)
+    module, signatures = build_signatures(served)
+    manifest = {
+        **_describe(served),
+        **(facts or {}),
+        "signatures": {name: _describe_signature(f) for name, f in signatures.items()},
+    }
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
+    try:
+        tf.saved_model.save(module, str(partial), signatures=signatures)
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        check_reload(partial, served)
+        _put_in_place(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return manifest
+
+
+def read_manifest(directory: str | Path) -> dict[str, Any] | None:
+    """Returns what a model that `save_method` wrote says of itself; None where there is none."""
+    try:
+        manifest = json.loads(Path(directory, MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        return None
+    return manifest
+
+
+def check_replaceable(directory: str | Path) -> None:
+    """Raises a FileExistsError if an export to this folder would delete what is not ours."""
+    directory = Path(directory)
+    if not directory.exists():
+        return
+    found = {path.name for path in directory.iterdir()} if directory.is_dir() else {"a file"}
+    foreign = found - _WRITTEN_FILES if read_manifest(directory) else found
+    if foreign:
+        raise FileExistsError(
+            f"{directory} holds what is no export of ours, and it is not deleted: move "
+            f"{', '.join(sorted(foreign)[:3])} away."
+        )
+
+
+def check_reload(directory: str | Path, served: ServedMethod) -> None:
+    """Raises a ReloadError if a loaded model and the method differ by more than 1e-5, on noise."""
+    loaded = tf.saved_model.load(str(directory)).signatures
+    inputs, labels, queries = _noise(served)
+    adapted, _ = tf.function(served.adapt)(inputs, labels)
+    expected = served.answers(adapted, queries)
+    # The same once more, as each kind of signature takes it.
+    forms: dict[str, tuple[Any, Any, Any]] = {"": (inputs, labels, queries)}
+    if served.has_classes:
+        forms[NAMED] = (inputs, tf.strings.as_string(labels), queries)
+    if served.takes_images:
+        files = [_encoded(images) for images in (inputs, queries)]
+        for ending, (_, given, _) in list(forms.items()):
+            forms[ENCODED + ending] = (files[0], given, files[1])
+    for ending, (support, given, query) in forms.items():
+        answers = _read_back(loaded, ending, served, (support, given, query))
+        for name, answer in answers.items():
+            difference = float(tf.reduce_max(tf.abs(answer - expected)))
+            if not difference <= _TOLERANCE:  # not a number is a difference too
+                raise ReloadError(
+                    f"The exported model's {name} differs from the method by {difference:.1e}; "
+                    f"at most {_TOLERANCE:.0e} is rounding. Nothing was exported."
+                )
+
+
+def _read_back(
+    loaded: Any, ending: str, served: ServedMethod, episode: tuple[Tensor, Tensor, Tensor]
+) -> dict[str, Tensor]:
+    """Returns the answers of a loaded model to one episode, by signature."""
+    adapt, predict, classify = (loaded[name + ending] for name in ("adapt", "predict", "classify"))
+    support = {
+        f"support_{served.input_name}": episode[0],
+        "support_labels": episode[1],
+    }
+    if served.num_steps is not None:
+        support["num_steps"] = tf.constant(served.num_steps)
+    query = {f"query_{served.input_name}": episode[2]}
+    wanted = predict.structured_input_signature[1]
+    adapted = {name: value for name, value in adapt(**support).items() if name in wanted}
+    return {
+        f"classify{ending}": classify(**support, **query)[served.output_name],
+        f"predict{ending}": predict(**query, **adapted)[served.output_name],
+    }
+
+
+def _noise(served: ServedMethod) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns support inputs, labels and queries of the right shapes, of random numbers."""
+    generator = np.random.default_rng(0)
+    num_support, num_queries = 2 * served.num_way, served.num_way + 1
+    shape = [num_support + num_queries, *served.input_shape]
+    values = (
+        generator.integers(0, 256, shape) if served.takes_images else generator.normal(size=shape)
+    )
+    inputs, queries = tf.split(tf.constant(values, tf.float32), [num_support, num_queries])
+    if served.has_classes:
+        return inputs, tf.range(num_support) % served.num_way, queries
+    labels = generator.normal(size=[num_support, served.num_way])
+    return inputs, tf.constant(labels, tf.float32), queries
+
+
+def _encoded(images: Tensor) -> Tensor:
+    """Returns images of whole numbers as PNG files."""
+    pixels = tf.cast(images, tf.uint8)
+    return tf.stack([tf.io.encode_png(one) for one in pixels])
+
+
+def _describe(served: ServedMethod) -> dict[str, Any]:
+    method = served.method
+    facts: dict[str, Any] = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "objective": method.objective.name,
+        "num_way": served.num_way,
+        "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
+        "method": {"class": type(method).__name__},
+    }
+    if served.normalization is not None:
+        facts |= {
+            "image_shape": list(served.input_shape),
+            "pixels": "float32, 0 ... 255; the normalization is inside the model",
+            "resize": "LANCZOS, squeezed to height x width",
+            "normalization": served.normalization._asdict(),
+            "support_order": "shot by shot: one image of each class, then the next of each",
+        }
+    else:
+        facts["input_shape"] = list(served.input_shape)
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # a clone has no version
+        facts["versions"]["tf_metalstm"] = importlib.metadata.version("tf_metalstm")
+    if isinstance(method, GradientBasedMethod):
+        facts["num_steps"] = served.num_steps
+        facts["query_normalization"] = method.describe_normalization()
+        facts["method"]["rule"] = type(method.rule).__name__
+        facts["method"]["learner"] = method.learner.model.name
+        facts["method"]["num_parameters"] = method.learner.num_parameters
+    return facts
+
+
+def _describe_signature(function: Any) -> dict[str, Any]:
+    traced = function.get_concrete_function()
+    named, others = traced.structured_input_signature
+    inputs = {spec.name: spec for spec in (*named, *others.values())}
+    return {
+        way: {
+            name: {"dtype": tensor.dtype.name, "shape": tensor.shape.as_list()}
+            for name, tensor in tensors.items()
+        }
+        for way, tensors in (("inputs", inputs), ("outputs", traced.structured_outputs))
+    }
+
+
+def _put_in_place(partial: Path, target: Path) -> None:
+    if not target.exists():
+        partial.rename(target)
+        return
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    target.rename(old)
+    try:
+        partial.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    shutil.rmtree(old)

@@ -1,0 +1,207 @@
+"""The signatures of an exported model: plain tensors in, plain tensors out.
+
+    signature   inputs                                       outputs
+    adapt       support_images, support_labels, num_steps    parameters, statistics, class_mask,
+                                                             support_losses, forget_gates,
+                                                             input_gates
+    predict     query_images, and of what `adapt` returned   probabilities
+                parameters, statistics, class_mask
+    classify    support_images, support_labels,              probabilities
+                query_images, num_steps
+
+    support_images   [B, h, w, c]  float32, pixels 0 ... 255 as they come from a file
+    support_labels   [B]           int32 in [0, N), not necessarily all of them
+    num_steps        []            int32, T; a client that leaves it out gets that of the training
+    query_images     [B, h, w, c]  as support_images
+    parameters       [P]           theta_T
+    statistics       [S]           batch-norm statistics of the queries
+    class_mask       [N]           1 for labels that the support set has, else 0
+    support_losses   [T]           L_1 ... L_T, before each update
+    forget_gates     [T, P]        of each update
+    input_gates      [T, P]        of each update
+    probabilities    [B, N]        0 where class_mask is
+
+Each of the three exists four times, by what is added to its name:
+
+    ..._encoded        *_images are the bytes of JPEG, PNG, GIF or BMP files, strings [B]
+    ..._named          support_labels are names, strings [B], at most N different ones. `adapt`
+                       returns class_names [C], in the order in which they first came, instead of
+                       class_mask; `predict` takes them and answers with class_names, labels [B]
+                       (the most probable name) and probabilities [B, C]
+    ..._encoded_named  both
+
+A model of functions has `support_inputs` and `query_inputs` [B, D] and `support_labels` float32
+[B, 1], answers with `outputs` [B, 1], and has the first three signatures only. Whatever nested
+structure the `adapt` of another method returns becomes named tensors just so.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from tf_metalstm.episode import Tensor
+from tf_metalstm.serving.pictures import decode_pictures
+from tf_metalstm.serving.served import AdaptedClasses, ServedMethod
+
+ENCODED, NAMED = "_encoded", "_named"
+# The fields of what a method's `adapt` returns, where the signatures call them otherwise.
+_PUBLIC_NAMES = {"theta": "parameters"}
+
+
+def build_signatures(served: ServedMethod) -> tuple[tf.Module, dict[str, Any]]:
+    """Returns a module that owns the method's variables, and the functions by name."""
+    core = _Core(served)
+    signatures = {}
+    for encoded in (False, True) if served.takes_images else (False,):
+        for named in (False, True) if served.has_classes else (False,):
+            ending = ENCODED * encoded + NAMED * named
+            for name, function in _triple(served, core, encoded, named).items():
+                signatures[name + ending] = function
+    module = tf.Module()
+    # The variables alone: a Keras model inside would bring traces of its own along.
+    module.meta_parameters = [variable.value for variable in served.method.variables]
+    for name, function in signatures.items():  # in Python these, too, know num_steps by themselves
+        setattr(module, name, function)
+    return module, signatures
+
+
+class _Core:
+    """The two functions that all signatures share, each traced once."""
+
+    def __init__(self, served: ServedMethod):
+        self.structure: Any = None  # of what the method's adapt returns; known once traced
+        steps = [] if served.num_steps is None else [tf.TensorSpec([], tf.int32)]
+        inputs = served.input_spec()
+
+        @tf.function(input_signature=[inputs, served.label_spec(), *steps])
+        def adapt(*support: Tensor) -> tuple[dict[str, Tensor], Any, dict[str, Tensor]]:
+            adapted, extras = served.adapt(*support)
+            self.structure = adapted.learned
+            return _by_name(adapted.learned), adapted.class_mask, extras
+
+        self.adapt = adapt
+        learned, mask, _ = adapt.get_concrete_function().structured_outputs
+        self.learned_specs = {name: tf.TensorSpec(t.shape, t.dtype) for name, t in learned.items()}
+        mask_spec = tf.nest.map_structure(tf.TensorSpec.from_tensor, mask)
+
+        @tf.function(input_signature=[self.learned_specs, mask_spec, inputs])
+        def answers(learned: Mapping[str, Tensor], mask: Any, queries: Tensor) -> Tensor:
+            leaves = [learned[name] for name in self.learned_specs]
+            structure = tf.nest.pack_sequence_as(self.structure, leaves)
+            return served.answers(AdaptedClasses(structure, mask), queries)
+
+        self.answers = answers
+
+
+def _triple(
+    served: ServedMethod, core: _Core, encoded: bool, named: bool
+) -> dict[str, Callable[..., dict[str, Tensor]]]:
+    support_name, query_name = (f"{part}_{served.input_name}" for part in ("support", "query"))
+    input_spec = tf.TensorSpec([None], tf.string) if encoded else served.input_spec()
+    label_spec = tf.TensorSpec([None], tf.string) if named else served.label_spec()
+    class_specs: dict[str, tf.TensorSpec] = {}
+    if named:
+        class_specs["class_names"] = tf.TensorSpec([None], tf.string)
+    elif served.has_classes:
+        class_specs["class_mask"] = tf.TensorSpec([served.num_way], tf.float32)
+
+    def pixels(inputs: Tensor) -> Tensor:
+        return decode_pictures(inputs, served.input_shape) if encoded else inputs
+
+    def adapt(given: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        labels, names = given["support_labels"], None
+        if named:
+            names, labels = _numbered(labels, served.num_way)
+        steps = [given["num_steps"]] if "num_steps" in given else []
+        learned, mask, extras = core.adapt(pixels(given[support_name]), labels, *steps)
+        classes = {"class_names": names} if named else {"class_mask": mask}
+        return {**learned, **(classes if served.has_classes else {})}, extras
+
+    def predict(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        learned = {name: given[name] for name in core.learned_specs}
+        queries = pixels(given[query_name])
+        if not served.has_classes:
+            return {served.output_name: core.answers(learned, (), queries)}
+        if not named:
+            return {served.output_name: core.answers(learned, given["class_mask"], queries)}
+        names = given["class_names"]
+        mask = tf.cast(tf.range(served.num_way) < tf.size(names), tf.float32)
+        probabilities = core.answers(learned, mask, queries)[:, : tf.size(names)]
+        best = tf.gather(names, tf.argmax(probabilities, axis=1))
+        return {"class_names": names, "labels": best, served.output_name: probabilities}
+
+    def classify(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return predict({**given, **adapt(given)[0]})
+
+    steps = {}
+    if served.num_steps is not None:
+        steps["num_steps"] = tf.TensorSpec([], tf.int32)
+    support = {support_name: input_spec, "support_labels": label_spec}
+    queries = {query_name: input_spec}
+    adapted = {**core.learned_specs, **class_specs}
+    return {
+        "adapt": _signature(_both(adapt), {**support, **steps}, served),
+        "predict": _signature(predict, {**queries, **adapted}, served),
+        "classify": _signature(classify, {**support, **queries, **steps}, served),
+    }
+
+
+def _both(adapt: Callable[..., tuple[dict, dict]]) -> Callable[..., dict[str, Tensor]]:
+    """Returns `adapt` with all of its outputs in one dict."""
+
+    def everything(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        adapted, extras = adapt(given)
+        return {**adapted, **extras}
+
+    return everything
+
+
+def _signature(
+    function: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
+    specs: Mapping[str, tf.TensorSpec],
+    served: ServedMethod,
+) -> Any:
+    """Returns a function of named tensors; `num_steps`, if it has one, may be left out."""
+
+    def signature(*tensors: Tensor) -> dict[str, Tensor]:
+        return function(dict(zip(specs, tensors, strict=True)))
+
+    # TensorFlow takes names and default values of a signature from that of the Python function.
+    signature.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                default=tf.constant(served.num_steps)
+                if name == "num_steps"
+                else inspect.Parameter.empty,
+            )
+            for name in specs
+        ]
+    )
+    return tf.function(signature, input_signature=list(specs.values()))
+
+
+def _numbered(labels: Tensor, num_way: int) -> tuple[Tensor, Tensor]:
+    """Returns the different names in the order of their first use, and the number of each."""
+    names, numbers = tf.unique(labels)
+    check = tf.debugging.assert_less_equal(
+        tf.size(names),
+        num_way,
+        f"support_labels has more names than the {num_way} ways of the model",
+    )
+    with tf.control_dependencies([check]):
+        return tf.identity(names), tf.identity(numbers)
+
+
+def _by_name(adapted: Any) -> dict[str, Tensor]:
+    """Returns the tensors of a nested structure by name: that of the field, else a number."""
+    leaves = tf.nest.flatten(adapted)
+    fields = getattr(adapted, "_fields", ())
+    if len(fields) != len(leaves):  # not a plain NamedTuple of tensors
+        fields = [f"adapted_{i}" for i in range(len(leaves))]
+    return {_PUBLIC_NAMES.get(name, name): leaf for name, leaf in zip(fields, leaves, strict=True)}
