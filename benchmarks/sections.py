@@ -23,7 +23,8 @@ from tf_metalstm.data.preprocessing import Normalization
 from tf_metalstm.data.sources.base import ClassImages
 from tf_metalstm.episode import EpisodeSpec, Support
 from tf_metalstm.objectives import CLASSIFICATION
-from tf_metalstm.saved_model import ServedMethod, save_method
+from tf_metalstm.serving.saved_model import save_method
+from tf_metalstm.serving.served import ServedMethod
 
 FIVE_SHOT, ONE_SHOT = Case(), Case(num_shot=1, num_steps=12)
 
@@ -73,16 +74,20 @@ def rules():
 
 def modes():
     """What the switches cost or bring, and TensorFlow without a graph."""
+    # XLA first: a process cannot leave deterministic operations again.
     switched = {
+        "xla": {"jit_compile": True, "deterministic": False},
         "graph": {},
         "recompute": {"recompute": True},
         "bfloat16": {"precision": "bfloat16"},
-        "xla": {"jit_compile": True},
     }
     rows = [
         {"mode": mode, **_update_row(dataclasses.replace(FIVE_SHOT, **changes), repeats=6)}
         for mode, changes in switched.items()
     ]
+    for case in (ONE_SHOT, dataclasses.replace(ONE_SHOT, recompute=True)):
+        mode = "recompute" if case.recompute else "graph"
+        rows.append({"mode": mode, **_update_row(case, repeats=10)})
     method = build(FIVE_SHOT)
     method.run_eagerly = True
     inputs, labels = episode(FIVE_SHOT)

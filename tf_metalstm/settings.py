@@ -142,7 +142,9 @@ class TrainingSettings:
     validate_every: int = option(500, "Meta-updates between validations.")
     validation_episodes: int = option(100, "Episodes of a validation; always the same ones.")
     strategy: str = option("none", "Devices to train on.", STRATEGIES)
-    jit_compile: bool = option(False, "Compile the step with XLA; worth it on a GPU.")
+    jit_compile: bool = option(
+        False, "Compile the step with XLA; with --deterministic=false, and worth it on a GPU."
+    )
     deterministic: bool = option(
         True, "Use only operations that give the same result every time; may be slower where E > 1."
     )

@@ -86,6 +86,11 @@ def _check_devices(strategy: tf.distribute.Strategy, training: TrainingSettings)
         )
     if training.jit_compile and num_devices > 1:
         raise ValueError("--jit_compile works on one device only: leave it out.")
+    if training.jit_compile and training.deterministic:  # Keras would leave XLA out, with a warning
+        raise ValueError(
+            "--jit_compile goes with --deterministic=false only, XLA has no deterministic form of "
+            "every operation: add that, or leave --jit_compile out."
+        )
 
 
 def _run_dir(settings: Settings) -> Path:

@@ -107,10 +107,14 @@ def test_two_workers_one_of_them_lost_on_the_way_do_what_one_process_does(tmp_pa
     [
         ({"episodes_per_step": 3}, "--episodes_per_step=3 cannot be .* give a multiple of 2"),
         ({"episodes_per_step": 2, "jit_compile": True}, "--jit_compile works on one device only"),
+        (
+            {"strategy": "none", "jit_compile": True},
+            "--jit_compile goes with --deterministic=false",
+        ),
     ],
 )
-def test_what_two_devices_cannot_do_is_said_at_once(tmp_path, changes, message):
-    training = TrainingSettings(strategy="mirrored", **changes)
+def test_what_cannot_be_done_is_said_at_once(tmp_path, changes, message):
+    training = TrainingSettings(**{"strategy": "mirrored", **changes})
     with pytest.raises(ValueError, match=message):
         main(Settings(training=training, run_dir=str(tmp_path / "run")))
     assert not (tmp_path / "run").exists()
