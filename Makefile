@@ -2,8 +2,8 @@
 
 # Candidates, the first suitable one is taken: `make PYTHON=/path/to/python demo` names another.
 PYTHON ?= python3 python3.13 python3.12 python3.11
-# For example PYTEST_ARGS="-n 2 -k rules".
-PYTEST_ARGS ?=
+# For example PYTEST_ARGS="-k rules". By file, because what a file sets up is dear.
+PYTEST_ARGS ?= -n 2 --dist loadfile
 
 VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python

@@ -269,6 +269,7 @@ def served():
         load = time.perf_counter() - began
         adapt, predict = model.signatures["adapt"], model.signatures["predict"]
         began = time.perf_counter()
+        support["num_steps"] = tf.constant(case.num_steps)
         adapted = adapt(**support)
         first = time.perf_counter() - began
         state = {name: value for name, value in adapted.items() if name in _arguments(predict)}

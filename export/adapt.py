@@ -74,19 +74,17 @@ def _run(options: argparse.Namespace) -> None:
     ]
     support = list(zip(paths, labels, strict=True))
     result = report.Report(options.model, names, support, losses, answers)
-    wanted = {
-        options.csv: report.csv_text,
-        options.json: report.json_text,
-        options.html: report.html_text,
-    }
-    wanted.pop(None, None)
-    for path, text in wanted.items():
+    texts = (report.csv_text, report.json_text, report.html_text)
+    paths_of_texts = (options.csv, options.json, options.html)
+    wanted = [(path, text) for path, text in zip(paths_of_texts, texts, strict=True) if path]
+    for path, text in wanted:
         report.write(path, text(result))
     report.print_table(result, _ROWS_BESIDE_FILES if wanted else len(answers))
     if options.save:
         save_classifier(model, state, options.save)
-    for path in [*wanted, *([options.save] if options.save else [])]:
-        print(f"Wrote {path}")
+    for path in (*paths_of_texts, options.save):
+        if path:
+            print(f"Wrote {path}")
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
@@ -139,7 +137,7 @@ def adapt(
     """
     steps = {} if num_steps is None else {"num_steps": np.int32(num_steps)}
     adapted = model.signatures["adapt_named"](
-        support_images=images, support_labels=list(labels), **steps
+        support_images=images, support_labels=[os.fsencode(name) for name in labels], **steps
     )
     wanted = model.signatures["predict_named"].structured_input_signature[1]
     losses = adapted.get("support_losses")
@@ -162,7 +160,7 @@ def classify(
         raise ClientError("None of the images to classify can be read.")
     if not np.all(np.isfinite(rows)):
         raise ClientError("The model's answer is not a number: look at the support images.")
-    names = [name.decode("utf-8", "backslashreplace") for name in state["class_names"].numpy()]
+    names = [os.fsdecode(name) for name in state["class_names"].numpy()]
     return names, files, np.asarray(rows, np.float64)
 
 
@@ -201,12 +199,16 @@ def _num_steps(options: argparse.Namespace, manifest: dict[str, Any]) -> int | N
 
 
 def _check_outputs(options: argparse.Namespace) -> None:
+    taken: set[Path] = set()
     for flag in ("csv", "json", "html", "save"):
         path = getattr(options, flag)
-        if path and not path.absolute().parent.is_dir():
+        if not path:
+            continue
+        if not path.absolute().parent.is_dir():
             raise ClientError(f"--{flag} {path}: there is no such folder.")
-    if options.save and options.save.exists():
-        raise ClientError(f"--save {options.save} exists already, and nothing is overwritten.")
+        if path.exists() or path.absolute() in taken:
+            raise ClientError(f"--{flag} {path} exists already, and nothing is overwritten.")
+        taken.add(path.absolute())
 
 
 def _import_tensorflow() -> Any:

@@ -95,10 +95,18 @@ def read_images(paths: Iterable[Path], shape: Sequence[int]) -> Iterator[tuple[P
 def read_image(path: Path, shape: Sequence[int]) -> np.ndarray:
     """Returns pixels 0 ... 255, float32 [h, w, c].
 
-    Upright by its EXIF entry, on white where it is transparent, gray or color as the model
-    was trained, and squeezed to size by the filter that prepared the training images.
+    Gray or color as the model was trained, and squeezed to size by the filter that prepared the
+    training images.
     """
     height, width, channels = shape
+    image = open_image(path).convert("L" if channels == 1 else "RGB")
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(image, np.float32).reshape(height, width, channels)
+
+
+def open_image(path: Path) -> Image.Image:
+    """Returns an image of 8 bits, upright by its EXIF entry, on white where it is transparent."""
     with Image.open(path) as opened:
         opened.load()
         image = ImageOps.exif_transpose(opened)
@@ -109,10 +117,7 @@ def read_image(path: Path, shape: Sequence[int]) -> np.ndarray:
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("L" if channels == 1 else "RGB")
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
-    return np.asarray(image, np.float32).reshape(height, width, channels)
+    return image
 
 
 def _labelled(root: Path, names: Sequence[str]) -> dict[Path, str]:

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from images import ClientError
-from PIL import Image
+from images import ClientError, open_image
 
 _THUMBNAIL = 96  # pixels
 
@@ -168,8 +167,7 @@ def _answer_row(report: Report, answer: Answer) -> str:
 
 
 def _thumbnail(path: Path) -> str:
-    with Image.open(path) as opened:
-        image = opened.convert("RGBA")
+    image = open_image(path).convert("RGB")
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     png = io.BytesIO()
     image.save(png, format="PNG")

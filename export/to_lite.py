@@ -56,9 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if path.exists():
             print(f"error: {path} exists already, and nothing is overwritten.", file=sys.stderr)
             return 1
+    converted = {path: convert(options.model, path.stem, options.quantize) for path in paths}
     options.out.mkdir(parents=True, exist_ok=True)
-    for path in paths:
-        contents = convert(options.model, path.stem, options.quantize)
+    for path, contents in converted.items():
         path.write_bytes(contents)
         needs = "LiteRT and select TF ops" if SIGNATURES[path.stem] else "LiteRT"
         print(f"Wrote {path}: {len(contents) / 1e3:.0f} kB, needs {needs}")

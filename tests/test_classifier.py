@@ -1,5 +1,8 @@
 """FewShotClassifier: scikit-learn's manners, and the answers of the exported model."""
 
+import json
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -144,3 +147,48 @@ def test_wrong_settings(model, tmp_path):
         FewShotClassifier(model, num_steps=-1).fit(pixels(2), ["a", "b"])
     with pytest.raises(FileNotFoundError, match=r"neither a model .* nor a run"):
         FewShotClassifier.load(tmp_path)
+
+
+def test_what_fails_leaves_an_earlier_fit(model):
+    classifier = FewShotClassifier(model).fit(pixels(6), labels(6))
+    expected = classifier.predict_proba(pixels(4, seed=1))
+    with pytest.raises(ValueError, match="y has 6 classes"):
+        classifier.fit(pixels(6), list("pqrstu"))
+    with pytest.raises(ValueError, match="Unknown image file format"):
+        classifier.fit([b"%PDF", b"%PDF"], ["p", "q"])
+    np.testing.assert_array_equal(classifier.predict_proba(pixels(4, seed=1)), expected)
+    np.testing.assert_array_equal(classifier.classes_, sorted(NAMES))
+
+
+def test_a_fitted_one_travels_without_its_model(model):
+    classifier = FewShotClassifier(model).fit(pixels(6), labels(6))
+    copy = copy_by_state(classifier)
+    assert copy._model is None
+    np.testing.assert_array_equal(copy.predict(pixels(4)), classifier.predict(pixels(4)))
+
+
+def copy_by_state(classifier):
+    """What pickling does, without a pickle."""
+    copy = FewShotClassifier.__new__(FewShotClassifier)
+    copy.__setstate__(classifier.__getstate__())
+    return copy
+
+
+def test_a_model_that_was_exported_again_is_read_again(model, tmp_path):
+    folder = shutil.copytree(model, tmp_path / "model")
+    assert FewShotClassifier(folder, num_steps=0).fit(pixels(6), labels(6))
+    manifest = folder / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format_version": 1}))
+    with pytest.raises(ValueError, match="has format version 1, not 2: export the run again"):
+        FewShotClassifier.load(folder)
+
+
+def test_order_does_not_matter(model):
+    images, names = pixels(6), np.sort(labels(6))
+    order = np.array([3, 0, 2, 5, 1, 4])  # the images of a class stay in their order
+    order = np.concatenate([np.sort(order[names[order] == name]) for name in NAMES])
+    one, other = (
+        FewShotClassifier(model).fit(images[rows], names[rows]).predict_proba(images)
+        for rows in (np.arange(6), order)
+    )
+    np.testing.assert_array_equal(one, other)

@@ -67,7 +67,7 @@ def test_same_probabilities(program):
 
 
 def test_under_the_sanitizers(program, tmp_path_factory, tmp_path):
-    """Our own code leaks nothing and oversteps nothing, where it succeeds and where it fails."""
+    """Our own code oversteps nothing, and leaks nothing that it allocates itself."""
     own = build(tmp_path_factory, f"CFLAGS={SANITIZED}", f"LDFLAGS={SANITIZED}")
     (tmp_path / "suppressions").write_text("leak:libtensorflow\n")  # what is TensorFlow's
     options = {"LSAN_OPTIONS": f"suppressions={tmp_path / 'suppressions'}:print_suppressions=0"}

@@ -4,6 +4,7 @@ import base64
 import concurrent.futures
 import importlib.util
 import json
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -15,6 +16,8 @@ from export_client import FOLDER
 from golden import EPISODE, MODEL, expected
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+sys.path.insert(0, str(FOLDER / "serving"))
+
 
 def load(name):
     spec = importlib.util.spec_from_file_location(name, FOLDER / "serving" / f"{name}.py")
@@ -24,6 +27,7 @@ def load(name):
 
 
 rest, grpc_client = load("rest"), load("grpc_client")
+sys.path.remove(str(FOLDER / "serving"))
 
 
 def decoded(value):
@@ -120,7 +124,7 @@ def address():
 
 @pytest.mark.parametrize("client", [rest, grpc_client])
 def test_same_answers(url, address, capsys, client):
-    where = ["--url", url] if client is rest else ["--address", address]
+    where = ["--url", url, "--num_steps", 5] if client is rest else ["--address", address]
     arguments = [*where, "--support", EPISODE / "support", "--query", *query_paths()]
     client.main([str(argument) for argument in arguments])
     names, rows = expected()
@@ -137,6 +141,7 @@ def test_what_the_server_says_is_passed_on(url, address, tmp_path):
     (tmp_path / "support/cat").mkdir(parents=True)
     (tmp_path / "support/cat/0.png").write_bytes(b"%PDF")
     arguments = ["--url", url, "--support", tmp_path / "support", "--query", query_paths()[0]]
+    arguments += ["--num_steps", 5]
     with pytest.raises(SystemExit, match=r"(?s)the server says: .*Unknown image file format"):
         rest.main([str(argument) for argument in arguments])
     with pytest.raises(SystemExit, match=r"(?s)the server says: .*Unknown image file format"):
@@ -148,3 +153,27 @@ def test_what_the_server_says_is_passed_on(url, address, tmp_path):
 def test_the_configuration_names_what_the_client_asks():
     text = (FOLDER / "serving" / "models.config").read_text()
     assert 'name: "few_shot"' in text
+
+
+def test_all_of_the_probabilities(url):
+    classes = rest.class_folders(EPISODE / "support")
+    adapted = rest.ask(url, rest.adapt_request(classes, 5))
+    answer = rest.ask(url, rest.predict_request(adapted, query_paths()))
+    names, rows = expected()
+    assert answer["class_names"] == names
+    wanted = [rows[path.relative_to(EPISODE / "query").as_posix()] for path in query_paths()]
+    np.testing.assert_allclose(answer["probabilities"], wanted, atol=1e-5)
+
+
+def test_folders(tmp_path):
+    with pytest.raises(SystemExit, match="is not a folder"):
+        rest.class_folders(tmp_path / "none")
+    with pytest.raises(SystemExit, match="has no class folders"):
+        rest.class_folders(tmp_path)
+    for name in ("cat/.DS_Store", "cat/0.png", ".cache/0.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert rest.class_folders(tmp_path) == {"cat": [tmp_path / "cat/0.png"]}
+    (tmp_path / "dog").mkdir()
+    with pytest.raises(SystemExit, match="dog holds no image"):
+        rest.class_folders(tmp_path)

@@ -13,6 +13,9 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "tf_metalstm"
 CLIENT_MAY_IMPORT = {"PIL", "numpy", "tensorflow"}
+CLIENTS_WITH_MORE = {"grpc_client.py": {"grpc", "tensorflow_serving"}}
+# Modules that say in their first lines which extra they need.
+NEEDS_EXTRA = {"classifier.py": "sklearn"}
 
 
 def lint_imports(folder):
@@ -76,19 +79,22 @@ def test_client_imports_nothing_of_ours():
     for file in files:
         beside_it = {sibling.stem for sibling in file.parent.glob("*.py")}
         names = set(imported_names(file)) - sys.stdlib_module_names - beside_it
-        assert names <= CLIENT_MAY_IMPORT, file
+        assert names <= CLIENT_MAY_IMPORT | CLIENTS_WITH_MORE.get(file.name, set()), file
 
 
 def test_imports_are_declared_dependencies():
     # What only matplotlib or an extra brings along would be missing one day on another machine.
-    declared = {
-        re.match(r"[\w.-]+", requirement)[0].lower()
-        for requirement in importlib.metadata.requires("tf_metalstm")
-        if "extra ==" not in requirement
-    }
+    declared = {None: set()}
+    for requirement in importlib.metadata.requires("tf_metalstm"):
+        extra = re.search(r'extra == "(\w+)"', requirement)
+        name = re.match(r"[\w.-]+", requirement)[0].lower()
+        declared.setdefault(extra and extra[1], set()).add(name)
     distributions = importlib.metadata.packages_distributions()
-    for name in third_party(PACKAGE.rglob("*.py")):
-        assert declared & {found.lower() for found in distributions.get(name, [])}, name
+    for file in PACKAGE.rglob("*.py"):
+        allowed = declared[None] | declared.get(NEEDS_EXTRA.get(file.name), set())
+        for name in third_party([file]):
+            found = {distribution.lower() for distribution in distributions.get(name, [])}
+            assert allowed & found, f"{file}: {name}"
 
 
 def test_no_file_names_a_path_of_one_machine():

@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from tf_metalstm import experiment
 from tf_metalstm.data.tasks import ImageTasks
 from tf_metalstm.flags import RUN_FLAGS, read_settings
-from tf_metalstm.serving.saved_model import read_manifest
+from tf_metalstm.serving.saved_model import FORMAT_VERSION, MANIFEST, read_manifest
 from tf_metalstm.serving.served import ServedMethod
 from tf_metalstm.serving.signatures import ENCODED, build_signatures
 
@@ -59,9 +59,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             FileNotFoundError: there is neither a model nor a run.
             ValueError: the model is one of functions.
         """
-        classifier = cls(model, num_steps)
-        classifier._loaded()
-        return classifier
+        _loaded(model)
+        return cls(model, num_steps)
 
     def fit(self, X: Any, y: Any) -> FewShotClassifier:  # scikit-learn's names
         """Adapts to images and their labels, in any order, any number of each class.
@@ -69,7 +68,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: images or labels that the model cannot take.
         """
-        model = self._loaded()
+        model = _loaded(self.model)
         check_classification_targets(y)
         labels = column_or_1d(y, warn=True)
         images, ending = _images(X, model.image_shape)
@@ -77,43 +76,49 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"There are {len(images)} images but {len(labels)} labels: give one for each."
             )
-        self.classes_, numbers = np.unique(labels, return_inverse=True)
-        if len(self.classes_) > model.num_way:
+        classes, numbers = np.unique(labels, return_inverse=True)
+        if len(classes) > model.num_way:
             raise ValueError(
-                f"y has {len(self.classes_)} classes, but the model tells at most {model.num_way} "
+                f"y has {len(classes)} classes, but the model tells at most {model.num_way} "
                 "apart: leave some out, or train a model with more ways."
             )
-        adapted = model.signatures[f"adapt{ending}"](
+        adapted = _call(
+            model.signatures[f"adapt{ending}"],
             support_images=images,
             support_labels=tf.constant(numbers, tf.int32),
             **self._steps(model),
         )
+        # All at the end: what fails leaves an earlier fit as it was.
+        for name in {"support_losses_", "gates_"} & vars(self).keys():
+            delattr(self, name)
         if "support_losses" in adapted:
-            self.support_losses_ = adapted.pop("support_losses").numpy()
-            self.gates_ = {
-                name: adapted.pop(f"{name}_gates").numpy() for name in ("forget", "input")
-            }
-        self._state = adapted
+            self.support_losses_ = adapted.pop("support_losses")
+            self.gates_ = {name: adapted.pop(f"{name}_gates") for name in ("forget", "input")}
+        self.classes_, self._state = classes, adapted
+        self._model: _Model | None = model
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Returns the probability of each class, [B, C], in the order of `classes_`."""
         check_is_fitted(self)
-        model = self._loaded()
-        images, ending = _images(X, model.image_shape)
-        answer = model.signatures[f"predict{ending}"](query_images=images, **self._state)
-        return answer["probabilities"].numpy()[:, : len(self.classes_)]
+        if self._model is None:  # it was pickled
+            self._model = _loaded(self.model)
+        images, ending = _images(X, self._model.image_shape)
+        state = {name: tf.constant(value) for name, value in self._state.items()}
+        answer = _call(self._model.signatures[f"predict{ending}"], query_images=images, **state)
+        return answer["probabilities"][:, : len(self.classes_)]
 
     def predict(self, X: Any) -> np.ndarray:
         """Returns the most probable label of each image, [B]."""
         probabilities = self.predict_proba(X)
         return self.classes_[np.argmax(probabilities, axis=1)]
 
-    def _loaded(self) -> _Model:
-        model = _load(str(Path(self.model).resolve()))
-        if not model.image_shape:
-            raise ValueError(f"{self.model} is a model of functions, not of images.")
-        return model
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what is pickled: a model stays where it is, and is read again."""
+        return {
+            name: None if name == "_model" else value
+            for name, value in super().__getstate__().items()
+        }
 
     def _steps(self, model: _Model) -> dict[str, Any]:
         """Returns the number of updates as the signatures take it, if they do."""
@@ -144,11 +149,28 @@ class _Model(NamedTuple):
     num_steps: int | None
 
 
+def _loaded(folder: str | os.PathLike[str]) -> _Model:
+    """Returns the model in a folder as it is there now, read only once."""
+    path = Path(folder).resolve()
+    marks = [path / MANIFEST, *sorted((path / "best").glob("*.index"))]
+    times = tuple(mark.stat().st_mtime_ns for mark in marks if mark.is_file())
+    model = _load(str(path), times)
+    if not model.image_shape:
+        raise ValueError(f"{folder} is a model of functions, not of images.")
+    return model
+
+
 @functools.lru_cache(maxsize=4)
-def _load(folder: str) -> _Model:
-    """Returns an export, or a run with its best weights."""
+def _load(folder: str, times: tuple[int, ...]) -> _Model:
+    """Returns an export, or a run with its best weights; `times` tells one state from the next."""
+    del times
     manifest = read_manifest(folder)
     if manifest is not None:
+        if manifest["format_version"] != FORMAT_VERSION:
+            raise ValueError(
+                f"{folder} has format version {manifest['format_version']}, not {FORMAT_VERSION}: "
+                "export the run again."
+            )
         signatures = tf.saved_model.load(folder).signatures
         shape = tuple(manifest.get("image_shape", ()))
         return _Model(signatures, shape, manifest["num_way"], manifest.get("num_steps"))
@@ -164,6 +186,13 @@ def _load(folder: str) -> _Model:
     _, signatures = build_signatures(served)
     shape = served.input_shape if served.takes_images else ()
     return _Model(signatures, shape, served.num_way, served.num_steps)
+
+
+def _call(function: Callable[..., dict[str, Any]], **tensors: Any) -> dict[str, np.ndarray]:
+    try:
+        return {name: value.numpy() for name, value in function(**tensors).items()}
+    except tf.errors.InvalidArgumentError as error:  # a file that is no image, and the like
+        raise ValueError(error.message) from error
 
 
 def _images(given: Any, image_shape: tuple[int, ...]) -> tuple[Any, str]:

@@ -149,8 +149,8 @@ int main(int argc, char **argv) {
   if (argc > 2 && strcmp(argv[1], "--num_steps") == 0) {
     char *end;
     long steps = strtol(argv[2], &end, 10);
-    if (*end || end == argv[2] || steps < 0 || steps > 1000000)
-      fail("--num_steps", "expected a number of updates, 0 or more");
+    if (*end || end == argv[2] || steps < 0 || steps > 1000)
+      fail("--num_steps", "expected a number of updates, 0 to 1000");
     num_steps = (int)steps;
     first = 3;
   }

@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 import tensorflow as tf
+from folders import class_folders, read
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 STATE = ("parameters", "statistics", "class_names")
@@ -26,7 +27,9 @@ def adapt_request(classes: Mapping[str, Sequence[Path]], num_steps: int | None =
     pairs = [(path, name) for name, paths in classes.items() for path in paths]
     request = _request("adapt_encoded_named", STATE)
     request.inputs["support_images"].CopyFrom(_files(path for path, _ in pairs))
-    request.inputs["support_labels"].CopyFrom(tf.make_tensor_proto([name for _, name in pairs]))
+    request.inputs["support_labels"].CopyFrom(
+        tf.make_tensor_proto([name for _, name in pairs], tf.string)
+    )
     if num_steps is not None:
         request.inputs["num_steps"].CopyFrom(tf.make_tensor_proto(num_steps, tf.int32))
     return request
@@ -49,11 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--query", type=Path, nargs="+", required=True, help="image files")
     parser.add_argument("--num_steps", type=int, help="updates; by default as in training")
     options = parser.parse_args(arguments)
-    classes = {
-        folder.name: sorted(path for path in folder.iterdir() if path.is_file())
-        for folder in sorted(options.support.iterdir())
-        if folder.is_dir()
-    }
+    classes = class_folders(options.support)
     with grpc.insecure_channel(options.address) as channel:
         service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         try:
@@ -75,7 +74,7 @@ def _request(signature: str, outputs: Sequence[str]) -> Any:
 
 
 def _files(paths: Iterable[Path]) -> Any:
-    return tf.make_tensor_proto([path.read_bytes() for path in paths])
+    return tf.make_tensor_proto([read(path) for path in paths], tf.string)
 
 
 if __name__ == "__main__":

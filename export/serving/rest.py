@@ -1,9 +1,11 @@
 """Adapts and asks a model that TensorFlow Serving serves, over its REST interface.
 
-    python rest.py --url http://localhost:8501/v1/models/few_shot --support DIR --query FILE...
+    python rest.py --url URL --support DIR --num_steps 5 --query FILE...
+
+URL is http://HOST:8501/v1/models/few_shot, with the name of the model from models.config.
 
 The server keeps no state: what `adapt` answered is sent along with every `predict`. Images go as
-they are on the disk, classes by their names. Needs nothing but Python.
+they are on the disk, classes by their names. Needs Python, and the file folders.py beside it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,10 @@ import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from folders import class_folders, read
+
+_TIMEOUT = 60  # seconds; the first request waits for the server to warm up
 
 
 def adapt_request(classes: Mapping[str, Sequence[Path]], num_steps: int) -> dict[str, Any]:
@@ -51,7 +57,7 @@ def ask(url: str, request: Mapping[str, Any]) -> dict[str, Any]:
     body = json.dumps(request).encode()
     sent = urllib.request.Request(f"{url}:predict", body, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(sent) as answer:
+        with urllib.request.urlopen(sent, timeout=_TIMEOUT) as answer:
             return json.load(answer)["outputs"]
     except urllib.error.HTTPError as error:
         raise SystemExit(f"error: the server says: {error.read().decode()}") from error
@@ -65,13 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--url", default="http://localhost:8501/v1/models/few_shot")
     parser.add_argument("--support", type=Path, required=True, help="one folder of images a class")
     parser.add_argument("--query", type=Path, nargs="+", required=True, help="image files")
-    parser.add_argument("--num_steps", type=int, default=5)
+    parser.add_argument(
+        "--num_steps", type=int, required=True, help="updates; the manifest has those of training"
+    )
     options = parser.parse_args(arguments)
-    classes = {
-        folder.name: sorted(path for path in folder.iterdir() if path.is_file())
-        for folder in sorted(options.support.iterdir())
-        if folder.is_dir()
-    }
+    classes = class_folders(options.support)
     adapted = ask(options.url, adapt_request(classes, options.num_steps))
     answer = ask(options.url, predict_request(adapted, options.query))
     rows = zip(options.query, answer["labels"], answer["probabilities"], strict=True)
@@ -81,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _bytes(path: Path) -> dict[str, str]:
     # What is no text travels so in TensorFlow Serving's JSON.
-    return {"b64": base64.b64encode(path.read_bytes()).decode()}
+    return {"b64": base64.b64encode(read(path)).decode()}
 
 
 if __name__ == "__main__":

@@ -62,11 +62,43 @@ def test_nothing_is_lost_at_the_right_size(shape):
 
 
 def test_the_first_frame_of_an_animation():
-    frames = [photo("P"), photo("P").rotate(90)]
-    moving = encoded(frames[0], format="GIF", save_all=True, append_images=frames[1:])
+    frames = [photo("P"), photo("P", size=(130, 97)).rotate(180)]
+    moving = encoded(frames[0], format="GIF", save_all=True, append_images=frames[1:], disposal=2)
     still = encoded(frames[0], format="GIF")
     decoded = decode_pictures(tf.constant([moving, still]), (28, 28, 1))
     np.testing.assert_array_equal(decoded[0], decoded[1])
+
+
+def with_mask(mode):
+    image = photo("RGB").quantize(8) if mode == "P" else photo(mode)
+    return encoded(image, format="GIF" if mode == "P" else "PNG", transparency=MASKS[mode])
+
+
+MASKS = {"P": 0, "RGB": (0, 0, 0), "L": 0}
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (encoded(photo("P"), format="BMP"), "BMP file of other than 24 bits"),
+        (encoded(photo("RGBA"), format="BMP"), "BMP file of other than 24 bits"),
+        (encoded(photo("1"), format="BMP"), "BMP file of other than 24 bits"),
+        (with_mask("P"), "GIF file with a transparent color"),
+        (with_mask("RGB"), "PNG file with a transparent color"),
+        (with_mask("L"), "PNG file with a transparent color"),
+    ],
+)
+def test_what_would_be_read_wrongly_is_refused(file, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        decode_pictures(tf.constant([file]), (28, 28, 1))
+
+
+def test_a_palette_with_transparency_is_read(tmp_path):
+    file = encoded(photo("RGB").quantize(8), format="PNG", transparency=0)
+    (tmp_path / "image").write_bytes(file)
+    expected = client_images.read_image(tmp_path / "image", (28, 28, 1))
+    decoded = decode_pictures(tf.constant([file]), (28, 28, 1))
+    np.testing.assert_allclose(decoded[0], expected, atol=2)
 
 
 @pytest.mark.parametrize("file", [b"", b"no image", encoded(photo("RGB"), format="PNG")[:200]])

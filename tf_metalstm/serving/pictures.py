@@ -2,8 +2,10 @@
 
 The steps are those that prepare training images: whatever is transparent on white, gray or
 color, squeezed to size by the LANCZOS filter, rounded to whole numbers. What comes out differs
-from what Pillow makes by a level or two of 255. Two things it cannot do: turn a picture by its
-EXIF entry, and read more than the first frame of an animation.
+from what Pillow makes by a level or two of 255. Not done: to turn a picture by its EXIF entry, and
+to read more than the first frame of an animation. What TensorFlow's decoders would read wrongly
+is refused: BMP files of other than 24 bits, transparent GIF files, and PNG files with one color
+that is transparent.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ def decode_pictures(encoded: Tensor, image_shape: tuple[int, ...]) -> Tensor:
 
 def _decode(encoded: Tensor, image_shape: tuple[int, ...]) -> Tensor:
     height, width, channels = image_shape
+    with tf.control_dependencies(_checks(encoded)):
+        encoded = tf.identity(encoded)
     pixels = tf.cond(
         tf.io.is_jpeg(encoded),
         # Told to be exact it gives the numbers that Pillow does; left alone, up to 7 off.
@@ -49,6 +53,31 @@ def _decode(encoded: Tensor, image_shape: tuple[int, ...]) -> Tensor:
         pixels = tf.round(tf.tensordot(pixels, tf.constant(_LUMA), 1))[..., tf.newaxis]
     pixels = _resize(_resize(pixels, tf.shape(pixels)[0], width), height, width)
     return tf.ensure_shape(pixels, image_shape)
+
+
+def _checks(encoded: Tensor) -> list[Tensor]:
+    """Returns assertions that the decoders read this file as it is meant."""
+    start = tf.strings.substr(tf.strings.join([encoded, tf.constant(b"\0" * 64)]), 0, 64)
+
+    def begins(text: bytes, at: int = 0) -> Tensor:
+        return tf.equal(tf.strings.substr(start, at, len(text)), text)
+
+    def has(text: bytes) -> Tensor:
+        return tf.size(tf.strings.split([encoded], text).flat_values) > 1
+
+    is_bmp, is_gif, is_png = begins(b"BM"), begins(b"GIF8"), begins(b"\x89PNG")
+    # The flag of a transparent color is the last bit of a frame's control block; the first counts.
+    control = tf.strings.split([encoded], b"\x21\xf9\x04", maxsplit=1).flat_values[-1]
+    flags = tf.io.decode_raw(tf.strings.substr(tf.strings.join([control, b"\0"]), 0, 1), tf.uint8)
+    has_mask = has(b"\x21\xf9\x04") & tf.equal(flags[0] % 2, 1)
+    without_alpha = begins(b"\0", at=25) | begins(b"\2", at=25)  # gray, or red, green and blue
+    advice = "save it as PNG with an alpha channel"
+    wrong = [
+        (is_bmp & ~begins(b"\x18\0", at=28), "a BMP file of other than 24 bits: save it as PNG"),
+        (is_gif & has_mask, f"a GIF file with a transparent color: {advice}"),
+        (is_png & without_alpha & has(b"tRNS"), f"a PNG file with a transparent color: {advice}"),
+    ]
+    return [tf.debugging.Assert(~found, [f"cannot be read: {what}"]) for found, what in wrong]
 
 
 def _resize(pixels: Tensor, height: Tensor, width: Tensor) -> Tensor:

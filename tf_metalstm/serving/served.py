@@ -12,6 +12,8 @@ from tf_metalstm.episode import Support, Tensor
 from tf_metalstm.methods.base import FewShotMethod
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
 
+MAX_STEPS = 1000
+
 
 class AdaptedClasses(NamedTuple):
     """What was learned from a support set.
@@ -104,17 +106,19 @@ class ServedMethod:
 
         Raises:
             tf.errors.InvalidArgumentError: when run: an empty support set, other than one label
-                an input, a label that is none, fewer than 0 updates.
+                an input, a label that is none, fewer than 0 or more than 1,000 updates.
         """
         checks = _support_checks(self.input_name, inputs, labels)
         if self.has_classes:
             checks += _class_checks(labels, self.num_way)
         if num_steps is not None:
-            checks.append(
-                tf.debugging.assert_non_negative(num_steps, "num_steps must not be negative")
-            )
+            checks += _step_checks(num_steps)
         with tf.control_dependencies(checks):
-            support = Support(self._normalized(tf.identity(inputs)), tf.identity(labels))
+            inputs, labels = tf.identity(inputs), tf.identity(labels)
+            if self.has_classes:  # the order counts where updates take the images in turn
+                order = _shot_by_shot(labels, self.num_way)
+                inputs, labels = tf.gather(inputs, order), tf.gather(labels, order)
+            support = Support(self._normalized(inputs), labels)
             num_steps = None if num_steps is None else tf.identity(num_steps)
         mask: Tensor = ()
         if self.has_classes:
@@ -160,6 +164,23 @@ def _support_checks(name: str, inputs: Tensor, labels: Tensor) -> list[Any]:
             tf.shape(inputs)[0], tf.shape(labels)[0], f"as many support_labels as support_{name}"
         ),
     ]
+
+
+def _step_checks(num_steps: Tensor) -> list[Any]:
+    return [
+        tf.debugging.assert_non_negative(num_steps, "num_steps must not be negative"),
+        # One request must not take a server's memory: the gates of every update are kept.
+        tf.debugging.assert_less_equal(
+            num_steps, MAX_STEPS, f"num_steps must be at most {MAX_STEPS}"
+        ),
+    ]
+
+
+def _shot_by_shot(labels: Tensor, num_way: int) -> Tensor:
+    """Returns the order that has one image of each class, then the next of each, as in training."""
+    same = tf.cast(labels[:, tf.newaxis] == labels, tf.int32)
+    shot = tf.reduce_sum(tf.linalg.band_part(same, -1, 0), axis=1)  # how many so far
+    return tf.argsort(shot * num_way + labels, stable=True)
 
 
 def _class_checks(labels: Tensor, num_way: int) -> list[Any]:

@@ -11,7 +11,7 @@
 
     support_images   [B, h, w, c]  float32, pixels 0 ... 255 as they come from a file
     support_labels   [B]           int32 in [0, N), not necessarily all of them
-    num_steps        []            int32, T; a client that leaves it out gets that of the training
+    num_steps        []            int32, T, at most 1000; left out, that of the training
     query_images     [B, h, w, c]  as support_images
     parameters       [P]           theta_T
     statistics       [S]           batch-norm statistics of the queries
