@@ -151,8 +151,14 @@ def parts():
             batches = [support_images * (1.0 + step) for step in range(case.num_steps)]
             return sum(_convolutions(learner.model, images) for images in (*batches, queries))
 
+        def outer_step(method=method):
+            variables = method.trainable_variables
+            method.optimizer.apply([tf.ones(v.shape, v.dtype) for v in variables], variables)
+            return tf.reduce_sum(variables[0])
+
         measured = {
             "convolutions alone": convolutions,
+            "outer step": outer_step,
             "support passes": support_passes,
             "query pass": lambda p=passes, i=inputs, y=labels: tf.reduce_sum(
                 p(i["query_inputs"][0], y[0])

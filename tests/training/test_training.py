@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import run_toy
 import tensorflow as tf
+import toy
 
+from tf_metalstm.data.episodes import episode_dataset
+from tf_metalstm.episode import EpisodeSpec
 from tf_metalstm.objectives import CLASSIFICATION
 from tf_metalstm.training.checkpoints import NotFiniteError, RunCheckpoints
 from tf_metalstm.training.history import read_history
@@ -147,3 +150,26 @@ def test_an_estimate_by_hand():
     deviation = np.sqrt((0.3**2 + 0.1**2 + 0.4**2) / 2)
     np.testing.assert_allclose([mean, interval], [0.5, 1.96 * deviation / np.sqrt(3)])
     assert np.isnan(estimate([0.5]).interval)
+
+
+def test_one_trace_for_each_shape_of_an_episode(monkeypatch):
+    method = run_toy.compiled_method()
+    traced = []
+    adapt = method.adapt
+    monkeypatch.setattr(method, "adapt", lambda *given: traced.append(1) or adapt(*given))
+
+    def fit(num_query):
+        episodes = toy.image_episodes(EpisodeSpec(5, 1, num_query), "train")
+        method.fit(
+            episode_dataset(episodes),
+            steps_per_epoch=2,
+            epochs=3,
+            validation_data=episode_dataset(episodes, num_episodes=3),
+            shuffle=False,
+            verbose=0,
+        )
+        return len(traced)
+
+    assert fit(num_query=2) == 2  # a step of training, and one of validation
+    assert fit(num_query=2) == 2
+    assert fit(num_query=3) == 4
