@@ -2,8 +2,9 @@
 
 # Candidates, the first suitable one is taken: `make PYTHON=/path/to/python demo` names another.
 PYTHON ?= python3 python3.13 python3.12 python3.11
-# For example PYTEST_ARGS="-k rules". By file, because what a file sets up is dear.
-PYTEST_ARGS ?= -n 2 --dist loadfile
+# For example PYTEST_ARGS="-k rules". By file, because what a file sets up is dear; in the order of
+# the command line, because the files with the longest tests have few.
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
