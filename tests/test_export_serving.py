@@ -14,7 +14,9 @@ import pytest
 import tensorflow as tf
 from export_client import FOLDER
 from golden import EPISODE, MODEL, expected
+from google.protobuf import text_format
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+from tensorflow_serving.config import model_server_config_pb2
 
 sys.path.insert(0, str(FOLDER / "serving"))
 
@@ -150,9 +152,11 @@ def test_what_the_server_says_is_passed_on(url, address, tmp_path):
         rest.main([str(a) for a in ("--url", "http://127.0.0.1:9/v1/models/x", *arguments[2:])])
 
 
-def test_the_configuration_names_what_the_client_asks():
+def test_the_configuration_is_one_and_names_what_the_clients_ask():
     text = (FOLDER / "serving" / "models.config").read_text()
-    assert 'name: "few_shot"' in text
+    config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
+    (model,) = config.model_config_list.config
+    assert model.name == grpc_client.adapt_request({}).model_spec.name
 
 
 def test_all_of_the_probabilities(url):

@@ -113,8 +113,7 @@ def adapt(
         The adapted learner and the trajectory that led there.
     """
     update = _update(learner, rule, support, options, loss_function)
-    statistics = tf.constant(learner.initial_statistics())
-    state = _InnerState(theta_0, statistics, rule.initial_state(theta_0))
+    state = _start(learner, rule, theta_0)
     losses, gates = [], []
     for step in range(options.num_steps):
         state, loss = update(state, step)
@@ -150,11 +149,8 @@ def adapt_in_loop(
     nothing_seen = Trajectory(
         *(tf.TensorArray(theta_0.dtype, num_steps, element_shape=shape) for shape in shapes)
     )
-    statistics = tf.constant(learner.initial_statistics())
     _, state, seen = tf.while_loop(
-        lambda step, *_: step < num_steps,
-        body,
-        (0, _InnerState(theta_0, statistics, rule.initial_state(theta_0)), nothing_seen),
+        lambda step, *_: step < num_steps, body, (0, _start(learner, rule, theta_0), nothing_seen)
     )
     return Adapted(state.theta, state.statistics), Trajectory(*(array.stack() for array in seen))
 
@@ -170,6 +166,11 @@ class _InnerState(NamedTuple):
     theta: Tensor
     statistics: Tensor
     rule_state: Any
+
+
+def _start(learner: FunctionalLearner, rule: Rule, theta_0: Tensor) -> _InnerState:
+    statistics = tf.constant(learner.initial_statistics())
+    return _InnerState(theta_0, statistics, rule.initial_state(theta_0))
 
 
 def _update(

@@ -1,8 +1,7 @@
 """A trained few-shot model as a classifier in the manner of scikit-learn.
 
->>> from tf_metalstm.classifier import FewShotClassifier  # doctest: +SKIP
->>> classifier = FewShotClassifier.load("runs/demo").fit(images, labels)  # doctest: +SKIP
->>> classifier.predict(other_images)  # doctest: +SKIP
+    classifier = FewShotClassifier.load("runs/demo").fit(images, labels)
+    classifier.predict(other_images)
 
 `fit` adapts the model to a few images of each class. Needs scikit-learn: pip install
 'tf_metalstm[sklearn]'.

@@ -290,25 +290,21 @@ def png_files(images):
     return tf.stack([tf.io.encode_png(tf.cast(image, tf.uint8)) for image in images])
 
 
-def test_too_many_names_are_refused(exported):
+@pytest.mark.parametrize(
+    ("ending", "images", "given", "message"),
+    [
+        ("_named", pixels(4), ["a", "b", "c", "d"], "more names than the 3 ways"),
+        ("_encoded", [b"%PDF-1.7"], [0], "Unknown image file format"),
+    ],
+)
+def test_what_names_and_files_cannot_be_is_refused(exported, ending, images, given, message):
     _, _, signatures = exported
-    with pytest.raises(tf.errors.InvalidArgumentError, match="more names than the 3 ways"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         adapt(
             signatures,
-            "_named",
-            support_images=pixels(4),
-            support_labels=tf.constant(["a", "b", "c", "d"]),
-        )
-
-
-def test_what_is_no_image_is_refused(exported):
-    _, _, signatures = exported
-    with pytest.raises(tf.errors.InvalidArgumentError, match="Unknown image file format"):
-        adapt(
-            signatures,
-            "_encoded",
-            support_images=tf.constant([b"%PDF-1.7"]),
-            support_labels=tf.constant([0]),
+            ending,
+            support_images=tf.constant(images),
+            support_labels=tf.constant(given),
         )
 
 

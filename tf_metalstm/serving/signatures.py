@@ -112,14 +112,14 @@ def _triple(
     def pixels(inputs: Tensor) -> Tensor:
         return decode_pictures(inputs, served.input_shape) if encoded else inputs
 
-    def adapt(given: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def adapt(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         labels, names = given["support_labels"], None
         if named:
             names, labels = _numbered(labels, served.num_way)
         steps = [given["num_steps"]] if "num_steps" in given else []
         learned, mask, extras = core.adapt(pixels(given[support_name]), labels, *steps)
         classes = {"class_names": names} if named else {"class_mask": mask}
-        return {**learned, **(classes if served.has_classes else {})}, extras
+        return {**learned, **(classes if served.has_classes else {}), **extras}
 
     def predict(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         learned = {name: given[name] for name in core.learned_specs}
@@ -135,7 +135,7 @@ def _triple(
         return {"class_names": names, "labels": best, served.output_name: probabilities}
 
     def classify(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return predict({**given, **adapt(given)[0]})
+        return predict({**given, **adapt(given)})
 
     steps = {}
     if served.num_steps is not None:
@@ -144,20 +144,10 @@ def _triple(
     queries = {query_name: input_spec}
     adapted = {**core.learned_specs, **class_specs}
     return {
-        "adapt": _signature(_both(adapt), {**support, **steps}, served),
+        "adapt": _signature(adapt, {**support, **steps}, served),
         "predict": _signature(predict, {**queries, **adapted}, served),
         "classify": _signature(classify, {**support, **queries, **steps}, served),
     }
-
-
-def _both(adapt: Callable[..., tuple[dict, dict]]) -> Callable[..., dict[str, Tensor]]:
-    """Returns `adapt` with all of its outputs in one dict."""
-
-    def everything(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        adapted, extras = adapt(given)
-        return {**adapted, **extras}
-
-    return everything
 
 
 def _signature(
