@@ -11,6 +11,7 @@ from PIL import Image
 
 from tf_metalstm import experiment, export
 from tf_metalstm.classifier import FewShotClassifier
+from tf_metalstm.construction import build_method
 from tf_metalstm.flags import write_settings
 from tf_metalstm.settings import DataSettings, MethodSettings, Settings
 from tf_metalstm.training.checkpoints import RunCheckpoints
@@ -39,7 +40,7 @@ def run(tmp_path, monkeypatch):
     )
     write_settings(settings, settings.run_dir)
     tasks = experiment.build_tasks(settings.data)
-    method = experiment.build_method(settings, tasks)
+    method = build_method(settings, tasks)
     RunCheckpoints(settings.run_dir, method).save_best(0.5, step=40)
     evaluation = dataclasses.replace(settings.evaluation, example_dir=str(tmp_path / "example"))
     settings = dataclasses.replace(settings, evaluation=evaluation)

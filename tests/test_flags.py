@@ -8,7 +8,8 @@ import sys
 import pytest
 from absl import flags
 
-from tf_metalstm.experiment import build_method, build_tasks, resolve
+from tf_metalstm.construction import build_method, resolve
+from tf_metalstm.experiment import build_tasks
 from tf_metalstm.flags import (
     RUN_FLAGS,
     RunMismatchError,

@@ -50,11 +50,10 @@ def meta_sgd():
     return rule
 
 
-def conv_method(num_steps=2, num_way=5, query_normalization="running", **inner_loop):
-    rule = MetaLSTM(4)
+def conv_method(num_steps=2, num_way=5, query_normalization="running", rule=None, **inner_loop):
     return GradientBasedMethod(
         conv_learner(num_way=num_way),
-        rule,
+        MetaLSTM(4) if rule is None else rule,
         InnerLoop(num_steps, **inner_loop),
         query_normalization,
     )

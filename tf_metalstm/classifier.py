@@ -181,7 +181,7 @@ def _load(folder: str, times: tuple[int, ...]) -> _Model:
     tasks = experiment.build_tasks(settings.data)
     method, _ = experiment.load_method(settings, tasks)
     normalization = tasks.normalization if isinstance(tasks, ImageTasks) else None
-    served = ServedMethod(method, normalization, tasks.input_shape, method.learner.num_outputs)
+    served = ServedMethod(method, normalization, tasks.input_shape, method.num_outputs)
     _, signatures = build_signatures(served)
     shape = served.input_shape if served.takes_images else ()
     return _Model(signatures, shape, served.num_way, served.num_steps)

@@ -39,7 +39,8 @@ def main(settings: Settings) -> None:
         "mean": finite_or_none(mean),
         "interval": finite_or_none(interval),
         "num_episodes": evaluation.num_episodes,
-        "query_normalization": settings.method.query_normalization,
+        "method": settings.method.method,
+        "query_normalization": method.query_normalization,
         "batch_norm": method.describe_normalization(),
         "source": settings.data.source,
         "split": evaluation.split,
@@ -47,7 +48,7 @@ def main(settings: Settings) -> None:
         "num_way": tasks.spec.num_way,
         "num_shot": tasks.spec.num_shot,
         "num_query": tasks.spec.num_query,
-        "num_steps": method.evaluation_loop.num_steps,
+        "num_steps": method.num_updates,
         "checkpoint": evaluation.checkpoint,
         "step": int(checkpoints.step.numpy()),
         "evaluation_seed": evaluation.evaluation_seed,
@@ -86,8 +87,9 @@ def episode_scores(
 
 def write_report(report: dict, run_dir: str | Path) -> Path:
     """Writes a report under a name that says what was evaluated; returns its path."""
+    way = "{num_steps}steps_{query_normalization}_" if report["num_steps"] is not None else ""
     name = (
-        "{split}_{task}_{num_steps}steps_{query_normalization}_{checkpoint}{step}"
+        "{split}_{task}_" + way + "{checkpoint}{step}"
         "_{num_episodes}episodes_seed{evaluation_seed}.json"
     ).format(**report)
     name = name.replace("-", "").replace(" ", "_")  # "5-way 1-shot" in the name of a file
@@ -106,7 +108,7 @@ def describe(report: dict, task: str) -> str:
     rows = {
         "episodes": "{num_episodes} of {source}/{split}, seed {evaluation_seed}, "
         "list {list_fingerprint}",
-        "task": f"{task}, {{num_steps}} updates",
+        "task": task if report["num_steps"] is None else f"{task}, {{num_steps}} updates",
         "weights": "{checkpoint}, after {step} meta-updates",
         "batch norm": "{batch_norm}",
     }

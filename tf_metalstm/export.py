@@ -27,10 +27,11 @@ from tf_metalstm.data.episodes import EpisodeSampler
 from tf_metalstm.data.sine import SineTasks
 from tf_metalstm.data.tasks import ImageTasks
 from tf_metalstm.flags import read_settings, run_command
+from tf_metalstm.methods.base import FewShotMethod
 from tf_metalstm.objectives import OBJECTIVES
 from tf_metalstm.serving.saved_model import check_replaceable, read_manifest, save_method
 from tf_metalstm.serving.served import ServedMethod
-from tf_metalstm.settings import MethodSettings, Settings
+from tf_metalstm.settings import Settings
 from tf_metalstm.training.checkpoints import RunCheckpoints
 
 _EXAMPLE_SPLIT = "test"
@@ -48,7 +49,7 @@ def main(settings: Settings) -> None:
     tasks = experiment.build_tasks(settings.data)
     method, checkpoints = experiment.load_method(settings, tasks)
     normalization = tasks.normalization if isinstance(tasks, ImageTasks) else None
-    served = ServedMethod(method, normalization, tasks.input_shape, method.learner.num_outputs)
+    served = ServedMethod(method, normalization, tasks.input_shape, method.num_outputs)
     example = {}
     if settings.evaluation.example_dir is not None:
         if not isinstance(tasks, ImageTasks):
@@ -57,7 +58,7 @@ def main(settings: Settings) -> None:
         example = example_files(tasks.sampler(_EXAMPLE_SPLIT, seed))
         check_example_dir(settings.evaluation.example_dir, example)
     step = int(checkpoints.step.numpy())
-    reports = matching_reports(run_dir, settings, step)
+    reports = matching_reports(run_dir, method, step)
     manifest = save_method(served, target, _facts(settings, checkpoints, reports))
     print(
         f"{'Replaced' if replaces else 'Wrote'} {target}: the {settings.evaluation.checkpoint} "
@@ -72,19 +73,19 @@ def main(settings: Settings) -> None:
         print(_next_command(target, settings.evaluation.example_dir))
 
 
-def matching_reports(run_dir: str | Path, settings: Settings, step: int) -> list[dict[str, Any]]:
+def matching_reports(run_dir: str | Path, method: FewShotMethod, step: int) -> list[dict[str, Any]]:
     """Returns what `evaluate` measured on unseen classes with exactly what is exported.
 
     Args:
         run_dir: folder of the run.
-        settings: of the export.
+        method: that is exported.
         step: after which the exported weights were taken.
     """
     wanted = {
         "split": "test",
         "step": step,
-        "num_steps": _evaluation_steps(settings.method),
-        "query_normalization": settings.method.query_normalization,
+        "num_steps": method.num_updates,
+        "query_normalization": method.query_normalization,
     }
     reports = []
     for path in sorted(Path(run_dir, "evaluation").glob("*.json")):
@@ -100,11 +101,6 @@ def matching_reports(run_dir: str | Path, settings: Settings, step: int) -> list
             # The score of every single episode is not for a manifest.
             reports.append({name: v for name, v in report.items() if not isinstance(v, list)})
     return reports
-
-
-def _evaluation_steps(method: MethodSettings) -> int:
-    steps = method.num_evaluation_steps
-    return method.num_steps if steps is None else steps
 
 
 def example_files(sampler: EpisodeSampler) -> dict[str, bytes]:
@@ -176,15 +172,15 @@ def _facts(
 
 
 def _describe(manifest: dict[str, Any], run_dir: Path) -> str:
-    num_steps = manifest["num_steps"]
+    steps = f", in {manifest['num_steps']} updates" if "num_steps" in manifest else ""
     if "image_shape" in manifest:
         height, width, channels = manifest["image_shape"]
         lines = [
-            f"  adapts     to at most {manifest['num_way']} classes, in {num_steps} updates",
+            f"  adapts     to at most {manifest['num_way']} classes{steps}",
             f"  images     {height} x {width}, {'color' if channels == 3 else 'gray'}",
         ]
     else:
-        lines = [f"  adapts     to a function, in {num_steps} updates"]
+        lines = [f"  adapts     to a function{steps}"]
     lines.append(f"  batch norm {manifest['query_normalization']}")
     objective = OBJECTIVES[manifest["objective"]]
     for report in manifest["measured"]:

@@ -20,9 +20,13 @@ from tf_metalstm.data.sources.omniglot import CLASS_SPLITS
 from tf_metalstm.learners.catalogue import LEARNERS, PRECISIONS
 from tf_metalstm.learners.conv4 import DOWNSAMPLINGS, FEATURES, INITIALIZATIONS
 from tf_metalstm.methods.gradient_based import QUERY_NORMALIZATIONS
+from tf_metalstm.methods.matching_networks import SIMILARITIES
 from tf_metalstm.rules.catalogue import RULES
 from tf_metalstm.rules.meta_lstm import GATE_FEEDBACKS
 from tf_metalstm.training.devices import STRATEGIES
+
+# Which class of `tf_metalstm.methods` each is, `tf_metalstm.construction` says.
+METHODS = ("gradient_based", "nearest_neighbor", "pixel_nearest_neighbor", "matching_networks")
 
 
 def option(default: Any, text: str, choices: Any = None, may_change: bool = False) -> Any:
@@ -72,19 +76,36 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class MethodSettings:
-    """The learner, the rule and the inner loop."""
+    """What kind of method it is, the network, the rule and the inner loop."""
 
+    method: str = option("gradient_based", "How an episode is treated.", METHODS)
     rule: str = option("meta_lstm", "How the learner's parameters move.", tuple(RULES))
     hidden_units: int = option(20, "H, units of the meta-learner's first LSTM layer.")
     gate_feedback: str = option("value", "What the gates are fed back as.", GATE_FEEDBACKS)
     preprocessing_scale: float = option(10.0, "p of the preprocessing of gradient and loss.")
     inner_rate: float = option(0.01, "sgd: its rate, for the gradient of a mean loss.")
+    inner_decay: float = option(0.0, "sgd: d of the rate of update t, rate / (1 + d (t - 1)).")
     learn_inner_rate: bool = option(False, "sgd: the rate is a meta-parameter too.")
     meta_sgd_rates: list = option(
         ["0.005", "0.1"], "meta_sgd: the learned rates start uniform between these two."
     )
     learner: str = option("conv4", "The network that is adapted.", tuple(LEARNERS))
     num_outputs: int | None = option(None, "Logits of the learner; default: num_way of training.")
+    num_training_classes: int | None = option(
+        None, "Joint training: classes of the training split; default: as many as there are."
+    )
+    pretrained_run_dir: str | None = option(
+        None,
+        "gradient_based: a run of nearest_neighbor, whose network is where c_0 starts.",
+        may_change=True,
+    )
+    learn_c_0: bool = option(True, "gradient_based: c_0 is trained; else it stays as it starts.")
+    dropout: float = option(0.0, "conv4: part dropped after each block; not where it is adapted.")
+    similarity: str = option("softmax", "matching_networks: how cosines vote.", SIMILARITIES)
+    full_context: bool = option(
+        False, "matching_networks: embed images in view of the whole support set."
+    )
+    attention_steps: int = option(3, "matching_networks: K, passes over the support for a query.")
     filters: int = option(32, "conv4: filters of each convolution.")
     downsampling: str = option("max_pool", "conv4: how a block halves images.", DOWNSAMPLINGS)
     features: str = option("flatten", "conv4: what its linear layer sees.", FEATURES)
@@ -126,13 +147,16 @@ class MethodSettings:
 class TrainingSettings:
     """The outer loop."""
 
-    max_steps: int = option(10_000, "Meta-updates of the run.", may_change=True)
+    max_steps: int = option(
+        10_000, "Meta-updates of the run; 0: use the method as it starts.", may_change=True
+    )
     max_minutes: float | None = option(
         None, "Stop after so many minutes of training, all starts together.", may_change=True
     )
     learning_rate: float = option(1e-3, "Of Adam.")
     clip_norm: float = option(0.25, "Global norm to which meta-gradients are clipped; 0: none.")
     clip_value: float = option(0.0, "Size to which each number of them is clipped; 0: none.")
+    joint_batch_size: int = option(64, "nearest_neighbor: images of a batch of its training.")
     episodes_per_step: int = option(1, "E, episodes of a meta-update.")
     vectorize_episodes: bool = option(
         False, "mlp: treat the E episodes as one batch; faster where they are tiny."

@@ -11,7 +11,9 @@ from pathlib import Path
 import tensorflow as tf
 
 from tf_metalstm import experiment
-from tf_metalstm.flags import RUN_FLAGS, run_command, write_settings
+from tf_metalstm.construction import build_method, resolve
+from tf_metalstm.flags import RUN_FLAGS, read_settings, run_command, write_settings
+from tf_metalstm.methods.base import FewShotMethod
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
 from tf_metalstm.settings import Settings, TrainingSettings
 from tf_metalstm.training.devices import build_strategy, is_chief
@@ -21,6 +23,9 @@ from tf_metalstm.training.outer_loop import compile_method, train
 from tf_metalstm.training.schedule import Schedule
 from tf_metalstm.visualization.tensorboard import gate_summaries, write_hyper_parameters
 
+# What tells runs apart that are alike.
+_OF_THE_PLACE = ("data_dir", "prepared_dir", "pretrained_run_dir", "max_steps", "max_minutes")
+
 
 def main(settings: Settings) -> None:
     """Trains, or goes on with, the run in --run_dir."""
@@ -28,7 +33,7 @@ def main(settings: Settings) -> None:
     strategy = build_strategy(training.strategy)  # several workers meet before anything else
     _check_devices(strategy, training)
     tasks = experiment.build_tasks(settings.data)
-    settings = experiment.resolve(settings, tasks)
+    settings = resolve(settings, tasks)
     schedule = Schedule(
         training.max_steps,
         training.checkpoint_every,
@@ -39,7 +44,10 @@ def main(settings: Settings) -> None:
     if training.deterministic:
         tf.config.experimental.enable_op_determinism()
     with strategy.scope():
-        method = experiment.build_method(settings, tasks)
+        method = build_method(settings, tasks)
+        if settings.method.pretrained_run_dir is not None:
+            pretrained = _pretrained(settings.method.pretrained_run_dir)
+            experiment.start_from_pretrained(method, pretrained)
         compile_method(
             method,
             training.learning_rate,
@@ -93,6 +101,15 @@ def _check_devices(strategy: tf.distribute.Strategy, training: TrainingSettings)
         )
 
 
+def _pretrained(run_dir: str) -> Settings:
+    if not Path(run_dir, RUN_FLAGS).is_file():
+        raise FileNotFoundError(
+            f"--pretrained_run_dir={run_dir} holds no {RUN_FLAGS}: give the folder of a run of "
+            "--method=nearest_neighbor."
+        )
+    return read_settings(run_dir)
+
+
 def _run_dir(settings: Settings) -> Path:
     if settings.run_dir:
         return Path(settings.run_dir)
@@ -102,16 +119,18 @@ def _run_dir(settings: Settings) -> Path:
 
 
 def _summaries(
-    settings: Settings, method: GradientBasedMethod, validation: tf.data.Dataset, run_dir: Path
-) -> Callable[[int], None]:
+    settings: Settings, method: FewShotMethod, validation: tf.data.Dataset, run_dir: Path
+) -> Callable[[int], None] | None:
     """Returns what to write to TensorBoard after each validation; writes the settings at once."""
     folder = run_dir / "tensorboard"
     if not folder.exists():  # a run that goes on has said it before
         values = {**vars(settings.data), **vars(settings.method), **vars(settings.training)}
-        for own in ("data_dir", "prepared_dir", "max_steps", "max_minutes"):
-            values.pop(own)  # they tell runs apart that are alike
+        for own in _OF_THE_PLACE:
+            values.pop(own)
         run_flags = (run_dir / RUN_FLAGS).read_text()
         write_hyper_parameters(folder, values, run_flags, name=run_dir.name)
+    if not isinstance(method, GradientBasedMethod):
+        return None  # there are no gates
     return gate_summaries(method, validation)
 
 

@@ -41,7 +41,7 @@ def main(settings: Settings) -> None:
     """Draws the gates of the run in --run_dir."""
     run_dir = Path(settings.run_dir or "")
     tasks = experiment.build_tasks(settings.data)
-    method, checkpoints = experiment.load_method(settings, tasks)
+    method, checkpoints = experiment.load_gradient_based(settings, tasks)
     if settings.evaluation.baseline_run_dir and not isinstance(tasks, SineTasks):
         raise ValueError(f"--baseline_run_dir is for functions, but the source is {tasks.name}.")
     if method.evaluation_loop.num_steps < 1:
@@ -90,7 +90,7 @@ def _fits(
     evaluation = settings.evaluation
     if evaluation.baseline_run_dir is not None:
         baseline = read_settings(evaluation.baseline_run_dir)
-        method, _ = experiment.load_method(baseline, experiment.build_tasks(baseline.data))
+        method, _ = experiment.load_gradient_based(baseline, experiment.build_tasks(baseline.data))
         methods = {**methods, Path(evaluation.baseline_run_dir).name: method}
     episodes = tasks.episodes(evaluation.split, evaluation.evaluation_seed)
     x = np.linspace(*INPUTS, 200).astype(np.float32)

@@ -96,13 +96,6 @@ def test_permuting_the_classes_permutes_the_columns_when_the_head_is_symmetric()
     np.testing.assert_allclose(tf.gather(permuted, order, axis=-1), straight, rtol=1e-4, atol=1e-5)
 
 
-def test_labels_may_arrive_as_floats():
-    method = toy.conv_method()
-    inputs, _ = one_step()
-    as_floats = {**inputs, "support_labels": tf.cast(inputs["support_labels"], tf.float32)}
-    np.testing.assert_array_equal(method(inputs), method(as_floats))
-
-
 def test_keras_fit_and_a_plain_loop_give_the_same_weights_after_five_updates():
     methods = [toy.conv_method() for _ in range(2)]
     methods[1].set_weights(methods[0].get_weights())
@@ -122,40 +115,6 @@ def test_keras_fit_and_a_plain_loop_give_the_same_weights_after_five_updates():
     for by_fit, by_hand in zip(*(_comparable_weights(m) for m in methods), strict=True):
         np.testing.assert_allclose(by_fit, by_hand, rtol=2e-4, atol=2e-5)
     assert np.abs(methods[0].c_0 - methods[0].learner.initial_parameters()).max() > 1e-3
-
-
-def test_a_second_step_is_not_traced_again():
-    method = toy.conv_method()
-    compile_method(method)
-    traced = []
-    call = method.call
-
-    def counting(*args, **kwargs):
-        traced.append(1)
-        return call(*args, **kwargs)
-
-    method.call = counting
-    method.fit(episodes(num_episodes=4), verbose=0, shuffle=False)
-    once = len(traced)
-    assert once > 0
-    method.fit(episodes(num_episodes=3, start=4), verbose=0, shuffle=False)
-    assert len(traced) == once
-
-
-def test_it_learns_to_tell_patterns_apart_and_noise_stays_at_chance():
-    method = toy.conv_method(num_steps=3)
-    compile_method(method, learning_rate=5e-3)
-    method.fit(episodes(num_episodes=150), verbose=0, shuffle=False)
-    seen = method.evaluate(episodes(num_episodes=20, start=1000), verbose=0, return_dict=True)
-    assert seen["accuracy"] > 0.6
-    noise = {
-        "support_inputs": tf.random.uniform([20, 10, 16, 16, 1]),
-        "support_labels": tf.tile(tf.range(5)[tf.newaxis], [20, 2]),
-        "query_inputs": tf.random.uniform([20, 15, 16, 16, 1]),
-    }
-    answers = np.argmax(method.predict(noise, batch_size=1, verbose=0), axis=-1)
-    chance = np.mean(answers == np.tile(np.arange(5), 3))
-    assert abs(chance - 0.2) < 0.1
 
 
 def test_mirrored_on_two_devices_equals_one_device():

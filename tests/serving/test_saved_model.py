@@ -12,7 +12,7 @@ import toy
 from tf_metalstm import adaptation as inner_loop
 from tf_metalstm.data.preprocessing import Normalization
 from tf_metalstm.episode import Support
-from tf_metalstm.methods.base import FewShotMethod
+from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
 from tf_metalstm.serving import saved_model
 from tf_metalstm.serving.saved_model import ReloadError, save_method
 from tf_metalstm.serving.served import ServedMethod
@@ -313,32 +313,26 @@ def test_transductive_methods_are_refused():
         served_method(query_normalization="batch")
 
 
-class NearestMean(FewShotMethod):
-    """A method of another kind: without updates, adapted to a dict."""
-
-    def adapt(self, support):
-        flat = tf.reshape(support.inputs, [-1, 256])
-        return {"means": tf.math.unsorted_segment_mean(flat, support.labels, NUM_WAY)}
-
-    def query_outputs(self, adapted, query_inputs, training=False):
-        flat = tf.reshape(query_inputs, [-1, 1, 256])
-        return -tf.reduce_mean(tf.square(flat - adapted["means"]), axis=-1)
-
-
 @pytest.fixture
 def nothing_to_train():
-    return ServedMethod(NearestMean(), Normalization((0.0,), (255.0,)), SHAPE, NUM_WAY)
+    return ServedMethod(
+        NearestNeighbor(None, NUM_WAY), Normalization((0.0,), (255.0,)), SHAPE, NUM_WAY
+    )
 
 
 def test_other_methods_can_be_exported(nothing_to_train, tmp_path):
     manifest = save_method(nothing_to_train, tmp_path / "model")
-    assert manifest["method"] == {"class": "NearestMean"}
-    means = {"dtype": "float32", "shape": [NUM_WAY, 256]}
-    mask = {"dtype": "float32", "shape": [NUM_WAY]}
+    assert manifest["method"] == {"class": "NearestNeighbor"}
+    assert manifest["query_normalization"] == "none"
+    remembered = {
+        "features": {"dtype": "float32", "shape": [None, 256]},
+        "labels": {"dtype": "int32", "shape": [None]},
+    }
+    mask = {"class_mask": {"dtype": "float32", "shape": [NUM_WAY]}}
     signatures = manifest["signatures"]
     assert signatures["adapt"]["inputs"].keys() == {"support_images", "support_labels"}
-    assert signatures["adapt"]["outputs"] == {"adapted_0": means, "class_mask": mask}
-    assert signatures["predict"]["inputs"].keys() == {"query_images", "adapted_0", "class_mask"}
+    assert signatures["adapt"]["outputs"] == {**remembered, **mask}
+    assert signatures["predict"]["inputs"].keys() == {"query_images", *remembered, *mask}
 
 
 def test_an_earlier_export_is_replaced(nothing_to_train, tmp_path):

@@ -11,6 +11,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tf_metalstm import experiment, visualize
+from tf_metalstm.construction import build_method
 from tf_metalstm.settings import (
     DataSettings,
     EvaluationSettings,
@@ -43,7 +44,7 @@ def run(tmp_path, monkeypatch):
         EvaluationSettings(split="validation", num_episodes=3),
         run_dir=str(tmp_path / "my_run"),
     )
-    method = experiment.build_method(settings, experiment.build_tasks(settings.data))
+    method = build_method(settings, experiment.build_tasks(settings.data))
     method.rule.second_layer.input_kernel.assign(np.linspace(-2.0, 2.0, 6)[:, np.newaxis])
     RunCheckpoints(settings.run_dir, method).save_best(0.5, step=7)
     return types.SimpleNamespace(settings=settings, source=source, folder=tmp_path / "my_run")

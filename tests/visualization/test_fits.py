@@ -9,6 +9,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tf_metalstm import experiment, visualize
+from tf_metalstm.construction import build_method
 from tf_metalstm.data.sine import SineTasks
 from tf_metalstm.episode import Support
 from tf_metalstm.flags import write_settings
@@ -56,7 +57,7 @@ def test_the_command_draws_a_run_above_its_baseline(tmp_path):
     for name in ("run", "other"):
         of_run = dataclasses.replace(settings, run_dir=str(tmp_path / name))
         write_settings(of_run, of_run.run_dir)
-        method = experiment.build_method(of_run, tasks)
+        method = build_method(of_run, tasks)
         RunCheckpoints(of_run.run_dir, method).save_best(0.5, step=7)
     visualize.main(settings)
     picture = Image.open(tmp_path / "run" / "figures" / "fits.png")

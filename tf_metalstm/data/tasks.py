@@ -10,6 +10,7 @@ import functools
 from collections.abc import Sequence
 
 from tf_metalstm.data.episodes import Episodes, EpisodeSampler, ImageEpisodes
+from tf_metalstm.data.joint import JointBatches
 from tf_metalstm.data.preprocessing import Augmentation, Normalization, make_normalization
 from tf_metalstm.data.sources.base import Source
 from tf_metalstm.episode import EpisodeSpec
@@ -112,6 +113,16 @@ class ImageTasks(Tasks):
         """Returns the episodes of a split; reads its images."""
         augmentation = self._augmentation if training else None
         return ImageEpisodes(self.sampler(split, seed, training), self.normalization, augmentation)
+
+    @property
+    def num_training_classes(self) -> int:
+        """Classes of the training split; reads its images."""
+        return len(self.source.load("train").class_names)
+
+    def joint_batches(self, batch_size: int, seed: int) -> JointBatches:
+        """Returns batches of all training classes together, of `batch_size` images each."""
+        classes = self.source.load("train")
+        return JointBatches(classes, batch_size, self.normalization, self._augmentation, seed)
 
     def describe(self) -> str:
         """Returns classes and images of each split."""

@@ -16,10 +16,10 @@ LEARNERS: dict[str, Callable[..., keras.Model]] = {"conv4": conv4, "mlp": mlp}
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
-def make_learner(
+def make_network(
     name: str, input_shape: tuple[int, ...], num_outputs: int, **options: Any
-) -> FunctionalLearner:
-    """Builds the learner called `name`.
+) -> keras.Model:
+    """Builds the network called `name`.
 
     Args:
         name: one of `LEARNERS`.
@@ -29,4 +29,9 @@ def make_learner(
     """
     if name not in LEARNERS:
         raise ValueError(f"--learner must be one of {', '.join(LEARNERS)}, got {name!r}.")
-    return FunctionalLearner(LEARNERS[name](input_shape, num_outputs, **options))
+    return LEARNERS[name](input_shape, num_outputs, **options)
+
+
+def make_learner(*arguments: Any, **options: Any) -> FunctionalLearner:
+    """Builds a network, as `make_network` does, to be adapted."""
+    return FunctionalLearner(make_network(*arguments, **options))

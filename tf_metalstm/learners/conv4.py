@@ -29,6 +29,7 @@ def conv4(
     batch_norm_scale: bool = True,
     downsampling: str = "max_pool",
     features: str = "flatten",
+    dropout: float = 0.0,
     dtype: str = "float32",
 ) -> keras.Model:
     """Builds the network.
@@ -46,6 +47,8 @@ def conv4(
         downsampling: how a block halves its images, "max_pool" or the "stride" of its convolution.
         features: what the linear layer sees, all that comes out of the last block ("flatten") or
             the mean of each filter over the image ("mean").
+        dropout: part of what comes out of a block that is dropped in training; only for networks
+            that no rule adapts.
         dtype: "float32", "float64", or "mixed_bfloat16": parameters, batch norm's moments and the
             last layer in float32, the rest in bfloat16.
 
@@ -88,6 +91,8 @@ def conv4(
         x = keras.layers.ReLU(dtype=dtype, name=f"relu_{i}")(x)
         if downsampling == "max_pool":
             x = keras.layers.MaxPooling2D(dtype=dtype, name=f"pool_{i}")(x)
+        if dropout:
+            x = keras.layers.Dropout(dropout, dtype=dtype, name=f"dropout_{i}")(x)
     if features == "mean":
         x = keras.layers.GlobalAveragePooling2D(dtype=dtype, name="mean")(x)
     else:

@@ -46,6 +46,9 @@ class FewShotMethod(keras.Model, abc.ABC):
         query logits, [E, N*Q, N]; in regression the values, [E, Q, 1].
     """
 
+    # Which way to normalize queries was chosen; None where there is no choice.
+    query_normalization: str | None = None
+
     def __init__(
         self,
         objective: Objective = CLASSIFICATION,
@@ -55,6 +58,20 @@ class FewShotMethod(keras.Model, abc.ABC):
         super().__init__(**kwargs)
         self.objective = objective
         self.vectorize_episodes = vectorize_episodes
+
+    @property
+    @abc.abstractmethod
+    def num_outputs(self) -> int:
+        """N, outputs of an answer."""
+
+    @property
+    def num_updates(self) -> int | None:
+        """T, updates outside meta-training; None where adapting is something else."""
+        return None
+
+    @abc.abstractmethod
+    def describe_normalization(self) -> str:
+        """Returns the batch-norm mode in words, to stand beside every reported number."""
 
     @abc.abstractmethod
     def adapt(self, support: Support, training: bool = False) -> Any:

@@ -1,12 +1,13 @@
 """Methods that adapt by gradient: a learner, a rule and c_0 in the one inner loop.
 
 The rule's weights and the initial parameters c_0 are trained together on the loss of
-the queries. What method it is, the rule says:
+the queries; c_0 may also start from a network that was trained otherwise, or stay there.
+What method it is, the rule says:
 
     rule       second_order   method
     MetaLSTM   no             the meta-learner LSTM, Ravi & Larochelle, ICLR 2017, algorithm 1
     SGD        yes            MAML, Finn et al., ICML 2017
-    SGD        no             first-order MAML
+    SGD        no             first-order MAML; with no meta-training, fine-tuning
     MetaSGD    yes            Meta-SGD, Li et al., 2017
 """
 
@@ -49,6 +50,7 @@ class GradientBasedMethod(FewShotMethod):
         num_evaluation_steps: updates outside meta-training; None for as many as in it.
         objective: what an episode asks for.
         vectorize_episodes: see `FewShotMethod`.
+        learn_c_0: whether c_0 is a meta-parameter; else it stays where it starts.
         name: fixed, and with it the names of the weights in a checkpoint.
     """
 
@@ -61,6 +63,7 @@ class GradientBasedMethod(FewShotMethod):
         num_evaluation_steps: int | None = None,
         objective: Objective = CLASSIFICATION,
         vectorize_episodes: bool = False,
+        learn_c_0: bool = True,
         name: str = "gradient_based_method",
         **kwargs: Any,
     ) -> None:
@@ -92,12 +95,25 @@ class GradientBasedMethod(FewShotMethod):
             rule.build((learner.num_parameters,))
         start = learner.initial_parameters()
         self.c_0 = self.add_weight(
-            shape=start.shape, initializer=lambda shape, dtype: tf.constant(start), name="c_0"
+            shape=start.shape,
+            initializer=lambda shape, dtype: tf.constant(start),
+            trainable=learn_c_0,
+            name="c_0",
         )
         self.built = True
 
     def build(self, input_shape: Any = None) -> None:
         """Nothing left to do: no weight depends on the shape of an episode."""
+
+    @property
+    def num_outputs(self) -> int:
+        """N, logits of the learner."""
+        return self.learner.num_outputs
+
+    @property
+    def num_updates(self) -> int:
+        """T outside meta-training."""
+        return self.evaluation_loop.num_steps
 
     def adapt(self, support: Support, training: bool = False) -> Adapted:
         """Returns the learner after T updates on the support set of one episode."""
@@ -140,4 +156,4 @@ class GradientBasedMethod(FewShotMethod):
             "running": "inductive (running statistics of the episode)",
             "support": "inductive (statistics of one more support pass)",
             "batch": "transductive (queries normalized with each other)",
-        }[self.query_normalization]
+        }[str(self.query_normalization)]

@@ -1,6 +1,6 @@
-"""Rules whose learning rates do not change during an episode.
+"""Rules whose learning rates do not depend on what they meet in an episode.
 
-    theta_t = theta_{t-1} - rate * grad_t
+    theta_t = theta_{t-1} - rate_t * grad_t
 
 In the words of the meta-LSTM: its forget gate is 1 and its input gate is the rate. So
 whatever looks at the gates of that rule can look at those of these.
@@ -9,6 +9,7 @@ whatever looks at the gates of that rule can look at those of these.
 from __future__ import annotations
 
 import abc
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -16,24 +17,37 @@ from tf_metalstm.episode import Tensor
 from tf_metalstm.rules.base import Gates, Rule, cell_update
 
 
+class DescentState(NamedTuple):
+    """Where a descent stands.
+
+    gates: of the update that led here: 1 and the rates.
+    updates: how many were made, a scalar of the type of theta.
+    """
+
+    gates: Gates
+    updates: Tensor
+
+
 class GradientDescent(Rule):
-    """A subclass says what the rates are; the state is the gates, which stay as they are."""
+    """A subclass says what the rates are."""
 
     @abc.abstractmethod
-    def rates(self, theta: Tensor) -> Tensor:
-        """Returns the learning rate of every coordinate of theta [P], [P]."""
+    def rates(self, theta: Tensor, updates: Tensor) -> Tensor:
+        """Returns the learning rate of every coordinate of theta [P] after so many updates, [P]."""
 
-    def initial_state(self, theta: Tensor) -> Gates:
-        """Returns the gates of every update to come."""
-        return Gates(forget=tf.ones_like(theta), input=self.rates(theta))
+    def initial_state(self, theta: Tensor) -> DescentState:
+        """Returns the state before the first update, with its gates."""
+        none = tf.zeros([], theta.dtype)
+        return DescentState(Gates(tf.ones_like(theta), self.rates(theta, none)), none)
 
     def call(
-        self, gradient: Tensor, loss: Tensor, theta: Tensor, state: Gates
-    ) -> tuple[Tensor, Gates]:
-        """Returns theta - rate * gradient, and the state as it was; the loss is not looked at."""
+        self, gradient: Tensor, loss: Tensor, theta: Tensor, state: DescentState
+    ) -> tuple[Tensor, DescentState]:
+        """Returns theta - rates * gradient, and the new state; the loss is not looked at."""
         del loss
-        return cell_update(state, theta, gradient), state
+        gates = Gates(tf.ones_like(theta), self.rates(theta, state.updates))
+        return cell_update(gates, theta, gradient), DescentState(gates, state.updates + 1)
 
-    def gates(self, state: Gates) -> Gates:
+    def gates(self, state: DescentState) -> Gates:
         """Returns 1 and the rates."""
-        return state
+        return state.gates

@@ -50,9 +50,9 @@ class MetaSGD(GradientDescent):
         self.rate = self.add_weight(shape=tuple(gradient_shape), initializer=initial, name="rate")
         self.built = True
 
-    def rates(self, theta: Tensor) -> Tensor:
-        """Returns the learned rates, [P]."""
-        del theta
+    def rates(self, theta: Tensor, updates: Tensor) -> Tensor:
+        """Returns the learned rates, [P], always the same."""
+        del theta, updates
         return tf.convert_to_tensor(self.rate)
 
     def get_config(self) -> dict[str, Any]:

@@ -175,6 +175,7 @@ def _describe(served: ServedMethod) -> dict[str, Any]:
         "objective": method.objective.name,
         "num_way": served.num_way,
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
+        "query_normalization": method.describe_normalization(),
         "method": {"class": type(method).__name__},
     }
     if served.normalization is not None:
@@ -191,7 +192,6 @@ def _describe(served: ServedMethod) -> dict[str, Any]:
         facts["versions"]["tf_metalstm"] = importlib.metadata.version("tf_metalstm")
     if isinstance(method, GradientBasedMethod):
         facts["num_steps"] = served.num_steps
-        facts["query_normalization"] = method.describe_normalization()
         facts["method"]["rule"] = type(method.rule).__name__
         facts["method"]["learner"] = method.learner.model.name
         facts["method"]["num_parameters"] = method.learner.num_parameters

@@ -47,7 +47,7 @@ class ServedMethod:
     num_way: int
 
     def __post_init__(self) -> None:
-        if getattr(self.method, "query_normalization", None) == "batch":
+        if self.method.query_normalization == "batch":
             raise ValueError(
                 "--query_normalization=batch is transductive, the answer to an image depends on "
                 "the images beside it, but an exported model is asked about single images: pass "
@@ -77,9 +77,7 @@ class ServedMethod:
     @property
     def num_steps(self) -> int | None:
         """T, the updates it makes unless asked otherwise; None for a method that makes none."""
-        if isinstance(self.method, GradientBasedMethod):
-            return self.method.evaluation_loop.num_steps
-        return None
+        return self.method.num_updates
 
     def input_spec(self) -> tf.TensorSpec:
         """Returns type and shape of the inputs."""

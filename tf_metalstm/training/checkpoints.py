@@ -63,6 +63,9 @@ class RunCheckpoints:
         # around the variables is arranged anew.
         weights = {w.path.replace("/", "."): w.value for w in method.weights}
         run = {**progress, "weights": tf.train.Checkpoint(**weights)}
+        # Where a dropout layer stands. Their names count all layers of the process: no names.
+        if states := [v.value for v in method.variables if "seed_generator" in v.path]:
+            run["random"] = tf.train.Checkpoint(values=states)
         if optimizer is not None:
             run["optimizer"] = tf.train.Checkpoint(values=[v.value for v in optimizer.variables])
         self._last = _Folder(tf.train.Checkpoint(**run), Path(run_dir, "checkpoints"), _KEPT)

@@ -103,6 +103,8 @@ def train(
             f"The workers of this run read different checkpoints, this one that of update {start}: "
             f"--run_dir={run_dir} has to be one folder that all of them see."
         )
+    if schedule.max_steps == 0 and checkpoints.last_path is None:
+        _keep_the_start(method, validation_episodes, checkpoints)
     minutes = float(checkpoints.minutes.numpy())
     in_time = schedule.max_minutes is None or minutes < schedule.max_minutes
     if start >= schedule.max_steps or not in_time:
@@ -138,6 +140,15 @@ def train(
                 "start the same command on all machines again, and the run goes on from there."
             ) from error
     return checkpoints
+
+
+def _keep_the_start(
+    method: FewShotMethod, validation_episodes: tf.data.Dataset, checkpoints: RunCheckpoints
+) -> None:
+    """Writes the checkpoints of a method that is not trained."""
+    logs = method.evaluate(validation_episodes, verbose=0, return_dict=True)
+    checkpoints.save_best(float(logs[method.objective.score_name]), step=0)
+    checkpoints.save(step=0, minutes=0.0)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Schedule:
     """How long a run goes and how often it looks up.
 
-    max_steps: meta-updates of the run.
+    max_steps: meta-updates of the run; 0 for a method that is used as it starts.
     checkpoint_every: meta-updates between checkpoints; divides the other two numbers.
     validate_every: meta-updates between validations.
     max_minutes: time of training, all starts together; None for no limit.
@@ -23,6 +23,8 @@ class Schedule:
     def __post_init__(self) -> None:
         for name in ("max_steps", "checkpoint_every", "validate_every"):
             value = getattr(self, name)
+            if name == "max_steps" and value == 0:
+                continue
             if value < 1 or value % self.checkpoint_every:
                 raise ValueError(
                     f"--{name} must be a positive multiple of --checkpoint_every, "

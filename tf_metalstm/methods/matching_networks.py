@@ -1,0 +1,182 @@
+"""Matching networks: Vinyals et al., "Matching Networks for One Shot Learning", NIPS 2016.
+
+A query is compared to every support image, and the labels of those vote (equation 1):
+
+    P(y | x, S) = sum over i of a(x, x_i) y_i
+    a(x, x_i)   = softmax over i of cos(f(x), g(x_i))
+
+Without context f = g is a convolutional network. With *full-context embeddings* each is
+computed in view of the whole support set, g' and f' being what the network gives:
+
+    g(x_i)     = h_forward_i + h_backward_i + g'(x_i)     an LSTM over the support set each way
+    h_k        = LSTM(f'(x), [h_{k-1}, r_{k-1}]) + f'(x)  K steps, equations 3 and 4
+    r_{k-1}    = sum over i of softmax over i of (h_{k-1} . g(x_i)) g(x_i)
+    f(x)       = h_K
+
+The code of Ravi & Larochelle adds up the cosines of each class instead and takes the sums
+for logits: `similarity="sum"`.
+
+    paper        code                  shape
+    f, g         query, support        [B, D], [S, D]
+    a            attention             [B, S]
+    K            attention_steps       number
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_metalstm.episode import Support, Tensor
+from tf_metalstm.methods.base import FewShotMethod
+from tf_metalstm.methods.nearest_neighbor import LabelledFeatures, cosines
+
+SIMILARITIES = ("softmax", "sum")
+
+
+def votes(similarities: Tensor, labels: Tensor, num_way: int, similarity: str) -> Tensor:
+    """Returns logits of the classes, [B, N].
+
+    Args:
+        similarities: cosines of B queries with S support images, [B, S].
+        labels: of the support images, in [0, N), [S].
+        num_way: N.
+        similarity: "softmax", log sum over i of a_i y_i (equation 1); or "sum", that of the
+            cosines.
+    """
+    of_class = tf.one_hot(tf.cast(labels, tf.int32), num_way, dtype=similarities.dtype)  # [S, N]
+    if similarity == "sum":
+        return tf.matmul(similarities, of_class)
+    attention = tf.nn.softmax(similarities)
+    smallest = tf.constant(similarities.dtype.as_numpy_dtype(1e-30))
+    return tf.math.log(tf.maximum(tf.matmul(attention, of_class), smallest))
+
+
+class SupportContext(keras.layers.Layer):
+    """g: the features of support images in view of each other, [S, D] -> [S, D]."""
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the two LSTMs."""
+        size = input_shape[-1]
+        self.forward = keras.layers.LSTM(size, return_sequences=True, name="forward")
+        self.backward = keras.layers.LSTM(
+            size, return_sequences=True, go_backwards=True, name="backward"
+        )
+        for lstm in (self.forward, self.backward):
+            lstm.build((None, None, size))
+        self.built = True
+
+    def call(self, features: Tensor) -> Tensor:
+        """Returns forward + backward + features."""
+        sequence = features[tf.newaxis]
+        backward = tf.reverse(self.backward(sequence), axis=[1])
+        return (self.forward(sequence) + backward)[0] + features
+
+
+class QueryContext(keras.layers.Layer):
+    """f: the features of queries in view of the support set, by an LSTM that attends to it.
+
+    Args:
+        attention_steps: K.
+    """
+
+    def __init__(self, attention_steps: int = 3, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if attention_steps < 1:
+            raise ValueError(f"--attention_steps must be at least 1, got {attention_steps}.")
+        self.attention_steps = attention_steps
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the LSTM cell; its own state is the h of the paper without f'(x)."""
+        size = input_shape[-1]
+        self.cell = keras.layers.LSTMCell(size, name="cell")
+        self.cell.build((None, 2 * size))  # what it reads: f'(x) and r
+        self.built = True
+
+    def call(self, features: Tensor, support: Tensor) -> Tensor:
+        """Returns h_K for queries [B, D] and support features [S, D].
+
+        The order of the support images makes no difference.
+        """
+        hidden = features
+        cell = tf.zeros_like(features)
+        for _ in range(self.attention_steps):
+            attention = tf.nn.softmax(tf.matmul(hidden, support, transpose_b=True))
+            read = tf.matmul(attention, support)
+            out, (_, cell) = self.cell(tf.concat([features, read], axis=-1), [hidden, cell])
+            hidden = out + features
+        return hidden
+
+
+class MatchingNetworks(FewShotMethod):
+    """Trained over episodes; adapting is remembering the support set.
+
+    In meta-training support and queries are each normalized by their own batch moments; outside
+    of it by the running statistics of the training.
+
+    Args:
+        embedding: images -> features, with dropout where it is wanted.
+        num_way: N, of the episodes.
+        full_context: embed in view of the support set.
+        attention_steps: K, of the full-context embedding of queries.
+        similarity: "softmax" or "sum", see `votes`.
+        name: fixed, and with it the names of the weights in a checkpoint.
+    """
+
+    def __init__(
+        self,
+        embedding: keras.Model,
+        num_way: int,
+        full_context: bool = False,
+        attention_steps: int = 3,
+        similarity: str = "softmax",
+        name: str = "matching_networks",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        if similarity not in SIMILARITIES:
+            raise ValueError(
+                f"--similarity must be one of {', '.join(SIMILARITIES)}, got {similarity!r}."
+            )
+        self.embedding = embedding
+        self.similarity = similarity
+        self._num_way = num_way
+        self.support_context: SupportContext | None = None
+        self.query_context: QueryContext | None = None
+        if full_context:
+            self.support_context = SupportContext(name="support_context")
+            self.query_context = QueryContext(attention_steps, name="query_context")
+            self.support_context.build(embedding.output_shape)
+            self.query_context.build(embedding.output_shape)
+        self.built = True
+
+    def build(self, input_shape: Any = None) -> None:
+        """Nothing left to do: no weight depends on the shape of an episode."""
+
+    @property
+    def num_outputs(self) -> int:
+        """N."""
+        return self._num_way
+
+    def adapt(self, support: Support, training: bool = False) -> LabelledFeatures:
+        """Remembers the embeddings g of the support images, not normalized."""
+        features = self.embedding(support.inputs, training=training)
+        if self.support_context is not None:
+            features = self.support_context(features)
+        return LabelledFeatures(features, tf.identity(support.labels))
+
+    def query_outputs(
+        self, adapted: LabelledFeatures, query_inputs: Tensor, training: bool = False
+    ) -> Tensor:
+        """Returns logits [B, N]."""
+        queries = self.embedding(query_inputs, training=training)
+        if self.query_context is not None:
+            queries = self.query_context(queries, adapted.features)
+        unit = [tf.math.l2_normalize(x, axis=-1) for x in (adapted.features, queries)]
+        return votes(cosines(*unit), adapted.labels, self._num_way, self.similarity)
+
+    def describe_normalization(self) -> str:
+        """Returns the batch-norm mode in words."""
+        return "inductive (running statistics of the training)"
