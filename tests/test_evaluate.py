@@ -9,7 +9,8 @@ import toy
 
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.episode import EpisodeSpec
-from tf_metalstm.evaluate import describe, episode_scores, finite_or_none, write_report
+from tf_metalstm.evaluate import describe, finite_or_none, write_report
+from tf_metalstm.scoring import episode_scores
 
 
 def stream(num_episodes, num_way=5, episodes_per_step=1):

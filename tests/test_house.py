@@ -15,7 +15,7 @@ PACKAGE = ROOT / "tf_metalstm"
 CLIENT_MAY_IMPORT = {"PIL", "numpy", "tensorflow"}
 CLIENTS_WITH_MORE = {"grpc_client.py": {"grpc", "tensorflow_serving"}}
 # Modules that say in their first lines which extra they need.
-NEEDS_EXTRA = {"classifier.py": "sklearn"}
+NEEDS_EXTRA = {"classifier.py": "sklearn", "demo.py": "demo"}
 
 
 def lint_imports(folder):

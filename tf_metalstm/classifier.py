@@ -58,7 +58,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             FileNotFoundError: there is neither a model nor a run.
             ValueError: the model is one of functions.
         """
-        _loaded(model)
+        load_model(model)
         return cls(model, num_steps)
 
     def fit(self, X: Any, y: Any) -> FewShotClassifier:  # scikit-learn's names
@@ -67,7 +67,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: images or labels that the model cannot take.
         """
-        model = _loaded(self.model)
+        model = load_model(self.model)
         check_classification_targets(y)
         labels = column_or_1d(y, warn=True)
         images, ending = _images(X, model.image_shape)
@@ -94,14 +94,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             self.support_losses_ = adapted.pop("support_losses")
             self.gates_ = {name: adapted.pop(f"{name}_gates") for name in ("forget", "input")}
         self.classes_, self._state = classes, adapted
-        self._model: _Model | None = model
+        self._model: LoadedModel | None = model
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Returns the probability of each class, [B, C], in the order of `classes_`."""
         check_is_fitted(self)
         if self._model is None:  # it was pickled
-            self._model = _loaded(self.model)
+            self._model = load_model(self.model)
         images, ending = _images(X, self._model.image_shape)
         state = {name: tf.constant(value) for name, value in self._state.items()}
         answer = _call(self._model.signatures[f"predict{ending}"], query_images=images, **state)
@@ -119,7 +119,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             for name, value in super().__getstate__().items()
         }
 
-    def _steps(self, model: _Model) -> dict[str, Any]:
+    def _steps(self, model: LoadedModel) -> dict[str, Any]:
         """Returns the number of updates as the signatures take it, if they do."""
         if model.num_steps is None:
             if self.num_steps is not None:
@@ -133,7 +133,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return {"num_steps": tf.constant(num_steps, tf.int32)}
 
 
-class _Model(NamedTuple):
+class LoadedModel(NamedTuple):
     """What `fit` and `predict` need of a model.
 
     signatures: its functions of tensors, by name.
@@ -148,7 +148,7 @@ class _Model(NamedTuple):
     num_steps: int | None
 
 
-def _loaded(folder: str | os.PathLike[str]) -> _Model:
+def load_model(folder: str | os.PathLike[str]) -> LoadedModel:
     """Returns the model in a folder as it is there now, read only once."""
     path = Path(folder).resolve()
     marks = [path / MANIFEST, *sorted((path / "best").glob("*.index"))]
@@ -160,7 +160,7 @@ def _loaded(folder: str | os.PathLike[str]) -> _Model:
 
 
 @functools.lru_cache(maxsize=4)
-def _load(folder: str, times: tuple[int, ...]) -> _Model:
+def _load(folder: str, times: tuple[int, ...]) -> LoadedModel:
     """Returns an export, or a run with its best weights; `times` tells one state from the next."""
     del times
     manifest = read_manifest(folder)
@@ -172,7 +172,7 @@ def _load(folder: str, times: tuple[int, ...]) -> _Model:
             )
         signatures = tf.saved_model.load(folder).signatures
         shape = tuple(manifest.get("image_shape", ()))
-        return _Model(signatures, shape, manifest["num_way"], manifest.get("num_steps"))
+        return LoadedModel(signatures, shape, manifest["num_way"], manifest.get("num_steps"))
     if not Path(folder, RUN_FLAGS).is_file():
         raise FileNotFoundError(
             f"{folder} is neither a model that python -m tf_metalstm.export wrote nor a run."
@@ -184,7 +184,7 @@ def _load(folder: str, times: tuple[int, ...]) -> _Model:
     served = ServedMethod(method, normalization, tasks.input_shape, method.num_outputs)
     _, signatures = build_signatures(served)
     shape = served.input_shape if served.takes_images else ()
-    return _Model(signatures, shape, served.num_way, served.num_steps)
+    return LoadedModel(signatures, shape, served.num_way, served.num_steps)
 
 
 def _call(function: Callable[..., dict[str, Any]], **tensors: Any) -> dict[str, np.ndarray]:

@@ -7,19 +7,16 @@ that two methods can be compared episode by episode.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
-import tqdm
 
 from tf_metalstm import experiment
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.files import write_atomically
 from tf_metalstm.flags import run_command
-from tf_metalstm.methods.base import FewShotMethod
 from tf_metalstm.objectives import OBJECTIVES
+from tf_metalstm.scoring import episode_scores
 from tf_metalstm.settings import Settings
 from tf_metalstm.training.metrics import estimate
 
@@ -59,30 +56,6 @@ def main(settings: Settings) -> None:
     path = write_report(report, settings.run_dir or "")
     print(describe(report, str(tasks.spec)))
     print(f"Written to {path}")
-
-
-def episode_scores(
-    method: FewShotMethod, episodes: tf.data.Dataset, num_outputs: int
-) -> np.ndarray:
-    """Returns the score of each episode, [episodes].
-
-    Args:
-        method: the trained method.
-        episodes: a list, as `episode_dataset` makes it.
-        num_outputs: of the episodes. With fewer ways than the learner has outputs, only the
-            outputs in use can be answers.
-    """
-
-    @tf.function
-    def answer(inputs: dict[str, tf.Tensor]) -> tf.Tensor:
-        return method(inputs, training=False)[..., :num_outputs]
-
-    total = int(episodes.cardinality())
-    scores: list[float] = []
-    interval = 0.2 if sys.stderr.isatty() else 30.0  # a log file wants few lines
-    for inputs, labels in tqdm.tqdm(episodes, total=total, unit="step", mininterval=interval):
-        scores.extend(method.objective.scores(labels, answer(inputs)).numpy())
-    return np.asarray(scores)
 
 
 def write_report(report: dict, run_dir: str | Path) -> Path:

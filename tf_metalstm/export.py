@@ -97,7 +97,8 @@ def matching_reports(run_dir: str | Path, method: FewShotMethod, step: int) -> l
                 "move the file away."
             ) from error
         matches = all(report.get(name) == value for name, value in wanted.items())
-        if matches and report["interval"] is not None:  # one episode has no interval
+        # One episode has no interval, and reports of early versions had other names.
+        if matches and None not in (report.get("mean"), report.get("interval")):
             # The score of every single episode is not for a manifest.
             reports.append({name: v for name, v in report.items() if not isinstance(v, list)})
     return reports
@@ -164,8 +165,11 @@ def _facts(
     trained |= {name: getattr(data, name) for name in ("num_shot", "num_query")}
     trained["updates"] = int(checkpoints.step.numpy())
     trained["checkpoint"] = settings.evaluation.checkpoint
+    method_settings = dataclasses.asdict(settings.method)
+    if settings.method.pretrained_run_dir is not None:  # the place says nothing to others
+        method_settings["pretrained_run_dir"] = Path(settings.method.pretrained_run_dir).name
     return {
-        "method_settings": dataclasses.asdict(settings.method),
+        "method_settings": method_settings,
         "trained": trained,
         "measured": reports,
     }

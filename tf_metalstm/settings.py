@@ -187,6 +187,9 @@ class EvaluationSettings:
         ("best", "last"),
         may_change=True,
     )
+    grid: list = option(
+        [], "search: the values to try, NAME=VALUE|VALUE,NAME=VALUE|VALUE.", may_change=True
+    )
     baseline_run_dir: str | None = option(
         None, "visualize: another run on functions, drawn below this one.", may_change=True
     )

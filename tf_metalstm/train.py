@@ -20,6 +20,7 @@ from tf_metalstm.training.devices import build_strategy, is_chief
 from tf_metalstm.training.interruption import InterruptedRunError
 from tf_metalstm.training.lock import lock
 from tf_metalstm.training.outer_loop import compile_method, train
+from tf_metalstm.training.provenance import record_start
 from tf_metalstm.training.schedule import Schedule
 from tf_metalstm.visualization.tensorboard import gate_summaries, write_hyper_parameters
 
@@ -61,6 +62,7 @@ def main(settings: Settings) -> None:
         if is_chief(strategy):
             stack.enter_context(lock(run_dir))
             write_settings(settings, run_dir)
+            record_start(run_dir)
             on_validation = _summaries(settings, method, validation, run_dir)
         print(f"Run: {run_dir}\n{tasks.describe()}")
         try:

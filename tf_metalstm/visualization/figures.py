@@ -81,6 +81,37 @@ def loss_figure(losses: np.ndarray, caption: str, loss_name: str = "cross-entrop
     return figure
 
 
+def adaptation_figure(losses: np.ndarray, forget: np.ndarray, inputs: np.ndarray) -> Figure:
+    """Draws what the updates of one adaptation did: the support loss, and all gates at once.
+
+    Of the gates the median over the parameters is drawn, in a band from the 5th to the 95th of a
+    hundred.
+
+    Args:
+        losses: before each update, [T].
+        forget: the forget gates, [T, P].
+        inputs: the input gates, [T, P].
+
+    Raises:
+        ValueError: there were no updates.
+    """
+    _check_updates(len(losses))
+    figure = Figure(figsize=(4.6, 5.2), dpi=_DPI, layout="constrained")
+    panels = figure.subplots(3, sharex=True)
+    _draw(panels[0], losses[np.newaxis])
+    panels[0].set_title("support loss $L_t$, before update t", fontsize=9)
+    panels[0].set_ylim(bottom=0.0)
+    for axes, title, gates in zip(panels[1:], _COLUMNS, (forget, inputs), strict=True):
+        low, middle, high = np.percentile(gates, [5, 50, 95], axis=1)
+        updates = np.arange(1, len(losses) + 1)
+        axes.fill_between(updates, low, high, color=_COLORS[0], alpha=0.2, linewidth=0)
+        _draw(axes, middle[np.newaxis])
+        axes.set_title(f"{title} of all parameters: median, 5 to 95 %", fontsize=9)
+        _set_scale(axes, np.stack([low, high]))
+    panels[-1].set_xlabel("update t", fontsize=9)
+    return figure
+
+
 def figure_image(figure: Figure) -> np.ndarray:
     """Returns a figure as pixels for `tf.summary.image`, uint8 [1, h, w, 3]."""
     canvas = FigureCanvasAgg(figure)

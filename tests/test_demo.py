@@ -1,0 +1,208 @@
+"""The page, in a real browser: pictures go in, the right class comes out; nothing leaves."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from golden import EPISODE, MODEL
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from tf_metalstm.demo import build_page
+
+BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+needs_browser = pytest.mark.skipif(
+    not (BROWSER and DRIVER), reason="needs chromium and chromedriver on the PATH"
+)
+BROWSER_FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1400,1200",
+)
+SECONDS = 60
+CROSS = [[(-70, -70), (70, 70)], [(70, -70), (-70, 70)]]
+BARS = [[(-80, -50), (80, -50)], [(-80, 50), (80, 50)]]
+
+
+@pytest.fixture(scope="module")
+def page_url(tmp_path_factory):
+    """The page of the golden model, served by the command itself."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tf_metalstm.demo", "--model", MODEL, "--port", str(port)]
+    log = tmp_path_factory.mktemp("demo") / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(list(map(str, command)), stdout=file, stderr=file)
+    try:
+        url = f"http://127.0.0.1:{port}/"
+        for _ in range(2 * SECONDS):
+            assert process.poll() is None, log.read_text()
+            try:
+                urllib.request.urlopen(url, timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def browser(page_url, tmp_path):
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for flag in (*BROWSER_FLAGS, f"--user-data-dir={tmp_path}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.set_page_load_timeout(SECONDS)
+    driver.get(page_url)
+    until(driver, lambda d: d.find_element(By.CSS_SELECTOR, "#canvas canvas"))
+    yield driver
+    driver.quit()
+
+
+def until(driver, condition):
+    wait = WebDriverWait(driver, SECONDS, ignored_exceptions=(Exception,))
+    return wait.until(condition)
+
+
+def click(driver, name):
+    until(driver, lambda d: d.find_element(By.ID, name)).click()
+
+
+def click_button(driver, where, label):
+    buttons = {
+        button.get_attribute("aria-label"): button
+        for button in driver.find_elements(By.CSS_SELECTOR, f"{where} button")
+    }
+    assert label in buttons, sorted(map(str, buttons))
+    buttons[label].click()
+
+
+def rename(driver, number, name):
+    box = driver.find_element(By.CSS_SELECTOR, f"#name_{number} input, #name_{number} textarea")
+    box.clear()
+    box.send_keys(name)
+
+
+def thumbnails(driver, number):
+    return driver.find_elements(By.CSS_SELECTOR, f"#pictures_{number} .grid-container img")
+
+
+def drop(driver, where, files):
+    field = until(driver, lambda d: d.find_element(By.CSS_SELECTOR, f"#{where} input[type=file]"))
+    field.send_keys("\n".join(map(str, files)))
+
+
+def adapt(driver, num_classes):
+    click(driver, "adapt")
+    until(driver, lambda d: f"{num_classes} classes" in d.find_element(By.ID, "report").text)
+
+
+def answer_is(driver, expected):
+    """Waits for the answer: the most probable class, and then each with its share."""
+
+    def lines(d):
+        return d.find_element(By.ID, "answer").text.splitlines()[1:]
+
+    until(driver, lambda d: lines(d)[0] == expected)
+    found = lines(driver)[1:]
+    shares = dict(zip(found[::2], (int(x.rstrip("%")) for x in found[1::2]), strict=True))
+    assert max(shares, key=shares.get) == expected
+    assert abs(sum(shares.values()) - 100) <= 3
+    return shares
+
+
+def draw(driver, strokes):
+    canvas = driver.find_element(By.CSS_SELECTOR, "#canvas canvas")
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+    for (x, y), (to_x, to_y) in strokes:
+        pen = ActionChains(driver, duration=20).move_to_element_with_offset(canvas, x, y)
+        pen.click_and_hold().move_by_offset(to_x - x, to_y - y).release().perform()
+
+
+def asked_for_elsewhere(driver):
+    for entry in driver.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            url = message["params"]["request"]["url"]
+            if not url.startswith(("http://127.0.0.1:", "data:", "blob:", "chrome")):
+                yield url
+
+
+@needs_browser
+def test_pictures_that_are_dropped_are_told_apart(browser):
+    folders = sorted((EPISODE / "support").iterdir())[:3]
+    for number, folder in enumerate(folders, 1):
+        rename(browser, number, folder.name)
+        drop(browser, f"pictures_{number}", sorted(folder.iterdir()))
+        until(browser, lambda d, n=number: len(thumbnails(d, n)) == 5)
+    adapt(browser, 3)
+    assert "15 pictures in 5 updates" in browser.find_element(By.ID, "report").text
+    until(browser, lambda d: d.find_element(By.CSS_SELECTOR, "#figure img"))
+    for folder in folders:
+        [query, *_] = sorted((EPISODE / "query" / folder.name).iterdir())
+        drop(browser, "query", [query])
+        assert len(answer_is(browser, folder.name)) == 3
+        click_button(browser, "#query", "Remove Image")
+        until(browser, lambda d: not d.find_elements(By.CSS_SELECTOR, "#query img"))
+    assert not list(asked_for_elsewhere(browser))
+
+
+@needs_browser
+def test_drawings_are_told_apart(browser):
+    for number, (name, strokes) in enumerate({"cross": CROSS, "bars": BARS}.items(), 1):
+        rename(browser, number, name)
+        for drawn in (1, 2):
+            draw(browser, strokes)
+            click(browser, f"add_{number}")
+            until(browser, lambda d, n=number, k=drawn: len(thumbnails(d, n)) == k)
+    adapt(browser, 2)
+    for name, strokes in (("cross", CROSS), ("bars", BARS)):
+        click(browser, "clear")
+        draw(browser, strokes)
+        click(browser, "ask")
+        assert len(answer_is(browser, name)) == 2
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("button", "draws", "message"),
+    [
+        ("ask", False, "The canvas is empty: draw something first."),
+        ("add_1", False, "The canvas is empty: draw something first."),
+        ("ask", True, "It knows no classes yet: press Adapt first."),
+        ("adapt", False, "Give at least two classes some pictures each."),
+    ],
+)
+def test_what_is_wrong_is_said_on_the_page(browser, button, draws, message):
+    if draws:
+        draw(browser, CROSS)
+    click(browser, button)
+    until(browser, lambda d: message in d.find_element(By.TAG_NAME, "body").text)
+
+
+def test_a_model_that_is_not_there_and_examples_that_do_not_fit(tmp_path):
+    with pytest.raises(FileNotFoundError, match="neither a model"):
+        build_page(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"--examples .* is no folder"):
+        build_page(MODEL, tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="one folder a class, 1 to 5 of them; it has 0"):
+        build_page(MODEL, tmp_path)

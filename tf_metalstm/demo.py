@@ -1,0 +1,308 @@
+"""A page to try a trained model: python -m tf_metalstm.demo --model=...
+
+Name some classes, draw or drop a few pictures of each, let the model adapt to them, then draw or
+drop others and see what it says. The model is an exported one or a run. The page is served on this
+machine and to this machine alone, and needs no network. It needs Gradio: pip install
+'tf_metalstm[demo]'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import functools
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+# Before Gradio is imported: nothing here speaks to anybody.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import gradio as gr
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from tf_metalstm.classifier import FewShotClassifier, LoadedModel, load_model
+from tf_metalstm.visualization.figures import adaptation_figure
+
+_MOST_UPDATES = 30
+_CANVAS = "<canvas width='280' height='280'></canvas>"
+# A brush a twentieth of the canvas thick, as the strokes of Omniglot are. The canvas may be made
+# anew at any time: the document listens for it.
+_DRAWING = """<script>
+const isCanvas = (e) => e.target.matches?.("#canvas canvas");
+let last = null;
+function stroke(e) {
+  const area = e.target.getBoundingClientRect(), scale = e.target.width / area.width;
+  const at = [(e.clientX - area.left) * scale, (e.clientY - area.top) * scale];
+  const pen = e.target.getContext("2d");
+  pen.lineWidth = e.target.width / 20; pen.lineCap = pen.lineJoin = "round";
+  pen.beginPath(); pen.moveTo(...(last ?? at)); pen.lineTo(...at); pen.stroke();
+  last = at;
+}
+document.addEventListener("pointerdown", (e) => {
+  if (!isCanvas(e)) return;
+  e.preventDefault(); e.target.setPointerCapture(e.pointerId); last = null; stroke(e);
+});
+document.addEventListener("pointermove", (e) => { if (isCanvas(e) && e.buttons) stroke(e); });
+window.clearDrawing = () => {
+  const canvas = document.querySelector("#canvas canvas");
+  canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+};
+window.takeDrawing = () => document.querySelector("#canvas canvas").toDataURL("image/png");
+</script>"""
+_STYLE = """
+#canvas canvas {border: 2px solid #8884; border-radius: 8px; background: white; width: 280px;
+                height: 280px; cursor: crosshair; touch-action: none; display: block; margin: auto}
+.pictures .grid-container {grid-template-columns: repeat(3, minmax(0, 1fr)) !important;
+                           grid-auto-rows: min-content !important}
+.pictures .grid-container button {aspect-ratio: 1; min-width: 0}
+.pictures .grid-wrap {padding-top: 26px}
+#query img {min-height: 110px; image-rendering: pixelated}
+#answer .output-class {font-size: 1.3rem; overflow-wrap: anywhere; padding: 1.6rem 0 .4rem}
+"""
+# Fonts of the machine: Gradio's own come from the network.
+_THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+
+
+def build_page(
+    model: str | os.PathLike[str], examples: str | os.PathLike[str] | None = None
+) -> gr.Blocks:
+    """Returns the page for a model.
+
+    Args:
+        model: as `FewShotClassifier` takes it.
+        examples: a folder that has one folder of pictures a class, to begin with.
+
+    Raises:
+        FileNotFoundError: the model or the examples are not there.
+        ValueError: they do not fit each other, or the model is one of functions.
+    """
+    loaded = load_model(model)
+    start = _examples(examples, loaded.num_way) if examples is not None else {}
+    start |= {f"class {i + 1}": [] for i in range(len(start), loaded.num_way)}
+    with gr.Blocks(title="Few-shot learning", analytics_enabled=False) as page:
+        gr.Markdown(_introduction(loaded))
+        adapted, drawing = gr.State(None), gr.Textbox(visible=False)
+        with gr.Row():
+            columns = [
+                _class_column(number, name, pictures)
+                for number, (name, pictures) in enumerate(start.items(), 1)
+            ]
+        names, galleries = zip(*columns, strict=True)
+        with gr.Row():
+            with gr.Column():
+                gr.Markdown("Draw a picture, then add it to a class or ask about it.")
+                gr.HTML(_CANVAS, elem_id="canvas")
+                with gr.Row():
+                    adders = [
+                        gr.Button(f"Add to {i}", size="sm", min_width=40, elem_id=f"add_{i}")
+                        for i in range(1, loaded.num_way + 1)
+                    ]
+                with gr.Row():
+                    clear = gr.Button("Clear", elem_id="clear")
+                    ask = gr.Button("What did I draw?", elem_id="ask")
+            with gr.Column():
+                adapt = gr.Button("Adapt", variant="primary", elem_id="adapt")
+                steps = _steps_slider(loaded)
+                query = gr.Image(
+                    label="Drop a picture to ask about",
+                    type="filepath",
+                    format="png",
+                    sources=["upload", "clipboard"],
+                    height=200,
+                    elem_id="query",
+                )
+                answer = gr.Label(label="It says", elem_id="answer")
+            with gr.Column():
+                report = gr.Markdown("Nothing is learned yet.", elem_id="report")
+                figure = gr.Plot(show_label=False, elem_id="figure")
+        for gallery, adder in zip(galleries, adders, strict=True):
+            # The second input is what the script puts in its place: the drawing.
+            adder.click(
+                _guarded(_add), [gallery, drawing], gallery, js="(g, _) => [g, takeDrawing()]"
+            ).success(None, js="clearDrawing")
+        clear.click(None, js="clearDrawing")
+        adapt.click(
+            _guarded(lambda steps, *given: _adapt(model, loaded, steps, given)),
+            [steps, *names, *galleries],
+            [adapted, report, figure, answer],
+        )
+        ask.click(
+            _guarded(lambda known, drawn: _ask(known, _drawing(drawn))),
+            [adapted, drawing],
+            answer,
+            js="(a, _) => [a, takeDrawing()]",
+        )
+        query.upload(
+            _guarded(lambda known, path: _ask(known, Path(path).read_bytes())),
+            [adapted, query],
+            answer,
+        )
+    return page
+
+
+def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function that says on the page what is wrong, and leaves there what was there."""
+
+    @functools.wraps(function)
+    def guarded(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except ValueError as error:
+            gr.Warning(str(error))
+            return gr.skip()
+
+    return guarded
+
+
+def _introduction(loaded: LoadedModel) -> str:
+    height, width, channels = loaded.image_shape
+    kind = "color" if channels == 3 else "gray"
+    return (
+        "# Teach it your classes\n"
+        f"This model learns to tell up to {loaded.num_way} classes apart from a few pictures of "
+        f"each; pictures of any size become {kind} ones of {height} x {width}. Name at least two "
+        "classes and draw or drop pictures of them, press **Adapt**, then ask about others."
+    )
+
+
+def _class_column(number: int, name: str, pictures: list[str]) -> tuple[gr.Textbox, gr.Gallery]:
+    with gr.Column(min_width=150):
+        return (
+            gr.Textbox(name, label=f"Class {number}", max_lines=1, elem_id=f"name_{number}"),
+            gr.Gallery(
+                pictures,
+                show_label=False,
+                format="png",
+                file_types=["image"],
+                sources=["upload", "clipboard"],
+                columns=3,
+                height=200,
+                object_fit="contain",
+                interactive=True,
+                buttons=[],
+                elem_id=f"pictures_{number}",
+                elem_classes="pictures",
+            ),
+        )
+
+
+def _steps_slider(loaded: LoadedModel) -> gr.Slider:
+    learns_by_updates = loaded.num_steps is not None
+    return gr.Slider(
+        0,
+        max(_MOST_UPDATES, loaded.num_steps or 0),
+        loaded.num_steps or 0,
+        step=1,
+        label="Updates",
+        visible=learns_by_updates,
+        elem_id="steps",
+    )
+
+
+def _examples(folder: str | os.PathLike[str], num_way: int) -> dict[str, list[str]]:
+    """Returns the pictures of each class by its name."""
+    root = Path(folder)
+    if not root.is_dir():
+        raise FileNotFoundError(f"--examples {folder} is no folder.")
+    found = {
+        one.name: [str(path) for path in sorted(one.iterdir()) if path.is_file()]
+        for one in sorted(root.iterdir())
+        if one.is_dir()
+    }
+    if not 1 <= len(found) <= num_way:
+        raise ValueError(
+            f"--examples {folder} must hold one folder a class, 1 to {num_way} of them; it has "
+            f"{len(found)}."
+        )
+    return found
+
+
+def _drawing(data_url: str) -> bytes:
+    """Returns what was drawn, on white, as a PNG file."""
+    drawn = Image.open(io.BytesIO(base64.b64decode(data_url.partition(",")[2]))).convert("RGBA")
+    if drawn.getbbox() is None:
+        raise ValueError("The canvas is empty: draw something first.")
+    drawn = Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn)
+    png = io.BytesIO()
+    drawn.convert("RGB").save(png, format="PNG")
+    return png.getvalue()
+
+
+def _add(pictures: list | None, data_url: str) -> list:
+    return [*_files(pictures), Image.open(io.BytesIO(_drawing(data_url)))]
+
+
+def _files(gallery: list | None) -> list[str]:
+    return [file for file, _ in gallery or []]
+
+
+def _adapt(
+    model: str | os.PathLike[str], loaded: LoadedModel, steps: int, given: Sequence[Any]
+) -> tuple[FewShotClassifier, str, Figure | None, None]:
+    """Adapts to the names and, after them, the galleries of all classes."""
+    half = len(given) // 2
+    named = [
+        (name.strip(), _files(gallery))
+        for name, gallery in zip(given[:half], given[half:], strict=True)
+        if gallery
+    ]
+    names = [name for name, _ in named]
+    if len(named) < 2:
+        raise ValueError("Give at least two classes some pictures each.")
+    if "" in names or len(set(names)) < len(names):
+        raise ValueError("Every class with pictures needs a name of its own.")
+    files = [file for _, files in named for file in files]
+    labels = [name for name, files in named for _ in files]
+    num_steps = None if loaded.num_steps is None else int(steps)
+    classifier = FewShotClassifier(model, num_steps=num_steps).fit(files, labels)
+    report = f"Learned **{len(named)} classes** from **{len(files)} pictures**"
+    losses = getattr(classifier, "support_losses_", np.zeros([0]))
+    if not len(losses):
+        return classifier, f"{report}.", None, None
+    figure = adaptation_figure(losses, classifier.gates_["forget"], classifier.gates_["input"])
+    return classifier, f"{report} in {len(losses)} updates.", figure, None
+
+
+def _ask(classifier: FewShotClassifier | None, file: bytes) -> dict[str, float]:
+    if classifier is None:
+        raise ValueError("It knows no classes yet: press Adapt first.")
+    probabilities = classifier.predict_proba([file])[0]
+    return dict(zip(classifier.classes_.tolist(), probabilities.tolist(), strict=True))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serves the page until it is stopped."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tf_metalstm.demo",
+        description="A page in the browser to try a trained model on pictures of your own.",
+    )
+    parser.add_argument("--model", required=True, help="an exported model, or a run")
+    parser.add_argument("--examples", help="a folder with one folder of pictures a class")
+    parser.add_argument("--port", type=int, default=7860)
+    options = parser.parse_args(arguments)
+    try:
+        page = build_page(options.model, options.examples)
+        page.launch(
+            server_name="127.0.0.1",
+            server_port=options.port,
+            show_error=True,
+            footer_links=[],
+            # Only what was uploaded is served, and the examples.
+            allowed_paths=[options.examples] if options.examples else None,
+            theme=_THEME,
+            css=_STYLE,
+            head=_DRAWING,
+        )
+    except (OSError, ValueError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()

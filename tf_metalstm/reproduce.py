@@ -1,0 +1,222 @@
+"""Runs what is missing of a published table, and prints it beside what was published.
+
+    python -m tf_metalstm.reproduce --table=mini_imagenet --data_dir=DIR
+
+Every run is trained by `train`, searched by `search` where it says so and evaluated by `evaluate`,
+each in a process of its own, in RUNS_DIR/TABLE. Broken off, the same command goes on where it was.
+A run that is not trained to its end is shown with the updates it has. The table is also written
+to RUNS_DIR/TABLE/table.md. It has to be called where `flags/` is: in a clone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tf_metalstm.files import write_atomically
+from tf_metalstm.flags import read_settings
+from tf_metalstm.tables import TABLES, Cell, Run
+from tf_metalstm.training.provenance import STARTS
+
+_COLUMNS = ("method", "task", "published", "here", "batch norm", "updates", "training", "commit")
+
+
+class State(NamedTuple):
+    """How far a run is.
+
+    step: meta-updates made.
+    minutes: of training.
+    best_step: update of the weights that are evaluated; None before the first validation.
+    max_steps: meta-updates it is to make.
+    """
+
+    step: int
+    minutes: float
+    best_step: int | None
+    max_steps: int
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Fills a table and prints it."""
+    options = _parser().parse_args(arguments)
+    folder = Path(options.runs_dir, options.table)
+    cells = [
+        cell
+        for cell in TABLES[options.table]()
+        if not options.only or any(part in cell.run.name for part in options.only)
+    ]
+    try:
+        if not cells:
+            names = sorted({cell.run.name for cell in TABLES[options.table]()})
+            raise ValueError(f"--only={options.only} is in no name of a run: {', '.join(names)}.")
+        if not options.print_only:
+            _check_place()
+            for cell in cells:
+                _fill(cell, folder, options)
+        text = table_text(cells, folder, options.num_episodes)
+        write_atomically(folder / "table.md", text)
+    except (OSError, ValueError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"Stopped: {' '.join(error.cmd[1:])} ended with {error.returncode}, see above.")
+    print(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tf_metalstm.reproduce", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--table", choices=sorted(TABLES), required=True)
+    parser.add_argument("--data_dir", help="folder with the raw files of the images")
+    parser.add_argument("--prepared_dir", help="folder for prepared data")
+    parser.add_argument("--runs_dir", default="runs/reproduce")
+    parser.add_argument(
+        "--only", action="append", help="runs whose name has this in it; repeatable"
+    )
+    parser.add_argument("--max_minutes", type=float, help="of training of each run, in all")
+    parser.add_argument("--num_episodes", type=int, default=600)
+    parser.add_argument("--print_only", action="store_true", help="run nothing")
+    return parser
+
+
+def _check_place() -> None:
+    if not Path("flags", "recipes").is_dir():
+        raise FileNotFoundError(
+            "There is no flags/recipes here: call it in the folder of a clone, which holds it."
+        )
+
+
+def _fill(cell: Cell, folder: Path, options: argparse.Namespace) -> None:
+    """Trains, searches and evaluates what is missing of a cell."""
+    places = [
+        f"--{name}={value}"
+        for name in ("data_dir", "prepared_dir")
+        if (value := getattr(options, name))
+    ]
+    for run in (*cell.run.before, cell.run):
+        _train(run, folder, places, options.max_minutes)
+    run_dir = folder / cell.run.name
+    where = [f"--run_dir={run_dir}", f"--num_shot={cell.num_shot}", *places]
+    if cell.run.searched and not (run_dir / "found.flags").is_file():
+        _call("search", where)
+    if find_report(cell, run_dir, options.num_episodes) is None and read_state(run_dir):
+        found = [f"--flagfile={run_dir / 'found.flags'}"] if cell.run.searched else []
+        _call("evaluate", [*where, *found, f"--num_episodes={options.num_episodes}"])
+
+
+def _train(run: Run, folder: Path, places: list[str], max_minutes: float | None) -> None:
+    run_dir = folder / run.name
+    state = read_state(run_dir)
+    if state is not None and state.step >= state.max_steps:
+        return
+    if state is not None and max_minutes is not None and state.minutes >= max_minutes:
+        return
+    extra = [f"--pretrained_run_dir={folder / first.name}" for first in run.before]
+    if max_minutes is not None:
+        extra.append(f"--max_minutes={max_minutes}")
+    _call("train", [*run.flags, *places, *extra, f"--run_dir={run_dir}"])
+
+
+def _call(command: str, flags: list[str]) -> None:
+    call = [sys.executable, "-m", f"tf_metalstm.{command}", *flags]
+    print(f"$ python {' '.join(call[1:])}", flush=True)
+    subprocess.run(call, check=True)
+
+
+def read_state(run_dir: Path) -> State | None:
+    """Returns how far a run is; None where it has not begun."""
+    last, best = (_newest(run_dir / kind) for kind in ("checkpoints", "best"))
+    if last is None:
+        return None
+    reader = tf.train.load_checkpoint(str(last))
+    minutes = float(reader.get_tensor("minutes/.ATTRIBUTES/VARIABLE_VALUE"))
+    best_step = None if best is None else _step(best)
+    return State(_step(last), minutes, best_step, read_settings(run_dir).training.max_steps)
+
+
+def _newest(folder: Path) -> Path | None:
+    paths = [path.with_suffix("") for path in folder.glob("step-*.index")]
+    return max(paths, key=_step, default=None)
+
+
+def _step(path: Path) -> int:
+    found = re.search(r"\d+$", path.name)
+    return int(found[0]) if found else -1
+
+
+def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] | None:
+    """Returns what `evaluate` wrote for the weights that are best now; None where it has not."""
+    state = read_state(run_dir)
+    if state is None or state.best_step is None:
+        return None
+    wanted = {
+        "split": "test",
+        "num_way": cell.num_way,
+        "num_shot": cell.num_shot,
+        "num_episodes": num_episodes,
+        "evaluation_seed": 0,
+        "checkpoint": "best",
+        "step": state.best_step,
+    }
+    searched = run_dir / "found.flags"
+    for path in sorted((run_dir / "evaluation").glob("*.json")):
+        if cell.run.searched and path.stat().st_mtime < searched.stat().st_mtime:
+            continue  # of settings before the search
+        report = json.loads(path.read_text(encoding="utf-8"))
+        if all(report.get(name) == value for name, value in wanted.items()):
+            return report
+    return None
+
+
+def table_text(cells: Sequence[Cell], folder: Path, num_episodes: int) -> str:
+    """Returns a table in Markdown with one line a cell."""
+    lines = [f"| {' | '.join(_COLUMNS)} |", f"|{'---|' * len(_COLUMNS)}"]
+    for cell in cells:
+        run_dir = folder / cell.run.name
+        state = read_state(run_dir)
+        report = find_report(cell, run_dir, num_episodes)
+        values = {
+            "method": cell.method,
+            "task": f"{cell.num_way}-way {cell.num_shot}-shot",
+            "published": cell.published or "-",
+            "here": "not run" if state is None else "not evaluated",
+            "batch norm": report["batch_norm"] if report else "",
+            "updates": "" if state is None else _updates(state),
+            "training": "" if state is None else f"{state.minutes:.0f} min",
+            "commit": "" if state is None else _commits(run_dir),
+        }
+        if report is not None and report["interval"] is not None:
+            values["here"] = f"{100 * report['mean']:.2f} +- {100 * report['interval']:.2f}"
+        lines.append(f"| {' | '.join(values[name] for name in _COLUMNS)} |")
+    note = (
+        f"Accuracy in %, {num_episodes} fixed test episodes, 95 % interval. Weights best on "
+        "validation; `n of m` says that a run was not trained to its end, and how far it is."
+    )
+    return "\n".join([*lines, "", note, ""])
+
+
+def _updates(state: State) -> str:
+    made = f"{state.step:,}"
+    if state.step < state.max_steps:
+        made += f" of {state.max_steps:,}"
+    return f"{made}, best {state.best_step:,}" if state.best_step is not None else made
+
+
+def _commits(run_dir: Path) -> str:
+    path = run_dir / STARTS
+    if not path.is_file():
+        return "unknown"
+    commits = [start["commit"] or "unknown" for start in json.loads(path.read_text())]
+    return ", ".join(dict.fromkeys(commits))
+
+
+if __name__ == "__main__":
+    main()

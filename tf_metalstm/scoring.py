@@ -1,0 +1,35 @@
+"""The scores of a trained method on a list of episodes."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from tf_metalstm.methods.base import FewShotMethod
+
+
+def episode_scores(
+    method: FewShotMethod, episodes: tf.data.Dataset, num_outputs: int
+) -> np.ndarray:
+    """Returns the score of each episode, [episodes].
+
+    Args:
+        method: the trained method.
+        episodes: a list, as `episode_dataset` makes it.
+        num_outputs: of the episodes. With fewer ways than the learner has outputs, only the
+            outputs in use can be answers.
+    """
+
+    @tf.function
+    def answer(inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        return method(inputs, training=False)[..., :num_outputs]
+
+    total = int(episodes.cardinality())
+    scores: list[float] = []
+    interval = 0.2 if sys.stderr.isatty() else 30.0  # a log file wants few lines
+    for inputs, labels in tqdm.tqdm(episodes, total=total, unit="step", mininterval=interval):
+        scores.extend(method.objective.scores(labels, answer(inputs)).numpy())
+    return np.asarray(scores)

@@ -1,0 +1,182 @@
+"""Searches settings on validation episodes: python -m tf_metalstm.search --run_dir=... --grid=...
+
+    --grid="inner_rate=0.1|0.01,inner_decay=0|1"
+
+tries every combination on the fixed list of validation episodes: all of them on a fifth of it,
+the better quarter on the whole. Writes RUN_DIR/search.csv, one row a trial, and the best one to
+RUN_DIR/found.flags, which `evaluate` and `export` take as --flagfile. A search that was broken off
+goes on where it was.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+
+from tf_metalstm import experiment
+from tf_metalstm.data.episodes import episode_dataset
+from tf_metalstm.data.tasks import Tasks
+from tf_metalstm.files import write_atomically
+from tf_metalstm.flags import run_command
+from tf_metalstm.objectives import OBJECTIVES
+from tf_metalstm.scoring import episode_scores
+from tf_metalstm.settings import GROUPS, Settings
+from tf_metalstm.training.metrics import estimate
+
+_FIRST_ROUND = 5  # the whole list over that of the first round
+_KEPT = 4  # all combinations over those of the second round
+
+Combination = tuple[tuple[str, str], ...]  # (name of a setting, its value as text)
+
+
+class Trial(NamedTuple):
+    """One combination on so many episodes.
+
+    combination: what was tried.
+    episodes: how many of the list.
+    mean: score.
+    interval: half width of its 95 % interval.
+    """
+
+    combination: Combination
+    episodes: int
+    mean: float
+    interval: float
+
+
+def main(settings: Settings) -> None:
+    """Searches for the run in --run_dir and writes what was found."""
+    combinations = parse_grid(settings.evaluation.grid)
+    for combination in combinations:
+        with_values(settings, combination)  # so that a wrong one is said before hours of work
+    tasks = experiment.build_tasks(settings.data)
+    objective = OBJECTIVES[tasks.objective]
+    path = Path(settings.run_dir or "", "search.csv")
+    trials = read_trials(path, combinations[0])
+    everything = settings.training.validation_episodes
+    rounds = [(max(everything // _FIRST_ROUND, 2), len(combinations))]
+    rounds.append((everything, -(-len(combinations) // _KEPT)))
+    left = list(combinations)
+    for episodes, kept in rounds:
+        left = left[:kept]
+        for number, combination in enumerate(left, 1):
+            if (combination, episodes) not in trials:
+                mean, interval = _score(with_values(settings, combination), tasks, episodes)
+                trials[combination, episodes] = Trial(combination, episodes, mean, interval)
+                write_atomically(path, _table(trials.values()))
+            trial = trials[combination, episodes]
+            print(
+                f"{number:>3} of {len(left)}, {episodes} episodes: {_words(combination)}: "
+                f"{objective.text(trial.mean, trial.interval)}",
+                flush=True,
+            )
+        order = float("-inf") if objective.greater_is_better else float("inf")
+        left.sort(
+            key=lambda c, n=episodes: _sortable(trials[c, n].mean, order),  # type: ignore[misc]
+            reverse=objective.greater_is_better,
+        )
+    found = Path(settings.run_dir or "", "found.flags")
+    write_atomically(found, "".join(f"--{name}={value}\n" for name, value in left[0]))
+    best = trials[left[0], everything]
+    print(
+        f"Best: {_words(left[0])}: {objective.text(best.mean, best.interval)} on {everything} "
+        f"validation episodes. All trials: {path}\n"
+        f"Next: python -m tf_metalstm.evaluate --run_dir={settings.run_dir} --flagfile={found}"
+    )
+
+
+def parse_grid(grid: Sequence[str]) -> list[Combination]:
+    """Returns every combination of values.
+
+    >>> parse_grid(["a=1|2", "b=x"])
+    [(('a', '1'), ('b', 'x')), (('a', '2'), ('b', 'x'))]
+    """
+    axes = []
+    for part in grid:
+        name, _, values = part.partition("=")
+        if not name or not values:
+            raise ValueError(
+                f"--grid wants NAME=VALUE|VALUE,NAME=VALUE|VALUE, got {part!r}: for example "
+                "--grid='inner_rate=0.1|0.01,inner_decay=0|1'."
+            )
+        axes.append([(name, value) for value in values.split("|")])
+    if not axes:
+        raise ValueError("There is nothing to search: give --grid='inner_rate=0.1|0.01'.")
+    return list(itertools.product(*axes))
+
+
+def with_values(settings: Settings, combination: Combination) -> Settings:
+    """Returns the settings with the values of a combination.
+
+    Raises:
+        ValueError: there is no such setting of the method, or it is no number or text.
+    """
+    known = {field.name: field for field in dataclasses.fields(GROUPS["method"])}
+    changes: dict[str, Any] = {}
+    for name, value in combination:
+        before = getattr(settings.method, name, None)
+        if name not in known or not isinstance(before, int | float | str):
+            raise ValueError(f"--grid cannot search {name!r}: it is no number or word of a method.")
+        try:
+            changes[name] = type(before)(value)
+        except ValueError as error:
+            raise ValueError(f"--grid: {name} cannot be {value!r}.") from error
+    return dataclasses.replace(settings, method=dataclasses.replace(settings.method, **changes))
+
+
+def read_trials(path: Path, like: Combination) -> dict[tuple[Combination, int], Trial]:
+    """Returns the trials of an earlier start; none where another grid was searched."""
+    if not path.is_file():
+        return {}
+    names = [name for name, _ in like]
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or list(rows[0]) != [*names, "episodes", "mean", "interval"]:
+        raise ValueError(
+            f"{path} is of a search for something else than {', '.join(names)}: move it away, or "
+            "give the same --grid."
+        )
+    trials = {}
+    for row in rows:
+        combination = tuple((name, row[name]) for name in names)
+        trial = Trial(combination, int(row["episodes"]), float(row["mean"]), float(row["interval"]))
+        trials[combination, trial.episodes] = trial
+    return trials
+
+
+def _score(settings: Settings, tasks: Tasks, num_episodes: int) -> tuple[float, float]:
+    keras.backend.clear_session()  # each combination is a graph of its own
+    method, _ = experiment.load_method(settings, tasks)
+    episodes = tasks.episodes("validation", settings.evaluation.evaluation_seed)
+    stream = episode_dataset(episodes, num_episodes=num_episodes)
+    return estimate(episode_scores(method, stream, tasks.num_outputs))
+
+
+def _table(trials: Iterable[Trial]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    rows = list(trials)
+    writer.writerow([*(name for name, _ in rows[0].combination), "episodes", "mean", "interval"])
+    for trial in rows:
+        values = [value for _, value in trial.combination]
+        writer.writerow([*values, trial.episodes, f"{trial.mean:.6f}", f"{trial.interval:.6f}"])
+    return text.getvalue()
+
+
+def _words(combination: Combination) -> str:
+    return " ".join(f"--{name}={value}" for name, value in combination)
+
+
+def _sortable(score: float, worst: float) -> float:
+    return score if score == score else worst
+
+
+if __name__ == "__main__":
+    run_command(main, continues_a_run=True)

@@ -1,0 +1,112 @@
+"""The tables that `reproduce` fills: which runs there are, and what was published.
+
+Sources of the published numbers, accuracy in % with 95 % interval where there is one:
+
+- mini-ImageNet: Ravi & Larochelle, ICLR 2017, table 1;
+- Omniglot: Vinyals et al., NIPS 2016 (matching networks), Finn et al., ICML 2017 (MAML,
+  transductive), Li et al., 2017 (Meta-SGD, transductive).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    name: of its folder.
+    flags: of `train`, but for the places of data and runs.
+    before: the run whose network is where c_0 starts, as a tuple of one; else empty.
+    searched: whether `search` chooses settings before it is evaluated.
+    """
+
+    name: str
+    flags: tuple[str, ...]
+    before: tuple[Run, ...] = ()
+    searched: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number.
+
+    method: the row.
+    num_way: N.
+    num_shot: K.
+    published: as text, or "" where there is nothing.
+    run: what is evaluated.
+    """
+
+    method: str
+    num_way: int
+    num_shot: int
+    published: str
+    run: Run
+
+
+def _recipe(name: str) -> str:
+    return f"--flagfile=flags/recipes/{name}.flags"
+
+
+def _mini_imagenet() -> list[Cell]:
+    joint = Run("nearest_neighbor", (_recipe("mini_imagenet_nearest_neighbor"),))
+    pixels = Run("pixel_nearest_neighbor", (_recipe("mini_imagenet_pixel_nearest_neighbor"),))
+    cells = []
+    for shot, fine_tune, neighbor, matching, full_context, meta_lstm in (
+        (1, "28.86 +- 0.54", "41.08 +- 0.70", "43.40 +- 0.78", "43.56 +- 0.84", "43.44 +- 0.77"),
+        (5, "49.79 +- 0.79", "51.04 +- 0.65", "51.09 +- 0.71", "55.31 +- 0.73", "60.60 +- 0.71"),
+    ):
+        task = f"mini_imagenet_5way_{shot}shot"
+        tuned = Run(
+            f"{shot}shot_fine_tune",
+            (_recipe(f"{task}_fine_tune"),),
+            before=(joint,),
+            searched=True,
+        )
+        cells += [
+            Cell("pixels, nearest neighbour", 5, shot, "", pixels),
+            Cell("fine-tuning", 5, shot, fine_tune, tuned),
+            Cell("nearest neighbour", 5, shot, neighbor, joint),
+        ]
+        for words, name, published in (
+            ("matching networks", "matching", matching),
+            ("matching networks, full context", "matching_full_context", full_context),
+            ("meta-LSTM, preset `paper`", "", meta_lstm),
+        ):
+            recipe = f"{task}_{name}" if name else task
+            run = Run(f"{shot}shot_{name or 'meta_lstm'}", (_recipe(recipe),))
+            cells.append(Cell(words, 5, shot, published, run))
+        start = Run("pretrained", (_recipe("mini_imagenet_pretrained"),))
+        best = Run(f"{shot}shot_best", (_recipe(f"{task}_best"),), before=(start,))
+        cells.append(Cell("meta-LSTM, preset `meta_lstm_best`", 5, shot, "", best))
+    return sorted(cells, key=lambda cell: cell.num_shot)
+
+
+def _omniglot() -> list[Cell]:
+    joint = Run("nearest_neighbor", (_recipe("omniglot_nearest_neighbor"),))
+    pixels = Run("pixel_nearest_neighbor", (_recipe("omniglot_pixel_nearest_neighbor"),))
+    cells = []
+    for shot, matching, maml, meta_sgd in (
+        (1, "98.1", "98.7 +- 0.4", "99.53 +- 0.26"),
+        (5, "98.9", "99.9 +- 0.1", "99.93 +- 0.09"),
+    ):
+        task = f"omniglot_5way_{shot}shot"
+        cells += [
+            Cell("pixels, nearest neighbour", 5, shot, "", pixels),
+            Cell("nearest neighbour", 5, shot, "", joint),
+        ]
+        for words, name, published in (
+            ("matching networks", "matching", matching),
+            ("MAML", "maml", maml),
+            ("Meta-SGD", "meta_sgd", meta_sgd),
+            ("meta-LSTM", "", ""),
+        ):
+            recipe = f"{task}_{name}" if name else task
+            run = Run(f"{shot}shot_{name or 'meta_lstm'}", (_recipe(recipe),))
+            cells.append(Cell(words, 5, shot, published, run))
+    return cells
+
+
+TABLES = {"mini_imagenet": _mini_imagenet, "omniglot": _omniglot}
