@@ -9,6 +9,7 @@ import pytest
 from absl import flags
 
 from tf_metalstm.construction import build_method, resolve
+from tf_metalstm.data.tasks import ImageTasks
 from tf_metalstm.experiment import build_tasks
 from tf_metalstm.flags import (
     RUN_FLAGS,
@@ -44,6 +45,7 @@ def test_defaults_of_the_flags_are_those_of_the_settings():
 @pytest.mark.parametrize("path", FLAGFILES, ids=lambda p: p.stem)
 def test_every_flagfile_parses_and_survives_a_round_trip(path, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(ImageTasks, "num_training_classes", 7)  # which reads images
     settings = parse(f"--flagfile={path}")
     settings = resolve(settings, build_tasks(settings.data))
     write_settings(settings, tmp_path)
@@ -65,7 +67,7 @@ def test_every_recipe_builds_a_method(monkeypatch):
         settings = parse(f"--flagfile={path}")
         tasks = build_tasks(settings.data)
         method = build_method(resolve(settings, tasks), tasks)
-        assert method.learner.num_outputs == tasks.num_outputs
+        assert method.num_outputs == tasks.num_outputs
         assert method.objective.name == tasks.objective
 
 

@@ -50,12 +50,15 @@ def meta_sgd():
     return rule
 
 
-def conv_method(num_steps=2, num_way=5, query_normalization="running", rule=None, **inner_loop):
+def conv_method(
+    num_steps=2, num_way=5, query_normalization="running", rule=None, learn_c_0=True, **inner_loop
+):
     return GradientBasedMethod(
         conv_learner(num_way=num_way),
         MetaLSTM(4) if rule is None else rule,
         InnerLoop(num_steps, **inner_loop),
         query_normalization,
+        learn_c_0=learn_c_0,
     )
 
 

@@ -43,6 +43,16 @@ def test_by_hand():
     np.testing.assert_allclose(trajectory.input, [[0.1], [0.1]])
 
 
+def test_a_falling_rate_by_hand():
+    """Loss = theta^2 / 2, rate 0.1 / (1 + (t - 1)): 4 -> 3.6 -> 3.6 * 0.95 = 3.42."""
+    rule = SGD(0.1, decay=1.0, dtype="float64")
+    moved, _, trajectory = adapted_loss(rule, tf.constant([4.0], tf.float64), 2, False)
+    np.testing.assert_allclose(moved, [3.42], rtol=1e-12)
+    np.testing.assert_allclose(trajectory.input, [[0.1], [0.05]], rtol=1e-12)
+    with pytest.raises(ValueError, match="--inner_decay must not be negative, got -1"):
+        SGD(0.1, decay=-1)
+
+
 @pytest.mark.parametrize("num_steps", [1, 5])
 @pytest.mark.parametrize("second_order", [False, True])
 def test_the_meta_gradient_of_maml_on_a_quadratic(num_steps, second_order):

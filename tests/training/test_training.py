@@ -50,6 +50,18 @@ def test_a_finished_run_is_left_alone(tmp_path):
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
 
 
+def test_a_method_that_is_not_trained_has_checkpoints_of_its_start(tmp_path):
+    method, checkpoints = run_toy.run(tmp_path, 0)
+    fresh = run_toy.compiled_method()
+    np.testing.assert_array_equal(method.c_0, fresh.c_0)
+    for which in ("last", "best"):
+        fresh.c_0.assign(fresh.c_0 + 1.0)
+        assert RunCheckpoints(tmp_path, fresh).restore(which)
+        np.testing.assert_array_equal(method.c_0, fresh.c_0)
+    assert 0.0 <= float(checkpoints.best_score) <= 1.0
+    assert int(checkpoints.step) == 0
+
+
 def test_the_best_weights_are_those_of_the_best_validation(tmp_path):
     _, checkpoints = run_toy.run(tmp_path, 12)
     rows = [row for row in read_history(tmp_path) if row["val_accuracy"]]
@@ -126,7 +138,7 @@ def test_restoring_says_whether_there_was_anything(tmp_path):
     [
         ({"max_steps": 105}, r"--max_steps must be a positive multiple .* 10; got 105"),
         ({"max_steps": 100, "validate_every": 15}, r"--validate_every must be .* got 15"),
-        ({"max_steps": 0}, r"--max_steps must be a positive multiple"),
+        ({"max_steps": -10}, r"--max_steps must be a positive multiple"),
     ],
 )
 def test_a_schedule_must_add_up(arguments, message):

@@ -14,4 +14,4 @@ def embedding_of(network: keras.Model) -> keras.Model:
     Returns:
         A model, images [B, ...] -> features [B, D].
     """
-    return keras.Model(network.inputs, network.layers[-1].input, name=f"{network.name}_embedding")
+    return keras.Model(network.input, network.layers[-1].input, name=f"{network.name}_embedding")

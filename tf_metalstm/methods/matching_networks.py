@@ -60,10 +60,9 @@ class SupportContext(keras.layers.Layer):
     def build(self, input_shape: Any) -> None:
         """Creates the two LSTMs."""
         size = input_shape[-1]
-        self.forward = keras.layers.LSTM(size, return_sequences=True, name="forward")
-        self.backward = keras.layers.LSTM(
-            size, return_sequences=True, go_backwards=True, name="backward"
-        )
+        options = {"return_sequences": True, "dtype": self.dtype_policy}
+        self.forward = keras.layers.LSTM(size, name="forward", **options)
+        self.backward = keras.layers.LSTM(size, go_backwards=True, name="backward", **options)
         for lstm in (self.forward, self.backward):
             lstm.build((None, None, size))
         self.built = True
@@ -91,7 +90,7 @@ class QueryContext(keras.layers.Layer):
     def build(self, input_shape: Any) -> None:
         """Creates the LSTM cell; its own state is the h of the paper without f'(x)."""
         size = input_shape[-1]
-        self.cell = keras.layers.LSTMCell(size, name="cell")
+        self.cell = keras.layers.LSTMCell(size, dtype=self.dtype_policy, name="cell")
         self.cell.build((None, 2 * size))  # what it reads: f'(x) and r
         self.built = True
 

@@ -1,0 +1,42 @@
+"""The trained models of the repository: they load, adapt, and say what they are."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from golden import EPISODE
+
+from tf_metalstm.classifier import FewShotClassifier
+
+MODELS = pathlib.Path(__file__).parents[1] / "models"
+FOLDERS = sorted(path for path in MODELS.iterdir() if path.is_dir())
+
+
+def labelled_files(part):
+    files = sorted(path for path in (EPISODE / part).rglob("*") if path.is_file())
+    return files, [path.parent.name for path in files]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_it_says_how_good_it_is_and_the_readme_says_the_same(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    [report] = manifest["measured"]
+    assert (report["num_episodes"], report["split"]) == (600, "test")
+    assert report["batch_norm"] == manifest["query_normalization"]
+    assert report["batch_norm"].startswith("inductive")
+    [row] = [
+        line
+        for line in (MODELS / "README.md").read_text().splitlines()
+        if folder.name in line and line.startswith("|")
+    ]
+    assert f"{100 * report['mean']:.2f} +- {100 * report['interval']:.2f} %" in row
+    assert f"{manifest['trained']['updates']:,} meta-updates" in row
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_it_learns_signs_of_another_kind(folder):
+    """Five characters of scripts that it has not seen, drawn by a font."""
+    classifier = FewShotClassifier.load(folder).fit(*labelled_files("support"))
+    queries, labels = labelled_files("query")
+    assert np.mean(classifier.predict(queries) == np.array(labels)) > 0.8

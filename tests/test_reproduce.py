@@ -1,0 +1,157 @@
+"""The table: which commands it calls, what it leaves out, what it says of unfinished runs."""
+
+import json
+import os
+import pathlib
+
+import pytest
+import toy
+
+from tf_metalstm import reproduce
+from tf_metalstm.flags import write_settings
+from tf_metalstm.settings import Settings, TrainingSettings
+from tf_metalstm.tables import TABLES, Cell, Run
+from tf_metalstm.training.checkpoints import RunCheckpoints
+from tf_metalstm.training.provenance import STARTS, record_start
+
+ROOT = pathlib.Path(__file__).parents[1]
+BEFORE = Run("joint", ("--flagfile=joint.flags",))
+PLAIN = Cell("plain", 5, 1, "43.44 +- 0.77", Run("plain", ("--flagfile=plain.flags",)))
+TUNED = Cell("tuned", 5, 5, "", Run("tuned", (), before=(BEFORE,), searched=True))
+
+
+def make_run(run_dir, step, max_steps=100, best=None, minutes=12.0):
+    write_settings(Settings(training=TrainingSettings(max_steps=max_steps)), run_dir)
+    checkpoints = RunCheckpoints(run_dir, toy.conv_method())
+    if best is not None:
+        checkpoints.save_best(0.5, best)
+    checkpoints.save(step, minutes)
+
+
+def report(run_dir, **changes):
+    values = {
+        "split": "test",
+        "num_way": 5,
+        "num_shot": 1,
+        "num_episodes": 600,
+        "evaluation_seed": 0,
+        "checkpoint": "best",
+        "step": 50,
+        "mean": 0.4321,
+        "interval": 0.0123,
+        "batch_norm": "inductive (such)",
+    } | changes
+    folder = run_dir / "evaluation"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{len(list(folder.iterdir()))}.json").write_text(json.dumps(values))
+
+
+@pytest.fixture
+def calls(tmp_path, monkeypatch):
+    """The commands that were called; each does in its run what the real one would leave."""
+    called = []
+
+    def call(command, flags):
+        values = dict(flag[2:].split("=", 1) for flag in flags)
+        run_dir = pathlib.Path(values["run_dir"])
+        called.append((command, run_dir.name, flags))
+        if command == "train":
+            make_run(run_dir, 100, best=50)
+        elif command == "search":
+            (run_dir / "found.flags").write_text("--inner_rate=0.1\n")
+        else:
+            report(run_dir, num_shot=int(values["num_shot"]))
+
+    monkeypatch.setattr(reproduce, "_call", call)
+    monkeypatch.setattr(reproduce, "TABLES", {"mini_imagenet": lambda: [PLAIN, TUNED]})
+    monkeypatch.chdir(ROOT)
+    return called
+
+
+def run(tmp_path, *arguments):
+    reproduce.main(["--table=mini_imagenet", f"--runs_dir={tmp_path}", *arguments])
+
+
+def test_what_is_missing_is_run_once_and_in_order(calls, tmp_path, capsys):
+    run(tmp_path, "--data_dir=images")
+    assert [call[:2] for call in calls] == [
+        ("train", "plain"),
+        ("evaluate", "plain"),
+        ("train", "joint"),
+        ("train", "tuned"),
+        ("search", "tuned"),
+        ("evaluate", "tuned"),
+    ]
+    folder = tmp_path / "mini_imagenet"
+    assert all("--data_dir=images" in flags for *_, flags in calls)
+    assert f"--pretrained_run_dir={folder / 'joint'}" in calls[3][2]
+    assert f"--flagfile={folder / 'tuned' / 'found.flags'}" in calls[5][2]
+    table = capsys.readouterr().out
+    assert "| plain | 5-way 1-shot | 43.44 +- 0.77 | 43.21 +- 1.23 | inductive (such) |" in table
+    assert (folder / "table.md").read_text() in table
+    before = len(calls)
+    run(tmp_path, "--data_dir=images")
+    assert len(calls) == before
+
+
+def test_what_was_broken_off_goes_on_and_what_it_measured_before_is_not_shown(calls, tmp_path):
+    run_dir = tmp_path / "mini_imagenet" / "plain"
+    make_run(run_dir, 60, best=40)
+    report(run_dir, step=40)
+    run(tmp_path, "--only=plain")
+    assert [call[:2] for call in calls] == [("train", "plain"), ("evaluate", "plain")]
+
+
+def test_time_is_limited_for_each_run(calls, tmp_path):
+    make_run(tmp_path / "mini_imagenet" / "plain", 60, best=50)
+    run(tmp_path, "--only=plain", "--max_minutes=10")
+    assert [call[0] for call in calls] == ["evaluate"]
+
+
+def test_an_unfinished_run_says_how_far_it_is(calls, tmp_path, capsys):
+    make_run(tmp_path / "mini_imagenet" / "plain", 60, best=50)
+    run(tmp_path, "--print_only")
+    plain, tuned = capsys.readouterr().out.splitlines()[2:4]
+    assert "| not evaluated |" in plain
+    assert "| 60 of 100, best 50 | 12 min |" in plain
+    assert "| not run |" in tuned
+    assert not calls
+
+
+def test_a_search_makes_earlier_measurements_stale(calls, tmp_path):
+    run(tmp_path)
+    run_dir = tmp_path / "mini_imagenet" / "tuned"
+    [path] = (run_dir / "evaluation").iterdir()
+    os.utime(path, (0, 0))
+    assert reproduce.find_report(TUNED, run_dir, 600) is None
+
+
+def test_a_name_that_no_run_has(calls, tmp_path):
+    with pytest.raises(SystemExit, match=r"is in no name of a run: plain, tuned"):
+        run(tmp_path, "--only=nothing")
+
+
+def test_it_wants_a_clone(calls, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="call it in the folder of a clone"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_run_of_a_table_is_a_recipe_that_is_there(table):
+    cells = TABLES[table]()
+    assert len({(cell.method, cell.num_shot) for cell in cells}) == len(cells)
+    for cell in cells:
+        for one in (*cell.run.before, cell.run):
+            [flagfile] = one.flags
+            assert (ROOT / flagfile.removeprefix("--flagfile=")).is_file()
+
+
+def test_the_commit_of_each_start_is_kept(tmp_path):
+    record_start(tmp_path)
+    record_start(tmp_path)
+    [start] = json.loads((tmp_path / STARTS).read_text())
+    assert start.keys() == {"commit", "tensorflow", "keras"}
+    (tmp_path / STARTS).write_text(json.dumps([{**start, "commit": "abc1234"}]))
+    record_start(tmp_path)
+    assert len(json.loads((tmp_path / STARTS).read_text())) == 2

@@ -1,0 +1,116 @@
+"""The search: what it tries, what it keeps, how it goes on, and that it finds the better one."""
+
+import csv
+import dataclasses
+import pathlib
+
+import pytest
+import toy
+
+from tf_metalstm import experiment, search
+from tf_metalstm.construction import build_method
+from tf_metalstm.flags import write_settings
+from tf_metalstm.search import parse_grid, with_values
+from tf_metalstm.settings import (
+    DataSettings,
+    EvaluationSettings,
+    MethodSettings,
+    Settings,
+    TrainingSettings,
+)
+from tf_metalstm.training.checkpoints import RunCheckpoints
+
+GRID = ["inner_rate=0.00001|1.0", "inner_decay=0|1|2|3"]
+
+
+class ToySource:
+    name = "toys"
+    image_shape = (16, 16, 1)
+
+    def load(self, split):
+        assert split == "validation"
+        return toy.glyph_like_classes(num_classes=8)
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "make_source", lambda *args, **options: ToySource())
+    settings = Settings(
+        data=DataSettings(num_way=3, num_shot=2, num_query=3, normalization="unit"),
+        method=MethodSettings(rule="sgd", num_steps=3, learner="mlp", num_outputs=3),
+        training=TrainingSettings(validation_episodes=10),
+        evaluation=EvaluationSettings(grid=GRID),
+        run_dir=str(tmp_path / "run"),
+    )
+    write_settings(settings, settings.run_dir)
+    method = build_method(settings, experiment.build_tasks(settings.data))
+    RunCheckpoints(settings.run_dir, method).save_best(0.5, step=0)
+    return settings
+
+
+def rows(settings):
+    with pathlib.Path(settings.run_dir, "search.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_fifth_of_the_list_for_all_and_all_of_it_for_the_better_quarter(settings, capsys):
+    search.main(settings)
+    assert [row["episodes"] for row in rows(settings)] == ["2"] * 8 + ["10"] * 2
+    by_rate = {row["inner_rate"] for row in rows(settings)[8:]}
+    assert by_rate == {"1.0"}  # the other moves nothing
+    found = pathlib.Path(settings.run_dir, "found.flags").read_text().splitlines()
+    best = max(rows(settings)[8:], key=lambda row: float(row["mean"]))
+    assert found == [f"--inner_rate={best['inner_rate']}", f"--inner_decay={best['inner_decay']}"]
+    assert float(best["mean"]) > 0.6
+    assert "Next: python -m tf_metalstm.evaluate" in capsys.readouterr().out
+
+
+def test_a_search_goes_on_where_it_was(settings, monkeypatch):
+    search.main(settings)
+    path = pathlib.Path(settings.run_dir, "search.csv")
+    whole = path.read_text()
+    path.write_text("".join(whole.splitlines(keepends=True)[:7]))
+    tried = []
+    score = search._score
+
+    def counting(settings, *arguments):
+        tried.append(settings.method.inner_decay)
+        return score(settings, *arguments)
+
+    monkeypatch.setattr(search, "_score", counting)
+    search.main(settings)
+    assert len(tried) == 4
+    assert path.read_text() == whole
+
+
+def test_another_grid_is_not_mixed_in(settings):
+    search.main(settings)
+    other = dataclasses.replace(settings.evaluation, grid=["inner_rate=0.1|0.2"])
+    with pytest.raises(ValueError, match="search for something else than inner_rate"):
+        search.main(dataclasses.replace(settings, evaluation=other))
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ([], "There is nothing to search"),
+        (["inner_rate"], "--grid wants NAME=VALUE|VALUE"),
+        (["inner_rate="], "--grid wants NAME=VALUE|VALUE"),
+    ],
+)
+def test_a_grid_that_is_none(grid, message):
+    with pytest.raises(ValueError, match=message.replace("|", r"\|")):
+        parse_grid(grid)
+
+
+@pytest.mark.parametrize(
+    ("combination", "message"),
+    [
+        ((("rate", "1"),), "--grid cannot search 'rate'"),
+        ((("hidden_layers", "1"),), "--grid cannot search 'hidden_layers'"),
+        ((("inner_rate", "fast"),), "inner_rate cannot be 'fast'"),
+    ],
+)
+def test_values_that_are_none(combination, message):
+    with pytest.raises(ValueError, match=message):
+        with_values(Settings(), combination)
