@@ -6,14 +6,13 @@ The results, with what the machine is, are kept as JSON.
 
 import argparse
 import json
-import os
 import pathlib
-import platform
 import subprocess
 import sys
 import time
 
 import tqdm
+from machine import commit, machine
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 
@@ -37,20 +36,6 @@ def main():
     print(f"Written to {out}")
     if failed:
         sys.exit("\n".join(failed))
-
-
-def machine():
-    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    model = models[0] if models else platform.processor()
-    return {"processor": model, "cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0]}
-
-
-def commit():
-    found = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=FOLDER, capture_output=True, text=True
-    )
-    return found.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

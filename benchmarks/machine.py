@@ -1,0 +1,22 @@
+"""What the numbers were measured on, and of what."""
+
+import os
+import pathlib
+import platform
+import subprocess
+
+FOLDER = pathlib.Path(__file__).resolve().parent
+
+
+def machine():
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    model = models[0] if models else platform.processor()
+    return {"processor": model, "cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0]}
+
+
+def commit():
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=FOLDER, capture_output=True, text=True
+    )
+    return found.stdout.strip() or "unknown"
