@@ -23,9 +23,9 @@ def compiled_method(seed=0, **arguments):
     return method
 
 
-def run(run_dir, max_steps, seed=0, training=None, on_validation=None, **schedule):
+def run(run_dir, max_steps, seed=0, training=None, on_validation=None, compiled=None, **schedule):
     """Trains in fresh objects, as a process does that was started anew."""
-    method = compiled_method(seed)
+    method = compiled_method(seed, **(compiled or {}))
     schedule = {"checkpoint_every": 2, "validate_every": 4, **schedule}
     checkpoints = train(
         method,

@@ -153,7 +153,14 @@ class TrainingSettings:
     max_minutes: float | None = option(
         None, "Stop after so many minutes of training, all starts together.", may_change=True
     )
-    learning_rate: float = option(1e-3, "Of Adam.")
+    learning_rate: float = option(1e-3, "Of Adam; the highest, where it rises and falls.")
+    warmup_steps: int = option(0, "Meta-updates in which the rate rises from 0; 0: none.")
+    decay_steps: int = option(
+        0, "Meta-updates, after those, in which it falls as a cosine to a hundredth; 0: never."
+    )
+    weight_average: float = option(
+        0.0, "Share of the old in an average of the weights, which is validated; 0: no average."
+    )
     clip_norm: float = option(0.25, "Global norm to which meta-gradients are clipped; 0: none.")
     clip_value: float = option(0.0, "Size to which each number of them is clipped; 0: none.")
     joint_batch_size: int = option(64, "nearest_neighbor: images of a batch of its training.")

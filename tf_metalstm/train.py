@@ -19,6 +19,7 @@ from tf_metalstm.settings import Settings, TrainingSettings
 from tf_metalstm.training.devices import build_strategy, is_chief
 from tf_metalstm.training.interruption import InterruptedRunError
 from tf_metalstm.training.lock import lock
+from tf_metalstm.training.optimizer import make_learning_rate
 from tf_metalstm.training.outer_loop import compile_method, train
 from tf_metalstm.training.provenance import record_start
 from tf_metalstm.training.schedule import Schedule
@@ -51,10 +52,11 @@ def main(settings: Settings) -> None:
             experiment.start_from_pretrained(method, pretrained)
         compile_method(
             method,
-            training.learning_rate,
+            make_learning_rate(training.learning_rate, training.warmup_steps, training.decay_steps),
             training.clip_norm,
             training.clip_value,
             training.jit_compile,
+            training.weight_average,
         )
     validation = experiment.validation_episodes(settings, tasks)
     with contextlib.ExitStack() as stack:

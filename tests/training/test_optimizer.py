@@ -1,11 +1,13 @@
-"""Clipping: by value, by global norm, not at all."""
+"""Clipping: by value, by global norm, not at all; the rate of each update; averaged weights."""
 
 import keras
 import numpy as np
 import pytest
+import run_toy
 import tensorflow as tf
 
-from tf_metalstm.training.optimizer import ClippedAdam
+from tf_metalstm.training.checkpoints import RunCheckpoints
+from tf_metalstm.training.optimizer import ClippedAdam, averaged_weights, make_learning_rate
 
 
 def first_moment(**limits):
@@ -35,3 +37,54 @@ def test_what_is_left_of_a_gradient(limits, expected):
 def test_a_negative_limit_is_refused(flag):
     with pytest.raises(ValueError, match=f"--{flag} must be positive, or 0 for no limit"):
         ClippedAdam(**{flag: -1.0})
+
+
+@pytest.mark.parametrize(
+    ("warmup", "decay", "expected"),
+    [
+        (4, 0, {0: 0.0, 1: 0.5, 4: 2.0, 999: 2.0}),
+        (0, 10, {0: 2.0, 5: 2.0 * (0.01 + 0.99 / 2), 10: 0.02, 999: 0.02}),
+        (4, 10, {0: 0.0, 2: 1.0, 4: 2.0, 9: 2.0 * (0.01 + 0.99 / 2), 14: 0.02, 999: 0.02}),
+    ],
+)
+def test_the_rate_rises_and_falls(warmup, decay, expected):
+    rate = make_learning_rate(2.0, warmup, decay)
+    for step, value in expected.items():
+        np.testing.assert_allclose(rate(step), value, rtol=1e-5, err_msg=str(step))
+
+
+def test_a_rate_that_stays_is_a_number_and_steps_are_not_negative():
+    assert make_learning_rate(0.5) == 0.5
+    with pytest.raises(ValueError, match="--warmup_steps must not be negative, got -1"):
+        make_learning_rate(0.5, warmup_steps=-1)
+
+
+def test_the_average_is_what_is_validated_and_the_training_does_not_notice(tmp_path):
+    """Averages a <- 0.6 a + 0.4 w, recomputed from the weights after each update."""
+    straight, _ = run_toy.run(tmp_path / "straight", 4, checkpoint_every=1)
+    options = {"checkpoint_every": 1, "compiled": {"weight_average": 0.6}}
+    path = []
+    for stop in range(1, 5):  # in four starts, so that the average has to survive them
+        method, checkpoints = run_toy.run(tmp_path / "run", stop, **options)
+        path.append([w.numpy() for w in method.trainable_weights])
+    for one, other in zip(straight.trainable_weights, path[-1], strict=True):
+        np.testing.assert_array_equal(one, other)
+    averages = path[0]
+    for weights in path[1:]:
+        averages = [0.6 * a + 0.4 * w for a, w in zip(averages, weights, strict=True)]
+    with averaged_weights(method):
+        for one, other in zip(method.trainable_weights, averages, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+        answers = method.evaluate(run_toy.stream("validation", 0, 4), verbose=0, return_dict=True)
+    best = run_toy.compiled_method()
+    assert RunCheckpoints(tmp_path / "run", best).restore("best")
+    assert int(checkpoints.best_step) == 4
+    for one, other, last in zip(best.trainable_weights, averages, path[-1], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+        assert np.abs(one.numpy() - last).max() > 1e-5
+    assert float(checkpoints.best_score) == pytest.approx(answers["accuracy"])
+
+
+def test_an_average_of_nothing_new_is_refused():
+    with pytest.raises(ValueError, match=r"--weight_average must be in \[0, 1\), got 1"):
+        run_toy.compiled_method(weight_average=1.0)

@@ -5,6 +5,7 @@ An *epoch* of Keras is here the stretch of updates between two checkpoints.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import time
@@ -19,6 +20,7 @@ from tf_metalstm.objectives import Objective
 from tf_metalstm.training.checkpoints import NotFiniteError, RunCheckpoints, reason
 from tf_metalstm.training.devices import agreed
 from tf_metalstm.training.interruption import InterruptedRunError, Interruption
+from tf_metalstm.training.optimizer import averaged_weights
 from tf_metalstm.training.schedule import Schedule
 
 ValidationHook = Callable[[int], None]
@@ -42,6 +44,22 @@ class StopWhenNotFinite(keras.callbacks.Callback):
         self._step += 1
         if not math.isfinite(float(logs["loss"])):
             raise NotFiniteError(self._checkpoints.describe_failure("The loss is", self._step))
+
+
+class ValidateAverage(keras.callbacks.Callback):
+    """Lets validations see the average of the weights, where the optimizer keeps it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._swap = contextlib.ExitStack()
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Puts the average in place."""
+        self._swap.enter_context(averaged_weights(self.model))
+
+    def on_test_end(self, logs: Any = None) -> None:
+        """Puts the weights of the training back."""
+        self._swap.close()
 
 
 class ProgressBar(keras.callbacks.Callback):
@@ -136,7 +154,8 @@ class KeepCheckpoints(keras.callbacks.Callback):
         score = float(logs.get(f"val_{self._objective.score_name}", math.nan))
         best = float(self._checkpoints.best_score.numpy())
         if math.isfinite(score) and self._objective.is_better(score, best):
-            self._checkpoints.save_best(score, step)
+            with averaged_weights(self.model):
+                self._checkpoints.save_best(score, step)
         self._checkpoints.save(step, self._minutes())
         self._stop_if_asked()
         limit = self._schedule.max_minutes

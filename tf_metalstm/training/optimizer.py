@@ -1,11 +1,58 @@
-"""Adam with the meta-gradient clipped, by its global norm or by value, on one device or on many."""
+"""Adam with the meta-gradient clipped, by its global norm or by value, on one device or on many.
+
+And what goes with it: a rate that rises and falls, and the average of the weights over the last
+updates (Polyak & Juditsky, 1992; exponential), which is what is validated where it is kept.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+
+def make_learning_rate(rate: float, warmup_steps: int = 0, decay_steps: int = 0) -> Any:
+    """Returns a rate, or one that rises in a line from 0 and falls as a cosine to a hundredth.
+
+    Args:
+        rate: the highest.
+        warmup_steps: updates in which it rises; 0 for none.
+        decay_steps: updates, after those, in which it falls; then it stays. 0 for a rate that does
+            not fall.
+    """
+    for flag, steps in (("warmup_steps", warmup_steps), ("decay_steps", decay_steps)):
+        if steps < 0:
+            raise ValueError(f"--{flag} must not be negative, got {steps}.")
+    if not warmup_steps and not decay_steps:
+        return rate
+    return keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup_steps else rate,
+        max(decay_steps, 1),
+        alpha=0.01 if decay_steps else 1.0,
+        warmup_target=rate if warmup_steps else None,
+        warmup_steps=warmup_steps,
+    )
+
+
+@contextlib.contextmanager
+def averaged_weights(method: keras.Model) -> Iterator[None]:
+    """While it lasts the method has the averages for weights, if its optimizer keeps them."""
+    optimizer = method.optimizer
+    if optimizer is None or not optimizer.use_ema:
+        yield
+        return
+    now = [tf.identity(weight.value) for weight in method.trainable_weights]
+    try:
+        averages = optimizer._model_variables_moving_average
+        for weight, average in zip(method.trainable_weights, averages, strict=True):
+            weight.assign(average.value)
+        yield
+    finally:
+        for weight, value in zip(method.trainable_weights, now, strict=True):
+            weight.assign(value)
 
 
 @keras.saving.register_keras_serializable("tf_metalstm")
@@ -49,6 +96,13 @@ class ClippedAdam(keras.optimizers.Adam):
             grads, _ = tf.clip_by_global_norm(grads, self.clip_norm)
         # Keras sums over the devices once more: equal shares make up the clipped gradient.
         return super().apply([g / num_replicas for g in grads], trainable_variables)
+
+    def finalize_variable_values(self, var_list: Any) -> None:
+        """Leaves the weights as they are.
+
+        At the end of `fit` Keras would put the averages in their place, and a run that goes on
+        would start from those.
+        """
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""

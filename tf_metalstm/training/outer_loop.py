@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -16,6 +17,7 @@ from tf_metalstm.training.callbacks import (
     LogToTensorBoard,
     ProgressBar,
     StopWhenNotFinite,
+    ValidateAverage,
     ValidationHook,
 )
 from tf_metalstm.training.checkpoints import RunCheckpoints
@@ -39,22 +41,30 @@ _LOST_WORKER = (
 
 def compile_method(
     method: FewShotMethod,
-    learning_rate: float = 1e-3,
+    learning_rate: Any = 1e-3,
     clip_norm: float = 0.25,
     clip_value: float = 0.0,
     jit_compile: bool = False,
+    weight_average: float = 0.0,
 ) -> None:
     """Prepares a method for `fit`: Adam on the mean loss of the queries (section 5).
 
     Args:
         method: the model over episodes.
-        learning_rate: of Adam.
+        learning_rate: of Adam, a number or a schedule.
         clip_norm: global norm to which the meta-gradient is clipped; 0 for no limit.
         clip_value: size to which every number of it is clipped; 0 for no limit.
         jit_compile: compile the step with XLA.
+        weight_average: keep an average of the weights, which one update moves by 1 minus this; 0
+            for none. It is what is validated, and kept as best.
     """
+    if not 0 <= weight_average < 1:
+        raise ValueError(f"--weight_average must be in [0, 1), got {weight_average}.")
+    averaging: dict[str, Any] = {}
+    if weight_average:
+        averaging = {"use_ema": True, "ema_momentum": weight_average}
     method.compile(
-        optimizer=ClippedAdam(learning_rate, clip_norm, clip_value, epsilon=1e-8),
+        optimizer=ClippedAdam(learning_rate, clip_norm, clip_value, epsilon=1e-8, **averaging),
         loss=_loss(method.objective),
         metrics=[MeanScore(method.objective), ScoreInterval(method.objective)],
         jit_compile=jit_compile,
@@ -110,7 +120,10 @@ def train(
     if start >= schedule.max_steps or not in_time:
         return checkpoints
     every = schedule.checkpoint_every
-    callbacks: list[keras.callbacks.Callback] = [StopWhenNotFinite(checkpoints, start)]
+    callbacks: list[keras.callbacks.Callback] = [
+        StopWhenNotFinite(checkpoints, start),
+        ValidateAverage(),
+    ]
     with contextlib.ExitStack() as stack:
         interruption = stack.enter_context(Interruption())
         if writes:
