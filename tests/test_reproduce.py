@@ -108,6 +108,22 @@ def test_time_is_limited_for_each_run(calls, tmp_path):
     assert [call[0] for call in calls] == ["evaluate"]
 
 
+def test_a_part_is_run_and_the_table_is_whole(calls, tmp_path, capsys):
+    run(tmp_path, "--only=plain")
+    assert {name for _, name, _ in calls} == {"plain"}
+    assert "| tuned | 5-way 5-shot | - | not run |" in capsys.readouterr().out
+
+
+def test_reports_of_early_versions_are_passed_over(calls, tmp_path):
+    run(tmp_path, "--only=plain")
+    folder = tmp_path / "mini_imagenet" / "plain" / "evaluation"
+    [path] = folder.iterdir()
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps({name: v for name, v in whole.items() if name != "mean"}))
+    run(tmp_path, "--only=plain")
+    assert [call[0] for call in calls] == ["train", "evaluate", "evaluate"]
+
+
 def test_an_unfinished_run_says_how_far_it_is(calls, tmp_path, capsys):
     make_run(tmp_path / "mini_imagenet" / "plain", 60, best=50)
     run(tmp_path, "--print_only")

@@ -48,20 +48,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Fills a table and prints it."""
     options = _parser().parse_args(arguments)
     folder = Path(options.runs_dir, options.table)
+    everything = TABLES[options.table]()
     cells = [
         cell
-        for cell in TABLES[options.table]()
+        for cell in everything
         if not options.only or any(part in cell.run.name for part in options.only)
     ]
     try:
         if not cells:
-            names = sorted({cell.run.name for cell in TABLES[options.table]()})
+            names = sorted({cell.run.name for cell in everything})
             raise ValueError(f"--only={options.only} is in no name of a run: {', '.join(names)}.")
         if not options.print_only:
             _check_place()
             for cell in cells:
                 _fill(cell, folder, options)
-        text = table_text(cells, folder, options.num_episodes)
+        text = table_text(everything, folder, options.num_episodes)
         write_atomically(folder / "table.md", text)
     except (OSError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
@@ -153,7 +154,7 @@ def _step(path: Path) -> int:
 
 
 def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] | None:
-    """Returns what `evaluate` wrote for the weights that are best now; None where it has not."""
+    """Returns what `evaluate` wrote of the weights that are best now; None where it has not."""
     state = read_state(run_dir)
     if state is None or state.best_step is None:
         return None
@@ -171,7 +172,8 @@ def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] 
         if cell.run.searched and path.stat().st_mtime < searched.stat().st_mtime:
             continue  # of settings before the search
         report = json.loads(path.read_text(encoding="utf-8"))
-        if all(report.get(name) == value for name, value in wanted.items()):
+        is_whole = {"mean", "interval", "batch_norm"} <= report.keys()  # early versions' were not
+        if is_whole and all(report.get(name) == value for name, value in wanted.items()):
             return report
     return None
 
