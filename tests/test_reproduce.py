@@ -40,6 +40,8 @@ def report(run_dir, **changes):
         "mean": 0.4321,
         "interval": 0.0123,
         "batch_norm": "inductive (such)",
+        "query_normalization": "running",
+        "num_steps": 5,
     } | changes
     folder = run_dir / "evaluation"
     folder.mkdir(exist_ok=True)
@@ -100,6 +102,27 @@ def test_what_was_broken_off_goes_on_and_what_it_measured_before_is_not_shown(ca
     report(run_dir, step=40)
     run(tmp_path, "--only=plain")
     assert [call[:2] for call in calls] == [("train", "plain"), ("evaluate", "plain")]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"step": 40},
+        {"query_normalization": "batch"},
+        {"num_steps": 10},
+        {"num_shot": 5},
+        {"num_episodes": 100},
+        {"split": "validation"},
+        {"checkpoint": "last"},
+        {"evaluation_seed": 1},
+    ],
+)
+def test_what_was_measured_otherwise_is_not_shown(changes, tmp_path):
+    make_run(tmp_path, 60, best=50)
+    report(tmp_path, **changes)
+    assert reproduce.find_report(PLAIN, tmp_path, 600) is None
+    report(tmp_path)
+    assert reproduce.find_report(PLAIN, tmp_path, 600) is not None
 
 
 def test_time_is_limited_for_each_run(calls, tmp_path):

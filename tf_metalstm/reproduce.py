@@ -167,6 +167,11 @@ def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] 
         "checkpoint": "best",
         "step": state.best_step,
     }
+    settings = read_settings(run_dir)
+    if settings.method.method == "gradient_based":
+        wanted["query_normalization"] = settings.method.query_normalization
+        steps = settings.method.num_evaluation_steps
+        wanted["num_steps"] = settings.method.num_steps if steps is None else steps
     searched = run_dir / "found.flags"
     for path in sorted((run_dir / "evaluation").glob("*.json")):
         if cell.run.searched and path.stat().st_mtime < searched.stat().st_mtime:
