@@ -82,6 +82,19 @@ def test_the_fused_layer_normalizes_as_keras_does(training):
     )
 
 
+def test_a_linear_layer_of_zeros_prefers_no_class():
+    plain, zero = (
+        conv4((16, 16, 1), 5, 4, initialization=name) for name in ("glorot", "zero_linear")
+    )
+    images = np.random.default_rng(0).random((3, 16, 16, 1), np.float32)
+    np.testing.assert_array_equal(zero(images), np.zeros([3, 5]))
+    assert np.abs(plain(images)).max() > 1e-3
+    for one, other in zip(
+        plain.trainable_variables[:-2], zero.trainable_variables[:-2], strict=True
+    ):
+        assert (np.std(one) > 0) == (np.std(other) > 0), one.path
+
+
 def test_original_initialization_is_that_of_the_lua_code():
     keras.utils.set_random_seed(1)
     model = conv4((32, 32, 3), 5, 32, initialization="original")

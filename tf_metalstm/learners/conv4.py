@@ -14,7 +14,7 @@ import keras
 
 from tf_metalstm.learners.batch_normalization import BatchNormalization
 
-INITIALIZATIONS = ("glorot", "original")
+INITIALIZATIONS = ("glorot", "original", "zero_linear")
 DOWNSAMPLINGS = ("max_pool", "stride")
 FEATURES = ("flatten", "mean")
 
@@ -39,7 +39,9 @@ def conv4(
         num_outputs: logits, N.
         filters: of each convolution; the paper's meta-learner uses 32, its baselines 64.
         initialization: "glorot", Keras's own; or "original", as in the authors' code: weights
-            and biases uniform in +-1/sqrt(fan in), the gamma of batch norm uniform in (0, 1).
+            and biases uniform in +-1/sqrt(fan in), the gamma of batch norm uniform in (0, 1); or
+            "zero_linear", Keras's own but for a linear layer of zeros, so that no class is
+            preferred before the first update.
         statistics_momentum: weight of the *old* running statistics when a support pass updates
             them. Few passes are made, so it is small: 0.05 (5-shot) and 0.10 (1-shot) in the
             authors' code.
@@ -97,9 +99,10 @@ def conv4(
         x = keras.layers.GlobalAveragePooling2D(dtype=dtype, name="mean")(x)
     else:
         x = keras.layers.Flatten(dtype=dtype, name="flatten")(x)
-    linear = keras.layers.Dense(
-        num_outputs, dtype=full, name="linear", **_initializers(initialization, x.shape[-1])
-    )
+    of_linear = _initializers(initialization, x.shape[-1])
+    if initialization == "zero_linear":
+        of_linear = {"kernel_initializer": "zeros"}
+    linear = keras.layers.Dense(num_outputs, dtype=full, name="linear", **of_linear)
     return keras.Model(images, linear(x), name="conv4")
 
 
@@ -109,7 +112,7 @@ def _check_choice(flag: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _initializers(initialization: str, fan_in: int) -> dict[str, Any]:
-    if initialization == "glorot":
+    if initialization != "original":
         return {}
     bound = fan_in**-0.5
     return {
@@ -119,4 +122,4 @@ def _initializers(initialization: str, fan_in: int) -> dict[str, Any]:
 
 
 def _gamma_initializer(initialization: str) -> Any:
-    return "ones" if initialization == "glorot" else keras.initializers.RandomUniform(0.0, 1.0)
+    return "ones" if initialization != "original" else keras.initializers.RandomUniform(0.0, 1.0)
