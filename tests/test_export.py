@@ -124,4 +124,4 @@ def test_damaged_report_is_named(run):
     path = pathlib.Path(settings.run_dir, "evaluation", "half.json")
     path.write_text(path.read_text()[:20])
     with pytest.raises(ValueError, match="is not the report that evaluate writes"):
-        export.matching_reports(settings.run_dir, settings, 40)
+        export.main(settings)

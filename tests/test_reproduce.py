@@ -1,7 +1,6 @@
 """The table: which commands it calls, what it leaves out, what it says of unfinished runs."""
 
 import json
-import os
 import pathlib
 
 import pytest
@@ -9,19 +8,20 @@ import toy
 
 from tf_metalstm import reproduce
 from tf_metalstm.flags import write_settings
-from tf_metalstm.settings import Settings, TrainingSettings
+from tf_metalstm.settings import MethodSettings, Settings, TrainingSettings
 from tf_metalstm.tables import TABLES, Cell, Run
 from tf_metalstm.training.checkpoints import RunCheckpoints
 from tf_metalstm.training.provenance import STARTS, record_start
 
 ROOT = pathlib.Path(__file__).parents[1]
-BEFORE = Run("joint", ("--flagfile=joint.flags",))
-PLAIN = Cell("plain", 5, 1, "43.44 +- 0.77", Run("plain", ("--flagfile=plain.flags",)))
+BEFORE = Run("joint", ("--max_steps=100",))
+PLAIN = Cell("plain", 5, 1, "43.44 +- 0.77", Run("plain", ("--max_steps=100",)))
 TUNED = Cell("tuned", 5, 5, "", Run("tuned", (), before=(BEFORE,), searched=True))
 
 
-def make_run(run_dir, step, max_steps=100, best=None, minutes=12.0):
-    write_settings(Settings(training=TrainingSettings(max_steps=max_steps)), run_dir)
+def make_run(run_dir, step, best=None, minutes=12.0, settings=None):
+    settings = settings or Settings(training=TrainingSettings(max_steps=100))
+    write_settings(settings, run_dir)
     checkpoints = RunCheckpoints(run_dir, toy.conv_method())
     if best is not None:
         checkpoints.save_best(0.5, best)
@@ -59,10 +59,12 @@ def calls(tmp_path, monkeypatch):
         called.append((command, run_dir.name, flags))
         if command == "train":
             make_run(run_dir, 100, best=50)
+            record_start(run_dir, {"run": "joint", "step": 50} if run_dir.name == "tuned" else None)
         elif command == "search":
             (run_dir / "found.flags").write_text("--inner_rate=0.1\n")
         else:
-            report(run_dir, num_shot=int(values["num_shot"]))
+            changed = {"inner_rate": 0.1} if run_dir.name == "tuned" else {}
+            report(run_dir, num_shot=int(values["num_shot"]), changed=changed)
 
     monkeypatch.setattr(reproduce, "_call", call)
     monkeypatch.setattr(reproduce, "TABLES", {"mini_imagenet": lambda: [PLAIN, TUNED]})
@@ -115,6 +117,7 @@ def test_what_was_broken_off_goes_on_and_what_it_measured_before_is_not_shown(ca
         {"split": "validation"},
         {"checkpoint": "last"},
         {"evaluation_seed": 1},
+        {"changed": {"inner_rate": 0.5}},
     ],
 )
 def test_what_was_measured_otherwise_is_not_shown(changes, tmp_path):
@@ -157,12 +160,47 @@ def test_an_unfinished_run_says_how_far_it_is(calls, tmp_path, capsys):
     assert not calls
 
 
-def test_a_search_makes_earlier_measurements_stale(calls, tmp_path):
-    run(tmp_path)
+def test_only_what_the_search_found_counts(calls, tmp_path):
+    run(tmp_path, "--only=tuned")
     run_dir = tmp_path / "mini_imagenet" / "tuned"
-    [path] = (run_dir / "evaluation").iterdir()
-    os.utime(path, (0, 0))
+    assert reproduce.find_report(TUNED, run_dir, 600)["changed"] == {"inner_rate": 0.1}
+    (run_dir / "found.flags").write_text("--inner_rate=0.5\n")
     assert reproduce.find_report(TUNED, run_dir, 600) is None
+    (run_dir / "found.flags").unlink()
+    assert reproduce.find_report(TUNED, run_dir, 600) is None
+
+
+def test_a_run_from_a_network_that_was_trained_on_is_not_shown(calls, tmp_path, capsys):
+    run(tmp_path)
+    folder = tmp_path / "mini_imagenet"
+    assert "43.21" in capsys.readouterr().out.splitlines()[-5]
+    make_run(folder / "joint", 100, best=90)
+    calls.clear()
+    run(tmp_path)
+    printed = capsys.readouterr().out
+    wrong = "it began from update 50 of joint, which is at 90 now"
+    assert f"{folder / 'tuned'} is left alone: {wrong}. Move it away" in printed
+    assert f"| tuned | 5-way 5-shot | - | {wrong} |" in printed
+    assert not calls
+
+
+def test_a_run_of_another_recipe_is_not_shown(calls, tmp_path, capsys):
+    run_dir = tmp_path / "mini_imagenet" / "plain"
+    other = Settings(
+        training=TrainingSettings(max_steps=100), method=MethodSettings(hidden_units=3)
+    )
+    make_run(run_dir, 100, best=50, settings=other)
+    report(run_dir)
+    run(tmp_path, "--only=plain")
+    assert "made by another recipe:--hidden_units: the run has 3, now 20" in capsys.readouterr().out
+    assert not calls
+
+
+def test_a_run_without_a_validation_does_not_end_the_table(calls, tmp_path, capsys):
+    make_run(tmp_path / "mini_imagenet" / "plain", 100)
+    run(tmp_path)
+    assert "plain has not been validated yet" in capsys.readouterr().out
+    assert ("evaluate", "tuned") in [call[:2] for call in calls]
 
 
 def test_a_name_that_no_run_has(calls, tmp_path):

@@ -31,6 +31,7 @@ from tf_metalstm.classifier import FewShotClassifier, LoadedModel, load_model
 from tf_metalstm.visualization.figures import adaptation_figure
 
 _MOST_UPDATES = 30
+_PICTURES = {".bmp", ".gif", ".jpeg", ".jpg", ".png"}
 _CANVAS = "<canvas width='280' height='280'></canvas>"
 # A brush a twentieth of the canvas thick, as the strokes of Omniglot are. The canvas may be made
 # anew at any time: the document listens for it.
@@ -86,7 +87,10 @@ def build_page(
     loaded = load_model(model)
     start = _examples(examples, loaded.num_way) if examples is not None else {}
     start |= {f"class {i + 1}": [] for i in range(len(start), loaded.num_way)}
-    with gr.Blocks(title="Few-shot learning", analytics_enabled=False) as page:
+    # What was drawn or dropped is deleted after an hour, and when the page is stopped.
+    with gr.Blocks(
+        title="Few-shot learning", analytics_enabled=False, delete_cache=(600, 3600)
+    ) as page:
         gr.Markdown(_introduction(loaded))
         adapted, drawing = gr.State(None), gr.Textbox(visible=False)
         with gr.Row():
@@ -212,7 +216,7 @@ def _examples(folder: str | os.PathLike[str], num_way: int) -> dict[str, list[st
     if not root.is_dir():
         raise FileNotFoundError(f"--examples {folder} is no folder.")
     found = {
-        one.name: [str(path) for path in sorted(one.iterdir()) if path.is_file()]
+        one.name: [str(p) for p in sorted(one.iterdir()) if p.suffix.lower() in _PICTURES]
         for one in sorted(root.iterdir())
         if one.is_dir()
     }
@@ -294,8 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             server_port=options.port,
             show_error=True,
             footer_links=[],
-            # Only what was uploaded is served, and the examples.
-            allowed_paths=[options.examples] if options.examples else None,
+            share=False,  # whatever the environment says
             theme=_THEME,
             css=_STYLE,
             head=_DRAWING,

@@ -14,7 +14,7 @@ import numpy as np
 from tf_metalstm import experiment
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.files import write_atomically
-from tf_metalstm.flags import run_command
+from tf_metalstm.flags import changed_method_settings, run_command
 from tf_metalstm.objectives import OBJECTIVES
 from tf_metalstm.scoring import episode_scores
 from tf_metalstm.settings import Settings
@@ -38,6 +38,7 @@ def main(settings: Settings) -> None:
         "num_episodes": evaluation.num_episodes,
         "method": settings.method.method,
         "query_normalization": method.query_normalization,
+        "changed": changed_method_settings(settings),
         "batch_norm": method.describe_normalization(),
         "source": settings.data.source,
         "split": evaluation.split,
@@ -61,6 +62,7 @@ def main(settings: Settings) -> None:
 def write_report(report: dict, run_dir: str | Path) -> Path:
     """Writes a report under a name that says what was evaluated; returns its path."""
     way = "{num_steps}steps_{query_normalization}_" if report["num_steps"] is not None else ""
+    way += "".join(f"{key}{value}_" for key, value in report["changed"].items())
     name = (
         "{split}_{task}_" + way + "{checkpoint}{step}"
         "_{num_episodes}episodes_seed{evaluation_seed}.json"

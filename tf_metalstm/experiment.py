@@ -16,6 +16,9 @@ from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
 from tf_metalstm.settings import DataSettings, Settings
 from tf_metalstm.training.checkpoints import RunCheckpoints
 
+# What two runs must have alike for the network of one to be the learner of the other.
+_NETWORK = ("learner", "filters", "downsampling", "features", "batch_norm_scale")
+
 
 def build_tasks(data: DataSettings) -> Tasks:
     """Returns where episodes come from; nothing is read yet."""
@@ -48,6 +51,12 @@ def training_episodes(settings: Settings, tasks: Tasks, start: int) -> tf.data.D
     training = settings.training
     if settings.method.method in JOINTLY_TRAINED:
         images = image_tasks(tasks, settings.method.method)
+        wanted, there = settings.method.num_training_classes, images.num_training_classes
+        if wanted is not None and wanted != there:
+            raise ValueError(
+                f"--num_training_classes={wanted}, but {tasks.name}/train has {there} classes: "
+                "give that number, or leave the flag out."
+            )
         episodes: Episodes = images.joint_batches(training.joint_batch_size, training.seed)
     else:
         episodes = tasks.episodes("train", training.seed, training=True)
@@ -103,22 +112,32 @@ def load_gradient_based(
     return method, checkpoints
 
 
-def start_from_pretrained(method: FewShotMethod, pretrained: Settings) -> None:
-    """Sets c_0 of a fresh method to the network of another run.
+def start_from_pretrained(method: FewShotMethod, settings: Settings, pretrained: Settings) -> int:
+    """Sets c_0 of a fresh method to the network of another run; returns the update it is of.
 
     Args:
         method: fresh.
+        settings: of the run that begins.
         pretrained: settings of a run of --method=nearest_neighbor.
 
     Raises:
         ValueError: one of the two is not of the kind it has to be.
         FileNotFoundError: the other run has no weights.
     """
-    given, _ = load_method(pretrained, build_tasks(pretrained.data))
+    given, checkpoints = load_method(pretrained, build_tasks(pretrained.data))
     if not isinstance(method, GradientBasedMethod) or not isinstance(given, NearestNeighbor):
         raise ValueError(
             "--pretrained_run_dir gives a --method=gradient_based the network of a run of "
             f"--method=nearest_neighbor, not a {type(method).__name__} that of a "
             f"{type(given).__name__}."
         )
+    for group, names in (("data", ("source", "normalization")), ("method", _NETWORK)):
+        for name in names:
+            here, there = (getattr(getattr(s, group), name) for s in (settings, pretrained))
+            if here != there:
+                raise ValueError(
+                    f"--pretrained_run_dir was trained with --{name}={there}, but this run has "
+                    f"{here}: both need the same images and the same network."
+                )
     start_c_0(method, given)
+    return int(checkpoints.step.numpy())

@@ -26,7 +26,7 @@ from tf_metalstm import experiment
 from tf_metalstm.data.episodes import EpisodeSampler
 from tf_metalstm.data.sine import SineTasks
 from tf_metalstm.data.tasks import ImageTasks
-from tf_metalstm.flags import read_settings, run_command
+from tf_metalstm.flags import changed_method_settings, read_settings, run_command
 from tf_metalstm.methods.base import FewShotMethod
 from tf_metalstm.objectives import OBJECTIVES
 from tf_metalstm.serving.saved_model import check_replaceable, read_manifest, save_method
@@ -58,7 +58,7 @@ def main(settings: Settings) -> None:
         example = example_files(tasks.sampler(_EXAMPLE_SPLIT, seed))
         check_example_dir(settings.evaluation.example_dir, example)
     step = int(checkpoints.step.numpy())
-    reports = matching_reports(run_dir, method, step)
+    reports = matching_reports(run_dir, method, step, changed_method_settings(settings))
     manifest = save_method(served, target, _facts(settings, checkpoints, reports))
     print(
         f"{'Replaced' if replaces else 'Wrote'} {target}: the {settings.evaluation.checkpoint} "
@@ -73,13 +73,16 @@ def main(settings: Settings) -> None:
         print(_next_command(target, settings.evaluation.example_dir))
 
 
-def matching_reports(run_dir: str | Path, method: FewShotMethod, step: int) -> list[dict[str, Any]]:
+def matching_reports(
+    run_dir: str | Path, method: FewShotMethod, step: int, changed: dict[str, Any]
+) -> list[dict[str, Any]]:
     """Returns what `evaluate` measured on unseen classes with exactly what is exported.
 
     Args:
         run_dir: folder of the run.
         method: that is exported.
         step: after which the exported weights were taken.
+        changed: settings of the method that are not those of the training, by name.
     """
     wanted = {
         "split": "test",
@@ -97,6 +100,7 @@ def matching_reports(run_dir: str | Path, method: FewShotMethod, step: int) -> l
                 "move the file away."
             ) from error
         matches = all(report.get(name) == value for name, value in wanted.items())
+        matches = matches and report.get("changed", {}) == changed
         # One episode has no interval, and reports of early versions had other names.
         if matches and None not in (report.get("mean"), report.get("interval")):
             # The score of every single episode is not for a manifest.

@@ -88,12 +88,45 @@ def settings_from_flags(values: flags.FlagValues = flags.FLAGS) -> Settings:
     return Settings(**groups, run_dir=values["run_dir"].value)
 
 
-def read_settings(run_dir: str | Path) -> Settings:
-    """Returns the settings that a run was started with."""
+def parse_settings(arguments: Sequence[str]) -> Settings:
+    """Returns the settings that flags say, as they are typed."""
     values = flags.FlagValues()
     define_flags(values)
-    values(["run", f"--flagfile={Path(run_dir, RUN_FLAGS)}"])
-    return dataclasses.replace(settings_from_flags(values), run_dir=str(run_dir))
+    values(["command", *arguments])
+    return settings_from_flags(values)
+
+
+def read_settings(run_dir: str | Path, *arguments: str) -> Settings:
+    """Returns the settings that a run was started with, and on top of them what flags say."""
+    settings = parse_settings([f"--flagfile={Path(run_dir, RUN_FLAGS)}", *arguments])
+    return dataclasses.replace(settings, run_dir=str(run_dir))
+
+
+def changed_method_settings(settings: Settings) -> dict[str, Any]:
+    """Returns what is said of the method that the run was not trained with, by name.
+
+    Without the updates and the way to normalize queries, which a report names anyway.
+    """
+    trained = read_settings(settings.run_dir or "").method
+    named = ("num_evaluation_steps", "num_steps", "query_normalization")
+    return {
+        field.name: now
+        for field in dataclasses.fields(trained)
+        if field.name not in named
+        and (now := getattr(settings.method, field.name)) != getattr(trained, field.name)
+    }
+
+
+def differences(old: Settings, new: Settings) -> list[str]:
+    """Returns what a run may not change between two starts, one line a setting."""
+    return [
+        f"  --{field.name}: the run has {before!r}, now {after!r}"
+        for name, group in GROUPS.items()
+        for field in dataclasses.fields(group)
+        if not field.metadata["may_change"]
+        and (before := getattr(getattr(old, name), field.name))
+        != (after := getattr(getattr(new, name), field.name))
+    ]
 
 
 def write_settings(settings: Settings, run_dir: str | Path) -> None:
@@ -125,14 +158,7 @@ def _flag_line(name: str, value: Any) -> str:
 
 
 def _check_same(old: Settings, new: Settings, run_dir: str | Path) -> None:
-    different = [
-        f"  --{field.name}: the run has {before!r}, now {after!r}"
-        for name, group in GROUPS.items()
-        for field in dataclasses.fields(group)
-        if not field.metadata["may_change"]
-        and (before := getattr(getattr(old, name), field.name))
-        != (after := getattr(getattr(new, name), field.name))
-    ]
+    different = differences(old, new)
     if different:
         raise RunMismatchError(
             f"{run_dir} belongs to a run with other settings:\n"

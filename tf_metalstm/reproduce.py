@@ -11,6 +11,7 @@ to RUNS_DIR/TABLE/table.md. It has to be called where `flags/` is: in a clone.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import re
 import subprocess
@@ -22,7 +23,12 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tf_metalstm.files import write_atomically
-from tf_metalstm.flags import read_settings
+from tf_metalstm.flags import (
+    changed_method_settings,
+    differences,
+    parse_settings,
+    read_settings,
+)
 from tf_metalstm.tables import TABLES, Cell, Run
 from tf_metalstm.training.provenance import STARTS
 
@@ -102,14 +108,23 @@ def _fill(cell: Cell, folder: Path, options: argparse.Namespace) -> None:
         for name in ("data_dir", "prepared_dir")
         if (value := getattr(options, name))
     ]
-    for run in (*cell.run.before, cell.run):
-        _train(run, folder, places, options.max_minutes)
     run_dir = folder / cell.run.name
+    for run in (*cell.run.before, cell.run):
+        if wrong := _mismatch(run, folder):
+            print(f"{folder / run.name} is left alone: {wrong}. Move it away to have it run again.")
+            return
+        _train(run, folder, places, options.max_minutes)
+        state = read_state(folder / run.name)
+        if state is None or state.best_step is None:
+            print(f"{folder / run.name} has not been validated yet: give it more time.")
+            return
     where = [f"--run_dir={run_dir}", f"--num_shot={cell.num_shot}", *places]
-    if cell.run.searched and not (run_dir / "found.flags").is_file():
-        _call("search", where)
-    if find_report(cell, run_dir, options.num_episodes) is None and read_state(run_dir):
-        found = [f"--flagfile={run_dir / 'found.flags'}"] if cell.run.searched else []
+    found = []
+    if cell.run.searched:
+        if not (run_dir / "found.flags").is_file():
+            _call("search", where)
+        found = [f"--flagfile={run_dir / 'found.flags'}"]
+    if find_report(cell, run_dir, options.num_episodes) is None:
         _call("evaluate", [*where, *found, f"--num_episodes={options.num_episodes}"])
 
 
@@ -124,6 +139,34 @@ def _train(run: Run, folder: Path, places: list[str], max_minutes: float | None)
     if max_minutes is not None:
         extra.append(f"--max_minutes={max_minutes}")
     _call("train", [*run.flags, *places, *extra, f"--run_dir={run_dir}"])
+
+
+def _mismatch(run: Run, folder: Path) -> str:
+    """Returns in what a run that has begun is not the one of the table; "" where it is."""
+    run_dir = folder / run.name
+    if read_state(run_dir) is None:
+        return ""
+    made, recipe = read_settings(run_dir), parse_settings(run.flags)
+    # What is left open in a recipe follows from the data, and where a network is, from the folder.
+    open_ones = {
+        field.name: getattr(made.method, field.name)
+        for field in dataclasses.fields(made.method)
+        if getattr(recipe.method, field.name) is None
+    }
+    method = dataclasses.replace(recipe.method, **open_ones)
+    different = differences(made, dataclasses.replace(recipe, method=method))
+    if different:
+        return "made by another recipe:" + ",".join(line.lstrip() for line in different)
+    for first in run.before:
+        before, now = _pretrained_step(run_dir), read_state(folder / first.name)
+        if now is not None and before not in (None, now.best_step):
+            return f"it began from update {before} of {first.name}, which is at {now.best_step} now"
+    return ""
+
+
+def _pretrained_step(run_dir: Path) -> int | None:
+    starts = _starts(run_dir)
+    return starts[0].get("pretrained", {}).get("step") if starts else None
 
 
 def _call(command: str, flags: list[str]) -> None:
@@ -172,12 +215,15 @@ def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] 
         wanted["query_normalization"] = settings.method.query_normalization
         steps = settings.method.num_evaluation_steps
         wanted["num_steps"] = settings.method.num_steps if steps is None else steps
-    searched = run_dir / "found.flags"
+    found = run_dir / "found.flags"
+    if cell.run.searched and not found.is_file():
+        return None
+    arguments = [f"--flagfile={found}"] if cell.run.searched else []
+    changed = changed_method_settings(read_settings(run_dir, *arguments))
     for path in sorted((run_dir / "evaluation").glob("*.json")):
-        if cell.run.searched and path.stat().st_mtime < searched.stat().st_mtime:
-            continue  # of settings before the search
         report = json.loads(path.read_text(encoding="utf-8"))
         is_whole = {"mean", "interval", "batch_norm"} <= report.keys()  # early versions' were not
+        is_whole = is_whole and report.get("changed", {}) == changed
         if is_whole and all(report.get(name) == value for name, value in wanted.items()):
             return report
     return None
@@ -196,11 +242,13 @@ def table_text(cells: Sequence[Cell], folder: Path, num_episodes: int) -> str:
             "published": cell.published or "-",
             "here": "not run" if state is None else "not evaluated",
             "batch norm": report["batch_norm"] if report else "",
-            "updates": "" if state is None else _updates(state),
+            "updates": "" if state is None else _updates(state, cell.run, folder),
             "training": "" if state is None else f"{state.minutes:.0f} min",
             "commit": "" if state is None else _commits(run_dir),
         }
-        if report is not None and report["interval"] is not None:
+        if wrong := _mismatch(cell.run, folder):
+            values["here"] = wrong
+        elif report is not None and report["interval"] is not None:
             values["here"] = f"{100 * report['mean']:.2f} +- {100 * report['interval']:.2f}"
         lines.append(f"| {' | '.join(values[name] for name in _COLUMNS)} |")
     note = (
@@ -210,19 +258,27 @@ def table_text(cells: Sequence[Cell], folder: Path, num_episodes: int) -> str:
     return "\n".join([*lines, "", note, ""])
 
 
-def _updates(state: State) -> str:
+def _updates(state: State, run: Run, folder: Path) -> str:
     made = f"{state.step:,}"
     if state.step < state.max_steps:
         made += f" of {state.max_steps:,}"
-    return f"{made}, best {state.best_step:,}" if state.best_step is not None else made
+    if state.best_step is not None:
+        made += f", best {state.best_step:,}"
+    for first in run.before:
+        before = read_state(folder / first.name)
+        if before is not None:
+            made += f"; from {first.name}, {_updates(before, first, folder)}"
+    return made
 
 
 def _commits(run_dir: Path) -> str:
+    commits = [start["commit"] or "unknown" for start in _starts(run_dir)]
+    return ", ".join(dict.fromkeys(commits)) or "unknown"
+
+
+def _starts(run_dir: Path) -> list[dict[str, Any]]:
     path = run_dir / STARTS
-    if not path.is_file():
-        return "unknown"
-    commits = [start["commit"] or "unknown" for start in json.loads(path.read_text())]
-    return ", ".join(dict.fromkeys(commits))
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import csv
 import dataclasses
 import io
 import itertools
+import typing
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,11 +28,13 @@ from tf_metalstm.files import write_atomically
 from tf_metalstm.flags import run_command
 from tf_metalstm.objectives import OBJECTIVES
 from tf_metalstm.scoring import episode_scores
-from tf_metalstm.settings import GROUPS, Settings
+from tf_metalstm.settings import MethodSettings, Settings
 from tf_metalstm.training.metrics import estimate
 
 _FIRST_ROUND = 5  # the whole list over that of the first round
 _KEPT = 4  # all combinations over those of the second round
+
+_COLUMNS = ("episodes", "mean", "interval", "subject")
 
 Combination = tuple[tuple[str, str], ...]  # (name of a setting, its value as text)
 
@@ -59,8 +62,9 @@ def main(settings: Settings) -> None:
     tasks = experiment.build_tasks(settings.data)
     objective = OBJECTIVES[tasks.objective]
     path = Path(settings.run_dir or "", "search.csv")
-    trials = read_trials(path, combinations[0])
     everything = settings.training.validation_episodes
+    subject = _subject(settings, tasks)
+    trials = read_trials(path, combinations[0], subject)
     rounds = [(max(everything // _FIRST_ROUND, 2), len(combinations))]
     rounds.append((everything, -(-len(combinations) // _KEPT)))
     left = list(combinations)
@@ -70,7 +74,7 @@ def main(settings: Settings) -> None:
             if (combination, episodes) not in trials:
                 mean, interval = _score(with_values(settings, combination), tasks, episodes)
                 trials[combination, episodes] = Trial(combination, episodes, mean, interval)
-                write_atomically(path, _table(trials.values()))
+                write_atomically(path, _table(trials.values(), subject))
             trial = trials[combination, episodes]
             print(
                 f"{number:>3} of {len(left)}, {episodes} episodes: {_words(combination)}: "
@@ -118,27 +122,57 @@ def with_values(settings: Settings, combination: Combination) -> Settings:
     Raises:
         ValueError: there is no such setting of the method, or it is no number or text.
     """
-    known = {field.name: field for field in dataclasses.fields(GROUPS["method"])}
+    known = {field.name: field for field in dataclasses.fields(MethodSettings)}
+    kinds: dict[str, Any] = typing.get_type_hints(MethodSettings)
+    parsers: dict[Any, Any] = {float: float, int: int, str: str, int | None: int}
     changes: dict[str, Any] = {}
     for name, value in combination:
-        before = getattr(settings.method, name, None)
-        if name not in known or not isinstance(before, int | float | str):
+        kind = parsers.get(kinds.get(name))
+        if kind is None:
             raise ValueError(f"--grid cannot search {name!r}: it is no number or word of a method.")
+        choices = known[name].metadata["choices"]
         try:
-            changes[name] = type(before)(value)
+            changes[name] = kind(value)
         except ValueError as error:
             raise ValueError(f"--grid: {name} cannot be {value!r}.") from error
+        if choices and value not in choices:
+            raise ValueError(f"--grid: {name} is one of {', '.join(choices)}, not {value!r}.")
     return dataclasses.replace(settings, method=dataclasses.replace(settings.method, **changes))
 
 
-def read_trials(path: Path, like: Combination) -> dict[tuple[Combination, int], Trial]:
-    """Returns the trials of an earlier start; none where another grid was searched."""
+def _subject(settings: Settings, tasks: Tasks) -> str:
+    """Returns what is searched: the weights, the way to ask them, the list of episodes."""
+    _, checkpoints = experiment.load_method(settings, tasks)
+    episodes = tasks.episodes("validation", settings.evaluation.evaluation_seed)
+    fingerprint = episodes.fingerprint(settings.training.validation_episodes)
+    weights = f"{settings.evaluation.checkpoint} {int(checkpoints.step.numpy())}"
+    return f"{weights}, {settings.method.query_normalization}, {tasks.spec.task}, {fingerprint}"
+
+
+def read_trials(
+    path: Path, like: Combination, subject: str
+) -> dict[tuple[Combination, int], Trial]:
+    """Returns the trials of an earlier start.
+
+    Args:
+        path: of search.csv.
+        like: a combination of the grid that is searched now.
+        subject: what is searched now.
+
+    Raises:
+        ValueError: they are of another grid, or of something else.
+    """
     if not path.is_file():
         return {}
     names = [name for name, _ in like]
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    if not rows or list(rows[0]) != [*names, "episodes", "mean", "interval"]:
+    if any(row.get("subject") != subject for row in rows):
+        raise ValueError(
+            f"{path} is of a search on other weights or episodes ({rows[0].get('subject')}; now "
+            f"{subject}): move it away to search again."
+        )
+    if not rows or list(rows[0]) != [*names, *_COLUMNS]:
         raise ValueError(
             f"{path} is of a search for something else than {', '.join(names)}: move it away, or "
             "give the same --grid."
@@ -159,14 +193,15 @@ def _score(settings: Settings, tasks: Tasks, num_episodes: int) -> tuple[float, 
     return estimate(episode_scores(method, stream, tasks.num_outputs))
 
 
-def _table(trials: Iterable[Trial]) -> str:
+def _table(trials: Iterable[Trial], subject: str) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     rows = list(trials)
-    writer.writerow([*(name for name, _ in rows[0].combination), "episodes", "mean", "interval"])
+    writer.writerow([*(name for name, _ in rows[0].combination), *_COLUMNS])
     for trial in rows:
         values = [value for _, value in trial.combination]
-        writer.writerow([*values, trial.episodes, f"{trial.mean:.6f}", f"{trial.interval:.6f}"])
+        score = [f"{trial.mean:.6f}", f"{trial.interval:.6f}"]
+        writer.writerow([*values, trial.episodes, *score, subject])
     return text.getvalue()
 
 

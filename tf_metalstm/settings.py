@@ -97,7 +97,6 @@ class MethodSettings:
     pretrained_run_dir: str | None = option(
         None,
         "gradient_based: a run of nearest_neighbor, whose network is where c_0 starts.",
-        may_change=True,
     )
     learn_c_0: bool = option(True, "gradient_based: c_0 is trained; else it stays as it starts.")
     dropout: float = option(0.0, "conv4: part dropped after each block; not where it is adapted.")

@@ -47,9 +47,12 @@ def main(settings: Settings) -> None:
         tf.config.experimental.enable_op_determinism()
     with strategy.scope():
         method = build_method(settings, tasks)
-        if settings.method.pretrained_run_dir is not None:
-            pretrained = _pretrained(settings.method.pretrained_run_dir)
-            experiment.start_from_pretrained(method, pretrained)
+        _check_statistics(method, strategy, training)
+        start = None
+        pretrained_dir = settings.method.pretrained_run_dir
+        if pretrained_dir is not None and not (run_dir / "checkpoints").is_dir():
+            step = experiment.start_from_pretrained(method, settings, _pretrained(pretrained_dir))
+            start = {"run": Path(pretrained_dir).name, "step": step}
         compile_method(
             method,
             make_learning_rate(training.learning_rate, training.warmup_steps, training.decay_steps),
@@ -64,7 +67,7 @@ def main(settings: Settings) -> None:
         if is_chief(strategy):
             stack.enter_context(lock(run_dir))
             write_settings(settings, run_dir)
-            record_start(run_dir)
+            record_start(run_dir, start)
             on_validation = _summaries(settings, method, validation, run_dir)
         print(f"Run: {run_dir}\n{tasks.describe()}")
         try:
@@ -102,6 +105,23 @@ def _check_devices(strategy: tf.distribute.Strategy, training: TrainingSettings)
         raise ValueError(
             "--jit_compile goes with --deterministic=false only, XLA has no deterministic form of "
             "every operation: add that, or leave --jit_compile out."
+        )
+
+
+def _check_statistics(
+    method: FewShotMethod, strategy: tf.distribute.Strategy, training: TrainingSettings
+) -> None:
+    if isinstance(method, GradientBasedMethod) or not method.non_trainable_weights:
+        return  # statistics belong to an episode, or there are none
+    if strategy.num_replicas_in_sync > 1:
+        raise ValueError(
+            f"--strategy={training.strategy} would collect other running statistics on each device "
+            "for this method: train it on one, without --strategy."
+        )
+    if training.weight_average:
+        raise ValueError(
+            "--weight_average averages weights, but not the running statistics that this method "
+            "keeps with them: leave it out."
         )
 
 

@@ -88,7 +88,7 @@ class QueryContext(keras.layers.Layer):
         self.attention_steps = attention_steps
 
     def build(self, input_shape: Any) -> None:
-        """Creates the LSTM cell; its own state is the h of the paper without f'(x)."""
+        """Creates the LSTM cell."""
         size = input_shape[-1]
         self.cell = keras.layers.LSTMCell(size, dtype=self.dtype_policy, name="cell")
         self.cell.build((None, 2 * size))  # what it reads: f'(x) and r
@@ -161,7 +161,7 @@ class MatchingNetworks(FewShotMethod):
 
     def adapt(self, support: Support, training: bool = False) -> LabelledFeatures:
         """Remembers the embeddings g of the support images, not normalized."""
-        features = self.embedding(support.inputs, training=training)
+        features = self._features(support.inputs, training)
         if self.support_context is not None:
             features = self.support_context(features)
         return LabelledFeatures(features, tf.identity(support.labels))
@@ -170,11 +170,15 @@ class MatchingNetworks(FewShotMethod):
         self, adapted: LabelledFeatures, query_inputs: Tensor, training: bool = False
     ) -> Tensor:
         """Returns logits [B, N]."""
-        queries = self.embedding(query_inputs, training=training)
+        queries = self._features(query_inputs, training)
         if self.query_context is not None:
             queries = self.query_context(queries, adapted.features)
         unit = [tf.math.l2_normalize(x, axis=-1) for x in (adapted.features, queries)]
         return votes(cosines(*unit), adapted.labels, self._num_way, self.similarity)
+
+    def _features(self, images: Tensor, training: bool) -> Tensor:
+        # The network may calculate in fewer bits; cosines that differ would be equal in those.
+        return tf.cast(self.embedding(images, training=training), self.compute_dtype)
 
     def describe_normalization(self) -> str:
         """Returns the batch-norm mode in words."""

@@ -118,4 +118,5 @@ class NearestNeighbor(FewShotMethod):
         return "none" if self.network is None else "inductive (running statistics of the training)"
 
     def _features(self, images: Tensor) -> Tensor:
-        return tf.math.l2_normalize(self.embedding(images, training=False), axis=-1)
+        features = tf.cast(self.embedding(images, training=False), self.compute_dtype)
+        return tf.math.l2_normalize(features, axis=-1)

@@ -101,9 +101,12 @@ def train(
 
     Raises:
         NotFiniteError: the loss or a weight is no longer a number.
+        ValueError: there is nothing to train.
         InterruptedRunError: SIGTERM or Ctrl-C came; there is a checkpoint of the update it came in.
         OSError: nothing can be written, or no checkpoint read, or a worker was lost.
     """
+    if schedule.max_steps and not method.trainable_weights:
+        raise ValueError("There is nothing to train in this method: give --max_steps=0.")
     writes = is_chief(method.distribute_strategy)
     checkpoints = RunCheckpoints(run_dir, method, method.optimizer, writes)
     checkpoints.restore()

@@ -15,16 +15,24 @@ from tf_metalstm.files import write_atomically
 STARTS = "starts.json"
 
 
-def record_start(run_dir: str | Path) -> None:
-    """Adds a start to the list, unless the one before was of the same commit and versions."""
+def record_start(run_dir: str | Path, pretrained: dict[str, Any] | None = None) -> None:
+    """Adds a start to the list, unless the one before was of the same commit and versions.
+
+    Args:
+        run_dir: folder of the run.
+        pretrained: name and update of the run whose network c_0 was set to at this start, or None.
+    """
     path = Path(run_dir, STARTS)
     starts: list[dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
-    start = {
+    start: dict[str, Any] = {
         "commit": _commit(),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
     }
-    if starts[-1:] != [start]:
+    if pretrained is not None:
+        start["pretrained"] = pretrained
+    before = {name: value for name, value in (starts or [{}])[-1].items() if name != "pretrained"}
+    if before != start:
         write_atomically(path, json.dumps([*starts, start], indent=1) + "\n")
 
 

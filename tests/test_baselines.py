@@ -1,0 +1,132 @@
+"""The baselines through the commands, on a toy source: trained, gone on with, fine-tuned from."""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import toy
+
+from tf_metalstm import evaluate, experiment, train
+from tf_metalstm.construction import build_method, resolve
+from tf_metalstm.flags import read_settings
+from tf_metalstm.settings import DataSettings, MethodSettings, Settings, TrainingSettings
+from tf_metalstm.training.checkpoints import RunCheckpoints
+
+NUM_CLASSES = 8
+
+
+class ToySource:
+    name = "toys"
+    image_shape = (16, 16, 1)
+
+    def load(self, split):
+        return toy.glyph_like_classes(num_classes=NUM_CLASSES, seed=len(split))
+
+    def describe(self):
+        return "toys"
+
+
+@pytest.fixture(autouse=True)
+def _toys(monkeypatch):
+    monkeypatch.setattr(experiment, "make_source", lambda *args, **options: ToySource())
+
+
+def settings(run_dir, max_steps, **method):
+    return Settings(
+        data=DataSettings(num_way=3, num_shot=2, num_query=3, normalization="unit"),
+        method=MethodSettings(**{"filters": 4, "statistics_momentum": 0.9, **method}),
+        training=TrainingSettings(
+            max_steps=max_steps,
+            checkpoint_every=2,
+            validate_every=2,
+            validation_episodes=2,
+            joint_batch_size=8,
+            deterministic=False,
+        ),
+        run_dir=str(run_dir),
+    )
+
+
+def weights(run):
+    tasks = experiment.build_tasks(run.data)
+    method = build_method(resolve(run, tasks), tasks)
+    assert RunCheckpoints(run.run_dir, method).restore()
+    return method, [w.numpy() for w in method.weights]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [{"method": "nearest_neighbor"}, {"method": "matching_networks", "dropout": 0.5}],
+    ids=lambda method: method["method"],
+)
+def test_a_run_that_goes_on_is_the_run_that_was_never_stopped(method, tmp_path):
+    straight = settings(tmp_path / "straight", 4, **method)
+    train.main(straight)
+    for max_steps in (2, 4):
+        resumed = settings(tmp_path / "resumed", max_steps, **method)
+        train.main(resumed)
+    for one, other in zip(weights(straight)[1], weights(resumed)[1], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_fine_tuning_starts_from_the_network_that_was_trained(tmp_path):
+    joint = settings(tmp_path / "joint", 4, method="nearest_neighbor")
+    train.main(joint)
+    assert read_settings(joint.run_dir).method.num_training_classes == NUM_CLASSES
+    tuned = settings(
+        tmp_path / "tuned", 0, rule="sgd", num_steps=2, pretrained_run_dir=joint.run_dir
+    )
+    train.main(tuned)
+    trained = weights(joint)[0]
+    best = RunCheckpoints(joint.run_dir, trained)
+    assert best.restore("best")
+    network = trained.network
+    [kernel] = [v.numpy() for v in network.trainable_variables if v.path == "conv_2/kernel"]
+    method, _ = weights(tuned)
+    [block] = [b for b in method.learner.parameter_blocks if b.name == "conv_2/kernel"]
+    of_c_0 = method.c_0.numpy()[block.start : block.start + block.size]
+    np.testing.assert_array_equal(of_c_0, kernel.ravel())
+    [start] = json.loads(pathlib.Path(tuned.run_dir, "starts.json").read_text())
+    assert start["pretrained"] == {"run": "joint", "step": int(best.step)}
+    few = dataclasses.replace(tuned.evaluation, num_episodes=2)
+    evaluate.main(dataclasses.replace(tuned, evaluation=few))
+    [path] = pathlib.Path(tuned.run_dir, "evaluation").iterdir()
+    assert json.loads(path.read_text())["changed"] == {}
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (
+            {"method": "nearest_neighbor", "num_training_classes": 3},
+            "--num_training_classes=3, but toys/train has 8 classes",
+        ),
+        ({"method": "pixel_nearest_neighbor"}, "nothing to train .* --max_steps=0"),
+        ({"rule": "sgd", "learn_c_0": False}, "nothing to train .* --max_steps=0"),
+        ({"pretrained_run_dir": "nowhere"}, "--pretrained_run_dir=nowhere holds no run.flags"),
+    ],
+)
+def test_what_cannot_be_trained_is_said(run, message, tmp_path):
+    with pytest.raises((ValueError, OSError), match=message):
+        train.main(settings(tmp_path / "run", 2, **run))
+
+
+def test_a_network_of_other_images_is_refused(tmp_path):
+    joint = settings(tmp_path / "joint", 2, method="nearest_neighbor")
+    train.main(joint)
+    other = settings(tmp_path / "other", 0, rule="sgd", pretrained_run_dir=joint.run_dir)
+    other = dataclasses.replace(
+        other, data=dataclasses.replace(other.data, normalization="standard")
+    )
+    with pytest.raises(ValueError, match="trained with --normalization=unit, but this run has"):
+        experiment.start_from_pretrained(
+            build_method(joint_like(other), experiment.build_tasks(joint.data)),
+            other,
+            read_settings(joint.run_dir),
+        )
+
+
+def joint_like(run):
+    return dataclasses.replace(run, data=dataclasses.replace(run.data, normalization="unit"))
