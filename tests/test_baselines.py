@@ -91,7 +91,7 @@ def test_fine_tuning_starts_from_the_network_that_was_trained(tmp_path):
     [start] = json.loads(pathlib.Path(tuned.run_dir, "starts.json").read_text())
     assert start["pretrained"] == {"run": "joint", "step": int(best.step)}
     few = dataclasses.replace(tuned.evaluation, num_episodes=2)
-    evaluate.main(dataclasses.replace(tuned, evaluation=few))
+    evaluate.main(dataclasses.replace(read_settings(tuned.run_dir), evaluation=few))
     [path] = pathlib.Path(tuned.run_dir, "evaluation").iterdir()
     assert json.loads(path.read_text())["changed"] == {}
 

@@ -73,14 +73,14 @@ def _mini_imagenet() -> list[Cell]:
         for words, name, published in (
             ("matching networks", "matching", matching),
             ("matching networks, full context", "matching_full_context", full_context),
-            ("meta-LSTM, preset `paper`", "", meta_lstm),
+            ("meta-LSTM, c_0 from random numbers", "", meta_lstm),
         ):
             recipe = f"{task}_{name}" if name else task
             run = Run(f"{shot}shot_{name or 'meta_lstm'}", (_recipe(recipe),))
             cells.append(Cell(words, 5, shot, published, run))
         start = Run("pretrained", (_recipe("mini_imagenet_pretrained"),))
         best = Run(f"{shot}shot_best", (_recipe(f"{task}_best"),), before=(start,))
-        cells.append(Cell("meta-LSTM, preset `meta_lstm_best`", 5, shot, "", best))
+        cells.append(Cell("meta-LSTM, `meta_lstm_best`", 5, shot, "", best))
     return sorted(cells, key=lambda cell: cell.num_shot)
 
 
