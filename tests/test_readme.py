@@ -2,10 +2,13 @@
 
 import pathlib
 import re
+import shlex
 
 from absl import flags
 
+from tf_metalstm.demo import parser as demo_parser
 from tf_metalstm.flags import define_flags
+from tf_metalstm.reproduce import parser as reproduce_parser
 
 ROOT = pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -31,8 +34,12 @@ def test_every_command_has_flags_that_exist(monkeypatch):
     monkeypatch.chdir(ROOT)
     joined = TEXT.replace("\\\n", " ")
     commands = re.findall(r"python -m tf_metalstm\.(\w+)\s+(--.*)", joined)
-    assert {name for name, _ in commands} == {"train", "evaluate", "visualize", "export"}
-    for _, arguments in commands:
+    own = {"demo": demo_parser(), "reproduce": reproduce_parser()}
+    assert {name for name, _ in commands} == {"train", "evaluate", "visualize", "export", *own}
+    for name, arguments in commands:
+        if name in own:
+            own[name].parse_args(shlex.split(arguments))
+            continue
         values = flags.FlagValues()
         define_flags(values)
         values(["command", *arguments.split("#")[0].split()])

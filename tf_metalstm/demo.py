@@ -281,16 +281,21 @@ def _ask(classifier: FewShotClassifier | None, file: bytes) -> dict[str, float]:
     return dict(zip(classifier.classes_.tolist(), probabilities.tolist(), strict=True))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Serves the page until it is stopped."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Returns what the command takes."""
+    found = argparse.ArgumentParser(
         prog="python -m tf_metalstm.demo",
         description="A page in the browser to try a trained model on pictures of your own.",
     )
-    parser.add_argument("--model", required=True, help="an exported model, or a run")
-    parser.add_argument("--examples", help="a folder with one folder of pictures a class")
-    parser.add_argument("--port", type=int, default=7860)
-    options = parser.parse_args(arguments)
+    found.add_argument("--model", required=True, help="an exported model, or a run")
+    found.add_argument("--examples", help="a folder with one folder of pictures a class")
+    found.add_argument("--port", type=int, default=7860)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serves the page until it is stopped."""
+    options = parser().parse_args(arguments)
     try:
         page = build_page(options.model, options.examples)
         page.launch(

@@ -52,7 +52,7 @@ class State(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Fills a table and prints it."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     folder = Path(options.runs_dir, options.table)
     everything = TABLES[options.table]()
     cells = [
@@ -77,21 +77,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(text)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Returns what the command takes."""
+    found = argparse.ArgumentParser(
         prog="python -m tf_metalstm.reproduce", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("--table", choices=sorted(TABLES), required=True)
-    parser.add_argument("--data_dir", help="folder with the raw files of the images")
-    parser.add_argument("--prepared_dir", help="folder for prepared data")
-    parser.add_argument("--runs_dir", default="runs/reproduce")
-    parser.add_argument(
-        "--only", action="append", help="runs whose name has this in it; repeatable"
-    )
-    parser.add_argument("--max_minutes", type=float, help="of training of each run, in all")
-    parser.add_argument("--num_episodes", type=int, default=600)
-    parser.add_argument("--print_only", action="store_true", help="run nothing")
-    return parser
+    found.add_argument("--table", choices=sorted(TABLES), required=True)
+    found.add_argument("--data_dir", help="folder with the raw files of the images")
+    found.add_argument("--prepared_dir", help="folder for prepared data")
+    found.add_argument("--runs_dir", default="runs/reproduce")
+    found.add_argument("--only", action="append", help="runs whose name has this; repeatable")
+    found.add_argument("--max_minutes", type=float, help="of training of each run, in all")
+    found.add_argument("--num_episodes", type=int, default=600)
+    found.add_argument("--print_only", action="store_true", help="run nothing")
+    return found
 
 
 def _check_place() -> None:

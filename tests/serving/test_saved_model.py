@@ -335,6 +335,13 @@ def test_other_methods_can_be_exported(nothing_to_train, tmp_path):
     assert signatures["predict"]["inputs"].keys() == {"query_images", *remembered, *mask}
 
 
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Nothing is read back, which takes most of the time, where it is about files alone."""
+    monkeypatch.setattr(saved_model, "check_reload", lambda *arguments: None)
+
+
+@pytest.mark.usefixtures("unchecked")
 def test_an_earlier_export_is_replaced(nothing_to_train, tmp_path):
     for number in (1, 2):
         save_method(nothing_to_train, tmp_path / "model", {"number": number})
@@ -342,6 +349,7 @@ def test_an_earlier_export_is_replaced(nothing_to_train, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("an_export", [True, False])
 def test_what_is_not_ours_is_left_alone(nothing_to_train, tmp_path, an_export):
     target = tmp_path / "model"
@@ -371,13 +379,15 @@ def test_a_failure_leaves_the_earlier_export(nothing_to_train, tmp_path, monkeyp
     assert toy.files_in(tmp_path) == before
     assert "number" not in json.loads((target / "manifest.json").read_text())
 
+    # As if what was read back were not what had been written.
     object.__delattr__(nothing_to_train, "answers")
-    with monkeypatch.context() as patched:  # what is written is not what there was
+    with monkeypatch.context() as patched:
         patched.setattr(saved_model, "_READ_BACK", -1.0)
         with pytest.raises(ReloadError, match="classify differs from the method by 0"):
             save_method(nothing_to_train, target, {"number": 2})
     assert toy.files_in(tmp_path) == before
 
+    monkeypatch.setattr(saved_model, "check_reload", lambda *arguments: None)
     monkeypatch.setattr(saved_model.Path, "rename", failing_rename(saved_model.Path.rename))
     with pytest.raises(OSError, match="disk is gone"):
         save_method(nothing_to_train, target, {"number": 2})
