@@ -16,7 +16,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tf_metalstm.demo import build_page
+from tf_metalstm.demo import build_page, main
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 needs_browser = pytest.mark.skipif(
@@ -197,6 +197,15 @@ def test_what_is_wrong_is_said_on_the_page(browser, button, draws, message):
         draw(browser, CROSS)
     click(browser, button)
     until(browser, lambda d: message in d.find_element(By.TAG_NAME, "body").text)
+
+
+def test_a_port_that_is_taken_is_said_at_once():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit, match=f"--port={port} cannot be used .* give another"):
+            main(["--model", str(MODEL), "--port", str(port)])
 
 
 def test_a_model_that_is_not_there_and_examples_that_do_not_fit(tmp_path):

@@ -13,6 +13,7 @@ import base64
 import functools
 import io
 import os
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -293,10 +294,20 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            raise OSError(f"--port={port} cannot be used ({error}): give another.") from error
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serves the page until it is stopped."""
     options = parser().parse_args(arguments)
     try:
+        _check_port(options.port)
         page = build_page(options.model, options.examples)
         page.launch(
             server_name="127.0.0.1",
@@ -307,7 +318,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             theme=_THEME,
             css=_STYLE,
             head=_DRAWING,
+            quiet=True,
+            prevent_thread_lock=True,
         )
+        print(f"Open http://127.0.0.1:{options.port} in a browser. Ctrl-C ends it.", flush=True)
+        page.block_thread()
     except (OSError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 
