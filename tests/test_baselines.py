@@ -78,6 +78,7 @@ def test_fine_tuning_starts_from_the_network_that_was_trained(tmp_path):
     tuned = settings(
         tmp_path / "tuned", 0, rule="sgd", num_steps=2, pretrained_run_dir=joint.run_dir
     )
+    pathlib.Path(tuned.run_dir, "checkpoints").mkdir(parents=True)  # of a disk that was full
     train.main(tuned)
     trained = weights(joint)[0]
     best = RunCheckpoints(joint.run_dir, trained)

@@ -21,9 +21,6 @@ from tf_metalstm.rules.base import Rule
 from tf_metalstm.rules.catalogue import make_rule
 from tf_metalstm.settings import METHODS, MethodSettings, Settings
 
-# Those that learn from batches of all classes, not from episodes.
-JOINTLY_TRAINED = ("nearest_neighbor", "pixel_nearest_neighbor")
-
 
 def resolve(settings: Settings, tasks: Tasks) -> Settings:
     """Fills in what follows from other settings, so that run.flags says it."""

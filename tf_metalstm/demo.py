@@ -88,7 +88,7 @@ def build_page(
     loaded = load_model(model)
     start = _examples(examples, loaded.num_way) if examples is not None else {}
     start |= {f"class {i + 1}": [] for i in range(len(start), loaded.num_way)}
-    # What was drawn or dropped is deleted after an hour, and when the page is stopped.
+    # Every ten minutes Gradio deletes what was drawn or dropped more than an hour ago.
     with gr.Blocks(
         title="Few-shot learning", analytics_enabled=False, delete_cache=(600, 3600)
     ) as page:

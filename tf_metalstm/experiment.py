@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tf_metalstm.construction import JOINTLY_TRAINED, bounds, build_method, image_tasks, start_c_0
+from tf_metalstm.construction import bounds, build_method, image_tasks, start_c_0
 from tf_metalstm.data.catalogue import make_source
 from tf_metalstm.data.episodes import Episodes, episode_dataset
 from tf_metalstm.data.sine import SineTasks
@@ -49,7 +49,7 @@ def build_tasks(data: DataSettings) -> Tasks:
 def training_episodes(settings: Settings, tasks: Tasks, start: int) -> tf.data.Dataset:
     """Returns the endless stream of training episodes, or batches, from number `start` on."""
     training = settings.training
-    if settings.method.method in JOINTLY_TRAINED:
+    if settings.method.method == "nearest_neighbor":  # from batches of all classes
         images = image_tasks(tasks, settings.method.method)
         wanted, there = settings.method.num_training_classes, images.num_training_classes
         if wanted is not None and wanted != there:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ from tf_metalstm.flags import (
     read_settings,
 )
 from tf_metalstm.tables import TABLES, Cell, Run
+from tf_metalstm.training.checkpoints import BEST, LAST, checkpoint_steps
 from tf_metalstm.training.provenance import STARTS
 
 _COLUMNS = ("method", "task", "published", "here", "batch norm", "updates", "training", "commit")
@@ -176,23 +176,13 @@ def _call(command: str, flags: list[str]) -> None:
 
 def read_state(run_dir: Path) -> State | None:
     """Returns how far a run is; None where it has not begun."""
-    last, best = (_newest(run_dir / kind) for kind in ("checkpoints", "best"))
-    if last is None:
+    last, best = (checkpoint_steps(run_dir / kind) for kind in (LAST, BEST))
+    if not last:
         return None
-    reader = tf.train.load_checkpoint(str(last))
+    reader = tf.train.load_checkpoint(str(run_dir / LAST / f"step-{last[0]}"))
     minutes = float(reader.get_tensor("minutes/.ATTRIBUTES/VARIABLE_VALUE"))
-    best_step = None if best is None else _step(best)
-    return State(_step(last), minutes, best_step, read_settings(run_dir).training.max_steps)
-
-
-def _newest(folder: Path) -> Path | None:
-    paths = [path.with_suffix("") for path in folder.glob("step-*.index")]
-    return max(paths, key=_step, default=None)
-
-
-def _step(path: Path) -> int:
-    found = re.search(r"\d+$", path.name)
-    return int(found[0]) if found else -1
+    max_steps = read_settings(run_dir).training.max_steps
+    return State(last[0], minutes, best[0] if best else None, max_steps)
 
 
 def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from tf_metalstm.flags import RUN_FLAGS, read_settings, run_command, write_setti
 from tf_metalstm.methods.base import FewShotMethod
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
 from tf_metalstm.settings import Settings, TrainingSettings
+from tf_metalstm.training.checkpoints import LAST, checkpoint_steps
 from tf_metalstm.training.devices import build_strategy, is_chief
 from tf_metalstm.training.interruption import InterruptedRunError
 from tf_metalstm.training.lock import lock
@@ -50,7 +51,8 @@ def main(settings: Settings) -> None:
         _check_statistics(method, strategy, training)
         start = None
         pretrained_dir = settings.method.pretrained_run_dir
-        if pretrained_dir is not None and not (run_dir / "checkpoints").is_dir():
+        # Not whether the folder is there: a checkpoint that could not be written leaves it empty.
+        if pretrained_dir is not None and not checkpoint_steps(run_dir / LAST):
             step = experiment.start_from_pretrained(method, settings, _pretrained(pretrained_dir))
             start = {"run": Path(pretrained_dir).name, "step": step}
         compile_method(

@@ -19,6 +19,16 @@ from absl import logging
 _KEPT = 3
 
 
+LAST, BEST = "checkpoints", "best"  # folders of a run
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Returns the updates that a folder of a run has checkpoints of, the newest first."""
+    names = (index.stem for index in folder.glob("step-*.index") if index.is_file())
+    found = (re.fullmatch(r"step-(\d+)", name) for name in names)
+    return sorted((int(match[1]) for match in found if match), reverse=True)
+
+
 class NotFiniteError(ArithmeticError):
     """The loss or a weight is no longer a number."""
 
@@ -68,9 +78,9 @@ class RunCheckpoints:
             run["random"] = tf.train.Checkpoint(values=states)
         if optimizer is not None:
             run["optimizer"] = tf.train.Checkpoint(values=[v.value for v in optimizer.variables])
-        self._last = _Folder(tf.train.Checkpoint(**run), Path(run_dir, "checkpoints"), _KEPT)
+        self._last = _Folder(tf.train.Checkpoint(**run), Path(run_dir, LAST), _KEPT)
         best = {**progress, "weights": tf.train.Checkpoint(**weights)}
-        self._best = _Folder(tf.train.Checkpoint(**best), Path(run_dir, "best"), 1)
+        self._best = _Folder(tf.train.Checkpoint(**best), Path(run_dir, BEST), 1)
 
     @property
     def last_path(self) -> Path | None:
@@ -153,11 +163,7 @@ class _Folder:
 
     def paths(self) -> list[Path]:
         """Returns the checkpoints without the ending of their files, the newest first."""
-        steps = {}
-        for index in self.path.glob("step-*.index"):
-            if (found := re.fullmatch(r"step-(\d+)", index.stem)) and index.is_file():
-                steps[int(found[1])] = index.with_suffix("")
-        return [steps[step] for step in sorted(steps, reverse=True)]
+        return [self.path / f"step-{step}" for step in checkpoint_steps(self.path)]
 
     def read(self) -> bool:
         """Reads the newest that can be read; returns whether there was any."""
