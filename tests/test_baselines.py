@@ -107,11 +107,24 @@ def test_fine_tuning_starts_from_the_network_that_was_trained(tmp_path):
         ({"method": "pixel_nearest_neighbor"}, "nothing to train .* --max_steps=0"),
         ({"rule": "sgd", "learn_c_0": False}, "nothing to train .* --max_steps=0"),
         ({"pretrained_run_dir": "nowhere"}, "--pretrained_run_dir=nowhere holds no run.flags"),
+        ({"kernel_scale": -1.0}, "--kernel_scale is a positive number, .* got -1.0"),
+        ({"method": "nearest_neighbor", "kernel_scale": 2.0}, "for --method=gradient_based"),
     ],
 )
 def test_what_cannot_be_trained_is_said(run, message, tmp_path):
     with pytest.raises((ValueError, OSError), match=message):
         train.main(settings(tmp_path / "run", 2, **run))
+
+
+def test_a_joint_training_starts_from_another_one(tmp_path):
+    first = settings(tmp_path / "first", 2, method="nearest_neighbor")
+    train.main(first)
+    second = settings(
+        tmp_path / "second", 0, method="nearest_neighbor", pretrained_run_dir=first.run_dir
+    )
+    train.main(second)
+    for one, other in zip(weights(first)[1], weights(second)[1], strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_network_of_other_images_is_refused(tmp_path):
@@ -122,7 +135,7 @@ def test_a_network_of_other_images_is_refused(tmp_path):
         other, data=dataclasses.replace(other.data, normalization="standard")
     )
     with pytest.raises(ValueError, match="trained with --normalization=unit, but this run has"):
-        experiment.start_from_pretrained(
+        experiment.start_method(
             build_method(joint_like(other), experiment.build_tasks(joint.data)),
             other,
             read_settings(joint.run_dir),

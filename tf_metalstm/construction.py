@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import keras
+import numpy as np
 
 from tf_metalstm.adaptation import InnerLoop
 from tf_metalstm.data.tasks import ImageTasks, Tasks
@@ -166,20 +167,70 @@ def start_c_0(method: GradientBasedMethod, pretrained: NearestNeighbor) -> None:
     Raises:
         ValueError: the two networks are not alike.
     """
-    if pretrained.network is None:
-        raise ValueError("--pretrained_run_dir must be a run of --method=nearest_neighbor.")
-    learned = {variable.path: variable for variable in pretrained.network.trainable_variables}
+    learned = {variable.path: variable for variable in _trained(pretrained).trainable_variables}
     start = method.c_0.numpy()
     *blocks, kernel, bias = method.learner.parameter_blocks
     del kernel, bias  # of the linear layer: it tells other classes apart
     for block in blocks:
-        variable = learned.get(block.name)
-        if variable is None or tuple(variable.shape) != block.shape:
-            has = "nothing" if variable is None else f"shape {tuple(variable.shape)}"
-            raise ValueError(
-                f"--pretrained_run_dir has {has} for {block.name}, which is {block.shape} here: "
-                "both runs need the same --learner and --filters."
-            )
-        values = keras.ops.convert_to_numpy(variable).ravel()
-        start[block.start : block.start + block.size] = values
+        values = _values(learned.get(block.name), block.name, block.shape)
+        start[block.start : block.start + block.size] = values.ravel()
+    method.c_0.assign(start)
+
+
+def start_network(method: NearestNeighbor, pretrained: NearestNeighbor) -> None:
+    """Sets the network of a joint training to a trained one, its running statistics too.
+
+    Raises:
+        ValueError: the two networks are not alike.
+    """
+    learned = {variable.path: variable for variable in _trained(pretrained).variables}
+    for variable in _trained(method).variables:
+        values = _values(learned.get(variable.path), variable.path, tuple(variable.shape))
+        variable.assign(values)
+
+
+def _trained(method: NearestNeighbor) -> keras.Model:
+    if method.network is None:
+        raise ValueError(
+            "--pretrained_run_dir goes from a run of --method=nearest_neighbor to another one or "
+            "to --method=gradient_based; one of the two compares pixels and has no network."
+        )
+    return method.network
+
+
+def _values(learned: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    if learned is None or tuple(learned.shape) != shape:
+        has = "nothing" if learned is None else f"shape {tuple(learned.shape)}"
+        raise ValueError(
+            f"--pretrained_run_dir has {has} for {name}, which is {shape} here: "
+            "both runs need the same --learner and --filters."
+        )
+    return keras.ops.convert_to_numpy(learned)
+
+
+def scale_kernels(method: FewShotMethod, factor: float) -> None:
+    """Multiplies the convolutions of c_0, which batch norm takes back in what they compute.
+
+    Their gradient is divided by the factor at the same time, so that an update of a given rate
+    turns them by its square less, and the linear layer, which follows no batch norm, as before.
+    A first-order meta-gradient cannot find such a scale: it does not know that the gradient depends
+    on theta.
+
+    Args:
+        method: fresh.
+        factor: positive.
+
+    Raises:
+        ValueError: it is not, or c_0 has no convolutions.
+    """
+    blocks = method.learner.parameter_blocks if isinstance(method, GradientBasedMethod) else ()
+    kernels = [block for block in blocks if len(block.shape) == 4]
+    if factor <= 0 or not kernels:
+        raise ValueError(
+            "--kernel_scale is a positive number, for --method=gradient_based with "
+            f"--learner=conv4; got {factor}."
+        )
+    start = method.c_0.numpy()
+    for block in kernels:
+        start[block.start : block.start + block.size] *= factor
     method.c_0.assign(start)

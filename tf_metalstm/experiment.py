@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import tensorflow as tf
 
-from tf_metalstm.construction import bounds, build_method, image_tasks, start_c_0
+from tf_metalstm.construction import (
+    bounds,
+    build_method,
+    image_tasks,
+    scale_kernels,
+    start_c_0,
+    start_network,
+)
 from tf_metalstm.data.catalogue import make_source
 from tf_metalstm.data.episodes import Episodes, episode_dataset
 from tf_metalstm.data.sine import SineTasks
@@ -112,23 +122,40 @@ def load_gradient_based(
     return method, checkpoints
 
 
-def start_from_pretrained(method: FewShotMethod, settings: Settings, pretrained: Settings) -> int:
-    """Sets c_0 of a fresh method to the network of another run; returns the update it is of.
+def start_method(
+    method: FewShotMethod, settings: Settings, pretrained: Settings | None = None
+) -> dict[str, Any] | None:
+    """Sets a fresh method to where its run begins.
 
     Args:
         method: fresh.
         settings: of the run that begins.
-        pretrained: settings of a run of --method=nearest_neighbor.
+        pretrained: settings of the run whose network it begins at; None for random numbers.
+
+    Returns:
+        The name of that run and the update that its network is of, {"run", "step"}, or None.
 
     Raises:
-        ValueError: one of the two is not of the kind it has to be.
+        ValueError: the settings say what the method cannot do.
         FileNotFoundError: the other run has no weights.
     """
+    start = None
+    if pretrained is not None:
+        step = _start_from_pretrained(method, settings, pretrained)
+        start = {"run": Path(pretrained.run_dir or "").name, "step": step}
+    if settings.method.kernel_scale != 1.0:
+        scale_kernels(method, settings.method.kernel_scale)
+    return start
+
+
+def _start_from_pretrained(method: FewShotMethod, settings: Settings, pretrained: Settings) -> int:
     given, checkpoints = load_method(pretrained, build_tasks(pretrained.data))
-    if not isinstance(method, GradientBasedMethod) or not isinstance(given, NearestNeighbor):
+    if not isinstance(method, GradientBasedMethod | NearestNeighbor) or not isinstance(
+        given, NearestNeighbor
+    ):
         raise ValueError(
-            "--pretrained_run_dir gives a --method=gradient_based the network of a run of "
-            f"--method=nearest_neighbor, not a {type(method).__name__} that of a "
+            "--pretrained_run_dir gives a --method=gradient_based or nearest_neighbor the network "
+            f"of a run of --method=nearest_neighbor, not a {type(method).__name__} that of a "
             f"{type(given).__name__}."
         )
     for group, names in (("data", ("source", "normalization")), ("method", _NETWORK)):
@@ -139,5 +166,8 @@ def start_from_pretrained(method: FewShotMethod, settings: Settings, pretrained:
                     f"--pretrained_run_dir was trained with --{name}={there}, but this run has "
                     f"{here}: both need the same images and the same network."
                 )
-    start_c_0(method, given)
+    if isinstance(method, NearestNeighbor):
+        start_network(method, given)
+    else:
+        start_c_0(method, given)
     return int(checkpoints.step.numpy())

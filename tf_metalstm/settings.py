@@ -96,7 +96,10 @@ class MethodSettings:
     )
     pretrained_run_dir: str | None = option(
         None,
-        "gradient_based: a run of nearest_neighbor, whose network is where c_0 starts.",
+        "A run of nearest_neighbor, whose network is where c_0 starts, or another joint training.",
+    )
+    kernel_scale: float = option(
+        1.0, "conv4: where c_0 starts, its convolutions times this; an update turns them by less."
     )
     learn_c_0: bool = option(True, "gradient_based: c_0 is trained; else it stays as it starts.")
     dropout: float = option(0.0, "conv4: part dropped after each block; not where it is adapted.")

@@ -50,11 +50,10 @@ def main(settings: Settings) -> None:
         method = build_method(settings, tasks)
         _check_statistics(method, strategy, training)
         start = None
-        pretrained_dir = settings.method.pretrained_run_dir
         # Not whether the folder is there: a checkpoint that could not be written leaves it empty.
-        if pretrained_dir is not None and not checkpoint_steps(run_dir / LAST):
-            step = experiment.start_from_pretrained(method, settings, _pretrained(pretrained_dir))
-            start = {"run": Path(pretrained_dir).name, "step": step}
+        if not checkpoint_steps(run_dir / LAST):
+            pretrained = _pretrained(settings.method.pretrained_run_dir)
+            start = experiment.start_method(method, settings, pretrained)
         compile_method(
             method,
             make_learning_rate(training.learning_rate, training.warmup_steps, training.decay_steps),
@@ -127,7 +126,9 @@ def _check_statistics(
         )
 
 
-def _pretrained(run_dir: str) -> Settings:
+def _pretrained(run_dir: str | None) -> Settings | None:
+    if run_dir is None:
+        return None
     if not Path(run_dir, RUN_FLAGS).is_file():
         raise FileNotFoundError(
             f"--pretrained_run_dir={run_dir} holds no {RUN_FLAGS}: give the folder of a run of "
