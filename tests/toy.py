@@ -51,7 +51,13 @@ def meta_sgd():
 
 
 def conv_method(
-    num_steps=2, num_way=5, query_normalization="running", rule=None, learn_c_0=True, **inner_loop
+    num_steps=2,
+    num_way=5,
+    query_normalization="running",
+    rule=None,
+    learn_c_0=True,
+    learn_linear=True,
+    **inner_loop,
 ):
     return GradientBasedMethod(
         conv_learner(num_way=num_way),
@@ -59,6 +65,7 @@ def conv_method(
         InnerLoop(num_steps, **inner_loop),
         query_normalization,
         learn_c_0=learn_c_0,
+        learn_linear=learn_linear,
     )
 
 

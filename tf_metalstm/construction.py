@@ -97,6 +97,7 @@ def _gradient_based(settings: Settings, tasks: Tasks, num_way: int) -> GradientB
         objective=OBJECTIVES[tasks.objective],
         vectorize_episodes=settings.training.vectorize_episodes,
         learn_c_0=method.learn_c_0,
+        learn_linear=method.learn_linear,
     )
 
 

@@ -102,6 +102,9 @@ class MethodSettings:
         1.0, "conv4: where c_0 starts, its convolutions times this; an update turns them by less."
     )
     learn_c_0: bool = option(True, "gradient_based: c_0 is trained; else it stays as it starts.")
+    learn_linear: bool = option(
+        True, "gradient_based: the linear layer of c_0 is trained too; else it stays as it starts."
+    )
     dropout: float = option(0.0, "conv4: part dropped after each block; not where it is adapted.")
     similarity: str = option("softmax", "matching_networks: how cosines vote.", SIMILARITIES)
     full_context: bool = option(

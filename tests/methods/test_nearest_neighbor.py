@@ -149,3 +149,14 @@ def test_a_frozen_c_0_stays_and_the_rule_learns():
     assert len(before) == 7
     for one, other in zip(before, method.trainable_weights, strict=True):
         assert np.abs(one - other.numpy()).max() > 1e-4
+
+
+def test_a_linear_layer_that_is_not_learned_stays_and_the_rest_learns():
+    method = toy.conv_method(learn_linear=False)
+    start = method.c_0.numpy().copy()
+    compile_method(method)
+    method.fit(episode_dataset(toy.image_episodes(), num_episodes=3), verbose=0, shuffle=False)
+    for block in method.learner.parameter_blocks:
+        part = slice(block.start, block.start + block.size)
+        moved = np.abs(method.c_0.numpy()[part] - start[part]).max()
+        assert (moved == 0.0) == block.name.startswith("linear"), block.name

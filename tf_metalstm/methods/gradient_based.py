@@ -51,6 +51,9 @@ class GradientBasedMethod(FewShotMethod):
         objective: what an episode asks for.
         vectorize_episodes: see `FewShotMethod`.
         learn_c_0: whether c_0 is a meta-parameter; else it stays where it starts.
+        learn_linear: whether the last layer of c_0 is one too. Which class is which output is drawn
+            anew for every episode, so all that meta-training finds for one output and not for
+            another is noise of the last episodes, which Adam makes as large as any signal.
         name: fixed, and with it the names of the weights in a checkpoint.
     """
 
@@ -64,6 +67,7 @@ class GradientBasedMethod(FewShotMethod):
         objective: Objective = CLASSIFICATION,
         vectorize_episodes: bool = False,
         learn_c_0: bool = True,
+        learn_linear: bool = True,
         name: str = "gradient_based_method",
         **kwargs: Any,
     ) -> None:
@@ -100,6 +104,9 @@ class GradientBasedMethod(FewShotMethod):
             trainable=learn_c_0,
             name="c_0",
         )
+        *blocks, kernel, bias = learner.parameter_blocks
+        del kernel, bias
+        self._num_learned = start.size if learn_linear else sum(block.size for block in blocks)
         self.built = True
 
     def build(self, input_shape: Any = None) -> None:
@@ -130,7 +137,7 @@ class GradientBasedMethod(FewShotMethod):
             num_steps: T, a scalar, instead of the number that the method was made with.
         """
         loop = self.inner_loop if training else self.evaluation_loop
-        given = (self.learner, self.rule, tf.convert_to_tensor(self.c_0), support, loop)
+        given = (self.learner, self.rule, self._theta_0(), support, loop)
         if num_steps is None:
             adapted, trajectory = adapt(*given, self.objective.loss)
         else:
@@ -139,6 +146,14 @@ class GradientBasedMethod(FewShotMethod):
             _, statistics = self.learner.apply(*adapted, support.inputs, training=True)
             adapted = adapted._replace(statistics=statistics)
         return adapted, trajectory
+
+    def _theta_0(self) -> Tensor:
+        c_0 = tf.convert_to_tensor(self.c_0)
+        if self._num_learned == self.learner.num_parameters:
+            return c_0
+        return tf.concat(
+            [c_0[: self._num_learned], tf.stop_gradient(c_0[self._num_learned :])], axis=0
+        )
 
     def query_outputs(
         self, adapted: Adapted, query_inputs: Tensor, training: bool = False
