@@ -58,7 +58,10 @@ def weights(run):
 
 @pytest.mark.parametrize(
     "method",
-    [{"method": "nearest_neighbor"}, {"method": "matching_networks", "dropout": 0.5}],
+    [
+        {"method": "nearest_neighbor"},
+        {"method": "matching_networks", "dropout": 0.5},
+    ],
     ids=lambda method: method["method"],
 )
 def test_a_run_that_goes_on_is_the_run_that_was_never_stopped(method, tmp_path):
@@ -75,9 +78,8 @@ def test_fine_tuning_starts_from_the_network_that_was_trained(tmp_path):
     joint = settings(tmp_path / "joint", 4, method="nearest_neighbor")
     train.main(joint)
     assert read_settings(joint.run_dir).method.num_training_classes == NUM_CLASSES
-    tuned = settings(
-        tmp_path / "tuned", 0, rule="sgd", num_steps=2, pretrained_run_dir=joint.run_dir
-    )
+    start = {"pretrained_run_dir": joint.run_dir, "kernel_scale": 2.0}
+    tuned = settings(tmp_path / "tuned", 0, rule="sgd", num_steps=2, **start)
     pathlib.Path(tuned.run_dir, "checkpoints").mkdir(parents=True)  # of a disk that was full
     train.main(tuned)
     trained = weights(joint)[0]
@@ -88,7 +90,7 @@ def test_fine_tuning_starts_from_the_network_that_was_trained(tmp_path):
     method, _ = weights(tuned)
     [block] = [b for b in method.learner.parameter_blocks if b.name == "conv_2/kernel"]
     of_c_0 = method.c_0.numpy()[block.start : block.start + block.size]
-    np.testing.assert_array_equal(of_c_0, kernel.ravel())
+    np.testing.assert_array_equal(of_c_0, 2.0 * kernel.ravel())
     [start] = json.loads(pathlib.Path(tuned.run_dir, "starts.json").read_text())
     assert start["pretrained"] == {"run": "joint", "step": int(best.step)}
     few = dataclasses.replace(tuned.evaluation, num_episodes=2)
@@ -107,8 +109,9 @@ def test_fine_tuning_starts_from_the_network_that_was_trained(tmp_path):
         ({"method": "pixel_nearest_neighbor"}, "nothing to train .* --max_steps=0"),
         ({"rule": "sgd", "learn_c_0": False}, "nothing to train .* --max_steps=0"),
         ({"pretrained_run_dir": "nowhere"}, "--pretrained_run_dir=nowhere holds no run.flags"),
-        ({"kernel_scale": -1.0}, "--kernel_scale is a positive number, .* got -1.0"),
-        ({"method": "nearest_neighbor", "kernel_scale": 2.0}, "for --method=gradient_based"),
+        ({"kernel_scale": -1.0}, "--kernel_scale must be a positive number, got -1.0"),
+        ({"kernel_scale": float("nan")}, "--kernel_scale must be a positive number, got nan"),
+        ({"method": "nearest_neighbor", "kernel_scale": 2.0}, "is for --method=gradient_based"),
     ],
 )
 def test_what_cannot_be_trained_is_said(run, message, tmp_path):
@@ -116,15 +119,44 @@ def test_what_cannot_be_trained_is_said(run, message, tmp_path):
         train.main(settings(tmp_path / "run", 2, **run))
 
 
+def test_a_linear_layer_that_is_not_learned_stays_through_a_run(tmp_path):
+    fresh, trained = (
+        weights(one)[0]
+        for one in (
+            settings(tmp_path / f"{steps}", steps, rule="sgd", learn_linear=False)
+            for steps in (0, 2)
+        )
+        if train.main(one) is None
+    )
+    moved = np.abs(fresh.c_0.numpy() - trained.c_0.numpy())
+    for block in fresh.learner.parameter_blocks:
+        part = moved[block.start : block.start + block.size]
+        assert (part.max() == 0.0) == block.name.startswith("linear"), block.name
+
+
 def test_a_joint_training_starts_from_another_one(tmp_path):
+    joint = {"method": "nearest_neighbor", "dropout": 0.5}
+    first = settings(tmp_path / "first", 2, **joint)
+    train.main(first)
+    second = settings(tmp_path / "second", 0, **joint, pretrained_run_dir=first.run_dir)
+    train.main(second)
+    # Those of dropout's random states are no weights of the network.
+    one, other = (weights(run)[0].network.weights for run in (first, second))
+    assert len(one) == len(other) > 10
+    for mine, its in zip(one, other, strict=True):
+        np.testing.assert_array_equal(mine, its)
+
+
+def test_a_joint_training_of_other_classes_is_refused(tmp_path):
     first = settings(tmp_path / "first", 2, method="nearest_neighbor")
     train.main(first)
-    second = settings(
-        tmp_path / "second", 0, method="nearest_neighbor", pretrained_run_dir=first.run_dir
+    given = read_settings(first.run_dir)
+    other = dataclasses.replace(
+        given, method=dataclasses.replace(given.method, num_training_classes=3)
     )
-    train.main(second)
-    for one, other in zip(weights(first)[1], weights(second)[1], strict=True):
-        np.testing.assert_array_equal(one, other)
+    tasks = experiment.build_tasks(given.data)
+    with pytest.raises(ValueError, match="trained with --num_training_classes=8, but this run"):
+        experiment.start_method(build_method(other, tasks), other, given)
 
 
 def test_a_network_of_other_images_is_refused(tmp_path):

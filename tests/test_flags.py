@@ -178,6 +178,14 @@ def test_mistakes_on_the_command_line_end_in_one_clear_message(name, arguments, 
     assert "Traceback" not in done.stderr
 
 
+def test_where_training_began_cannot_be_said_anew(tmp_path):
+    write_settings(parse("--kernel_scale=2"), tmp_path)
+    done = command("evaluate", f"--run_dir={tmp_path}", "--kernel_scale=4")
+    assert done.returncode != 0
+    assert "--kernel_scale=4.0 says where training begins, and the run in" in done.stderr
+    assert "has begun with 2.0: leave it out" in done.stderr
+
+
 def test_precision_and_recomputation_reach_the_method():
     settings = parse("--learner_precision=bfloat16", "--recompute")
     tasks = build_tasks(settings.data)

@@ -59,7 +59,8 @@ def calls(tmp_path, monkeypatch):
         called.append((command, run_dir.name, flags))
         if command == "train":
             make_run(run_dir, 100, best=50)
-            record_start(run_dir, {"run": "joint", "step": 50} if run_dir.name == "tuned" else None)
+            first = pathlib.Path(values.get("pretrained_run_dir", "")).name
+            record_start(run_dir, {"run": first, "step": 50} if first else None)
         elif command == "search":
             (run_dir / "found.flags").write_text("--inner_rate=0.1\n")
         else:
@@ -214,12 +215,29 @@ def test_it_wants_a_clone(calls, tmp_path, monkeypatch):
         run(tmp_path)
 
 
+def test_a_run_that_begins_at_a_run_that_begins_at_another(calls, tmp_path, monkeypatch):
+    middle = Run("middle", ("--max_steps=100",), before=(BEFORE,))
+    last = Cell("last", 5, 1, "", Run("last", ("--max_steps=100",), before=(middle,)))
+    monkeypatch.setattr(reproduce, "TABLES", {"mini_imagenet": lambda: [last]})
+    run(tmp_path)
+    assert [name for _, name, _ in calls] == ["joint", "middle", "last", "last"]
+    folder = tmp_path / "mini_imagenet"
+    assert f"--pretrained_run_dir={folder / 'joint'}" in calls[1][2]
+    assert f"--pretrained_run_dir={folder / 'middle'}" in calls[2][2]
+    assert "43.21" in (folder / "table.md").read_text()
+    make_run(folder / "joint", 100, best=90)  # the start of the start is another one now
+    run(tmp_path, "--print_only")
+    table = (folder / "table.md").read_text()
+    assert "middle: it began from update 50 of joint, which is at 90 now" in table
+    assert "43.21" not in table
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_every_run_of_a_table_is_a_recipe_that_is_there(table):
     cells = TABLES[table]()
     assert len({(cell.method, cell.num_shot) for cell in cells}) == len(cells)
     for cell in cells:
-        for one in (*cell.run.before, cell.run):
+        for one in reproduce.in_order(cell.run):
             [flagfile] = one.flags
             assert (ROOT / flagfile.removeprefix("--flagfile=")).is_file()
 

@@ -110,6 +110,7 @@ def test_a_grid_that_is_none(grid, message):
         ((("inner_rate", "fast"),), "inner_rate cannot be 'fast'"),
         ((("second_order", "false"),), "--grid cannot search 'second_order'"),
         ((("pretrained_run_dir", "runs"),), "--grid cannot search 'pretrained_run_dir'"),
+        ((("kernel_scale", "4"),), "--grid cannot search 'kernel_scale'"),
         ((("rule", "adam"),), "rule is one of meta_lstm, sgd, meta_sgd, not 'adam'"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import keras
@@ -184,8 +185,9 @@ def start_network(method: NearestNeighbor, pretrained: NearestNeighbor) -> None:
     Raises:
         ValueError: the two networks are not alike.
     """
-    learned = {variable.path: variable for variable in _trained(pretrained).variables}
-    for variable in _trained(method).variables:
+    # `weights` and not `variables`: those count the random states of dropout too.
+    learned = {weight.path: weight for weight in _trained(pretrained).weights}
+    for variable in _trained(method).weights:
         values = _values(learned.get(variable.path), variable.path, tuple(variable.shape))
         variable.assign(values)
 
@@ -222,14 +224,16 @@ def scale_kernels(method: FewShotMethod, factor: float) -> None:
         factor: positive.
 
     Raises:
-        ValueError: it is not, or c_0 has no convolutions.
+        ValueError: it is not, or there is no c_0 with convolutions.
     """
     blocks = method.learner.parameter_blocks if isinstance(method, GradientBasedMethod) else ()
     kernels = [block for block in blocks if len(block.shape) == 4]
-    if factor <= 0 or not kernels:
+    if not 0.0 < factor < math.inf:
+        raise ValueError(f"--kernel_scale must be a positive number, got {factor}.")
+    if not kernels:
         raise ValueError(
-            "--kernel_scale is a positive number, for --method=gradient_based with "
-            f"--learner=conv4; got {factor}."
+            "--kernel_scale is for --method=gradient_based with --learner=conv4: nothing else has "
+            "convolutions to start from. Leave it out."
         )
     start = method.c_0.numpy()
     for block in kernels:

@@ -26,8 +26,10 @@ from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
 from tf_metalstm.settings import DataSettings, Settings
 from tf_metalstm.training.checkpoints import RunCheckpoints
 
-# What two runs must have alike for the network of one to be the learner of the other.
+# What two runs must have alike for the network of one to be the learner of the other,
 _NETWORK = ("learner", "filters", "downsampling", "features", "batch_norm_scale")
+# and for its linear layer to mean the same classes.
+_CLASSES = ("omniglot_split", "omniglot_rotations")
 
 
 def build_tasks(data: DataSettings) -> Tasks:
@@ -158,7 +160,11 @@ def _start_from_pretrained(method: FewShotMethod, settings: Settings, pretrained
             f"of a run of --method=nearest_neighbor, not a {type(method).__name__} that of a "
             f"{type(given).__name__}."
         )
-    for group, names in (("data", ("source", "normalization")), ("method", _NETWORK)):
+    alike: dict[str, tuple[str, ...]] = {"data": ("source", "normalization"), "method": _NETWORK}
+    if isinstance(method, NearestNeighbor):
+        alike["data"] += _CLASSES
+        alike["method"] += ("num_training_classes",)
+    for group, names in alike.items():
         for name in names:
             here, there = (getattr(getattr(s, group), name) for s in (settings, pretrained))
             if here != there:

@@ -61,6 +61,7 @@ def run_command(main: Callable[[Settings], None], *, continues_a_run: bool) -> N
             settings = settings_from_flags()
             if continues_a_run:
                 _check_is_run(settings.run_dir)
+                _check_start(settings)
             main(settings)
         except (ValueError, OSError, ArithmeticError) as error:
             if flags.FLAGS.traceback:
@@ -175,6 +176,17 @@ def _check_is_run(run_dir: str | None) -> None:
             f"--run_dir={run_dir} holds no {RUN_FLAGS}: expected a folder written by "
             "python -m tf_metalstm.train."
         )
+
+
+def _check_start(settings: Settings) -> None:
+    trained = read_settings(settings.run_dir or "").method
+    for field in dataclasses.fields(trained):
+        before, now = getattr(trained, field.name), getattr(settings.method, field.name)
+        if field.metadata["of_start"] and before != now:
+            raise ValueError(
+                f"--{field.name}={now} says where training begins, and the run in "
+                f"{settings.run_dir} has begun with {before}: leave it out, or train another run."
+            )
 
 
 def _fields() -> Iterator[dataclasses.Field]:

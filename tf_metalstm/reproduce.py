@@ -15,7 +15,7 @@ import dataclasses
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,7 +108,7 @@ def _fill(cell: Cell, folder: Path, options: argparse.Namespace) -> None:
         if (value := getattr(options, name))
     ]
     run_dir = folder / cell.run.name
-    for run in (*cell.run.before, cell.run):
+    for run in in_order(cell.run):
         if wrong := _mismatch(run, folder):
             print(f"{folder / run.name} is left alone: {wrong}. Move it away to have it run again.")
             return
@@ -127,6 +127,13 @@ def _fill(cell: Cell, folder: Path, options: argparse.Namespace) -> None:
         _call("evaluate", [*where, *found, f"--num_episodes={options.num_episodes}"])
 
 
+def in_order(run: Run) -> Iterator[Run]:
+    """Yields all runs that a run needs, and then the run itself."""
+    for first in run.before:
+        yield from in_order(first)
+    yield run
+
+
 def _train(run: Run, folder: Path, places: list[str], max_minutes: float | None) -> None:
     run_dir = folder / run.name
     state = read_state(run_dir)
@@ -138,6 +145,14 @@ def _train(run: Run, folder: Path, places: list[str], max_minutes: float | None)
     if max_minutes is not None:
         extra.append(f"--max_minutes={max_minutes}")
     _call("train", [*run.flags, *places, *extra, f"--run_dir={run_dir}"])
+
+
+def _wrong(run: Run, folder: Path) -> str:
+    """Returns what keeps a run, or one that it needs, from being that of the table; "" if none."""
+    for one in in_order(run):
+        if wrong := _mismatch(one, folder):
+            return wrong if one is run else f"{one.name}: {wrong}"
+    return ""
 
 
 def _mismatch(run: Run, folder: Path) -> str:
@@ -164,8 +179,9 @@ def _mismatch(run: Run, folder: Path) -> str:
 
 
 def _pretrained_step(run_dir: Path) -> int | None:
-    starts = _starts(run_dir)
-    return starts[0].get("pretrained", {}).get("step") if starts else None
+    # The last one that says it: an earlier one ended before there was a checkpoint.
+    found = [start["pretrained"]["step"] for start in _starts(run_dir) if "pretrained" in start]
+    return found[-1] if found else None
 
 
 def _call(command: str, flags: list[str]) -> None:
@@ -235,7 +251,7 @@ def table_text(cells: Sequence[Cell], folder: Path, num_episodes: int) -> str:
             "training": "" if state is None else f"{state.minutes:.0f} min",
             "commit": "" if state is None else _commits(run_dir),
         }
-        if wrong := _mismatch(cell.run, folder):
+        if wrong := _wrong(cell.run, folder):
             values["here"] = wrong
         elif report is not None and report["interval"] is not None:
             values["here"] = f"{100 * report['mean']:.2f} +- {100 * report['interval']:.2f}"

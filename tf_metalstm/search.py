@@ -128,8 +128,11 @@ def with_values(settings: Settings, combination: Combination) -> Settings:
     changes: dict[str, Any] = {}
     for name, value in combination:
         kind = parsers.get(kinds.get(name))
-        if kind is None:
-            raise ValueError(f"--grid cannot search {name!r}: it is no number or word of a method.")
+        if kind is None or known[name].metadata["of_start"]:
+            raise ValueError(
+                f"--grid cannot search {name!r}: it is no number or word that a trained method "
+                "takes."
+            )
         choices = known[name].metadata["choices"]
         try:
             changes[name] = kind(value)

@@ -29,7 +29,13 @@ from tf_metalstm.training.devices import STRATEGIES
 METHODS = ("gradient_based", "nearest_neighbor", "pixel_nearest_neighbor", "matching_networks")
 
 
-def option(default: Any, text: str, choices: Any = None, may_change: bool = False) -> Any:
+def option(
+    default: Any,
+    text: str,
+    choices: Any = None,
+    may_change: bool = False,
+    of_start: bool = False,
+) -> Any:
     """Declares a setting.
 
     Args:
@@ -37,8 +43,10 @@ def option(default: Any, text: str, choices: Any = None, may_change: bool = Fals
         text: one sentence for `--help`.
         choices: the values allowed, or None.
         may_change: whether a run may be continued under another value.
+        of_start: it says where training begins and what of that is trained; a trained method has
+            no more use for it.
     """
-    metadata = {"help": text, "choices": choices, "may_change": may_change}
+    metadata = {"help": text, "choices": choices, "may_change": may_change, "of_start": of_start}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -96,14 +104,22 @@ class MethodSettings:
     )
     pretrained_run_dir: str | None = option(
         None,
-        "A run of nearest_neighbor, whose network is where c_0 starts, or another joint training.",
+        "A run of nearest_neighbor: its network is where c_0, or another joint training, starts.",
+        of_start=True,
     )
     kernel_scale: float = option(
-        1.0, "conv4: where c_0 starts, its convolutions times this; an update turns them by less."
+        1.0,
+        "gradient_based, conv4: c_0 starts with its convolutions times this; an update then turns "
+        "them by less.",
+        of_start=True,
     )
-    learn_c_0: bool = option(True, "gradient_based: c_0 is trained; else it stays as it starts.")
+    learn_c_0: bool = option(
+        True, "gradient_based: c_0 is trained; else it stays as it starts.", of_start=True
+    )
     learn_linear: bool = option(
-        True, "gradient_based: the linear layer of c_0 is trained too; else it stays as it starts."
+        True,
+        "gradient_based: the last layer of c_0 is trained too; else it stays as it starts.",
+        of_start=True,
     )
     dropout: float = option(0.0, "conv4: part dropped after each block; not where it is adapted.")
     similarity: str = option("softmax", "matching_networks: how cosines vote.", SIMILARITIES)
@@ -117,7 +133,9 @@ class MethodSettings:
     hidden_layers: list = option(["64"], "mlp: width of each hidden layer.")
     mlp_batch_normalization: bool = option(False, "mlp: batch norm in each hidden layer.")
     batch_norm_scale: bool = option(True, "Batch norm has a gamma.")
-    learner_initialization: str = option("glorot", "conv4: where c_0 starts.", INITIALIZATIONS)
+    learner_initialization: str = option(
+        "glorot", "conv4: where c_0 starts.", INITIALIZATIONS, of_start=True
+    )
     learner_precision: str = option(
         "float32",
         "Type of the learner's inside; its parameters and the rule are always float32.",

@@ -18,7 +18,7 @@ class Run:
 
     name: of its folder.
     flags: of `train`, but for the places of data and runs.
-    before: the run whose network is where c_0 starts, as a tuple of one; else empty.
+    before: the run whose network it starts from, as a tuple of one; else empty.
     searched: whether `search` chooses settings before it is evaluated.
     """
 
@@ -79,7 +79,8 @@ def _mini_imagenet() -> list[Cell]:
             run = Run(f"{shot}shot_{name or 'meta_lstm'}", (_recipe(recipe),))
             cells.append(Cell(words, 5, shot, published, run))
         start = Run("pretrained", (_recipe("mini_imagenet_pretrained"),))
-        best = Run(f"{shot}shot_best", (_recipe(f"{task}_best"),), before=(start,))
+        decay = Run("pretrained_decay", (_recipe("mini_imagenet_pretrained_decay"),), (start,))
+        best = Run(f"{shot}shot_best", (_recipe(f"{task}_best"),), before=(decay,))
         cells.append(Cell("meta-LSTM, `meta_lstm_best`", 5, shot, "", best))
     return sorted(cells, key=lambda cell: cell.num_shot)
 

@@ -54,6 +54,8 @@ def main(settings: Settings) -> None:
         if not checkpoint_steps(run_dir / LAST):
             pretrained = _pretrained(settings.method.pretrained_run_dir)
             start = experiment.start_method(method, settings, pretrained)
+            where = "{run}, update {step}".format(**start) if start else "random numbers"
+            print(f"Starts from {where}.")
         compile_method(
             method,
             make_learning_rate(training.learning_rate, training.warmup_steps, training.decay_steps),
