@@ -171,9 +171,10 @@ def start_c_0(method: GradientBasedMethod, pretrained: NearestNeighbor) -> None:
     """
     learned = {variable.path: variable for variable in _trained(pretrained).trainable_variables}
     start = method.c_0.numpy()
-    *blocks, kernel, bias = method.learner.parameter_blocks
-    del kernel, bias  # of the linear layer: it tells other classes apart
-    for block in blocks:
+    end = method.learner.num_before_last_layer()  # the last one tells other classes apart
+    for block in method.learner.parameter_blocks:
+        if block.start >= end:
+            break
         values = _values(learned.get(block.name), block.name, block.shape)
         start[block.start : block.start + block.size] = values.ravel()
     method.c_0.assign(start)

@@ -10,6 +10,7 @@ the values given to it and returns the new ones.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -83,6 +84,22 @@ class FunctionalLearner:
         """Type of theta and of the statistics."""
         # Not model.dtype: that is a policy of the whole model, which its layers need not follow.
         return self.model.trainable_variables[0].dtype
+
+    def num_before_last_layer(self) -> int:
+        """Returns how many coordinates of theta come before those of the model's last layer.
+
+        Raises:
+            ValueError: the last layer has no parameters, or there are none before it.
+        """
+        last = self.model.layers[-1].trainable_variables
+        before = self.num_parameters - sum(math.prod(variable.shape) for variable in last)
+        if not last or not before:
+            raise ValueError(
+                f"The last layer of {self.model.name!r} has {self.num_parameters - before} of its "
+                f"{self.num_parameters} parameters: --learn_linear=false and --pretrained_run_dir "
+                "need a linear layer with others before it."
+            )
+        return before
 
     def initial_parameters(self) -> np.ndarray:
         """Returns the model's trainable values, flat, [P]."""

@@ -14,7 +14,6 @@ What method it is, the rule says:
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import tensorflow as tf
@@ -105,7 +104,7 @@ class GradientBasedMethod(FewShotMethod):
             trainable=learn_c_0,
             name="c_0",
         )
-        self._num_learned = start.size if learn_linear else _num_before_last_layer(learner)
+        self._num_learned = start.size if learn_linear else learner.num_before_last_layer()
         self.built = True
 
     def build(self, input_shape: Any = None) -> None:
@@ -171,16 +170,3 @@ class GradientBasedMethod(FewShotMethod):
             "support": "inductive (statistics of one more support pass)",
             "batch": "transductive (queries normalized with each other)",
         }[str(self.query_normalization)]
-
-
-def _num_before_last_layer(learner: FunctionalLearner) -> int:
-    """Returns how many coordinates come before those of the last layer."""
-    last = learner.model.layers[-1].trainable_variables
-    found = learner.num_parameters - sum(math.prod(variable.shape) for variable in last)
-    if not last or not found:
-        raise ValueError(
-            f"--learn_linear=false leaves out the last layer of {learner.model.name!r}, which has "
-            f"{learner.num_parameters - found} of its {learner.num_parameters} parameters: it has "
-            "to be a linear layer with others before it."
-        )
-    return found
