@@ -59,11 +59,40 @@ def test_no_flagfile_ends_a_line_with_a_comment(path):
         assert line.startswith("#") or "#" not in line
 
 
+def flagfiles_behind(path):
+    """Yields every flagfile that one names, and those that they name, as often as they are named."""
+    for line in path.read_text().splitlines():
+        if line.startswith("--flagfile="):
+            named = ROOT / line.partition("=")[2]
+            yield named
+            if named != path:
+                yield from flagfiles_behind(named)
+
+
+@pytest.mark.parametrize("path", FLAGFILES, ids=lambda p: p.stem)
+def test_no_flagfile_names_itself(path):
+    """absl skips such a line, and says nothing."""
+    assert path not in flagfiles_behind(path)
+
+
+def recipes():
+    return [path for path in FLAGFILES if path.parent.name == "recipes"]
+
+
+@pytest.mark.parametrize("path", recipes(), ids=lambda p: p.stem)
+def test_every_recipe_begins_with_one_head(path):
+    heads = [
+        line[2:].split()[1]
+        for line in path.read_text().splitlines()
+        if line.startswith("# | ") and not line.startswith("# |  ")
+    ]
+    assert heads == ["Recipe", "Source", "Command", "Time", "Expected", "Measured"]
+
+
 def test_every_recipe_builds_a_method(monkeypatch):
     monkeypatch.chdir(ROOT)
-    recipes = [path for path in FLAGFILES if path.parent.name == "recipes"]
-    assert recipes
-    for path in recipes:
+    assert recipes()
+    for path in recipes():
         settings = parse(f"--flagfile={path}", "--filters=4")  # as the wide ones, but quick
         tasks = build_tasks(settings.data)
         method = build_method(resolve(settings, tasks), tasks)
