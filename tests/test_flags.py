@@ -60,7 +60,7 @@ def test_no_flagfile_ends_a_line_with_a_comment(path):
 
 
 def flagfiles_behind(path):
-    """Yields every flagfile that one names, and those that they name, as often as they are named."""
+    """Yields every flagfile that one names, and those that they name."""
     for line in path.read_text().splitlines():
         if line.startswith("--flagfile="):
             named = ROOT / line.partition("=")[2]

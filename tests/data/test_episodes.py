@@ -160,7 +160,11 @@ def test_the_fingerprint_is_that_of_the_list():
             lambda: episode_dataset(episodes(), num_episodes=5, episodes_per_step=2),
             "5, must be a multiple of --episodes_per_step, 2",
         ),
-        (lambda: Augmentation(["flip", "turn"]), "knows flip, crop, got turn"),
+        (lambda: Augmentation(["flip", "zoom"]), "knows flip, crop, turn, got zoom"),
+        (
+            lambda: Augmentation(["turn"])(tf.zeros([3, 2, 4, 5, 1]), tf.constant([0, 1])),
+            "square images, these are 4 x 5",
+        ),
     ],
 )
 def test_refuses_what_cannot_be(make, message):
@@ -179,7 +183,7 @@ def test_augmentation_changes_all_images_of_a_class_alike():
     rows, columns = np.mgrid[:12, :12]
     image = (rows * 12 + columns).astype(np.uint8)[..., np.newaxis]
     pixels = tf.constant(np.broadcast_to(image, (8, 5, 12, 12, 1)))
-    changed = Augmentation(["flip", "crop"])(pixels, tf.constant([1, 2], tf.int64)).numpy()
+    changed = Augmentation(["flip", "crop", "turn"])(pixels, tf.constant([1, 2], tf.int64)).numpy()
     assert changed.shape == pixels.shape
     assert changed.dtype == np.uint8
     for of_class in changed:
@@ -207,6 +211,15 @@ def test_crop_is_a_window_on_the_extended_image():
     }
     corners = {windows[crop.tobytes()] for crop in cropped}  # a KeyError: it is no such window
     assert len(corners) > 10
+
+
+def test_turn_makes_all_four_quarter_turns():
+    image = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    pixels = tf.constant(np.broadcast_to(image[..., np.newaxis], (40, 2, 4, 4, 1)))
+    turned = Augmentation(["turn"])(pixels, tf.constant([7, 8], tf.int64)).numpy()[..., 0]
+    turns = {np.rot90(image, k).tobytes(): k for k in range(4)}
+    times = [turns[of_class[0].tobytes()] for of_class in turned]  # a KeyError: it is no turn
+    assert min(np.bincount(times, minlength=4)) >= 4
 
 
 def test_augmentation_is_part_of_the_pure_function():

@@ -12,7 +12,7 @@ from tf_metalstm.data.sources.base import Source
 from tf_metalstm.episode import Tensor
 
 NORMALIZATIONS = ("standard", "unit")
-AUGMENTATIONS = ("flip", "crop")
+AUGMENTATIONS = ("flip", "crop", "turn")
 
 # The crop may move an image by this part of its size: 10 pixels of 84, 3 of 28.
 _CROP_MARGIN = 0.12
@@ -62,12 +62,13 @@ def make_normalization(name: str, source: Source) -> Normalization:
 class Augmentation:
     """Class-consistent augmentation: all images of a class in an episode are changed alike.
 
-    A class that is mirrored, or seen through a shifted window, is one more class; its
+    A class that is mirrored, seen through a shifted window or turned is one more class; its
     support and its queries still belong together.
 
     Args:
-        names: any of "flip" (left to right, every other time) and "crop" (a window of the
-            original size on the image extended by reflection).
+        names: any of "flip" (left to right, every other time), "crop" (a window of the
+            original size on the image extended by reflection) and "turn" (by 0, 90, 180 or 270
+            degrees, all as often; of square images only).
     """
 
     def __init__(self, names: Sequence[str]):
@@ -84,6 +85,8 @@ class Augmentation:
             pixels = _flip(pixels, tf.random.fold_in(seed, tf.constant(0, seed.dtype)))
         if "crop" in self.names:
             pixels = _crop(pixels, tf.random.fold_in(seed, tf.constant(1, seed.dtype)))
+        if "turn" in self.names:
+            pixels = _turn(pixels, tf.random.fold_in(seed, tf.constant(2, seed.dtype)))
         return pixels
 
 
@@ -104,3 +107,16 @@ def _crop(pixels: Tensor, seed: Tensor) -> Tensor:
         for i in range(num_classes)
     ]
     return tf.ensure_shape(tf.stack(windows), pixels.shape)
+
+
+def _turn(pixels: Tensor, seed: Tensor) -> Tensor:
+    num_classes, _, height, width, _ = pixels.shape
+    if height != width:
+        raise ValueError(
+            f"--augmentation=turn needs square images, these are {height} x {width}: leave it out."
+        )
+    times = tf.random.stateless_uniform([num_classes, 1, 1, 1, 1], seed, 0, 4, tf.int32)
+    # A quarter turn to the left is a transposition, then what was right is up.
+    pixels = tf.where(times % 2 == 1, tf.transpose(pixels, [0, 1, 3, 2, 4]), pixels)
+    pixels = tf.where((times == 1) | (times == 2), pixels[:, :, ::-1], pixels)
+    return tf.where(times >= 2, pixels[:, :, :, ::-1], pixels)
