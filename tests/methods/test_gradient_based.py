@@ -10,6 +10,7 @@ from tf_metalstm.adaptation import InnerLoop
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.methods.gradient_based import QUERY_NORMALIZATIONS, GradientBasedMethod
 from tf_metalstm.rules.meta_lstm import MetaLSTM
+from tf_metalstm.training.optimizer import averaged_weights
 from tf_metalstm.training.outer_loop import compile_method
 
 
@@ -118,7 +119,10 @@ def test_keras_fit_and_a_plain_loop_give_the_same_weights_after_five_updates():
 
 
 def test_mirrored_on_two_devices_equals_one_device():
-    """E = 2 on two logical CPUs, ten updates: the weights of one device with E = 2."""
+    """E = 2 on two logical CPUs, ten updates: the weights of one device with E = 2.
+
+    So are their averages, which lag behind them.
+    """
     devices = [device.name for device in tf.config.list_logical_devices("CPU")]
     assert len(devices) == 2
     assert toy.conv_method().trainable_weights[0].path.endswith("c_0")
@@ -130,10 +134,14 @@ def test_mirrored_on_two_devices_equals_one_device():
         keras.utils.set_random_seed(3)
         with strategy.scope():
             method = toy.conv_method(num_steps=1)
-            compile_method(method)
+            compile_method(method, weight_average=0.8)
         stream = episodes(num_episodes=20, episodes_per_step=2)
         method.fit(stream, epochs=1, verbose=0, shuffle=False)
         weights[name] = _comparable_weights(method)
+        with averaged_weights(method):
+            averages = _comparable_weights(method)
+        assert np.abs(averages[0] - weights[name][0]).max() > 1e-4
+        weights[name] += averages
     for one, two in zip(weights["one"], weights["two"], strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-3, atol=2e-5)
 
