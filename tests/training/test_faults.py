@@ -36,6 +36,16 @@ def interrupted_run(run_dir, max_steps, at, number=signal.SIGTERM):
     return run_toy.run(run_dir, max_steps, training=training, checkpoint_every=4)
 
 
+@pytest.fixture
+def ctrl_c(request):
+    """SIGINT as a program in the foreground has it, or as one in the background; then as before."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler], indirect=True)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_followed_by_a_checkpoint_and_the_run_goes_on_as_if_nothing_was(
     tmp_path, number
@@ -54,12 +64,22 @@ def test_a_signal_is_followed_by_a_checkpoint_and_the_run_goes_on_as_if_nothing_
     assert [row["step"] for row in read_history(tmp_path / "stopped")] == ["4", "8"]
 
 
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler], indirect=True)
 def test_a_second_signal_is_not_held_back():
     with Interruption() as interruption:
         os.kill(os.getpid(), signal.SIGINT)
         assert interruption.signal == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("ctrl_c", [signal.SIG_IGN], indirect=True)
+def test_a_signal_that_is_ignored_stays_so():
+    with Interruption() as interruption:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.signal is None
 
 
 def test_signals_are_given_back():

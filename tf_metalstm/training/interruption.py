@@ -28,7 +28,9 @@ class InterruptedRunError(Exception):
 class Interruption:
     """Within this context the first SIGTERM or Ctrl-C is only noted, a second one does its work.
 
-    Python lets the main thread alone handle signals; in another one this context does nothing.
+    Python lets the main thread alone handle signals; in another one this context does nothing. A
+    signal that is ignored stays so: a shell without job control starts what runs in the background
+    that way, lest Ctrl-C for another program stop it.
 
     Attributes:
         signal: the number of the signal that came; None as long as there was none.
@@ -41,7 +43,9 @@ class Interruption:
     def __enter__(self) -> Interruption:
         """Takes the signals over."""
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+            for number in _SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(
