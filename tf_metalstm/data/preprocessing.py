@@ -115,8 +115,6 @@ def _turn(pixels: Tensor, seed: Tensor) -> Tensor:
         raise ValueError(
             f"--augmentation=turn needs square images, these are {height} x {width}: leave it out."
         )
-    times = tf.random.stateless_uniform([num_classes, 1, 1, 1, 1], seed, 0, 4, tf.int32)
-    # A quarter turn to the left is a transposition, then what was right is up.
-    pixels = tf.where(times % 2 == 1, tf.transpose(pixels, [0, 1, 3, 2, 4]), pixels)
-    pixels = tf.where((times == 1) | (times == 2), pixels[:, :, ::-1], pixels)
-    return tf.where(times >= 2, pixels[:, :, :, ::-1], pixels)
+    times = tf.random.stateless_uniform([num_classes], seed, 0, 4, tf.int32)
+    turned = [tf.image.rot90(pixels[i], times[i]) for i in range(num_classes)]
+    return tf.ensure_shape(tf.stack(turned), pixels.shape)
