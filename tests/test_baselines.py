@@ -145,6 +145,29 @@ def test_a_joint_training_starts_from_another_one(tmp_path):
         np.testing.assert_array_equal(mine, its)
 
 
+def test_matching_networks_start_from_a_joint_training(tmp_path):
+    joint = settings(tmp_path / "joint", 2, method="nearest_neighbor")
+    train.main(joint)
+    matching = {"method": "matching_networks", "dropout": 0.5, "full_context": True}
+    run = settings(tmp_path / "matching", 0, **matching, pretrained_run_dir=joint.run_dir)
+    train.main(run)
+    trained, started = weights(joint)[0].network, weights(run)[0].embedding
+    expected = {weight.path: weight.numpy() for weight in trained.weights}
+    assert len(started.weights) == len(expected) - 2 > 10  # all but the linear layer
+    for weight in started.weights:
+        np.testing.assert_array_equal(weight.numpy(), expected[weight.path])
+    [start] = json.loads(pathlib.Path(run.run_dir, "starts.json").read_text())
+    assert start["pretrained"]["run"] == "joint"
+
+
+def test_only_the_network_of_a_joint_training_is_taken(tmp_path):
+    matching = settings(tmp_path / "matching", 2, method="matching_networks")
+    train.main(matching)
+    run = settings(tmp_path / "run", 0, rule="sgd", pretrained_run_dir=matching.run_dir)
+    with pytest.raises(ValueError, match="is a run of --method=matching_networks"):
+        train.main(run)
+
+
 def test_a_joint_training_of_other_classes_is_refused(tmp_path):
     first = settings(tmp_path / "first", 2, method="nearest_neighbor")
     train.main(first)

@@ -180,15 +180,18 @@ def start_c_0(method: GradientBasedMethod, pretrained: NearestNeighbor) -> None:
     method.c_0.assign(start)
 
 
-def start_network(method: NearestNeighbor, pretrained: NearestNeighbor) -> None:
-    """Sets the network of a joint training to a trained one, its running statistics too.
+def start_network(method: NearestNeighbor | MatchingNetworks, pretrained: NearestNeighbor) -> None:
+    """Sets a network to a jointly trained one, its running statistics too.
+
+    Matching networks have no linear layer, and take all but that.
 
     Raises:
         ValueError: the two networks are not alike.
     """
+    own = method.embedding if isinstance(method, MatchingNetworks) else _trained(method)
     # `weights` and not `variables`: those count the random states of dropout too.
     learned = {weight.path: weight for weight in _trained(pretrained).weights}
-    for variable in _trained(method).weights:
+    for variable in own.weights:
         values = _values(learned.get(variable.path), variable.path, tuple(variable.shape))
         variable.assign(values)
 
@@ -196,8 +199,8 @@ def start_network(method: NearestNeighbor, pretrained: NearestNeighbor) -> None:
 def _trained(method: NearestNeighbor) -> keras.Model:
     if method.network is None:
         raise ValueError(
-            "--pretrained_run_dir goes from a run of --method=nearest_neighbor to another one or "
-            "to --method=gradient_based; one of the two compares pixels and has no network."
+            "--pretrained_run_dir gives the network of a run of --method=nearest_neighbor to "
+            "another method; one of the two compares pixels and has no network."
         )
     return method.network
 

@@ -22,6 +22,7 @@ from tf_metalstm.data.tasks import ImageTasks, Tasks
 from tf_metalstm.episode import EpisodeSpec
 from tf_metalstm.methods.base import FewShotMethod
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
+from tf_metalstm.methods.matching_networks import MatchingNetworks
 from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
 from tf_metalstm.settings import DataSettings, Settings
 from tf_metalstm.training.checkpoints import RunCheckpoints
@@ -152,13 +153,11 @@ def start_method(
 
 def _start_from_pretrained(method: FewShotMethod, settings: Settings, pretrained: Settings) -> int:
     given, checkpoints = load_method(pretrained, build_tasks(pretrained.data))
-    if not isinstance(method, GradientBasedMethod | NearestNeighbor) or not isinstance(
-        given, NearestNeighbor
-    ):
+    if not isinstance(given, NearestNeighbor):
         raise ValueError(
-            "--pretrained_run_dir gives a --method=gradient_based or nearest_neighbor the network "
-            f"of a run of --method=nearest_neighbor, not a {type(method).__name__} that of a "
-            f"{type(given).__name__}."
+            "--pretrained_run_dir needs a run of --method=nearest_neighbor, which trains a network "
+            f"on all classes together; {pretrained.run_dir} is a run of "
+            f"--method={pretrained.method.method}."
         )
     alike: dict[str, tuple[str, ...]] = {"data": ("source", "normalization"), "method": _NETWORK}
     if isinstance(method, NearestNeighbor):
@@ -172,8 +171,8 @@ def _start_from_pretrained(method: FewShotMethod, settings: Settings, pretrained
                     f"--pretrained_run_dir was trained with --{name}={there}, but this run has "
                     f"{here}: both need the same images and the same network."
                 )
-    if isinstance(method, NearestNeighbor):
-        start_network(method, given)
-    else:
+    if isinstance(method, GradientBasedMethod):
         start_c_0(method, given)
+    elif isinstance(method, NearestNeighbor | MatchingNetworks):
+        start_network(method, given)
     return int(checkpoints.step.numpy())

@@ -104,7 +104,8 @@ class MethodSettings:
     )
     pretrained_run_dir: str | None = option(
         None,
-        "A run of nearest_neighbor: its network is where c_0, or another joint training, starts.",
+        "A run of nearest_neighbor: its network is where c_0, or the network of another method, "
+        "starts.",
         of_start=True,
     )
     kernel_scale: float = option(
