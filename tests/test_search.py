@@ -53,7 +53,33 @@ def rows(settings):
         return list(csv.DictReader(file))
 
 
-def test_a_fifth_of_the_list_for_all_and_all_of_it_for_the_better_quarter(settings, capsys):
+def test_each_round_has_a_quarter_of_the_combinations_and_more_of_the_list(settings, monkeypatch):
+    tried = []
+
+    def score(settings, tasks, num_episodes):
+        tried.append((num_episodes, settings.method.inner_rate))
+        return -settings.method.inner_rate, 0.01
+
+    monkeypatch.setattr(search, "_score", score)
+    grid = [f"inner_rate={'|'.join(str(n) for n in range(20, 0, -1))}"]
+    all_of_them, quarter, sixteenth = 20, 5, 2
+    for episodes, rounds in (
+        (50, {2: all_of_them, 10: quarter, 50: sixteenth}),
+        (10, {2: all_of_them, 10: quarter}),
+        (1, {1: all_of_them}),
+    ):
+        tried.clear()
+        pathlib.Path(settings.run_dir, "search.csv").unlink(missing_ok=True)
+        training = dataclasses.replace(settings.training, validation_episodes=episodes)
+        evaluation = EvaluationSettings(grid=grid)
+        search.main(dataclasses.replace(settings, training=training, evaluation=evaluation))
+        expected = [(n, rate) for n, kept in rounds.items() for rate in range(1, kept + 1)]
+        assert sorted(tried) == sorted(expected)
+        found = pathlib.Path(settings.run_dir, "found.flags").read_text()
+        assert found == "--inner_rate=1\n"
+
+
+def test_the_better_combination_is_found(settings, capsys):
     search.main(settings)
     assert [row["episodes"] for row in rows(settings)] == ["2"] * 4 + ["10"]
     found = pathlib.Path(settings.run_dir, "found.flags").read_text().splitlines()

@@ -2,10 +2,11 @@
 
     --grid="inner_rate=0.1|0.01,inner_decay=0|1"
 
-tries every combination on the fixed list of validation episodes: all of them on a fifth of it,
-the better quarter on the whole. Writes RUN_DIR/search.csv, one row a trial, and the best one to
-RUN_DIR/found.flags, which `evaluate` and `export` take as --flagfile. A search that was broken off
-goes on where it was.
+tries every combination on the fixed list of validation episodes by successive halving (Jamieson &
+Talwalkar, AISTATS 2016), here quartering: all of them on a twenty-fifth of the list, the better
+quarter on a fifth, the best quarter of those on the whole. Writes RUN_DIR/search.csv, one row a
+trial, and the best one to RUN_DIR/found.flags, which `evaluate` and `export` take as --flagfile. A
+search that was broken off goes on where it was.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from tf_metalstm.scoring import episode_scores
 from tf_metalstm.settings import MethodSettings, Settings
 from tf_metalstm.training.metrics import estimate
 
-_FIRST_ROUND = 5  # the whole list over that of the first round
-_KEPT = 4  # all combinations over those of the second round
+_ROUNDS = (25, 5, 1)  # the whole list over that of a round
+_FEWEST = 2  # episodes of a round
+_KEPT = 4  # combinations of a round over those of the next
 
 _COLUMNS = ("episodes", "mean", "interval", "subject")
 
@@ -65,11 +67,12 @@ def main(settings: Settings) -> None:
     everything = settings.training.validation_episodes
     subject = _subject(settings, tasks)
     trials = read_trials(path, combinations[0], subject)
-    rounds = [(max(everything // _FIRST_ROUND, 2), len(combinations))]
-    rounds.append((everything, -(-len(combinations) // _KEPT)))
+    # No round twice, where the list is short.
+    rounds = sorted({min(max(everything // part, _FEWEST), everything) for part in _ROUNDS})
     left = list(combinations)
-    for episodes, kept in rounds:
-        left = left[:kept]
+    for episodes in rounds:
+        if episodes != rounds[0]:
+            left = left[: -(-len(left) // _KEPT)]
         for number, combination in enumerate(left, 1):
             if (combination, episodes) not in trials:
                 mean, interval = _score(with_values(settings, combination), tasks, episodes)
