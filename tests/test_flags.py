@@ -100,6 +100,20 @@ def test_every_recipe_builds_a_method(monkeypatch):
         assert method.objective.name == tasks.objective
 
 
+@pytest.mark.parametrize(("source", "usual"), [("mini_imagenet", 84), ("omniglot", 28)])
+def test_the_size_of_images_reaches_the_source(source, usual):
+    for arguments, size in (([], usual), (["--image_size=42"], 42)):
+        tasks = build_tasks(parse(f"--source={source}", *arguments).data)
+        assert tasks.input_shape[:2] == (size, size)
+
+
+@pytest.mark.parametrize("source", ["mini_imagenet", "glyphs", "sine"])
+def test_a_size_that_no_image_can_have_is_said(source):
+    size = 0 if source == "mini_imagenet" else 42
+    with pytest.raises(ValueError, match=f"--image_size={size} with --source={source}: it takes"):
+        build_tasks(parse(f"--source={source}", f"--image_size={size}").data)
+
+
 def test_the_presets_differ_where_paper_and_code_do(monkeypatch):
     monkeypatch.chdir(ROOT)
     paper, original = (

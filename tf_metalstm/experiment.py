@@ -18,6 +18,7 @@ from tf_metalstm.construction import (
 from tf_metalstm.data.catalogue import make_source
 from tf_metalstm.data.episodes import Episodes, episode_dataset
 from tf_metalstm.data.sine import SineTasks
+from tf_metalstm.data.sources.glyphs import Glyphs
 from tf_metalstm.data.tasks import ImageTasks, Tasks
 from tf_metalstm.episode import EpisodeSpec
 from tf_metalstm.methods.base import FewShotMethod
@@ -35,6 +36,12 @@ _CLASSES = ("omniglot_split", "omniglot_rotations")
 
 def build_tasks(data: DataSettings) -> Tasks:
     """Returns where episodes come from; nothing is read yet."""
+    has_files = data.source not in (SineTasks.name, Glyphs.name)
+    if data.image_size is not None and not (has_files and data.image_size > 0):
+        raise ValueError(
+            f"--image_size={data.image_size} with --source={data.source}: it takes a positive "
+            "number of pixels, and a source that is read from image files."
+        )
     if data.source == SineTasks.name:
         return SineTasks(
             data.num_shot,
@@ -45,8 +52,10 @@ def build_tasks(data: DataSettings) -> Tasks:
     options: dict = {}
     if data.source == "omniglot":
         options = {"split": data.omniglot_split, "rotations": data.omniglot_rotations}
-    if data.source != "glyphs":
+    if has_files:
         options["skip_corrupt"] = data.skip_corrupt
+    if data.image_size is not None:
+        options["image_size"] = data.image_size
     source = make_source(
         data.source, data_dir=data.data_dir, prepared_dir=data.prepared_dir, **options
     )

@@ -63,6 +63,11 @@ class DataSettings:
     prepared_dir: str | None = option(
         None, "Folder for prepared data; default: a cache in the home folder.", may_change=True
     )
+    image_size: int | None = option(
+        None,
+        "Height and width in pixels that Omniglot and mini-ImageNet are prepared in; default: 28 "
+        "and 84.",
+    )
     skip_corrupt: bool = option(False, "Leave out image files that cannot be read.")
     omniglot_split: str = option("characters", "How Omniglot is split.", CLASS_SPLITS)
     omniglot_rotations: bool = option(True, "Omniglot: rotated characters are further classes.")

@@ -73,11 +73,11 @@ def _mini_imagenet() -> list[Cell]:
         for words, name, published in (
             ("matching networks", "matching", matching),
             ("matching networks, full context", "matching_full_context", full_context),
-            ("meta-LSTM, c_0 from random numbers", "", meta_lstm),
         ):
-            recipe = f"{task}_{name}" if name else task
-            run = Run(f"{shot}shot_{name or 'meta_lstm'}", (_recipe(recipe),))
+            run = Run(f"{shot}shot_{name}", (_recipe(f"{task}_{name}"),), before=(joint,))
             cells.append(Cell(words, 5, shot, published, run))
+        scratch = Run(f"{shot}shot_meta_lstm", (_recipe(task),))
+        cells.append(Cell("meta-LSTM, c_0 from random numbers", 5, shot, meta_lstm, scratch))
         start = Run("pretrained", (_recipe("mini_imagenet_pretrained"),))
         decay = Run("pretrained_decay", (_recipe("mini_imagenet_pretrained_decay"),), (start,))
         best = Run(f"{shot}shot_best", (_recipe(f"{task}_best"),), before=(decay,))
