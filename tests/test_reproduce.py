@@ -242,6 +242,26 @@ def test_every_run_of_a_table_is_a_recipe_that_is_there(table):
             assert (ROOT / flagfile.removeprefix("--flagfile=")).is_file()
 
 
+def test_every_ablation_is_a_row():
+    runs = {cell.run.name for cell in TABLES["ablations"]()}
+    assert runs == {path.stem for path in (ROOT / "flags" / "ablations").glob("*.flags")}
+
+
+def test_a_cell_is_evaluated_on_its_split(calls, tmp_path, monkeypatch, capsys):
+    cell = Cell("row", 5, 1, "", PLAIN.run, split="validation")
+    monkeypatch.setattr(reproduce, "TABLES", {"mini_imagenet": lambda: [cell]})
+    run(tmp_path)
+    [flags] = [flags for command, _, flags in calls if command == "evaluate"]
+    assert "--split=validation" in flags
+    run_dir = tmp_path / "mini_imagenet" / "plain"
+    assert reproduce.find_report(cell, run_dir, 600) is None  # what was measured is of test
+    report(run_dir, split="validation", mean=0.5555)
+    run(tmp_path, "--print_only")
+    table = capsys.readouterr().out
+    assert "| row | 5-way 1-shot | - | 55.55 +- 1.23 |" in table
+    assert "600 fixed validation episodes" in table
+
+
 def test_the_commit_of_each_start_is_kept(tmp_path):
     record_start(tmp_path)
     record_start(tmp_path)

@@ -1,4 +1,4 @@
-"""Runs what is missing of a published table, and prints it beside what was published.
+"""Runs what is missing of a table, and prints it beside what was published.
 
     python -m tf_metalstm.reproduce --table=mini_imagenet --data_dir=DIR
 
@@ -124,7 +124,8 @@ def _fill(cell: Cell, folder: Path, options: argparse.Namespace) -> None:
             _call("search", where)
         found = [f"--flagfile={run_dir / 'found.flags'}"]
     if find_report(cell, run_dir, options.num_episodes) is None:
-        _call("evaluate", [*where, *found, f"--num_episodes={options.num_episodes}"])
+        list_of = [f"--split={cell.split}", f"--num_episodes={options.num_episodes}"]
+        _call("evaluate", [*where, *found, *list_of])
 
 
 def in_order(run: Run) -> Iterator[Run]:
@@ -207,7 +208,7 @@ def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] 
     if state is None or state.best_step is None:
         return None
     wanted = {
-        "split": "test",
+        "split": cell.split,
         "num_way": cell.num_way,
         "num_shot": cell.num_shot,
         "num_episodes": num_episodes,
@@ -256,8 +257,9 @@ def table_text(cells: Sequence[Cell], folder: Path, num_episodes: int) -> str:
         elif report is not None and report["interval"] is not None:
             values["here"] = f"{100 * report['mean']:.2f} +- {100 * report['interval']:.2f}"
         lines.append(f"| {' | '.join(values[name] for name in _COLUMNS)} |")
+    splits = "/".join(dict.fromkeys(cell.split for cell in cells))
     note = (
-        f"Accuracy in %, {num_episodes} fixed test episodes, 95 % interval. Weights best on "
+        f"Accuracy in %, {num_episodes} fixed {splits} episodes, 95 % interval. Weights best on "
         "validation; `n of m` says that a run was not trained to its end, and how far it is."
     )
     return "\n".join([*lines, "", note, ""])
