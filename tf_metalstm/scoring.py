@@ -12,7 +12,10 @@ from tf_metalstm.methods.base import FewShotMethod
 
 
 def episode_scores(
-    method: FewShotMethod, episodes: tf.data.Dataset, num_outputs: int
+    method: FewShotMethod,
+    episodes: tf.data.Dataset,
+    num_outputs: int,
+    one_of_many: bool = False,
 ) -> np.ndarray:
     """Returns the score of each episode, [episodes].
 
@@ -21,6 +24,7 @@ def episode_scores(
         episodes: a list, as `episode_dataset` makes it.
         num_outputs: of the episodes. With fewer ways than the learner has outputs, only the
             outputs in use can be answers.
+        one_of_many: lists, so that the progress bar goes when it is done, and a log file has none.
     """
 
     @tf.function
@@ -30,6 +34,14 @@ def episode_scores(
     total = int(episodes.cardinality())
     scores: list[float] = []
     interval = 0.2 if sys.stderr.isatty() else 30.0  # a log file wants few lines
-    for inputs, labels in tqdm.tqdm(episodes, total=total, unit="step", mininterval=interval):
+    bar = tqdm.tqdm(
+        episodes,
+        total=total,
+        unit="step",
+        mininterval=interval,
+        leave=not one_of_many,
+        disable=None if one_of_many else False,  # None: where no terminal is
+    )
+    for inputs, labels in bar:
         scores.extend(method.objective.scores(labels, answer(inputs)).numpy())
     return np.asarray(scores)

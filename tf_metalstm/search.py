@@ -196,7 +196,7 @@ def _score(settings: Settings, tasks: Tasks, num_episodes: int) -> tuple[float, 
     method, _ = experiment.load_method(settings, tasks)
     episodes = tasks.episodes("validation", settings.evaluation.evaluation_seed)
     stream = episode_dataset(episodes, num_episodes=num_episodes)
-    return estimate(episode_scores(method, stream, tasks.num_outputs))
+    return estimate(episode_scores(method, stream, tasks.num_outputs, one_of_many=True))
 
 
 def _table(trials: Iterable[Trial], subject: str) -> str:
