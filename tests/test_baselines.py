@@ -164,8 +164,39 @@ def test_only_the_network_of_a_joint_training_is_taken(tmp_path):
     matching = settings(tmp_path / "matching", 2, method="matching_networks")
     train.main(matching)
     run = settings(tmp_path / "run", 0, rule="sgd", pretrained_run_dir=matching.run_dir)
-    with pytest.raises(ValueError, match="is a run of --method=matching_networks"):
+    with pytest.raises(ValueError, match="is a run of --method=matching_networks: it has to be"):
         train.main(run)
+    pixels = {"method": "pixel_nearest_neighbor", "pretrained_run_dir": matching.run_dir}
+    with pytest.raises(ValueError, match="has no use with --method=pixel_nearest_neighbor"):
+        train.main(settings(tmp_path / "pixels", 0, **pixels))
+
+
+@pytest.mark.parametrize("rule", ["meta_lstm", "meta_sgd"])
+def test_a_meta_learner_starts_from_another_one(rule, tmp_path):
+    first = settings(tmp_path / "first", 2, rule=rule, num_steps=2)
+    train.main(first)
+    changed = {"rule": rule, "num_steps": 1, "query_normalization": "support"}
+    second = settings(tmp_path / "second", 0, **changed, pretrained_run_dir=first.run_dir)
+    train.main(second)
+    (one, begun), (other, started) = weights(first), weights(second)
+    assert RunCheckpoints(first.run_dir, one).restore("best")
+    assert len(begun) == len(started) == (8 if rule == "meta_lstm" else 2)
+    for mine, its in zip(one.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(mine.numpy(), its.numpy())
+    fresh = build_method(resolve(second, tasks := experiment.build_tasks(second.data)), tasks)
+    assert any(np.any(a.numpy() != b) for a, b in zip(fresh.weights, started, strict=True))
+
+
+def test_a_meta_learner_of_another_kind_is_refused(tmp_path):
+    first = settings(tmp_path / "first", 0, hidden_units=4)
+    train.main(first)
+    second = settings(tmp_path / "second", 0, pretrained_run_dir=first.run_dir)
+    with pytest.raises(ValueError, match="trained with --hidden_units=4, but this run has 20"):
+        train.main(second)
+    ways = settings(tmp_path / "ways", 0, hidden_units=4, pretrained_run_dir=first.run_dir)
+    ways = dataclasses.replace(ways, data=dataclasses.replace(ways.data, num_way=2))
+    with pytest.raises(ValueError, match=r"has shape \(.*\) for gradient_based_method/c_0"):
+        train.main(ways)
 
 
 def test_a_joint_training_of_other_classes_is_refused(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -169,7 +170,7 @@ def start_c_0(method: GradientBasedMethod, pretrained: NearestNeighbor) -> None:
     Raises:
         ValueError: the two networks are not alike.
     """
-    learned = {variable.path: variable for variable in _trained(pretrained).trainable_variables}
+    learned = {weight.path: weight for weight in pretrained.weights}
     start = method.c_0.numpy()
     end = method.learner.num_before_last_layer()  # the last one tells other classes apart
     for block in method.learner.parameter_blocks:
@@ -180,29 +181,21 @@ def start_c_0(method: GradientBasedMethod, pretrained: NearestNeighbor) -> None:
     method.c_0.assign(start)
 
 
-def start_network(method: NearestNeighbor | MatchingNetworks, pretrained: NearestNeighbor) -> None:
-    """Sets a network to a jointly trained one, its running statistics too.
+def start_weights(own: Sequence[keras.Variable], trained: FewShotMethod) -> None:
+    """Sets weights, running statistics among them, to those of the same names in a trained method.
 
-    Matching networks have no linear layer, and take all but that.
+    Args:
+        own: of a method, or of its network; the trained one may have more.
+        trained: where they come from.
 
     Raises:
-        ValueError: the two networks are not alike.
+        ValueError: the trained one has them in another shape, or not at all.
     """
-    own = method.embedding if isinstance(method, MatchingNetworks) else _trained(method)
     # `weights` and not `variables`: those count the random states of dropout too.
-    learned = {weight.path: weight for weight in _trained(pretrained).weights}
-    for variable in own.weights:
+    learned = {weight.path: weight for weight in trained.weights}
+    for variable in own:
         values = _values(learned.get(variable.path), variable.path, tuple(variable.shape))
         variable.assign(values)
-
-
-def _trained(method: NearestNeighbor) -> keras.Model:
-    if method.network is None:
-        raise ValueError(
-            "--pretrained_run_dir gives the network of a run of --method=nearest_neighbor to "
-            "another method; one of the two compares pixels and has no network."
-        )
-    return method.network
 
 
 def _values(learned: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -210,7 +203,7 @@ def _values(learned: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
         has = "nothing" if learned is None else f"shape {tuple(learned.shape)}"
         raise ValueError(
             f"--pretrained_run_dir has {has} for {name}, which is {shape} here: "
-            "both runs need the same --learner and --filters."
+            "both runs need the same network and the same rule."
         )
     return keras.ops.convert_to_numpy(learned)
 

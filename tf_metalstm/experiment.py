@@ -13,7 +13,7 @@ from tf_metalstm.construction import (
     image_tasks,
     scale_kernels,
     start_c_0,
-    start_network,
+    start_weights,
 )
 from tf_metalstm.data.catalogue import make_source
 from tf_metalstm.data.episodes import Episodes, episode_dataset
@@ -28,10 +28,12 @@ from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
 from tf_metalstm.settings import DataSettings, Settings
 from tf_metalstm.training.checkpoints import RunCheckpoints
 
-# What two runs must have alike for the network of one to be the learner of the other,
+# What two runs must have alike for the network of one to be that of the other,
 _NETWORK = ("learner", "filters", "downsampling", "features", "batch_norm_scale")
-# and for its linear layer to mean the same classes.
+# for its linear layer to mean the same classes,
 _CLASSES = ("omniglot_split", "omniglot_rotations")
+# and for what the rule has learned to mean the same.
+_RULE = ("rule", "hidden_units", "gate_feedback", "preprocessing_scale")
 
 
 def build_tasks(data: DataSettings) -> Tasks:
@@ -161,17 +163,18 @@ def start_method(
 
 
 def _start_from_pretrained(method: FewShotMethod, settings: Settings, pretrained: Settings) -> int:
-    given, checkpoints = load_method(pretrained, build_tasks(pretrained.data))
-    if not isinstance(given, NearestNeighbor):
+    if not method.weights:
         raise ValueError(
-            "--pretrained_run_dir needs a run of --method=nearest_neighbor, which trains a network "
-            f"on all classes together; {pretrained.run_dir} is a run of "
-            f"--method={pretrained.method.method}."
+            f"--pretrained_run_dir has no use with --method={settings.method.method}, which has no "
+            "weights: leave it out."
         )
+    given, checkpoints = load_method(pretrained, build_tasks(pretrained.data))
     alike: dict[str, tuple[str, ...]] = {"data": ("source", "normalization"), "method": _NETWORK}
     if isinstance(method, NearestNeighbor):
         alike["data"] += _CLASSES
         alike["method"] += ("num_training_classes",)
+    if type(method) is type(given) is GradientBasedMethod:
+        alike["method"] += _RULE
     for group, names in alike.items():
         for name in names:
             here, there = (getattr(getattr(s, group), name) for s in (settings, pretrained))
@@ -180,8 +183,16 @@ def _start_from_pretrained(method: FewShotMethod, settings: Settings, pretrained
                     f"--pretrained_run_dir was trained with --{name}={there}, but this run has "
                     f"{here}: both need the same images and the same network."
                 )
-    if isinstance(method, GradientBasedMethod):
+    if type(method) is type(given):
+        start_weights(method.weights, given)
+    elif isinstance(given, NearestNeighbor) and isinstance(method, GradientBasedMethod):
         start_c_0(method, given)
-    elif isinstance(method, NearestNeighbor | MatchingNetworks):
-        start_network(method, given)
+    elif isinstance(given, NearestNeighbor) and isinstance(method, MatchingNetworks):
+        start_weights(method.embedding.weights, given)
+    else:
+        raise ValueError(
+            f"--pretrained_run_dir={pretrained.run_dir} is a run of "
+            f"--method={pretrained.method.method}: it has to be one of "
+            f"--method={settings.method.method} too, or one of --method=nearest_neighbor."
+        )
     return int(checkpoints.step.numpy())

@@ -109,8 +109,8 @@ class MethodSettings:
     )
     pretrained_run_dir: str | None = option(
         None,
-        "A run of nearest_neighbor: its network is where c_0, or the network of another method, "
-        "starts.",
+        "A run whose weights this one begins at: of the same method; or of nearest_neighbor, whose "
+        "network is where c_0, or the network of matching networks, begins.",
         of_start=True,
     )
     kernel_scale: float = option(

@@ -133,8 +133,7 @@ def _pretrained(run_dir: str | None) -> Settings | None:
         return None
     if not Path(run_dir, RUN_FLAGS).is_file():
         raise FileNotFoundError(
-            f"--pretrained_run_dir={run_dir} holds no {RUN_FLAGS}: give the folder of a run of "
-            "--method=nearest_neighbor."
+            f"--pretrained_run_dir={run_dir} holds no {RUN_FLAGS}: give the folder of a run."
         )
     return read_settings(run_dir)
 

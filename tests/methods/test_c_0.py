@@ -41,7 +41,7 @@ def test_c_0_starts_at_the_trained_network_but_for_the_linear_layer():
             conv4((16, 16, 1), 12, 8),
             r"shape \(3, 3, 1, 8\) for conv_1/kernel, which is \(3, 3, 1, 4\)",
         ),
-        (None, "one of the two compares pixels"),
+        (None, "has nothing for conv_1/kernel"),
     ],
 )
 def test_networks_that_differ_are_refused(network, message):
