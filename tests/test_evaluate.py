@@ -30,6 +30,14 @@ def test_accuracies_are_those_of_the_episodes_one_by_one():
     np.testing.assert_allclose(accuracies, in_pairs)
 
 
+def test_one_list_of_many_leaves_no_bar_in_a_log(capsys):
+    method = toy.conv_method(num_steps=0)
+    episode_scores(method, stream(2), 5, one_of_many=True)
+    assert capsys.readouterr().err == ""
+    episode_scores(method, stream(2), 5)
+    assert "2/2" in capsys.readouterr().err
+
+
 def test_with_fewer_ways_only_outputs_in_use_are_answers():
     method = toy.conv_method(num_steps=0)
     bias = method.learner.parameter_blocks[-1]

@@ -225,7 +225,7 @@ def test_where_training_began_cannot_be_said_anew(tmp_path):
     write_settings(parse("--kernel_scale=2"), tmp_path)
     done = command("evaluate", f"--run_dir={tmp_path}", "--kernel_scale=4")
     assert done.returncode != 0
-    assert "--kernel_scale=4.0 says where training begins, and the run in" in done.stderr
+    assert "--kernel_scale=4.0 is settled when training begins, and the run in" in done.stderr
     assert "has begun with 2.0: leave it out" in done.stderr
 
 

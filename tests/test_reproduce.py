@@ -19,9 +19,14 @@ PLAIN = Cell("plain", 5, 1, "43.44 +- 0.77", Run("plain", ("--max_steps=100",)))
 TUNED = Cell("tuned", 5, 5, "", Run("tuned", (), before=(BEFORE,), searched=True))
 
 
+def begun_at(run_dir):
+    return Settings(
+        method=MethodSettings(pretrained_run_dir=run_dir), training=TrainingSettings(max_steps=100)
+    )
+
+
 def make_run(run_dir, step, best=None, minutes=12.0, settings=None):
-    settings = settings or Settings(training=TrainingSettings(max_steps=100))
-    write_settings(settings, run_dir)
+    write_settings(settings or begun_at(None), run_dir)
     checkpoints = RunCheckpoints(run_dir, toy.conv_method())
     if best is not None:
         checkpoints.save_best(0.5, best)
@@ -58,8 +63,9 @@ def calls(tmp_path, monkeypatch):
         run_dir = pathlib.Path(values["run_dir"])
         called.append((command, run_dir.name, flags))
         if command == "train":
-            make_run(run_dir, 100, best=50)
-            first = pathlib.Path(values.get("pretrained_run_dir", "")).name
+            where = values.get("pretrained_run_dir")
+            make_run(run_dir, 100, best=50, settings=begun_at(where))
+            first = pathlib.Path(where or "").name
             record_start(run_dir, {"run": first, "step": 50} if first else None)
         elif command == "search":
             (run_dir / "found.flags").write_text("--inner_rate=0.1\n")
@@ -230,6 +236,23 @@ def test_a_run_that_begins_at_a_run_that_begins_at_another(calls, tmp_path, monk
     table = (folder / "table.md").read_text()
     assert "middle: it began from update 50 of joint, which is at 90 now" in table
     assert "43.21" not in table
+
+
+@pytest.mark.parametrize(
+    ("cell", "where", "message"),
+    [
+        (PLAIN, "elsewhere", "it began at elsewhere and not at random numbers"),
+        (TUNED, None, "it began at random numbers and not at joint"),
+    ],
+    ids=lambda value: getattr(value, "method", None),
+)
+def test_a_run_that_began_elsewhere_is_none_of_the_table(calls, tmp_path, cell, where, message):
+    folder = tmp_path / "mini_imagenet" / cell.run.name
+    make_run(folder, 60, best=50, settings=begun_at(where))
+    report(folder, num_shot=cell.num_shot)
+    run(tmp_path, f"--only={cell.run.name}")
+    assert message in (tmp_path / "mini_imagenet" / "table.md").read_text()
+    assert not [name for _, name, _ in calls if name == cell.run.name]
 
 
 @pytest.mark.parametrize("table", TABLES)

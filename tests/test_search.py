@@ -64,7 +64,7 @@ def test_each_round_has_a_quarter_of_the_combinations_and_more_of_the_list(setti
     grid = [f"inner_rate={'|'.join(str(n) for n in range(20, 0, -1))}"]
     all_of_them, quarter, sixteenth = 20, 5, 2
     for episodes, rounds in (
-        (50, {2: all_of_them, 10: quarter, 50: sixteenth}),
+        (50, {5: all_of_them, 10: quarter, 50: sixteenth}),
         (10, {2: all_of_them, 10: quarter}),
         (1, {1: all_of_them}),
     ):

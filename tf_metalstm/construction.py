@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from tf_metalstm.adaptation import InnerLoop
 from tf_metalstm.data.tasks import ImageTasks, Tasks
@@ -162,77 +159,3 @@ def bounds(flag: str, values: list[str]) -> tuple[float, float]:
             f"--{flag} must be two numbers, LOW,HIGH, the lower one first; got {','.join(values)}."
         )
     return found[0], found[1]
-
-
-def start_c_0(method: GradientBasedMethod, pretrained: NearestNeighbor) -> None:
-    """Sets c_0 to the weights of a trained network, all but its linear layer, which stays fresh.
-
-    Raises:
-        ValueError: the two networks are not alike.
-    """
-    learned = {weight.path: weight for weight in pretrained.weights}
-    start = method.c_0.numpy()
-    end = method.learner.num_before_last_layer()  # the last one tells other classes apart
-    for block in method.learner.parameter_blocks:
-        if block.start >= end:
-            break
-        values = _values(learned.get(block.name), block.name, block.shape)
-        start[block.start : block.start + block.size] = values.ravel()
-    method.c_0.assign(start)
-
-
-def start_weights(own: Sequence[keras.Variable], trained: FewShotMethod) -> None:
-    """Sets weights, running statistics among them, to those of the same names in a trained method.
-
-    Args:
-        own: of a method, or of its network; the trained one may have more.
-        trained: where they come from.
-
-    Raises:
-        ValueError: the trained one has them in another shape, or not at all.
-    """
-    # `weights` and not `variables`: those count the random states of dropout too.
-    learned = {weight.path: weight for weight in trained.weights}
-    for variable in own:
-        values = _values(learned.get(variable.path), variable.path, tuple(variable.shape))
-        variable.assign(values)
-
-
-def _values(learned: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    if learned is None or tuple(learned.shape) != shape:
-        has = "nothing" if learned is None else f"shape {tuple(learned.shape)}"
-        raise ValueError(
-            f"--pretrained_run_dir has {has} for {name}, which is {shape} here: "
-            "both runs need the same network and the same rule."
-        )
-    return keras.ops.convert_to_numpy(learned)
-
-
-def scale_kernels(method: FewShotMethod, factor: float) -> None:
-    """Multiplies the convolutions of c_0, which batch norm takes back in what they compute.
-
-    Their gradient is divided by the factor at the same time, so that an update of a given rate
-    turns them by its square less, and the linear layer, which follows no batch norm, as before.
-    A first-order meta-gradient cannot find such a scale: it does not know that the gradient depends
-    on theta.
-
-    Args:
-        method: fresh.
-        factor: positive.
-
-    Raises:
-        ValueError: it is not, or there is no c_0 with convolutions.
-    """
-    blocks = method.learner.parameter_blocks if isinstance(method, GradientBasedMethod) else ()
-    kernels = [block for block in blocks if len(block.shape) == 4]
-    if not 0.0 < factor < math.inf:
-        raise ValueError(f"--kernel_scale must be a positive number, got {factor}.")
-    if not kernels:
-        raise ValueError(
-            "--kernel_scale is for --method=gradient_based with --learner=conv4: nothing else has "
-            "convolutions to start from. Leave it out."
-        )
-    start = method.c_0.numpy()
-    for block in kernels:
-        start[block.start : block.start + block.size] *= factor
-    method.c_0.assign(start)

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import tensorflow as tf
 
-from tf_metalstm.construction import (
-    bounds,
-    build_method,
-    image_tasks,
-    scale_kernels,
-    start_c_0,
-    start_weights,
-)
+from tf_metalstm.construction import bounds, build_method, image_tasks
 from tf_metalstm.data.catalogue import make_source
 from tf_metalstm.data.episodes import Episodes, episode_dataset
 from tf_metalstm.data.sine import SineTasks
@@ -23,17 +13,8 @@ from tf_metalstm.data.tasks import ImageTasks, Tasks
 from tf_metalstm.episode import EpisodeSpec
 from tf_metalstm.methods.base import FewShotMethod
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
-from tf_metalstm.methods.matching_networks import MatchingNetworks
-from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
 from tf_metalstm.settings import DataSettings, Settings
 from tf_metalstm.training.checkpoints import RunCheckpoints
-
-# What two runs must have alike for the network of one to be that of the other,
-_NETWORK = ("learner", "filters", "downsampling", "features", "batch_norm_scale")
-# for its linear layer to mean the same classes,
-_CLASSES = ("omniglot_split", "omniglot_rotations")
-# and for what the rule has learned to mean the same.
-_RULE = ("rule", "hidden_units", "gate_feedback", "preprocessing_scale")
 
 
 def build_tasks(data: DataSettings) -> Tasks:
@@ -134,65 +115,3 @@ def load_gradient_based(
             "makes no updates: there are no gates to look at."
         )
     return method, checkpoints
-
-
-def start_method(
-    method: FewShotMethod, settings: Settings, pretrained: Settings | None = None
-) -> dict[str, Any] | None:
-    """Sets a fresh method to where its run begins.
-
-    Args:
-        method: fresh.
-        settings: of the run that begins.
-        pretrained: settings of the run whose network it begins at; None for random numbers.
-
-    Returns:
-        The name of that run and the update that its network is of, {"run", "step"}, or None.
-
-    Raises:
-        ValueError: the settings say what the method cannot do.
-        FileNotFoundError: the other run has no weights.
-    """
-    start = None
-    if pretrained is not None:
-        step = _start_from_pretrained(method, settings, pretrained)
-        start = {"run": Path(pretrained.run_dir or "").name, "step": step}
-    if settings.method.kernel_scale != 1.0:
-        scale_kernels(method, settings.method.kernel_scale)
-    return start
-
-
-def _start_from_pretrained(method: FewShotMethod, settings: Settings, pretrained: Settings) -> int:
-    if not method.weights:
-        raise ValueError(
-            f"--pretrained_run_dir has no use with --method={settings.method.method}, which has no "
-            "weights: leave it out."
-        )
-    given, checkpoints = load_method(pretrained, build_tasks(pretrained.data))
-    alike: dict[str, tuple[str, ...]] = {"data": ("source", "normalization"), "method": _NETWORK}
-    if isinstance(method, NearestNeighbor):
-        alike["data"] += _CLASSES
-        alike["method"] += ("num_training_classes",)
-    if type(method) is type(given) is GradientBasedMethod:
-        alike["method"] += _RULE
-    for group, names in alike.items():
-        for name in names:
-            here, there = (getattr(getattr(s, group), name) for s in (settings, pretrained))
-            if here != there:
-                raise ValueError(
-                    f"--pretrained_run_dir was trained with --{name}={there}, but this run has "
-                    f"{here}: both need the same images and the same network."
-                )
-    if type(method) is type(given):
-        start_weights(method.weights, given)
-    elif isinstance(given, NearestNeighbor) and isinstance(method, GradientBasedMethod):
-        start_c_0(method, given)
-    elif isinstance(given, NearestNeighbor) and isinstance(method, MatchingNetworks):
-        start_weights(method.embedding.weights, given)
-    else:
-        raise ValueError(
-            f"--pretrained_run_dir={pretrained.run_dir} is a run of "
-            f"--method={pretrained.method.method}: it has to be one of "
-            f"--method={settings.method.method} too, or one of --method=nearest_neighbor."
-        )
-    return int(checkpoints.step.numpy())

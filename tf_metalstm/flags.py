@@ -179,14 +179,16 @@ def _check_is_run(run_dir: str | None) -> None:
 
 
 def _check_start(settings: Settings) -> None:
-    trained = read_settings(settings.run_dir or "").method
-    for field in dataclasses.fields(trained):
-        before, now = getattr(trained, field.name), getattr(settings.method, field.name)
-        if field.metadata["of_start"] and before != now:
-            raise ValueError(
-                f"--{field.name}={now} says where training begins, and the run in "
-                f"{settings.run_dir} has begun with {before}: leave it out, or train another run."
-            )
+    trained = read_settings(settings.run_dir or "")
+    for name, group in GROUPS.items():
+        for field in dataclasses.fields(group):
+            before, now = (getattr(getattr(s, name), field.name) for s in (trained, settings))
+            if field.metadata["of_start"] and before != now:
+                raise ValueError(
+                    f"--{field.name}={now} is settled when training begins, and the run in "
+                    f"{settings.run_dir} has begun with {before}: leave it out, or train another "
+                    "run."
+                )
 
 
 def _fields() -> Iterator[dataclasses.Field]:

@@ -162,7 +162,7 @@ def _mismatch(run: Run, folder: Path) -> str:
     if read_state(run_dir) is None:
         return ""
     made, recipe = read_settings(run_dir), parse_settings(run.flags)
-    # What is left open in a recipe follows from the data, and where a network is, from the folder.
+    # What is left open in a recipe follows from the data. So is where a run begins, see below.
     open_ones = {
         field.name: getattr(made.method, field.name)
         for field in dataclasses.fields(made.method)
@@ -172,6 +172,10 @@ def _mismatch(run: Run, folder: Path) -> str:
     different = differences(made, dataclasses.replace(recipe, method=method))
     if different:
         return "made by another recipe:" + ",".join(line.lstrip() for line in different)
+    where = made.method.pretrained_run_dir
+    if bool(run.before) != bool(where):
+        wanted = run.before[0].name if run.before else "random numbers"
+        return f"it began at {where or 'random numbers'} and not at {wanted}"
     for first in run.before:
         before, now = _pretrained_step(run_dir), read_state(folder / first.name)
         if now is not None and before not in (None, now.best_step):

@@ -3,7 +3,7 @@
     --grid="inner_rate=0.1|0.01,inner_decay=0|1"
 
 tries every combination on the fixed list of validation episodes by successive halving (Jamieson &
-Talwalkar, AISTATS 2016), here quartering: all of them on a twenty-fifth of the list, the better
+Talwalkar, AISTATS 2016), here quartering: all of them on a tenth of the list, the better
 quarter on a fifth, the best quarter of those on the whole. Writes RUN_DIR/search.csv, one row a
 trial, and the best one to RUN_DIR/found.flags, which `evaluate` and `export` take as --flagfile. A
 search that was broken off goes on where it was.
@@ -32,7 +32,7 @@ from tf_metalstm.scoring import episode_scores
 from tf_metalstm.settings import MethodSettings, Settings
 from tf_metalstm.training.metrics import estimate
 
-_ROUNDS = (25, 5, 1)  # the whole list over that of a round
+_ROUNDS = (10, 5, 1)  # the whole list over that of a round
 _FEWEST = 2  # episodes of a round
 _KEPT = 4  # combinations of a round over those of the next
 

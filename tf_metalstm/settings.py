@@ -43,8 +43,8 @@ def option(
         text: one sentence for `--help`.
         choices: the values allowed, or None.
         may_change: whether a run may be continued under another value.
-        of_start: it says where training begins and what of that is trained; a trained method has
-            no more use for it.
+        of_start: it is settled when training begins: where, what of that is trained, images of
+            which size. The commands after it take it from the run.
     """
     metadata = {"help": text, "choices": choices, "may_change": may_change, "of_start": of_start}
     if isinstance(default, list):
@@ -67,6 +67,7 @@ class DataSettings:
         None,
         "Height and width in pixels that Omniglot and mini-ImageNet are prepared in; default: 28 "
         "and 84.",
+        of_start=True,
     )
     skip_corrupt: bool = option(False, "Leave out image files that cannot be read.")
     omniglot_split: str = option("characters", "How Omniglot is split.", CLASS_SPLITS)

@@ -21,7 +21,7 @@ class Run:
 
     name: of its folder.
     flags: of `train`, but for the places of data and runs.
-    before: the run whose network it starts from, as a tuple of one; else empty.
+    before: the run whose weights it starts from, as a tuple of one; else empty.
     searched: whether `search` chooses settings before it is evaluated.
     """
 

@@ -16,6 +16,7 @@ from tf_metalstm.flags import RUN_FLAGS, read_settings, run_command, write_setti
 from tf_metalstm.methods.base import FewShotMethod
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
 from tf_metalstm.settings import Settings, TrainingSettings
+from tf_metalstm.start import start_method
 from tf_metalstm.training.checkpoints import LAST, checkpoint_steps
 from tf_metalstm.training.devices import build_strategy, is_chief
 from tf_metalstm.training.interruption import InterruptedRunError
@@ -53,7 +54,7 @@ def main(settings: Settings) -> None:
         # Not whether the folder is there: a checkpoint that could not be written leaves it empty.
         if not checkpoint_steps(run_dir / LAST):
             pretrained = _pretrained(settings.method.pretrained_run_dir)
-            start = experiment.start_method(method, settings, pretrained)
+            start = start_method(method, settings, pretrained)
             where = "{run}, update {step}".format(**start) if start else "random numbers"
             print(f"Starts from {where}.")
         compile_method(

@@ -7,7 +7,6 @@ import tensorflow as tf
 import toy
 
 from tf_metalstm.adaptation import InnerLoop
-from tf_metalstm.construction import scale_kernels, start_c_0
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.learners.conv4 import conv4
 from tf_metalstm.learners.functional import FunctionalLearner
@@ -15,6 +14,7 @@ from tf_metalstm.learners.mlp import mlp
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
 from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
 from tf_metalstm.rules.sgd import SGD
+from tf_metalstm.start import scale_kernels, start_c_0
 from tf_metalstm.training.outer_loop import compile_method
 
 

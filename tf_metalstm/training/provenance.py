@@ -20,7 +20,7 @@ def record_start(run_dir: str | Path, pretrained: dict[str, Any] | None = None) 
 
     Args:
         run_dir: folder of the run.
-        pretrained: name and update of the run whose network it began at with this start, or None.
+        pretrained: name and update of the run whose weights it began at with this start, or None.
     """
     path = Path(run_dir, STARTS)
     starts: list[dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
