@@ -75,6 +75,7 @@ def build_method(settings: Settings, tasks: Tasks) -> FewShotMethod:
             full_context=method.full_context,
             attention_steps=method.attention_steps,
             similarity=method.similarity,
+            cosine_scale=method.cosine_scale,
         )
     raise ValueError(f"--method must be one of {', '.join(METHODS)}, got {method.method!r}.")
 

@@ -130,6 +130,7 @@ class MethodSettings:
     )
     dropout: float = option(0.0, "conv4: part dropped after each block; not where it is adapted.")
     similarity: str = option("softmax", "matching_networks: how cosines vote.", SIMILARITIES)
+    cosine_scale: float = option(1.0, "matching_networks: cosines times this vote.")
     full_context: bool = option(
         False, "matching_networks: embed images in view of the whole support set."
     )

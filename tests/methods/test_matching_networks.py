@@ -106,9 +106,10 @@ def test_the_order_of_the_support_images_counts_for_g_alone():
     assert np.abs(tf.gather(reads(support), order) - reads(shuffled)).max() > 1e-3
 
 
-def test_without_context_the_answer_is_the_vote_of_the_cosines():
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+def test_without_context_the_answer_is_the_vote_of_the_cosines(scale):
     keras.utils.set_random_seed(0)
-    method = MatchingNetworks(embedding_of(conv4((16, 16, 1), 3, 4)), 3)
+    method = MatchingNetworks(embedding_of(conv4((16, 16, 1), 3, 4)), 3, cosine_scale=scale)
     generator = np.random.default_rng(0)
     inputs = {
         "support_inputs": generator.random((1, 6, 16, 16, 1), np.float32),
@@ -122,7 +123,7 @@ def test_without_context_the_answer_is_the_vote_of_the_cosines():
     )
     g, f = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (g, f))
     for row, cosines in zip(found, f @ g.T, strict=True):
-        attention = softmax(cosines)
+        attention = softmax(scale * cosines)
         expected = [attention[inputs["support_labels"][0] == n].sum() for n in range(3)]
         np.testing.assert_allclose(np.exp(row), expected, rtol=1e-5)
 
@@ -142,3 +143,5 @@ def test_what_it_does_not_know_is_refused():
         MatchingNetworks(embedding, 3, similarity="dot")
     with pytest.raises(ValueError, match="--attention_steps must be at least 1, got 0"):
         MatchingNetworks(embedding, 3, full_context=True, attention_steps=0)
+    with pytest.raises(ValueError, match="--cosine_scale must be a positive number, got 0.0"):
+        MatchingNetworks(embedding, 3, cosine_scale=0.0)

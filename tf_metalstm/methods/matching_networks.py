@@ -14,7 +14,8 @@ computed in view of the whole support set, g' and f' being what the network give
     f(x)       = h_K
 
 The code of Ravi & Larochelle adds up the cosines of each class instead and takes the sums
-for logits: `similarity="sum"`.
+for logits: `similarity="sum"`. Both may have the cosines times a number, `cosine_scale`: cosines
+themselves, between -1 and 1, ask even of a good network to push what is far apart further.
 
     paper        code                  shape
     f, g         query, support        [B, D], [S, D]
@@ -24,6 +25,7 @@ for logits: `similarity="sum"`.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -40,11 +42,11 @@ def votes(similarities: Tensor, labels: Tensor, num_way: int, similarity: str) -
     """Returns logits of the classes, [B, N].
 
     Args:
-        similarities: cosines of B queries with S support images, [B, S].
+        similarities: of B queries with S support images, [B, S].
         labels: of the support images, in [0, N), [S].
         num_way: N.
         similarity: "softmax", log sum over i of a_i y_i (equation 1); or "sum", that of the
-            cosines.
+            similarities.
     """
     of_class = tf.one_hot(tf.cast(labels, tf.int32), num_way, dtype=similarities.dtype)  # [S, N]
     if similarity == "sum":
@@ -121,6 +123,7 @@ class MatchingNetworks(FewShotMethod):
         full_context: embed in view of the support set.
         attention_steps: K, of the full-context embedding of queries.
         similarity: "softmax" or "sum", see `votes`.
+        cosine_scale: what the cosines are multiplied by; positive.
         name: fixed, and with it the names of the weights in a checkpoint.
     """
 
@@ -131,6 +134,7 @@ class MatchingNetworks(FewShotMethod):
         full_context: bool = False,
         attention_steps: int = 3,
         similarity: str = "softmax",
+        cosine_scale: float = 1.0,
         name: str = "matching_networks",
         **kwargs: Any,
     ) -> None:
@@ -139,8 +143,11 @@ class MatchingNetworks(FewShotMethod):
             raise ValueError(
                 f"--similarity must be one of {', '.join(SIMILARITIES)}, got {similarity!r}."
             )
+        if not 0.0 < cosine_scale < math.inf:
+            raise ValueError(f"--cosine_scale must be a positive number, got {cosine_scale}.")
         self.embedding = embedding
         self.similarity = similarity
+        self.cosine_scale = cosine_scale
         self._num_way = num_way
         self.support_context: SupportContext | None = None
         self.query_context: QueryContext | None = None
@@ -174,7 +181,8 @@ class MatchingNetworks(FewShotMethod):
         if self.query_context is not None:
             queries = self.query_context(queries, adapted.features)
         unit = [tf.math.l2_normalize(x, axis=-1) for x in (adapted.features, queries)]
-        return votes(cosines(*unit), adapted.labels, self._num_way, self.similarity)
+        similarities = self.cosine_scale * cosines(*unit)
+        return votes(similarities, adapted.labels, self._num_way, self.similarity)
 
     def _features(self, images: Tensor, training: bool) -> Tensor:
         # The network may calculate in fewer bits; cosines that differ would be equal in those.
