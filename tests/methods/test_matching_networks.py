@@ -143,5 +143,5 @@ def test_what_it_does_not_know_is_refused():
         MatchingNetworks(embedding, 3, similarity="dot")
     with pytest.raises(ValueError, match="--attention_steps must be at least 1, got 0"):
         MatchingNetworks(embedding, 3, full_context=True, attention_steps=0)
-    with pytest.raises(ValueError, match="--cosine_scale must be a positive number, got 0[.]0"):
+    with pytest.raises(ValueError, match=r"--cosine_scale must be .* number, got 0\.0"):
         MatchingNetworks(embedding, 3, cosine_scale=0.0)
