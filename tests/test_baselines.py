@@ -172,6 +172,23 @@ def test_matching_networks_start_from_a_joint_training(tmp_path):
     assert start["pretrained"]["run"] == "joint"
 
 
+def test_training_that_spoils_what_it_began_at_keeps_it(tmp_path, capsys):
+    joint = settings(tmp_path / "joint", 4, method="nearest_neighbor")
+    train.main(joint)
+    spoilt = settings(tmp_path / "run", 2, rule="sgd", pretrained_run_dir=joint.run_dir)
+    training = dataclasses.replace(spoilt.training, learning_rate=1e3, clip_norm=0.0)
+    spoilt = dataclasses.replace(spoilt, training=training)
+    capsys.readouterr()
+    train.main(spoilt)
+    assert "update 0: validation accuracy" in capsys.readouterr().out
+    last, _ = weights(spoilt)
+    best = build_method(resolve(spoilt, tasks := experiment.build_tasks(spoilt.data)), tasks)
+    checkpoints = RunCheckpoints(spoilt.run_dir, best)
+    assert checkpoints.restore("best")
+    assert (int(checkpoints.step), int(checkpoints.best_step)) == (0, 0)
+    assert np.abs(last.c_0.numpy() - best.c_0.numpy()).max() > 1.0
+
+
 @pytest.mark.parametrize("rule", ["meta_lstm", "meta_sgd"])
 def test_a_meta_learner_starts_from_another_one(rule, tmp_path):
     first = settings(tmp_path / "first", 2, rule=rule, num_steps=2)

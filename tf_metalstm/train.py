@@ -84,6 +84,7 @@ def main(settings: Settings) -> None:
                 schedule,
                 run_dir,
                 on_validation,
+                validate_start=start is not None,
             )
         except InterruptedRunError as stop:
             print(stop)

@@ -85,6 +85,7 @@ def train(
     schedule: Schedule,
     run_dir: str | Path,
     on_validation: ValidationHook | None = None,
+    validate_start: bool = False,
 ) -> RunCheckpoints:
     """Trains a compiled method, from the newest checkpoint of the run on.
 
@@ -95,6 +96,8 @@ def train(
         schedule: how long, and how often to look up.
         run_dir: where everything is written.
         on_validation: called with the step after each validation, under the summary writer.
+        validate_start: validate before the first update too, so that a run which begins at trained
+            weights never calls worse ones its best.
 
     Returns:
         The checkpoints of the run.
@@ -116,7 +119,7 @@ def train(
             f"The workers of this run read different checkpoints, this one that of update {start}: "
             f"--run_dir={run_dir} has to be one folder that all of them see."
         )
-    if schedule.max_steps == 0 and checkpoints.last_path is None:
+    if (schedule.max_steps == 0 or validate_start) and checkpoints.last_path is None:
         _keep_the_start(method, validation_episodes, checkpoints)
     minutes = float(checkpoints.minutes.numpy())
     in_time = schedule.max_minutes is None or minutes < schedule.max_minutes
@@ -161,9 +164,11 @@ def train(
 def _keep_the_start(
     method: FewShotMethod, validation_episodes: tf.data.Dataset, checkpoints: RunCheckpoints
 ) -> None:
-    """Writes the checkpoints of a method that is not trained."""
+    """Validates a method as it begins, and writes its checkpoints."""
     logs = method.evaluate(validation_episodes, verbose=0, return_dict=True)
-    checkpoints.save_best(float(logs[method.objective.score_name]), step=0)
+    name = method.objective.score_name
+    print(f"update 0: validation {name} {method.objective.text(logs[name], logs['interval'])}")
+    checkpoints.save_best(float(logs[name]), step=0)
     checkpoints.save(step=0, minutes=0.0)
 
 
