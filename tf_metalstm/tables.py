@@ -129,7 +129,7 @@ _ABLATIONS = (
     ("the learner's initialization in the authors' code", "original_initialization"),
     ("linear layer of zeros", "zero_linear"),
     ("linear layer of zeros that stays", "linear_fixed"),
-    ("the same, averaged weights", "linear_fixed_average"),
+    ("zeros that stay, averaged weights", "linear_fixed_average"),
     ("zeros that stay, mirrored and shifted classes", "linear_fixed_augmentation"),
     ("Adam's rate rises and falls", "rate_decay"),
     ("averaged weights", "weight_average"),
@@ -144,8 +144,8 @@ _PRETRAINED_ABLATIONS = (
     ("joint network, zeros, c_0 stays", "pretrained_frozen"),
     ("joint network, zeros, kernels times 4", "pretrained_linear_learned"),
     ("joint network, zeros that stay, kernels times 4", "pretrained_linear_fixed"),
-    ("the same, Adam at 3e-4", "pretrained_slow"),
-    ("the same, second order", "pretrained_second_order"),
+    ("joint network, zeros that stay, kernels times 4, Adam at 3e-4", "pretrained_slow"),
+    ("joint network, zeros that stay, kernels times 4, second order", "pretrained_second_order"),
 )
 
 
