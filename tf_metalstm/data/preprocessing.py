@@ -81,32 +81,40 @@ class Augmentation:
 
     def __call__(self, pixels: Tensor, seed: Tensor) -> Tensor:
         """Augments the images of an episode [N, B, h, w, c] under a seed [2]."""
+        num_classes, _, height, width, _ = pixels.shape
+        # Where each row and column of a class comes from: moving bytes is dear, numbering is not.
+        rows, columns = (tf.tile(tf.range(n)[tf.newaxis], [num_classes, 1]) for n in (height, width))
         if "flip" in self.names:
-            pixels = _flip(pixels, tf.random.fold_in(seed, tf.constant(0, seed.dtype)))
+            columns = _flip(columns, tf.random.fold_in(seed, tf.constant(0, seed.dtype)))
         if "crop" in self.names:
-            pixels = _crop(pixels, tf.random.fold_in(seed, tf.constant(1, seed.dtype)))
+            key = tf.random.fold_in(seed, tf.constant(1, seed.dtype))
+            rows, columns = _crop(rows, columns, key)
+            pixels = tf.gather(pixels, rows, axis=2, batch_dims=1)
+        if "flip" in self.names or "crop" in self.names:
+            pixels = tf.gather(pixels, columns, axis=3, batch_dims=1)
         if "turn" in self.names:
             pixels = _turn(pixels, tf.random.fold_in(seed, tf.constant(2, seed.dtype)))
         return pixels
 
 
-def _flip(pixels: Tensor, seed: Tensor) -> Tensor:
-    mirrored = tf.random.stateless_uniform([pixels.shape[0], 1, 1, 1, 1], seed) < 0.5
-    return tf.where(mirrored, pixels[:, :, :, ::-1], pixels)
+def _flip(columns: Tensor, seed: Tensor) -> Tensor:
+    """Mirrors the columns [N, w] of every other class."""
+    mirrored = tf.random.stateless_uniform([columns.shape[0], 1], seed) < 0.5
+    return tf.where(mirrored, columns[:, ::-1], columns)
 
 
-def _crop(pixels: Tensor, seed: Tensor) -> Tensor:
-    num_classes, _, height, width, _ = pixels.shape
-    down, right = round(height * _CROP_MARGIN), round(width * _CROP_MARGIN)
-    margins = [[0, 0], [0, 0], [down, down], [right, right], [0, 0]]
-    extended = tf.pad(pixels, margins, mode="REFLECT")
-    places = tf.constant([2 * down + 1, 2 * right + 1], tf.float32)
-    corners = tf.cast(tf.random.stateless_uniform([num_classes, 2], seed) * places, tf.int32)
-    windows = [
-        extended[i, :, corners[i, 0] : corners[i, 0] + height, corners[i, 1] :][:, :, :width]
-        for i in range(num_classes)
-    ]
-    return tf.ensure_shape(tf.stack(windows), pixels.shape)
+def _crop(rows: Tensor, columns: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+    """Sees the rows [N, h] and columns [N, w] of each class through a window, moved at random."""
+    margins = [round(axis.shape[1] * _CROP_MARGIN) for axis in (rows, columns)]
+    places = tf.constant([2 * margin + 1 for margin in margins], tf.float32)
+    corners = tf.random.stateless_uniform([rows.shape[0], 2], seed) * places
+    firsts = tf.unstack(tf.cast(corners, tf.int32), axis=1)
+    windows = []
+    for axis, margin, first in zip((rows, columns), margins, firsts, strict=True):
+        extended = tf.pad(axis, [[0, 0], [margin, margin]], mode="REFLECT")
+        seen = first[:, tf.newaxis] + tf.range(axis.shape[1])
+        windows.append(tf.gather(extended, seen, batch_dims=1))
+    return windows[0], windows[1]
 
 
 def _turn(pixels: Tensor, seed: Tensor) -> Tensor:
