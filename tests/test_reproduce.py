@@ -6,7 +6,7 @@ import pathlib
 import pytest
 import toy
 
-from tf_metalstm import reproduce
+from tf_metalstm import cells, reproduce
 from tf_metalstm.flags import write_settings
 from tf_metalstm.settings import MethodSettings, Settings, TrainingSettings
 from tf_metalstm.tables import TABLES, Cell, Run
@@ -19,9 +19,10 @@ PLAIN = Cell("plain", 5, 1, "43.44 +- 0.77", Run("plain", ("--max_steps=100",)))
 TUNED = Cell("tuned", 5, 5, "", Run("tuned", (), before=(BEFORE,), searched=True))
 
 
-def begun_at(run_dir):
+def begun_at(run_dir, precision="float32"):
     return Settings(
-        method=MethodSettings(pretrained_run_dir=run_dir), training=TrainingSettings(max_steps=100)
+        method=MethodSettings(pretrained_run_dir=run_dir, learner_precision=precision),
+        training=TrainingSettings(max_steps=100),
     )
 
 
@@ -45,6 +46,7 @@ def report(run_dir, **changes):
         "mean": 0.4321,
         "interval": 0.0123,
         "batch_norm": "inductive (such)",
+        "list_fingerprint": "0123456789abcdef",
         "query_normalization": "running",
         "num_steps": 5,
     } | changes
@@ -64,7 +66,8 @@ def calls(tmp_path, monkeypatch):
         called.append((command, run_dir.name, flags))
         if command == "train":
             where = values.get("pretrained_run_dir")
-            make_run(run_dir, 100, best=50, settings=begun_at(where))
+            precision = values.get("learner_precision", "float32")
+            make_run(run_dir, 100, best=50, settings=begun_at(where, precision))
             first = pathlib.Path(where or "").name
             record_start(run_dir, {"run": first, "step": 50} if first else None)
         elif command == "search":
@@ -98,7 +101,8 @@ def test_what_is_missing_is_run_once_and_in_order(calls, tmp_path, capsys):
     assert f"--pretrained_run_dir={folder / 'joint'}" in calls[3][2]
     assert f"--flagfile={folder / 'tuned' / 'found.flags'}" in calls[5][2]
     table = capsys.readouterr().out
-    assert "| plain | 5-way 1-shot | 43.44 +- 0.77 | 43.21 +- 1.23 | inductive (such) |" in table
+    row = "| plain | 5-way 1-shot | 43.44 +- 0.77 | - | 43.21 +- 1.23 | inductive (such) |"
+    assert row in table
     assert (folder / "table.md").read_text() in table
     before = len(calls)
     run(tmp_path, "--data_dir=images")
@@ -130,9 +134,9 @@ def test_what_was_broken_off_goes_on_and_what_it_measured_before_is_not_shown(ca
 def test_what_was_measured_otherwise_is_not_shown(changes, tmp_path):
     make_run(tmp_path, 60, best=50)
     report(tmp_path, **changes)
-    assert reproduce.find_report(PLAIN, tmp_path, 600) is None
+    assert cells.find_report(PLAIN, tmp_path, 600) is None
     report(tmp_path)
-    assert reproduce.find_report(PLAIN, tmp_path, 600) is not None
+    assert cells.find_report(PLAIN, tmp_path, 600) is not None
 
 
 def test_time_is_limited_for_each_run(calls, tmp_path):
@@ -144,7 +148,7 @@ def test_time_is_limited_for_each_run(calls, tmp_path):
 def test_a_part_is_run_and_the_table_is_whole(calls, tmp_path, capsys):
     run(tmp_path, "--only=plain")
     assert {name for _, name, _ in calls} == {"plain"}
-    assert "| tuned | 5-way 5-shot | - | not run |" in capsys.readouterr().out
+    assert "| tuned | 5-way 5-shot | - | - | not run |" in capsys.readouterr().out
 
 
 def test_reports_of_early_versions_are_passed_over(calls, tmp_path):
@@ -170,11 +174,11 @@ def test_an_unfinished_run_says_how_far_it_is(calls, tmp_path, capsys):
 def test_only_what_the_search_found_counts(calls, tmp_path):
     run(tmp_path, "--only=tuned")
     run_dir = tmp_path / "mini_imagenet" / "tuned"
-    assert reproduce.find_report(TUNED, run_dir, 600)["changed"] == {"inner_rate": 0.1}
+    assert cells.find_report(TUNED, run_dir, 600)["changed"] == {"inner_rate": 0.1}
     (run_dir / "found.flags").write_text("--inner_rate=0.5\n")
-    assert reproduce.find_report(TUNED, run_dir, 600) is None
+    assert cells.find_report(TUNED, run_dir, 600) is None
     (run_dir / "found.flags").unlink()
-    assert reproduce.find_report(TUNED, run_dir, 600) is None
+    assert cells.find_report(TUNED, run_dir, 600) is None
 
 
 def test_a_run_from_a_network_that_was_trained_on_is_not_shown(calls, tmp_path, capsys):
@@ -187,7 +191,7 @@ def test_a_run_from_a_network_that_was_trained_on_is_not_shown(calls, tmp_path, 
     printed = capsys.readouterr().out
     wrong = "it began from update 50 of joint, which is at 90 now"
     assert f"{folder / 'tuned'} is left alone: {wrong}. Move it away" in printed
-    assert f"| tuned | 5-way 5-shot | - | {wrong} |" in printed
+    assert f"| tuned | 5-way 5-shot | - | - | {wrong} |" in printed
     assert not calls
 
 
@@ -208,6 +212,69 @@ def test_a_run_without_a_validation_does_not_end_the_table(calls, tmp_path, caps
     run(tmp_path)
     assert "plain has not been validated yet" in capsys.readouterr().out
     assert ("evaluate", "tuned") in [call[:2] for call in calls]
+
+
+def test_the_precision_is_said_and_makes_no_other_recipe(calls, tmp_path, capsys):
+    coarse = Settings(
+        training=TrainingSettings(max_steps=100),
+        method=MethodSettings(learner_precision="bfloat16"),
+    )
+    make_run(tmp_path / "mini_imagenet" / "joint", 50, best=50, settings=coarse)
+    run(tmp_path, "--only=tuned", "--learner_precision=float32")
+    [joint, tuned] = [flags for command, _, flags in calls if command == "train"]
+    assert "--learner_precision=bfloat16" in joint  # it goes on as it began
+    assert "--learner_precision=float32" in tuned
+    run_dir = tmp_path / "mini_imagenet" / "plain"
+    make_run(run_dir, 100, best=50, settings=coarse)
+    report(run_dir)
+    run(tmp_path, "--print_only")
+    assert "| 43.21 +- 1.23 | inductive (such) | 100, best 50 | 12 min, bfloat16 |" in (
+        capsys.readouterr().out
+    )
+
+
+def test_what_was_measured_is_recorded_and_shown_where_nothing_was_run(
+    calls, tmp_path, monkeypatch, capsys
+):
+    clone = tmp_path / "clone"
+    (clone / "flags" / "recipes").mkdir(parents=True)
+    monkeypatch.chdir(clone)
+    run(tmp_path / "runs", "--only=plain")
+    assert not (clone / "docs").exists()
+    run(tmp_path / "runs", "--print_only", "--record")
+    [name] = cells.read_records("mini_imagenet")
+    assert name == "plain, 5-way 1-shot"
+    capsys.readouterr()
+    run(tmp_path / "others", "--print_only")
+    row = "| plain | 5-way 1-shot | 43.44 +- 0.77 | 43.21 +- 1.23 | not run | inductive (such) |"
+    assert f"{row} 100, best 50 | 12 min |" in capsys.readouterr().out
+    make_run(tmp_path / "others" / "mini_imagenet" / "plain", 60, best=40)
+    run(tmp_path / "others", "--print_only")
+    assert "| 43.21 +- 1.23 | not evaluated |  | 60 of 100, best 40 |" in capsys.readouterr().out
+
+
+def test_a_run_of_another_recipe_is_not_recorded(calls, tmp_path, monkeypatch):
+    (tmp_path / "flags" / "recipes").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    kept = cells.Result(0.5, 0.01, 600, "list", "inductive", "100", "1 min", "abc1234")
+    cells.write_records("mini_imagenet", {"plain, 5-way 1-shot": kept})
+    run_dir = tmp_path / "mini_imagenet" / "plain"
+    make_run(run_dir, 100, best=50, settings=begun_at("elsewhere"))
+    report(run_dir)
+    run(tmp_path, "--print_only", "--record")
+    assert cells.read_records("mini_imagenet") == {"plain, 5-way 1-shot": kept}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_what_is_recorded_is_of_the_table_and_the_lab_book_shows_it(table, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    records = cells.read_records(table)
+    assert records.keys() <= {cells.key(cell) for cell in TABLES[table]()}
+    text = reproduce.table_text(TABLES[table](), tmp_path, 600, records)
+    lab_book = (ROOT / "docs" / "reproduction.md").read_text()
+    for line in text.splitlines():
+        if records:
+            assert line in lab_book
 
 
 def test_a_name_that_no_run_has(calls, tmp_path):
@@ -257,10 +324,10 @@ def test_a_run_that_began_elsewhere_is_none_of_the_table(calls, tmp_path, cell, 
 
 @pytest.mark.parametrize("table", TABLES)
 def test_every_run_of_a_table_is_a_recipe_that_is_there(table):
-    cells = TABLES[table]()
-    assert len({(cell.method, cell.num_shot) for cell in cells}) == len(cells)
-    for cell in cells:
-        for one in reproduce.in_order(cell.run):
+    found = TABLES[table]()
+    assert len({(cell.method, cell.num_shot) for cell in found}) == len(found)
+    for cell in found:
+        for one in cells.in_order(cell.run):
             [flagfile] = one.flags
             assert (ROOT / flagfile.removeprefix("--flagfile=")).is_file()
 
@@ -277,11 +344,11 @@ def test_a_cell_is_evaluated_on_its_split(calls, tmp_path, monkeypatch, capsys):
     [flags] = [flags for command, _, flags in calls if command == "evaluate"]
     assert "--split=validation" in flags
     run_dir = tmp_path / "mini_imagenet" / "plain"
-    assert reproduce.find_report(cell, run_dir, 600) is None  # what was measured is of test
+    assert cells.find_report(cell, run_dir, 600) is None  # what was measured is of test
     report(run_dir, split="validation", mean=0.5555)
     run(tmp_path, "--print_only")
     table = capsys.readouterr().out
-    assert "| row | 5-way 1-shot | - | 55.55 +- 1.23 |" in table
+    assert "| row | 5-way 1-shot | - | - | 55.55 +- 1.23 |" in table
     assert "600 fixed validation episodes" in table
 
 

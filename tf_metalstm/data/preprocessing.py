@@ -83,7 +83,9 @@ class Augmentation:
         """Augments the images of an episode [N, B, h, w, c] under a seed [2]."""
         num_classes, _, height, width, _ = pixels.shape
         # Where each row and column of a class comes from: moving bytes is dear, numbering is not.
-        rows, columns = (tf.tile(tf.range(n)[tf.newaxis], [num_classes, 1]) for n in (height, width))
+        rows, columns = (
+            tf.tile(tf.range(n)[tf.newaxis], [num_classes, 1]) for n in (height, width)
+        )
         if "flip" in self.names:
             columns = _flip(columns, tf.random.fold_in(seed, tf.constant(0, seed.dtype)))
         if "crop" in self.names:
