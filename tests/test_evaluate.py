@@ -55,6 +55,7 @@ def test_the_report_says_what_was_evaluated_and_keeps_others(tmp_path):
     report = {
         "split": "test",
         "task": "5-way 1-shot",
+        "num_query": 15,
         "num_steps": 12,
         "query_normalization": "running",
         "changed": {},
@@ -66,11 +67,12 @@ def test_the_report_says_what_was_evaluated_and_keeps_others(tmp_path):
     }
     first = write_report(report, tmp_path)
     assert json.loads(first.read_text()) == report
-    assert first.name == "test_5way_1shot_12steps_running_best5_2episodes_seed0.json"
+    assert first.name == "test_5way_1shot_15queries_12steps_running_best5_2episodes_seed0.json"
     second = write_report({**report, "query_normalization": "batch"}, tmp_path)
     assert first.exists()
     third = write_report({**report, "changed": {"inner_rate": 0.5}}, tmp_path)
-    assert len({first, second, third}) == 3
+    fourth = write_report({**report, "num_query": 5}, tmp_path)
+    assert len({first, second, third, fourth}) == 4
 
 
 def test_a_method_without_updates_has_chance_level_when_its_head_is_zero():
@@ -85,6 +87,7 @@ def test_a_diverged_episode_is_counted_and_the_report_stays_json(tmp_path):
     report |= {"source": "sine", "split": "test", "evaluation_seed": 0, "list_fingerprint": "0"}
     report |= {"num_steps": 10, "checkpoint": "best", "step": 5, "batch_norm": "none"}
     report |= {"mean": finite_or_none(float("nan")), "interval": None, "task": "10-shot"}
+    report["num_query"] = 10
     report |= {"query_normalization": "running", "changed": {}}
     text = describe(report, "10-shot, 10 queries")
     assert "1 of 3 episodes diverged" in text

@@ -14,7 +14,9 @@ from tf_metalstm.experiment import build_tasks
 from tf_metalstm.flags import (
     RUN_FLAGS,
     RunMismatchError,
+    changed_settings,
     define_flags,
+    parse_settings,
     read_settings,
     settings_from_flags,
     write_settings,
@@ -239,3 +241,17 @@ def test_precision_and_recomputation_reach_the_method():
     plain = build_method(parse(), tasks)
     assert not plain.inner_loop.recompute
     assert plain.learner.model.get_layer("conv_1").compute_dtype == "float32"
+
+
+def test_what_an_evaluation_changed_is_named(tmp_path):
+    settings = dataclasses.replace(Settings(), run_dir=str(tmp_path))
+    write_settings(settings, tmp_path)
+    other = change(settings, "data", normalization="unit", num_shot=1, data_dir="elsewhere")
+    other = change(other, "method", inner_rate=0.5, num_steps=9)
+    assert changed_settings(settings) == {}
+    assert changed_settings(other) == {"normalization": "unit", "inner_rate": 0.5}
+
+
+def test_a_flagfile_that_is_not_there_is_an_error_of_the_user(tmp_path):
+    with pytest.raises(ValueError, match=r"no\.flags"):
+        parse_settings([f"--flagfile={tmp_path / 'no.flags'}"])

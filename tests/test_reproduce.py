@@ -1,5 +1,6 @@
 """The table: which commands it calls, what it leaves out, what it says of unfinished runs."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -10,7 +11,7 @@ from tf_metalstm import cells, reproduce
 from tf_metalstm.flags import write_settings
 from tf_metalstm.settings import MethodSettings, Settings, TrainingSettings
 from tf_metalstm.tables import TABLES, Cell, Run
-from tf_metalstm.training.checkpoints import RunCheckpoints
+from tf_metalstm.training.checkpoints import RunCheckpoints, best_fingerprint
 from tf_metalstm.training.provenance import STARTS, record_start
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -39,6 +40,7 @@ def report(run_dir, **changes):
         "split": "test",
         "num_way": 5,
         "num_shot": 1,
+        "num_query": 15,
         "num_episodes": 600,
         "evaluation_seed": 0,
         "checkpoint": "best",
@@ -101,7 +103,7 @@ def test_what_is_missing_is_run_once_and_in_order(calls, tmp_path, capsys):
     assert f"--pretrained_run_dir={folder / 'joint'}" in calls[3][2]
     assert f"--flagfile={folder / 'tuned' / 'found.flags'}" in calls[5][2]
     table = capsys.readouterr().out
-    row = "| plain | 5-way 1-shot | 43.44 +- 0.77 | - | 43.21 +- 1.23 | inductive (such) |"
+    row = "| plain | 5-way 1-shot | 43.44 +- 0.77 | 43.21 +- 1.23 | here | inductive (such) |"
     assert row in table
     assert (folder / "table.md").read_text() in table
     before = len(calls)
@@ -123,6 +125,7 @@ def test_what_was_broken_off_goes_on_and_what_it_measured_before_is_not_shown(ca
         {"step": 40},
         {"query_normalization": "batch"},
         {"num_steps": 10},
+        {"num_query": 5},
         {"num_shot": 5},
         {"num_episodes": 100},
         {"split": "validation"},
@@ -148,7 +151,7 @@ def test_time_is_limited_for_each_run(calls, tmp_path):
 def test_a_part_is_run_and_the_table_is_whole(calls, tmp_path, capsys):
     run(tmp_path, "--only=plain")
     assert {name for _, name, _ in calls} == {"plain"}
-    assert "| tuned | 5-way 5-shot | - | - | not run |" in capsys.readouterr().out
+    assert "| tuned | 5-way 5-shot | - | not run |" in capsys.readouterr().out
 
 
 def test_reports_of_early_versions_are_passed_over(calls, tmp_path):
@@ -165,8 +168,7 @@ def test_an_unfinished_run_says_how_far_it_is(calls, tmp_path, capsys):
     make_run(tmp_path / "mini_imagenet" / "plain", 60, best=50)
     run(tmp_path, "--print_only")
     plain, tuned = capsys.readouterr().out.splitlines()[2:4]
-    assert "| not evaluated |" in plain
-    assert "| 60 of 100, best 50 | 12 min |" in plain
+    assert "| not evaluated | here |  | 60 of 100, best 50 | 12 min |" in plain
     assert "| not run |" in tuned
     assert not calls
 
@@ -191,7 +193,7 @@ def test_a_run_from_a_network_that_was_trained_on_is_not_shown(calls, tmp_path, 
     printed = capsys.readouterr().out
     wrong = "it began from update 50 of joint, which is at 90 now"
     assert f"{folder / 'tuned'} is left alone: {wrong}. Move it away" in printed
-    assert f"| tuned | 5-way 5-shot | - | - | {wrong} |" in printed
+    assert f"| tuned | 5-way 5-shot | - | {wrong} | here |" in printed
     assert not calls
 
 
@@ -228,53 +230,166 @@ def test_the_precision_is_said_and_makes_no_other_recipe(calls, tmp_path, capsys
     make_run(run_dir, 100, best=50, settings=coarse)
     report(run_dir)
     run(tmp_path, "--print_only")
-    assert "| 43.21 +- 1.23 | inductive (such) | 100, best 50 | 12 min, bfloat16 |" in (
-        capsys.readouterr().out
-    )
+    lines = capsys.readouterr().out.splitlines()
+    plain, tuned = lines[-5:-3]  # before them: what was called, the first table
+    assert "| inductive (such) | 100, best 50, bfloat16 | 12 min |" in plain
+    assert "| 100, best 50; from joint, 100, best 50, bfloat16 | 12 min |" in tuned
 
 
-def test_what_was_measured_is_recorded_and_shown_where_nothing_was_run(
-    calls, tmp_path, monkeypatch, capsys
-):
-    clone = tmp_path / "clone"
-    (clone / "flags" / "recipes").mkdir(parents=True)
-    monkeypatch.chdir(clone)
+@pytest.fixture
+def clone(calls, tmp_path, monkeypatch):
+    """An empty folder that looks like a clone: records are written below it."""
+    folder = tmp_path / "clone"
+    (folder / "flags" / "recipes").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def kept(**changes):
+    recipe = cells.recipe_fingerprint(PLAIN.run)
+    result = cells.Result(0.5, 0.01, 600, "list", "inductive", "90", 1.0, "abc1234", recipe)
+    return dataclasses.replace(result, **changes)
+
+
+def test_what_was_measured_is_recorded_and_shown_where_nothing_was_run(clone, tmp_path, capsys):
     run(tmp_path / "runs", "--only=plain")
     assert not (clone / "docs").exists()
     run(tmp_path / "runs", "--print_only", "--record")
-    [name] = cells.read_records("mini_imagenet")
-    assert name == "plain, 5-way 1-shot"
-    capsys.readouterr()
-    run(tmp_path / "others", "--print_only")
-    row = "| plain | 5-way 1-shot | 43.44 +- 0.77 | 43.21 +- 1.23 | not run | inductive (such) |"
-    assert f"{row} 100, best 50 | 12 min |" in capsys.readouterr().out
-    make_run(tmp_path / "others" / "mini_imagenet" / "plain", 60, best=40)
-    run(tmp_path / "others", "--print_only")
-    assert "| 43.21 +- 1.23 | not evaluated |  | 60 of 100, best 40 |" in capsys.readouterr().out
+    assert "plain, 5-way 1-shot: recorded 43.21 % (100, best 50)\n" in capsys.readouterr().out
+    [commit] = {
+        start["commit"]
+        for start in json.loads(
+            (tmp_path / "runs" / "mini_imagenet" / "plain" / STARTS).read_text()
+        )
+    }
+    assert cells.read_records("mini_imagenet") == {
+        "plain, 5-way 1-shot": cells.Result(
+            mean=0.4321,
+            interval=0.0123,
+            num_episodes=600,
+            list_fingerprint="0123456789abcdef",
+            batch_norm="inductive (such)",
+            updates="100, best 50",
+            minutes=12.0,
+            commit=commit,
+            recipe=cells.recipe_fingerprint(PLAIN.run),
+        )
+    }
+    others = tmp_path / "others"
+    run(others, "--print_only")
+    row = "| plain | 5-way 1-shot | 43.44 +- 0.77 | 43.21 +- 1.23 | recorded | inductive (such) |"
+    table = capsys.readouterr().out
+    assert f"{row} 100, best 50 | 12 min | {commit} |" in table
+    assert table.count("| plain |") == 1
+    make_run(others / "mini_imagenet" / "plain", 60, best=40)
+    run(others, "--print_only")
+    table = capsys.readouterr().out
+    assert "| not evaluated | here |  | 60 of 100, best 40 | 12 min |" in table
+    assert row in table  # what is recorded keeps its own details beside a run that has begun
 
 
-def test_a_run_of_another_recipe_is_not_recorded(calls, tmp_path, monkeypatch):
-    (tmp_path / "flags" / "recipes").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    kept = cells.Result(0.5, 0.01, 600, "list", "inductive", "100", "1 min", "abc1234")
-    cells.write_records("mini_imagenet", {"plain, 5-way 1-shot": kept})
+def test_a_record_is_of_one_recipe_and_of_so_many_episodes(clone, tmp_path, capsys, monkeypatch):
+    cells.write_records("mini_imagenet", {"plain, 5-way 1-shot": kept()})
+    run(tmp_path, "--print_only")
+    assert "| 50.00 +- 1.00 | recorded |" in capsys.readouterr().out
+    run(tmp_path, "--print_only", "--num_episodes=100")
+    assert "50.00" not in capsys.readouterr().out
+    other = dataclasses.replace(PLAIN, run=Run("plain", ("--max_steps=100", "--hidden_units=3")))
+    monkeypatch.setattr(reproduce, "TABLES", {"mini_imagenet": lambda: [other]})
+    run(tmp_path, "--print_only")
+    assert "| 50.00 +- 1.00 | recorded, of an earlier recipe |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_another"),
+    [
+        (("--hidden_units=3",), True),
+        (("--hidden_units=20",), False),  # said, and the default
+        (("--max_steps=7", "--data_dir=elsewhere", "--learner_precision=bfloat16"), False),
+    ],
+)
+def test_what_makes_another_recipe(flags, is_another):
+    one, other = (cells.recipe_fingerprint(Run("run", given)) for given in ((), flags))
+    assert (one != other) == is_another
+    begins = Run("run", (), before=(Run("first", flags),))
+    assert cells.recipe_fingerprint(begins) != one
+
+
+def test_what_is_replaced_is_said_and_fewer_episodes_replace_nothing(clone, tmp_path, capsys):
+    cells.write_records("mini_imagenet", {"plain, 5-way 1-shot": kept()})
+    make_run(tmp_path / "mini_imagenet" / "plain", 100, best=50)
+    report(tmp_path / "mini_imagenet" / "plain", num_episodes=100)
+    run(tmp_path, "--print_only", "--record", "--num_episodes=100")
+    printed = capsys.readouterr().out
+    assert "not recorded, what is recorded has 600 episodes" in printed
+    assert "nothing new to record" in printed
+    report(tmp_path / "mini_imagenet" / "plain")
+    run(tmp_path, "--print_only", "--record", "--only=tuned")
+    assert cells.read_records("mini_imagenet") == {"plain, 5-way 1-shot": kept()}
+    run(tmp_path, "--print_only", "--record")
+    assert "recorded 43.21 % (100, best 50) instead of 50.00 % (90)" in capsys.readouterr().out
+
+
+def test_a_run_of_another_recipe_is_not_recorded(clone, tmp_path):
+    cells.write_records("mini_imagenet", {"plain, 5-way 1-shot": kept()})
     run_dir = tmp_path / "mini_imagenet" / "plain"
     make_run(run_dir, 100, best=50, settings=begun_at("elsewhere"))
     report(run_dir)
     run(tmp_path, "--print_only", "--record")
-    assert cells.read_records("mini_imagenet") == {"plain, 5-way 1-shot": kept}
+    assert cells.read_records("mini_imagenet") == {"plain, 5-way 1-shot": kept()}
+
+
+def test_records_that_cannot_be_read_are_said_before_anything_is_run(clone, calls, tmp_path):
+    (clone / "docs" / "tables").mkdir(parents=True)
+    path = clone / "docs" / "tables" / "mini_imagenet.json"
+    for text in ("<<<<<<<", '{"plain": {"mean": 1}}', "[]"):
+        path.write_text(text)
+        with pytest.raises(SystemExit, match=r"mini_imagenet.json is no table of records"):
+            run(tmp_path)
+    assert not calls
+
+
+def test_nothing_is_recorded_outside_of_a_clone(calls, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="call it in the folder of a clone"):
+        run(tmp_path, "--print_only", "--record")
+
+
+def test_what_diverged_is_said(calls, tmp_path, capsys):
+    make_run(tmp_path / "mini_imagenet" / "plain", 100, best=50)
+    report(tmp_path / "mini_imagenet" / "plain", mean=None, interval=None, num_diverged=7)
+    run(tmp_path, "--print_only")
+    assert "| 7 of 600 episodes diverged | here |" in capsys.readouterr().out
+
+
+def test_a_network_that_was_trained_anew_to_the_same_update_is_another_one(calls, tmp_path, capsys):
+    run(tmp_path, "--only=tuned")
+    folder = tmp_path / "mini_imagenet"
+    start = {"run": "joint", "step": 50, "weights": best_fingerprint(folder / "joint")}
+    commit = json.loads((folder / "tuned" / STARTS).read_text())[0]["commit"]
+    for weights, is_shown in ((start["weights"], True), ("of others", False)):
+        starts = [{"commit": commit, "pretrained": start | {"weights": weights}}]
+        (folder / "tuned" / STARTS).write_text(json.dumps(starts))
+        run(tmp_path, "--print_only")
+        table = capsys.readouterr().out
+        assert ("43.21" in table) == is_shown
+        assert ("joint was trained anew since it began there" in table) != is_shown
+    (folder / "tuned" / STARTS).write_text(
+        json.dumps([{"commit": commit, "pretrained": start | {"run": "another"}}])
+    )
+    run(tmp_path, "--print_only")
+    assert "it began at another and not at joint" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("table", TABLES)
 def test_what_is_recorded_is_of_the_table_and_the_lab_book_shows_it(table, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     records = cells.read_records(table)
+    assert records or table != "mini_imagenet"
     assert records.keys() <= {cells.key(cell) for cell in TABLES[table]()}
-    text = reproduce.table_text(TABLES[table](), tmp_path, 600, records)
     lab_book = (ROOT / "docs" / "reproduction.md").read_text()
-    for line in text.splitlines():
-        if records:
-            assert line in lab_book
+    for line in reproduce.table_text(TABLES[table](), tmp_path, 600, records).splitlines():
+        assert not records or line in lab_book
 
 
 def test_a_name_that_no_run_has(calls, tmp_path):
@@ -348,7 +463,7 @@ def test_a_cell_is_evaluated_on_its_split(calls, tmp_path, monkeypatch, capsys):
     report(run_dir, split="validation", mean=0.5555)
     run(tmp_path, "--print_only")
     table = capsys.readouterr().out
-    assert "| row | 5-way 1-shot | - | - | 55.55 +- 1.23 |" in table
+    assert "| row | 5-way 1-shot | - | 55.55 +- 1.23 | here |" in table
     assert "600 fixed validation episodes" in table
 
 

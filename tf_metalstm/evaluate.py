@@ -14,7 +14,7 @@ import numpy as np
 from tf_metalstm import experiment
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.files import write_atomically
-from tf_metalstm.flags import changed_method_settings, run_command
+from tf_metalstm.flags import changed_settings, run_command
 from tf_metalstm.objectives import OBJECTIVES
 from tf_metalstm.scoring import episode_scores
 from tf_metalstm.settings import Settings
@@ -38,7 +38,7 @@ def main(settings: Settings) -> None:
         "num_episodes": evaluation.num_episodes,
         "method": settings.method.method,
         "query_normalization": method.query_normalization,
-        "changed": changed_method_settings(settings),
+        "changed": changed_settings(settings),
         "batch_norm": method.describe_normalization(),
         "source": settings.data.source,
         "split": evaluation.split,
@@ -64,7 +64,7 @@ def write_report(report: dict, run_dir: str | Path) -> Path:
     way = "{num_steps}steps_{query_normalization}_" if report["num_steps"] is not None else ""
     way += "".join(f"{key}{value}_" for key, value in report["changed"].items())
     name = (
-        "{split}_{task}_" + way + "{checkpoint}{step}"
+        "{split}_{task}_{num_query}queries_" + way + "{checkpoint}{step}"
         "_{num_episodes}episodes_seed{evaluation_seed}.json"
     ).format(**report)
     name = name.replace("-", "").replace(" ", "_")  # "5-way 1-shot" in the name of a file

@@ -26,7 +26,7 @@ from tf_metalstm import experiment
 from tf_metalstm.data.episodes import EpisodeSampler
 from tf_metalstm.data.sine import SineTasks
 from tf_metalstm.data.tasks import ImageTasks
-from tf_metalstm.flags import changed_method_settings, read_settings, run_command
+from tf_metalstm.flags import changed_settings, read_settings, run_command
 from tf_metalstm.methods.base import FewShotMethod
 from tf_metalstm.objectives import OBJECTIVES
 from tf_metalstm.serving.saved_model import check_replaceable, read_manifest, save_method
@@ -58,7 +58,7 @@ def main(settings: Settings) -> None:
         example = example_files(tasks.sampler(_EXAMPLE_SPLIT, seed))
         check_example_dir(settings.evaluation.example_dir, example)
     step = int(checkpoints.step.numpy())
-    reports = matching_reports(run_dir, method, step, changed_method_settings(settings))
+    reports = matching_reports(run_dir, method, step, changed_settings(settings))
     manifest = save_method(served, target, _facts(settings, checkpoints, reports))
     print(
         f"{'Replaced' if replaces else 'Wrote'} {target}: the {settings.evaluation.checkpoint} "

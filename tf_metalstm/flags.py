@@ -93,7 +93,10 @@ def parse_settings(arguments: Sequence[str]) -> Settings:
     """Returns the settings that flags say, as they are typed."""
     values = flags.FlagValues()
     define_flags(values)
-    values(["command", *arguments])
+    try:
+        values(["command", *arguments])
+    except flags.Error as error:  # absl's are of no kind that a command catches
+        raise ValueError(f"{' '.join(arguments)}: {error}") from error
     return settings_from_flags(values)
 
 
@@ -103,18 +106,22 @@ def read_settings(run_dir: str | Path, *arguments: str) -> Settings:
     return dataclasses.replace(settings, run_dir=str(run_dir))
 
 
-def changed_method_settings(settings: Settings) -> dict[str, Any]:
-    """Returns what is said of the method that the run was not trained with, by name.
+def changed_settings(settings: Settings) -> dict[str, Any]:
+    """Returns what is said of images and method that the run was not trained with, by name.
 
-    Without the updates and the way to normalize queries, which a report names anyway.
+    Without the task, the updates and the way to normalize queries, which a report names anyway.
     """
-    trained = read_settings(settings.run_dir or "").method
-    named = ("num_evaluation_steps", "num_steps", "query_normalization")
+    trained = read_settings(settings.run_dir or "")
+    named = {"num_way", "num_shot", "num_query"}
+    named |= {"num_evaluation_steps", "num_steps", "query_normalization"}
     return {
         field.name: now
-        for field in dataclasses.fields(trained)
+        for group in ("data", "method")
+        for field in dataclasses.fields(GROUPS[group])
         if field.name not in named
-        and (now := getattr(settings.method, field.name)) != getattr(trained, field.name)
+        and not (group == "data" and field.metadata["may_change"])
+        and (now := getattr(getattr(settings, group), field.name))
+        != getattr(getattr(trained, group), field.name)
     }
 
 

@@ -5,7 +5,7 @@
 Every run is trained by `train`, searched by `search` where it says so and evaluated by `evaluate`,
 each in a process of its own, in RUNS_DIR/TABLE. Broken off, the same command goes on where it was.
 A run that is not trained to its end is shown with the updates it has. Beside it stands what was
-measured before and is recorded in the repository. The table is also written to
+measured before: --record keeps it in the repository. The table is also written to
 RUNS_DIR/TABLE/table.md. It has to be called where `flags/` is: in a clone.
 """
 
@@ -14,12 +14,11 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tf_metalstm.cells import (
     Result,
-    commits_text,
     find_report,
     in_order,
     key,
@@ -27,13 +26,11 @@ from tf_metalstm.cells import (
     read_records,
     read_state,
     result_here,
-    training_text,
-    updates_text,
+    rows,
     write_records,
-    wrong_run,
 )
 from tf_metalstm.files import write_atomically
-from tf_metalstm.flags import read_settings
+from tf_metalstm.flags import RUN_FLAGS, read_settings
 from tf_metalstm.learners.catalogue import PRECISIONS
 from tf_metalstm.tables import TABLES, Cell, Run
 
@@ -41,8 +38,8 @@ _COLUMNS = (
     "method",
     "task",
     "published",
-    "recorded",
-    "here",
+    "measured",
+    "where",
     "batch norm",
     "updates",
     "training",
@@ -64,19 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not cells:
             names = sorted({cell.run.name for cell in everything})
             raise ValueError(f"--only={options.only} is in no name of a run: {', '.join(names)}.")
-        if not options.print_only:
+        records = read_records(options.table)
+        if options.record or not options.print_only:
             _check_place()
+        if not options.print_only:
             for cell in cells:
                 _fill(cell, folder, options)
-        records = read_records(options.table)
         if options.record:
-            records |= {
-                key(cell): result
-                for cell in cells
-                if not wrong_run(cell.run, folder)
-                and (result := result_here(cell, folder, options.num_episodes))
-            }
-            write_records(options.table, records)
+            _record(cells, folder, options, records)
         text = table_text(everything, folder, options.num_episodes, records)
         write_atomically(folder / "table.md", text)
     except (OSError, ValueError) as error:
@@ -156,7 +148,7 @@ def _train(run: Run, folder: Path, places: list[str], options: argparse.Namespac
     if max_minutes is not None:
         extra.append(f"--max_minutes={max_minutes}")
     precision = options.learner_precision
-    if state is not None:
+    if (run_dir / RUN_FLAGS).is_file():  # it goes on as it began
         precision = read_settings(run_dir).method.learner_precision
     if precision is not None:
         extra.append(f"--learner_precision={precision}")
@@ -169,50 +161,44 @@ def _call(command: str, flags: list[str]) -> None:
     subprocess.run(call, check=True)
 
 
+def _record(
+    cells: Sequence[Cell], folder: Path, options: argparse.Namespace, records: dict[str, Result]
+) -> None:
+    """Adds what was measured here to the records, and says what becomes of each."""
+    changed = False
+    for cell in cells:
+        new, old = result_here(cell, folder, options.num_episodes), records.get(key(cell))
+        if new is None or new == old:
+            continue
+        if old is not None and old.num_episodes > new.num_episodes:
+            print(f"{key(cell)}: not recorded, what is recorded has {old.num_episodes} episodes.")
+            continue
+        was = "" if old is None else f" instead of {100 * old.mean:.2f} % ({old.updates})"
+        print(f"{key(cell)}: recorded {100 * new.mean:.2f} % ({new.updates}){was}")
+        records[key(cell)] = new
+        changed = True
+    if changed:
+        write_records(options.table, records)
+    else:
+        print("There is nothing new to record.")
+
+
 def table_text(
-    cells: Sequence[Cell], folder: Path, num_episodes: int, records: Mapping[str, Result]
+    cells: Sequence[Cell], folder: Path, num_episodes: int, records: dict[str, Result]
 ) -> str:
-    """Returns a table in Markdown with one line a cell."""
+    """Returns a table in Markdown with a line for each run here and for each record."""
     lines = [f"| {' | '.join(_COLUMNS)} |", f"|{'---|' * len(_COLUMNS)}"]
     for cell in cells:
-        recorded = records.get(key(cell))
-        values = {
-            "method": cell.method,
-            "task": f"{cell.num_way}-way {cell.num_shot}-shot",
-            "published": cell.published or "-",
-            "recorded": recorded.score if recorded else "-",
-        }
-        here, details = _here(cell, folder, num_episodes)
-        values["here"] = here
-        if recorded and not any(details):  # they are of the only number there is
-            details = (recorded.batch_norm, recorded.updates, recorded.training, recorded.commit)
-        values |= dict(zip(_COLUMNS[-4:], details, strict=True))
-        lines.append(f"| {' | '.join(values[name] for name in _COLUMNS)} |")
+        task, published = f"{cell.num_way}-way {cell.num_shot}-shot", cell.published or "-"
+        for row in rows(cell, folder, num_episodes, records):
+            lines.append(f"| {' | '.join((cell.method, task, published, *row))} |")
     splits = "/".join(dict.fromkeys(cell.split for cell in cells))
     note = (
         f"Accuracy in %, {num_episodes} fixed {splits} episodes, 95 % interval. Weights best on "
-        "validation; `n of m` says that a run was not trained to its end, and how far it is. What "
-        "stands right of a result made here is about that one, else about what is recorded."
+        "validation; `n of m` says that a run was not trained to its end, and how far it is. "
+        "`here` is a run on this machine, `recorded` what was measured before it."
     )
     return "\n".join([*lines, "", note, ""])
-
-
-def _here(cell: Cell, folder: Path, num_episodes: int) -> tuple[str, tuple[str, str, str, str]]:
-    """Returns a cell's result on this machine, or what keeps it from having one, and details."""
-    run_dir = folder / cell.run.name
-    state = read_state(run_dir)
-    if state is None:
-        return "not run", ("", "", "", "")
-    result = result_here(cell, folder, num_episodes)
-    details = (
-        result.batch_norm if result else "",
-        updates_text(state, cell.run, folder),
-        training_text(state, run_dir),
-        commits_text(run_dir),
-    )
-    if wrong := wrong_run(cell.run, folder):
-        return wrong, details
-    return (result.score if result else "not evaluated"), details
 
 
 if __name__ == "__main__":

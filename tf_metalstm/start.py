@@ -15,7 +15,7 @@ from tf_metalstm.methods.base import FewShotMethod
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
 from tf_metalstm.methods.matching_networks import MatchingNetworks
 from tf_metalstm.settings import Settings
-from tf_metalstm.training.checkpoints import BEST, checkpoint_steps
+from tf_metalstm.training.checkpoints import BEST, best_fingerprint, checkpoint_steps
 
 # What two runs must have alike: images and classes that are training's in both,
 _DATA = ("source", "normalization", "omniglot_split")
@@ -58,7 +58,8 @@ def start_method(
         pretrained: settings of the run whose best weights it begins at; None for random numbers.
 
     Returns:
-        The name of that run and the update that its weights are of, {"run", "step"}, or None.
+        The name of that run, the update that its weights are of, and their fingerprint, {"run",
+        "step", "weights"}; or None.
 
     Raises:
         ValueError: the settings say what the method cannot do.
@@ -76,7 +77,12 @@ def start_method(
             start_c_0(method, given)
         elif isinstance(method, MatchingNetworks):
             start_weights(method.embedding.weights, given)
-        start = {"run": Path(pretrained.run_dir or "").name, "step": int(checkpoints.step.numpy())}
+        run_dir = Path(pretrained.run_dir or "")
+        start = {
+            "run": run_dir.name,
+            "step": int(checkpoints.step.numpy()),
+            "weights": best_fingerprint(run_dir),
+        }
     if settings.method.kernel_scale != 1.0:
         scale_kernels(method, settings.method.kernel_scale)
     return start

@@ -201,16 +201,25 @@ def test_flip_mirrors_left_to_right_some_classes():
     assert 8 < sum(mirrored) < 32
 
 
-def test_crop_is_a_window_on_the_extended_image():
-    image = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    pixels = tf.constant(np.broadcast_to(image[..., np.newaxis], (30, 1, 16, 16, 1)))
-    cropped = Augmentation(["crop"])(pixels, tf.constant([5, 6], tf.int64)).numpy()[:, 0, :, :, 0]
-    extended = np.pad(image, 2, mode="reflect")
-    windows = {
-        extended[y : y + 16, x : x + 16].tobytes(): (y, x) for y in range(5) for x in range(5)
-    }
-    corners = {windows[crop.tobytes()] for crop in cropped}  # a KeyError: it is no such window
-    assert len(corners) > 10
+def test_crop_is_a_window_on_the_extended_image_mirrored_or_not():
+    height, width = 12, 20  # moved by up to 1 and 2
+    image = np.arange(height * width, dtype=np.uint8).reshape(height, width)
+    pixels = tf.constant(np.broadcast_to(image[..., np.newaxis], (40, 1, height, width, 1)))
+    for names, ways in ((["crop"], [image]), (["flip", "crop"], [image, image[:, ::-1]])):
+        cropped = Augmentation(names)(pixels, tf.constant([5, 6], tf.int64)).numpy()[:, 0, :, :, 0]
+        windows = {
+            np.pad(way, [(1, 1), (2, 2)], mode="reflect")[y:, x:][:height, :width].tobytes(): (
+                i,
+                y,
+                x,
+            )
+            for i, way in enumerate(ways)
+            for y in range(3)
+            for x in range(5)
+        }
+        corners = {windows[crop.tobytes()] for crop in cropped}  # a KeyError: it is no such window
+        for part, of in zip(zip(*corners, strict=True), (len(ways), 3, 5), strict=True):
+            assert set(part) == set(range(of))
 
 
 def test_turn_makes_all_four_quarter_turns():

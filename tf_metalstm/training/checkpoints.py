@@ -8,6 +8,7 @@ One that cannot be read is passed over for the one before it, and said to be.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -18,7 +19,6 @@ from absl import logging
 
 _KEPT = 3
 
-
 LAST, BEST = "checkpoints", "best"  # folders of a run
 
 
@@ -27,6 +27,16 @@ def checkpoint_steps(folder: Path) -> list[int]:
     names = (index.stem for index in folder.glob("step-*.index") if index.is_file())
     found = (re.fullmatch(r"step-(\d+)", name) for name in names)
     return sorted((int(match[1]) for match in found if match), reverse=True)
+
+
+def best_fingerprint(run_dir: str | Path) -> str | None:
+    """Returns a hash of the weights that are best on validation; None where there are none yet."""
+    folder = Path(run_dir, BEST)
+    steps = checkpoint_steps(folder)
+    if not steps:
+        return None
+    files = sorted(folder.glob(f"step-{steps[0]}.data-*"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 class NotFiniteError(ArithmeticError):
