@@ -4,6 +4,7 @@ import pathlib
 import re
 import shlex
 
+import pytest
 from absl import flags
 
 from tf_metalstm.demo import parser as demo_parser
@@ -12,6 +13,7 @@ from tf_metalstm.reproduce import parser as reproduce_parser
 
 ROOT = pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("models/*.md"))]
 
 
 def indented_blocks():
@@ -45,8 +47,14 @@ def test_every_command_has_flags_that_exist(monkeypatch):
         values(["command", *arguments.split("#")[0].split()])
 
 
-def test_every_file_it_names_is_there():
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_that_a_page_names_is_there(page):
+    """Links from where the page lies, names in code type and in commands from the top."""
+    text = page.read_text()
+    for path in re.findall(r"\]\(((?!http)[^)#\s]+)\)", text):
+        assert (page.parent / path).exists(), path
     for path in re.findall(
-        r"\]\(((?!http)[^)\s]+)\)|`((?:docs|export|flags|tf_metalstm)/[^`]+)`", TEXT
+        r"(?:`|--flagfile=)((?:docs|export|flags|models|tf_metalstm)/[\w./]+)", text
     ):
-        assert (ROOT / (path[0] or path[1])).exists(), path
+        if not re.search(r"\b[A-Z]+\.", path):  # ROW.flags stands for any
+            assert (ROOT / path.rstrip(".")).exists(), path

@@ -78,7 +78,7 @@ class DataSettings:
         "standard", "Of pixels: mean and deviation of the training split, or / 255.", NORMALIZATIONS
     )
     augmentation: list = option(
-        [], f"Class-consistent augmentation in training: any of {','.join(AUGMENTATIONS)}."
+        [], f"Augmentation in training: any of {','.join(AUGMENTATIONS)}; turn turns whole classes."
     )
     num_way: int = option(5, "N, classes of an episode; of no use to functions.")
     num_shot: int = option(5, "K, support images a class; support points of a function.")

@@ -117,9 +117,9 @@ def _omniglot() -> list[Cell]:
 
 # Row and flagfile; those in the second list begin at a jointly trained network.
 _ABLATIONS = (
-    ("the preset `paper`", "base"),
-    ("running statistics, without one more support pass", "running_statistics"),
-    ("mirrored and shifted classes", "augmentation"),
+    ("the preset `paper`", "running_statistics"),
+    ("the same with one more support pass, where all below begin", "base"),
+    ("mirrored and shifted images", "augmentation"),
     ("classes turned by quarters", "turn"),
     ("pixels / 255", "unit_pixels"),
     ("H = 1", "hidden_1"),
@@ -131,7 +131,7 @@ _ABLATIONS = (
     ("linear layer of zeros", "zero_linear"),
     ("linear layer of zeros that stays", "linear_fixed"),
     ("zeros that stay, averaged weights", "linear_fixed_average"),
-    ("zeros that stay, mirrored and shifted classes", "linear_fixed_augmentation"),
+    ("zeros that stay, mirrored and shifted images", "linear_fixed_augmentation"),
     ("Adam's rate rises and falls", "rate_decay"),
     ("averaged weights", "weight_average"),
     ("E = 4", "episodes_4"),

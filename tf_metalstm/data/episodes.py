@@ -153,7 +153,7 @@ class ImageEpisodes:
     Args:
         sampler: which images an episode has.
         normalization: of pixels.
-        augmentation: of the classes of an episode, or None.
+        augmentation: of the images of an episode, or None.
     """
 
     def __init__(

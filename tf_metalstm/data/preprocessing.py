@@ -60,10 +60,12 @@ def make_normalization(name: str, source: Source) -> Normalization:
 
 
 class Augmentation:
-    """Class-consistent augmentation: all images of a class in an episode are changed alike.
+    """Changes the images of an episode at random.
 
-    A class that is mirrored, seen through a shifted window or turned is one more class; its
-    support and its queries still belong together.
+    "flip" and "crop" change each image by itself: what all images of a class had in common, a
+    mirrored border say, would tell the class from the others without a look at what it shows, and
+    training finds that out (docs/reproduction.md). "turn" changes the images of a class alike: a
+    character that is turned is another character.
 
     Args:
         names: any of "flip" (left to right, every other time), "crop" (a window of the
@@ -81,32 +83,33 @@ class Augmentation:
 
     def __call__(self, pixels: Tensor, seed: Tensor) -> Tensor:
         """Augments the images of an episode [N, B, h, w, c] under a seed [2]."""
-        num_classes, _, height, width, _ = pixels.shape
-        # Where each row and column of a class comes from: moving bytes is dear, numbering is not.
-        rows, columns = (
-            tf.tile(tf.range(n)[tf.newaxis], [num_classes, 1]) for n in (height, width)
-        )
+        shape, (height, width, channels) = pixels.shape, pixels.shape[2:]
+        images = tf.reshape(pixels, [-1, height, width, channels])
+        # Where rows and columns of an image come from: to number them is cheap, to move them not.
+        number = images.shape[0]
+        rows, columns = (tf.tile([tf.range(size)], [number, 1]) for size in (height, width))
         if "flip" in self.names:
             columns = _flip(columns, tf.random.fold_in(seed, tf.constant(0, seed.dtype)))
         if "crop" in self.names:
             key = tf.random.fold_in(seed, tf.constant(1, seed.dtype))
             rows, columns = _crop(rows, columns, key)
-            pixels = tf.gather(pixels, rows, axis=2, batch_dims=1)
+            images = tf.gather(images, rows, axis=1, batch_dims=1)
         if "flip" in self.names or "crop" in self.names:
-            pixels = tf.gather(pixels, columns, axis=3, batch_dims=1)
+            images = tf.gather(images, columns, axis=2, batch_dims=1)
+        pixels = tf.reshape(images, shape)
         if "turn" in self.names:
             pixels = _turn(pixels, tf.random.fold_in(seed, tf.constant(2, seed.dtype)))
         return pixels
 
 
 def _flip(columns: Tensor, seed: Tensor) -> Tensor:
-    """Mirrors the columns [N, w] of every other class."""
+    """Mirrors the columns [B, w] of each image or not, as often."""
     mirrored = tf.random.stateless_uniform([columns.shape[0], 1], seed) < 0.5
     return tf.where(mirrored, columns[:, ::-1], columns)
 
 
 def _crop(rows: Tensor, columns: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
-    """Sees the rows [N, h] and columns [N, w] of each class through a window, moved at random."""
+    """Sees the rows [B, h] and columns [B, w] of each image through a window, moved at random."""
     margins = [round(axis.shape[1] * _CROP_MARGIN) for axis in (rows, columns)]
     places = tf.constant([2 * margin + 1 for margin in margins], tf.float32)
     corners = tf.random.stateless_uniform([rows.shape[0], 2], seed) * places
