@@ -275,6 +275,8 @@ def test_what_was_measured_is_recorded_and_shown_where_nothing_was_run(clone, tm
             recipe=cells.recipe_fingerprint(PLAIN.run),
         )
     }
+    run(tmp_path / "runs", "--print_only")
+    assert capsys.readouterr().out.count("| plain |") == 1  # the same number twice says no more
     others = tmp_path / "others"
     run(others, "--print_only")
     row = "| plain | 5-way 1-shot | 43.44 +- 0.77 | 43.21 +- 1.23 | recorded | inductive (such) |"

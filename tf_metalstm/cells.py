@@ -102,8 +102,8 @@ def rows(cell: Cell, folder: Path, num_episodes: int, records: dict[str, Result]
         records: of the table.
 
     Returns:
-        A row of the run here, if it has begun, and one of the record, if there is one of as many
-        episodes; where there is neither, one that says so.
+        A row of the run here, if it has begun, and one of the record, if there is another one of as
+        many episodes; where there is neither, one that says so.
     """
     found = []
     state = read_state(folder / cell.run.name)
@@ -112,7 +112,9 @@ def rows(cell: Cell, folder: Path, num_episodes: int, records: dict[str, Result]
     recorded = records.get(key(cell))
     if recorded is not None and recorded.num_episodes == num_episodes:
         is_old = recorded.recipe != recipe_fingerprint(cell.run)
-        found.append(_row(recorded, "recorded" + ", of an earlier recipe" * is_old))
+        row = _row(recorded, "recorded" + ", of an earlier recipe" * is_old)
+        if row[:1] + row[2:] not in [here[:1] + here[2:] for here in found]:
+            found.append(row)
     return found or [Row("not run", "")]
 
 
