@@ -12,7 +12,7 @@ from tf_metalstm import evaluate, experiment, train
 from tf_metalstm.construction import build_method, resolve
 from tf_metalstm.flags import read_settings
 from tf_metalstm.settings import DataSettings, MethodSettings, Settings, TrainingSettings
-from tf_metalstm.training.checkpoints import RunCheckpoints
+from tf_metalstm.training.checkpoints import RunCheckpoints, best_fingerprint
 
 NUM_CLASSES = 8
 
@@ -92,7 +92,9 @@ def test_fine_tuning_starts_from_the_network_that_was_trained(tmp_path):
     of_c_0 = method.c_0.numpy()[block.start : block.start + block.size]
     np.testing.assert_array_equal(of_c_0, 2.0 * kernel.ravel())
     [start] = json.loads(pathlib.Path(tuned.run_dir, "starts.json").read_text())
-    assert start["pretrained"] == {"run": "joint", "step": int(best.step)}
+    expected = {"run": "joint", "step": int(best.step), "weights": best_fingerprint(joint.run_dir)}
+    assert expected["weights"]
+    assert start["pretrained"] == expected
     few = dataclasses.replace(tuned.evaluation, num_episodes=2)
     evaluate.main(dataclasses.replace(read_settings(tuned.run_dir), evaluation=few))
     [path] = pathlib.Path(tuned.run_dir, "evaluation").iterdir()

@@ -122,15 +122,17 @@ def test_asking_leaves_no_trace(method):
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_training_helps_on_unseen_episodes_and_noise_stays_at_chance(name):
+    keras.utils.set_random_seed(0)
     start = METHODS[name]()
     method = METHODS[name]()
     method.set_weights(start.get_weights())
-    compile_method(method, learning_rate=5e-3)
-    method.fit(training_stream(name, 150), verbose=0, shuffle=False)
+    compile_method(method, learning_rate=2e-3)
+    method.fit(training_stream(name, 300), verbose=0, shuffle=False)
     for before, after in zip(start.trainable_weights, method.trainable_weights, strict=True):
         assert np.abs(before.numpy() - after.numpy()).max() > 1e-5, after.path
-    scores = method.evaluate(episodes(20, start=1000), verbose=0, return_dict=True)
-    assert scores["accuracy"] > 0.6
+    scores = method.evaluate(episodes(60, start=1000), verbose=0, return_dict=True)
+    # Chance is 0.2, and how far above it depends on the seed and the processor (0.66 to 0.84).
+    assert scores["accuracy"] > 0.45
     noise = {
         "support_inputs": tf.random.uniform([20, 10, *SHAPE]),
         "support_labels": tf.tile(tf.range(5)[tf.newaxis], [20, 2]),
