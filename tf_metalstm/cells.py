@@ -119,14 +119,13 @@ def rows(cell: Cell, folder: Path, num_episodes: int, records: dict[str, Result]
 
 
 def _row_here(cell: Cell, folder: Path, num_episodes: int, state: State) -> Row:
-    if wrong := wrong_run(cell.run, folder):
-        value = wrong
-    elif (report := find_report(cell, folder / cell.run.name, num_episodes)) is None:
-        value = "not evaluated"
-    elif report["interval"] is None:
-        value = f"{report['num_diverged']} of {num_episodes} episodes diverged"
-    elif (result := result_here(cell, folder, num_episodes)) is not None:
+    result = result_here(cell, folder, num_episodes)
+    if result is not None:
         return _row(result, "here")
+    value = wrong_run(cell.run, folder) or "not evaluated"
+    report = find_report(cell, folder / cell.run.name, num_episodes)
+    if value == "not evaluated" and report is not None and report["interval"] is None:
+        value = f"{report['num_diverged']} of {num_episodes} episodes diverged"
     updates = updates_text(cell.run, folder)
     commits = _commits(folder / cell.run.name)
     return Row(value, "here", "", updates, _minutes(state.minutes), commits)
