@@ -10,6 +10,7 @@ import hypothesis
 import keras
 import pytest
 import tensorflow as tf
+import toy_table
 
 # Only possible before TensorFlow starts its devices, hence here and not in a fixture.
 # Two logical CPUs let MirroredStrategy be tested on any machine.
@@ -32,3 +33,27 @@ def _fixed_seeds_and_precision():
     yield
     keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The commands that `reproduce` called for its toy table."""
+    called = []
+
+    def call(command, flags):
+        called.append((command, toy_table.stand_in(command, flags), flags))
+
+    cells = [toy_table.PLAIN, toy_table.TUNED]
+    monkeypatch.setattr("tf_metalstm.reproduce._call", call)
+    monkeypatch.setattr("tf_metalstm.reproduce.TABLES", {"mini_imagenet": lambda: cells})
+    monkeypatch.chdir(toy_table.ROOT)
+    return called
+
+
+@pytest.fixture
+def clone(calls, tmp_path, monkeypatch):
+    """An empty folder that looks like a clone: records are written below it."""
+    folder = tmp_path / "clone"
+    (folder / "flags" / "recipes").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    return folder

@@ -17,34 +17,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tf_metalstm.cells import (
-    Result,
-    find_report,
-    in_order,
-    key,
-    mismatch,
-    read_records,
-    read_state,
-    result_here,
-    rows,
-    write_records,
-)
 from tf_metalstm.files import write_atomically
 from tf_metalstm.flags import RUN_FLAGS, read_settings
 from tf_metalstm.learners.catalogue import PRECISIONS
-from tf_metalstm.tables import TABLES, Cell, Run
-
-_COLUMNS = (
-    "method",
-    "task",
-    "published",
-    "measured",
-    "where",
-    "batch norm",
-    "updates",
-    "training",
-    "commit",
+from tf_metalstm.tables.catalogue import TABLES, Cell, Run
+from tf_metalstm.tables.results import (
+    Result,
+    find_report,
+    key,
+    read_records,
+    result_here,
+    write_records,
 )
+from tf_metalstm.tables.runs import in_order, mismatch, read_state
+from tf_metalstm.tables.text import table_text
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -181,24 +167,6 @@ def _record(
         write_records(options.table, records)
     else:
         print("There is nothing new to record.")
-
-
-def table_text(
-    cells: Sequence[Cell], folder: Path, num_episodes: int, records: dict[str, Result]
-) -> str:
-    """Returns a table in Markdown with a line for each run here and for each record."""
-    lines = [f"| {' | '.join(_COLUMNS)} |", f"|{'---|' * len(_COLUMNS)}"]
-    for cell in cells:
-        task, published = f"{cell.num_way}-way {cell.num_shot}-shot", cell.published or "-"
-        for row in rows(cell, folder, num_episodes, records):
-            lines.append(f"| {' | '.join((cell.method, task, published, *row))} |")
-    splits = "/".join(dict.fromkeys(cell.split for cell in cells))
-    note = (
-        f"Accuracy in %, {num_episodes} fixed {splits} episodes, 95 % interval. Weights best on "
-        "validation; `n of m` says that a run was not trained to its end, and how far it is. "
-        "`here` is a run on this machine, `recorded` what was measured before it."
-    )
-    return "\n".join([*lines, "", note, ""])
 
 
 if __name__ == "__main__":

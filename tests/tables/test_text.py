@@ -1,0 +1,38 @@
+"""What a table says of unfinished runs, of those that diverged, of its episodes."""
+
+from toy_table import PLAIN, make_run, report, run
+
+from tf_metalstm import reproduce
+from tf_metalstm.tables import results
+from tf_metalstm.tables.catalogue import Cell
+
+
+def test_an_unfinished_run_says_how_far_it_is(calls, tmp_path, capsys):
+    make_run(tmp_path / "mini_imagenet" / "plain", 60, best=50)
+    run(tmp_path, "--print_only")
+    plain, tuned = capsys.readouterr().out.splitlines()[2:4]
+    assert "| not evaluated | here |  | 60 of 100, best 50 | 12 min |" in plain
+    assert "| not run |" in tuned
+    assert not calls
+
+
+def test_what_diverged_is_said(calls, tmp_path, capsys):
+    make_run(tmp_path / "mini_imagenet" / "plain", 100, best=50)
+    report(tmp_path / "mini_imagenet" / "plain", mean=None, interval=None, num_diverged=7)
+    run(tmp_path, "--print_only")
+    assert "| 7 of 600 episodes diverged | here |" in capsys.readouterr().out
+
+
+def test_a_cell_is_evaluated_on_its_split(calls, tmp_path, monkeypatch, capsys):
+    cell = Cell("row", 5, 1, "", PLAIN.run, split="validation")
+    monkeypatch.setattr(reproduce, "TABLES", {"mini_imagenet": lambda: [cell]})
+    run(tmp_path)
+    [flags] = [flags for command, _, flags in calls if command == "evaluate"]
+    assert "--split=validation" in flags
+    run_dir = tmp_path / "mini_imagenet" / "plain"
+    assert results.find_report(cell, run_dir, 600) is None  # what was measured is of test
+    report(run_dir, split="validation", mean=0.5555)
+    run(tmp_path, "--print_only")
+    table = capsys.readouterr().out
+    assert "| row | 5-way 1-shot | - | 55.55 +- 1.23 | here |" in table
+    assert "600 fixed validation episodes" in table

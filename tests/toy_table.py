@@ -1,0 +1,77 @@
+"""A toy table of two cells, and runs of it as the commands leave them."""
+
+import json
+import pathlib
+
+import toy
+
+from tf_metalstm import reproduce
+from tf_metalstm.flags import write_settings
+from tf_metalstm.settings import MethodSettings, Settings, TrainingSettings
+from tf_metalstm.tables.catalogue import Cell, Run
+from tf_metalstm.training.checkpoints import RunCheckpoints
+from tf_metalstm.training.provenance import record_start
+
+ROOT = pathlib.Path(__file__).parents[1]
+BEFORE = Run("joint", ("--max_steps=100",))
+PLAIN = Cell("plain", 5, 1, "43.44 +- 0.77", Run("plain", ("--max_steps=100",)))
+TUNED = Cell("tuned", 5, 5, "", Run("tuned", (), before=(BEFORE,), searched=True))
+
+
+def begun_at(run_dir, precision="float32"):
+    return Settings(
+        method=MethodSettings(pretrained_run_dir=run_dir, learner_precision=precision),
+        training=TrainingSettings(max_steps=100),
+    )
+
+
+def make_run(run_dir, step, best=None, minutes=12.0, settings=None):
+    write_settings(settings or begun_at(None), run_dir)
+    checkpoints = RunCheckpoints(run_dir, toy.conv_method())
+    if best is not None:
+        checkpoints.save_best(0.5, best)
+    checkpoints.save(step, minutes)
+
+
+def report(run_dir, **changes):
+    values = {
+        "split": "test",
+        "num_way": 5,
+        "num_shot": 1,
+        "num_query": 15,
+        "num_episodes": 600,
+        "evaluation_seed": 0,
+        "checkpoint": "best",
+        "step": 50,
+        "mean": 0.4321,
+        "interval": 0.0123,
+        "batch_norm": "inductive (such)",
+        "list_fingerprint": "0123456789abcdef",
+        "query_normalization": "running",
+        "num_steps": 5,
+    } | changes
+    folder = run_dir / "evaluation"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{len(list(folder.iterdir()))}.json").write_text(json.dumps(values))
+
+
+def stand_in(command, flags):
+    """Does in the folder of a run what a command would leave there; returns the run's name."""
+    values = dict(flag[2:].split("=", 1) for flag in flags)
+    run_dir = pathlib.Path(values["run_dir"])
+    if command == "train":
+        where = values.get("pretrained_run_dir")
+        precision = values.get("learner_precision", "float32")
+        make_run(run_dir, 100, best=50, settings=begun_at(where, precision))
+        first = pathlib.Path(where or "").name
+        record_start(run_dir, {"run": first, "step": 50} if first else None)
+    elif command == "search":
+        (run_dir / "found.flags").write_text("--inner_rate=0.1\n")
+    else:
+        changed = {"inner_rate": 0.1} if run_dir.name == "tuned" else {}
+        report(run_dir, num_shot=int(values["num_shot"]), changed=changed)
+    return run_dir.name
+
+
+def run(tmp_path, *arguments):
+    reproduce.main(["--table=mini_imagenet", f"--runs_dir={tmp_path}", *arguments])

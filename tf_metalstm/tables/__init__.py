@@ -1,0 +1,1 @@
+"""Tables of results: what they are to hold, what has been measured, and how they are printed."""

@@ -1,0 +1,139 @@
+"""What a cell of a table has: from its run on this machine, or recorded in the repository.
+
+`evaluate` leaves a report of each evaluation in the folder of its run. What was measured once is
+kept in the repository, TABLE.json in `RECORDS`, so that a table can be read without the hours that
+it took.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tf_metalstm.files import write_atomically
+from tf_metalstm.flags import changed_settings, read_settings
+from tf_metalstm.tables.catalogue import Cell
+from tf_metalstm.tables.runs import (
+    commits_text,
+    read_state,
+    recipe_fingerprint,
+    updates_text,
+    wrong_run,
+)
+
+# In a clone.
+RECORDS = Path("docs", "tables")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One number, and what it is a number of.
+
+    mean: of the scores of all episodes.
+    interval: half width of its 95 % interval.
+    num_episodes: how many.
+    list_fingerprint: which.
+    batch_norm: the mode, in words.
+    updates: how many were made, of how many, and from where, in words.
+    minutes: of training.
+    commit: that it was trained at.
+    recipe: fingerprint of the recipe that made it, see `recipe_fingerprint`.
+    """
+
+    mean: float
+    interval: float
+    num_episodes: int
+    list_fingerprint: str
+    batch_norm: str
+    updates: str
+    minutes: float
+    commit: str
+    recipe: str
+
+
+def key(cell: Cell) -> str:
+    """Returns the name of a cell among the records of its table."""
+    return f"{cell.run.name}, {cell.num_way}-way {cell.num_shot}-shot"
+
+
+def result_here(cell: Cell, folder: Path, num_episodes: int) -> Result | None:
+    """Returns what a cell's run on this machine has; None where it has no number of the table."""
+    run_dir = folder / cell.run.name
+    state = read_state(run_dir)
+    report = find_report(cell, run_dir, num_episodes)
+    if state is None or report is None or report["interval"] is None:
+        return None
+    if wrong_run(cell.run, folder) or report["step"] != state.best_step:
+        return None
+    return Result(
+        mean=report["mean"],
+        interval=report["interval"],
+        num_episodes=num_episodes,
+        list_fingerprint=report["list_fingerprint"],
+        batch_norm=report["batch_norm"],
+        updates=updates_text(cell.run, folder),
+        minutes=round(state.minutes, 1),
+        commit=commits_text(run_dir),
+        recipe=recipe_fingerprint(cell.run),
+    )
+
+
+def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] | None:
+    """Returns what `evaluate` wrote of the weights that are best now; None where it has not."""
+    state = read_state(run_dir)
+    if state is None or state.best_step is None:
+        return None
+    settings = read_settings(run_dir)
+    wanted = {
+        "split": cell.split,
+        "num_way": cell.num_way,
+        "num_shot": cell.num_shot,
+        "num_query": settings.data.num_query,
+        "num_episodes": num_episodes,
+        "evaluation_seed": 0,
+        "checkpoint": "best",
+        "step": state.best_step,
+    }
+    if settings.method.method == "gradient_based":
+        wanted["query_normalization"] = settings.method.query_normalization
+        steps = settings.method.num_evaluation_steps
+        wanted["num_steps"] = settings.method.num_steps if steps is None else steps
+    found = run_dir / "found.flags"
+    if cell.run.searched and not found.is_file():
+        return None
+    arguments = [f"--flagfile={found}"] if cell.run.searched else []
+    changed = changed_settings(read_settings(run_dir, *arguments))
+    whole = {"mean", "interval", "batch_norm", "list_fingerprint"}  # early versions wrote less
+    for path in sorted((run_dir / "evaluation").glob("*.json")):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        is_wanted = whole <= report.keys() and report.get("changed", {}) == changed
+        if is_wanted and all(report.get(name) == value for name, value in wanted.items()):
+            return report
+    return None
+
+
+def read_records(table: str) -> dict[str, Result]:
+    """Returns what the repository has of a table, by `key`.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    path = RECORDS / f"{table}.json"
+    if not path.is_file():
+        return {}
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+        return {name: Result(**values) for name, values in records.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is no table of records ({error}): take back what was changed in it."
+        ) from error
+
+
+def write_records(table: str, records: dict[str, Result]) -> None:
+    """Writes what the repository is to have of a table."""
+    values = {name: dataclasses.asdict(result) for name, result in sorted(records.items())}
+    write_atomically(RECORDS / f"{table}.json", json.dumps(values, indent=1) + "\n")

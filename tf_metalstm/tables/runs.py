@@ -1,0 +1,164 @@
+"""The runs of a table on this machine: how far each is, and whether it is the one wanted."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tf_metalstm.flags import differences, parse_settings, read_settings
+from tf_metalstm.settings import GROUPS, Settings
+from tf_metalstm.tables.catalogue import Run
+from tf_metalstm.training.checkpoints import BEST, LAST, best_fingerprint, checkpoint_steps
+from tf_metalstm.training.provenance import STARTS
+
+
+class State(NamedTuple):
+    """How far a run is.
+
+    step: meta-updates made.
+    minutes: of training.
+    best_step: update of the weights that are evaluated; None before the first validation.
+    max_steps: meta-updates it is to make.
+    """
+
+    step: int
+    minutes: float
+    best_step: int | None
+    max_steps: int
+
+
+def in_order(run: Run) -> Iterator[Run]:
+    """Yields all runs that a run needs, and then the run itself."""
+    for first in run.before:
+        yield from in_order(first)
+    yield run
+
+
+def read_state(run_dir: Path) -> State | None:
+    """Returns how far a run is; None where it has not begun."""
+    last, best = (checkpoint_steps(run_dir / kind) for kind in (LAST, BEST))
+    if not last:
+        return None
+    reader = tf.train.load_checkpoint(str(run_dir / LAST / f"step-{last[0]}"))
+    minutes = float(reader.get_tensor("minutes/.ATTRIBUTES/VARIABLE_VALUE"))
+    max_steps = read_settings(run_dir).training.max_steps
+    return State(last[0], minutes, best[0] if best else None, max_steps)
+
+
+def wrong_run(run: Run, folder: Path) -> str:
+    """Returns what keeps a run, or one that it needs, from being that of the table; "" if none."""
+    for one in in_order(run):
+        if wrong := mismatch(one, folder):
+            return wrong if one is run else f"{one.name}: {wrong}"
+    return ""
+
+
+def mismatch(run: Run, folder: Path) -> str:
+    """Returns in what a run that has begun is not the one of the table; "" where it is."""
+    run_dir = folder / run.name
+    if read_state(run_dir) is None:
+        return ""
+    made, recipe = read_settings(run_dir), parse_settings(run.flags)
+    # What is left open in a recipe follows from the data. So is where a run begins, see below. The
+    # precision is said beside the updates and makes no other recipe of it.
+    open_ones = {
+        field.name: getattr(made.method, field.name)
+        for field in dataclasses.fields(made.method)
+        if getattr(recipe.method, field.name) is None or field.name == "learner_precision"
+    }
+    method = dataclasses.replace(recipe.method, **open_ones)
+    different = differences(made, dataclasses.replace(recipe, method=method))
+    if different:
+        return "made by another recipe:" + ",".join(line.lstrip() for line in different)
+    where = made.method.pretrained_run_dir
+    if bool(run.before) != bool(where):
+        wanted = run.before[0].name if run.before else "random numbers"
+        return f"it began at {where or 'random numbers'} and not at {wanted}"
+    for first in run.before:
+        if other := _other_start(_start_of(run_dir), folder / first.name):
+            return other
+    return ""
+
+
+def _other_start(start: dict[str, Any], first_dir: Path) -> str:
+    """Returns in what the weights that a run began at are not the best ones of another run now."""
+    now = read_state(first_dir)
+    if now is None or now.best_step is None or not start:
+        return ""
+    if start["run"] != first_dir.name:
+        return f"it began at {start['run']} and not at {first_dir.name}"
+    if start["step"] != now.best_step:
+        return (
+            f"it began from update {start['step']} of {first_dir.name}, which is at "
+            f"{now.best_step} now"
+        )
+    if start.get("weights") not in (None, best_fingerprint(first_dir)):
+        return f"{first_dir.name} was trained anew since it began there"
+    return ""
+
+
+def _start_of(run_dir: Path) -> dict[str, Any]:
+    # The last one that says it: an earlier one ended before there was a checkpoint.
+    found = [start["pretrained"] for start in _starts(run_dir) if "pretrained" in start]
+    return found[-1] if found else {}
+
+
+def updates_text(run: Run, folder: Path) -> str:
+    """Returns how many updates a run and those before it have made, in words.
+
+    With the precision, where it is another than float32.
+    """
+    run_dir = folder / run.name
+    state = read_state(run_dir)
+    if state is None:
+        return "not here"
+    made = f"{state.step:,}"
+    if state.step < state.max_steps:
+        made += f" of {state.max_steps:,}"
+    if state.best_step is not None:
+        made += f", best {state.best_step:,}"
+    method = read_settings(run_dir).method
+    if method.learner_precision != "float32" and method.method != "pixel_nearest_neighbor":
+        made += f", {method.learner_precision}"
+    for first in run.before:
+        made += f"; from {first.name}, {updates_text(first, folder)}"
+    return made
+
+
+def commits_text(run_dir: Path) -> str:
+    """Returns the commits at which a run was started and taken up again, in words."""
+    commits = [start["commit"] or "unknown" for start in _starts(run_dir)]
+    return ", ".join(dict.fromkeys(commits)) or "unknown"
+
+
+def _starts(run_dir: Path) -> list[dict[str, Any]]:
+    path = run_dir / STARTS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+
+def recipe_fingerprint(run: Run) -> str:
+    """Returns a hash of all that is chosen otherwise than by default in a run and those before it.
+
+    Without what may change while a run goes on, and without the precision.
+    """
+    text = json.dumps([_chosen(parse_settings(one.flags)) for one in in_order(run)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _chosen(settings: Settings) -> dict[str, Any]:
+    plain = Settings()
+    return {
+        field.name: value
+        for name, group in sorted(GROUPS.items())
+        for field in sorted(dataclasses.fields(group), key=lambda field: field.name)
+        if not field.metadata["may_change"]
+        and field.name != "learner_precision"
+        and (value := getattr(getattr(settings, name), field.name))
+        != getattr(getattr(plain, name), field.name)
+    }

@@ -1,0 +1,108 @@
+"""A table in Markdown: what is known of each cell, beside what was published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tf_metalstm.tables.catalogue import Cell
+from tf_metalstm.tables.results import Result, find_report, key, result_here
+from tf_metalstm.tables.runs import (
+    State,
+    commits_text,
+    read_state,
+    recipe_fingerprint,
+    updates_text,
+    wrong_run,
+)
+
+_COLUMNS = (
+    "method",
+    "task",
+    "published",
+    "measured",
+    "where",
+    "batch norm",
+    "updates",
+    "training",
+    "commit",
+)
+
+
+class Row(NamedTuple):
+    """What a table says of a cell, in words: the value, where it is from, and what made it."""
+
+    value: str
+    where: str
+    batch_norm: str = ""
+    updates: str = ""
+    training: str = ""
+    commit: str = ""
+
+
+def table_text(
+    cells: Sequence[Cell], folder: Path, num_episodes: int, records: dict[str, Result]
+) -> str:
+    """Returns a table in Markdown with a line for each run here and for each record."""
+    lines = [f"| {' | '.join(_COLUMNS)} |", f"|{'---|' * len(_COLUMNS)}"]
+    for cell in cells:
+        task, published = f"{cell.num_way}-way {cell.num_shot}-shot", cell.published or "-"
+        for row in rows(cell, folder, num_episodes, records):
+            lines.append(f"| {' | '.join((cell.method, task, published, *row))} |")
+    splits = "/".join(dict.fromkeys(cell.split for cell in cells))
+    note = (
+        f"Accuracy in %, {num_episodes} fixed {splits} episodes, 95 % interval. Weights best on "
+        "validation; `n of m` says that a run was not trained to its end, and how far it is. "
+        "`here` is a run on this machine, `recorded` what was measured before it."
+    )
+    return "\n".join([*lines, "", note, ""])
+
+
+def rows(cell: Cell, folder: Path, num_episodes: int, records: dict[str, Result]) -> list[Row]:
+    """Returns what there is of a cell.
+
+    Args:
+        cell: of the table.
+        folder: with the runs of the table on this machine.
+        num_episodes: of an evaluation.
+        records: of the table.
+
+    Returns:
+        A row of the run here, if it has begun, and one of the record, if there is another one of as
+        many episodes; where there is neither, one that says so.
+    """
+    found = []
+    state = read_state(folder / cell.run.name)
+    if state is not None:
+        found.append(_row_here(cell, folder, num_episodes, state))
+    recorded = records.get(key(cell))
+    if recorded is not None and recorded.num_episodes == num_episodes:
+        is_old = recorded.recipe != recipe_fingerprint(cell.run)
+        row = _row(recorded, "recorded" + ", of an earlier recipe" * is_old)
+        if row[:1] + row[2:] not in [here[:1] + here[2:] for here in found]:
+            found.append(row)
+    return found or [Row("not run", "")]
+
+
+def _row_here(cell: Cell, folder: Path, num_episodes: int, state: State) -> Row:
+    result = result_here(cell, folder, num_episodes)
+    if result is not None:
+        return _row(result, "here")
+    value = wrong_run(cell.run, folder) or "not evaluated"
+    report = find_report(cell, folder / cell.run.name, num_episodes)
+    if value == "not evaluated" and report is not None and report["interval"] is None:
+        value = f"{report['num_diverged']} of {num_episodes} episodes diverged"
+    updates = updates_text(cell.run, folder)
+    commits = commits_text(folder / cell.run.name)
+    return Row(value, "here", "", updates, _minutes(state.minutes), commits)
+
+
+def _row(result: Result, where: str) -> Row:
+    value = f"{100 * result.mean:.2f} +- {100 * result.interval:.2f}"
+    minutes = _minutes(result.minutes)
+    return Row(value, where, result.batch_norm, result.updates, minutes, result.commit)
+
+
+def _minutes(minutes: float) -> str:
+    return f"{minutes:.0f} min"
