@@ -1,6 +1,7 @@
 """Which commands are called to fill a table, and which are not."""
 
 import json
+import shutil
 
 import pytest
 from toy_table import make_run, report, run
@@ -75,3 +76,19 @@ def test_it_wants_a_clone(calls, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="call it in the folder of a clone"):
         run(tmp_path)
+
+
+def test_a_run_that_has_begun_needs_no_more_what_it_began_at(calls, tmp_path, capsys):
+    run(tmp_path, "--only=tuned")
+    folder = tmp_path / "mini_imagenet"
+    shutil.rmtree(folder / "joint")
+    shutil.rmtree(folder / "tuned" / "evaluation")
+    calls.clear()
+    run(tmp_path, "--only=tuned")
+    assert [call[:2] for call in calls] == [("evaluate", "tuned")]
+    updates = "100, best 50; from joint, update 50, which is not here"
+    assert f"| 43.21 +- 1.23 | here | inductive (such) | {updates} |" in capsys.readouterr().out
+    shutil.rmtree(folder / "tuned")
+    calls.clear()
+    run(tmp_path, "--only=tuned")
+    assert [call[:2] for call in calls[:2]] == [("train", "joint"), ("train", "tuned")]

@@ -29,7 +29,7 @@ from tf_metalstm.tables.results import (
     result_here,
     write_records,
 )
-from tf_metalstm.tables.runs import in_order, mismatch, read_state
+from tf_metalstm.tables.runs import in_order, mismatch, read_state, still_needed
 from tf_metalstm.tables.text import table_text
 
 
@@ -107,6 +107,7 @@ def _fill(cell: Cell, folder: Path, options: argparse.Namespace) -> None:
         if wrong := mismatch(run, folder):
             print(f"{folder / run.name} is left alone: {wrong}. Move it away to have it run again.")
             return
+    for run in still_needed(cell.run, folder):
         _train(run, folder, places, options)
         state = read_state(folder / run.name)
         if state is None or state.best_step is None:

@@ -40,6 +40,17 @@ def in_order(run: Run) -> Iterator[Run]:
     yield run
 
 
+def still_needed(run: Run, folder: Path) -> Iterator[Run]:
+    """Yields what is to be begun or gone on with for a run, and then the run itself.
+
+    A run that has begun keeps in its checkpoints what it took from those before it.
+    """
+    if read_state(folder / run.name) is None:
+        for first in run.before:
+            yield from still_needed(first, folder)
+    yield run
+
+
 def read_state(run_dir: Path) -> State | None:
     """Returns how far a run is; None where it has not begun."""
     last, best = (checkpoint_steps(run_dir / kind) for kind in (LAST, BEST))
@@ -127,7 +138,11 @@ def updates_text(run: Run, folder: Path) -> str:
     if method.learner_precision != "float32" and method.method != "pixel_nearest_neighbor":
         made += f", {method.learner_precision}"
     for first in run.before:
-        made += f"; from {first.name}, {updates_text(first, folder)}"
+        start = _start_of(run_dir)
+        if read_state(folder / first.name) is None and start:
+            made += f"; from {start['run']}, update {start['step']:,}, which is not here"
+        else:
+            made += f"; from {first.name}, {updates_text(first, folder)}"
     return made
 
 
