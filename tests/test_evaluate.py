@@ -20,13 +20,14 @@ def stream(num_episodes, num_way=5, episodes_per_step=1):
 
 def test_accuracies_are_those_of_the_episodes_one_by_one():
     method = toy.conv_method()
-    accuracies = episode_scores(method, stream(4), 5)
+    accuracies, num_diverged = episode_scores(method, stream(4), 5)
+    assert num_diverged == 0
     expected = []
     for inputs, labels in stream(4):
         answers = np.argmax(method(inputs, training=False), axis=-1)
         expected.append(np.mean(answers == labels.numpy()))
     np.testing.assert_allclose(accuracies, expected)
-    in_pairs = episode_scores(method, stream(4, episodes_per_step=2), 5)
+    in_pairs, _ = episode_scores(method, stream(4, episodes_per_step=2), 5)
     np.testing.assert_allclose(accuracies, in_pairs)
 
 
@@ -44,11 +45,11 @@ def test_with_fewer_ways_only_outputs_in_use_are_answers():
     start = method.c_0.numpy().copy()
     start[bias.start + 4] = 100.0  # the fifth output would always win
     method.c_0.assign(start)
-    assert episode_scores(method, stream(2), 5).mean() == pytest.approx(0.2)
+    assert episode_scores(method, stream(2), 5)[0].mean() == pytest.approx(0.2)
     answers = np.argmax(method(next(iter(stream(1, num_way=3)))[0]), axis=-1)
     assert np.all(answers == 4)
     # Restricted to the three outputs in use the best of three is right for a third at chance.
-    assert episode_scores(method, stream(4, num_way=3), 3).mean() > 0.2
+    assert episode_scores(method, stream(4, num_way=3), 3)[0].mean() > 0.2
 
 
 def test_the_report_says_what_was_evaluated_and_keeps_others(tmp_path):
@@ -78,8 +79,17 @@ def test_the_report_says_what_was_evaluated_and_keeps_others(tmp_path):
 def test_a_method_without_updates_has_chance_level_when_its_head_is_zero():
     method = toy.conv_method(num_steps=0)
     toy.zero_head(method)
-    accuracies = episode_scores(method, stream(3), 5)
+    accuracies, _ = episode_scores(method, stream(3), 5)
     np.testing.assert_allclose(accuracies, tf.fill([3], 0.2))  # all answers are the first class
+
+
+@pytest.mark.parametrize("episodes_per_step", [1, 2])
+def test_an_answer_of_logits_that_are_no_numbers_is_wrong(episodes_per_step):
+    method = toy.conv_method(num_steps=0)
+    method.c_0.assign(np.full(method.c_0.shape, np.nan))
+    accuracies, num_diverged = episode_scores(method, stream(4, 5, episodes_per_step), 5)
+    np.testing.assert_array_equal(accuracies, np.zeros(4))  # and not the fifth that is class 0
+    assert num_diverged == 4
 
 
 def test_a_diverged_episode_is_counted_and_the_report_stays_json(tmp_path):
@@ -91,5 +101,10 @@ def test_a_diverged_episode_is_counted_and_the_report_stays_json(tmp_path):
     report |= {"query_normalization": "running", "changed": {}}
     text = describe(report, "10-shot, 10 queries")
     assert "1 of 3 episodes diverged" in text
+    report |= {"objective": "classification", "score": "accuracy", "mean": 0.5, "interval": 0.1}
+    text = describe(report, "5-way 1-shot")
+    assert "accuracy  50.00 +- 10.00 %" in text
+    assert "diverged  1 of 3 episodes, no answer right" in text
+    report |= {"mean": None, "interval": None}
     path = write_report(report, tmp_path)
     assert json.loads(path.read_text(), parse_constant=pytest.fail)["mean"] is None

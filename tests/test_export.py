@@ -54,6 +54,7 @@ def write_report(run_dir, name, **changes):
         "interval": 0.01,
         "num_episodes": 600,
         "split": "test",
+        "checkpoint": "best",
         "step": 40,
     }
     report |= {"num_way": 3, "num_shot": 2, "num_steps": 1, "query_normalization": "running"}
@@ -82,6 +83,7 @@ def test_export_command(run, capsys, tmp_path):
     write_report(settings.run_dir, "d", num_steps=2)
     write_report(settings.run_dir, "e", query_normalization="batch")
     write_report(settings.run_dir, "f", interval=None)
+    write_report(settings.run_dir, "g", checkpoint="last")  # not the average that is best
     export.main(settings)
     printed = capsys.readouterr().out
     assert "87.50 +- 1.00 % (3-way 2-shot, 600 test episodes)" in printed

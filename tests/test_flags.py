@@ -15,6 +15,7 @@ from tf_metalstm.flags import (
     RUN_FLAGS,
     RunMismatchError,
     changed_settings,
+    check_settled,
     define_flags,
     parse_settings,
     read_settings,
@@ -229,6 +230,44 @@ def test_where_training_began_cannot_be_said_anew(tmp_path):
     assert done.returncode != 0
     assert "--kernel_scale=4.0 is settled when training begins, and the run in" in done.stderr
     assert "has begun with 2.0: leave it out" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "message"),
+    [
+        ("--num_steps=5", "--num_steps=9", "--num_evaluation_steps are those after it"),
+        ("--learn_inner_rate", "--inner_rate=0.5", "has learned: leave it out"),
+    ],
+)
+def test_what_would_change_nothing_is_refused(tmp_path, trained, asked, message):
+    write_settings(parse(trained), tmp_path)
+    check_settled(read_settings(tmp_path))
+    with pytest.raises(ValueError, match=message):
+        check_settled(read_settings(tmp_path, asked))
+
+
+def test_a_run_keeps_its_validation_list(tmp_path):
+    write_settings(parse(), tmp_path)
+    with pytest.raises(RunMismatchError, match="--evaluation_seed: the run has 0, now 1"):
+        write_settings(parse("--evaluation_seed=1"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "momentum"),
+    [
+        ((), 0.05),
+        (("--method=nearest_neighbor",), 0.99),
+        (("--method=matching_networks",), 0.99),
+        (("--method=matching_networks", "--statistics_momentum=0.9"), 0.9),
+    ],
+)
+def test_running_statistics_are_kept_as_long_as_what_they_are_of(arguments, momentum):
+    settings = parse(*arguments)
+    tasks = build_tasks(settings.data)
+    assert resolve(settings, tasks).method.statistics_momentum == momentum
+    method = build_method(settings, tasks)
+    network = method.embedding if arguments else method.learner.model
+    assert network.get_layer("norm_1").momentum == momentum
 
 
 def test_precision_and_recomputation_reach_the_method():

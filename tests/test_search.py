@@ -9,7 +9,7 @@ import toy
 
 from tf_metalstm import experiment, search
 from tf_metalstm.construction import build_method
-from tf_metalstm.flags import write_settings
+from tf_metalstm.flags import read_settings, write_settings
 from tf_metalstm.search import parse_grid, with_values
 from tf_metalstm.settings import (
     DataSettings,
@@ -113,6 +113,59 @@ def test_a_search_goes_on_where_it_was_and_keeps_to_its_grid(settings, monkeypat
     other = dataclasses.replace(settings.evaluation, grid=["inner_rate=0.1|0.2"])
     with pytest.raises(ValueError, match="search for something else than inner_rate"):
         search.main(dataclasses.replace(settings, evaluation=other))
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "value"),
+    [
+        ("data", "num_shot", 1),
+        ("method", "num_evaluation_steps", 9),
+        ("method", "statistics_momentum", 0.5),
+    ],
+)
+def test_another_way_to_ask_is_another_search_and_is_found_with_it(
+    settings, monkeypatch, group, name, value
+):
+    monkeypatch.setattr(search, "_score", lambda *_: (0.5, 0.01))
+    search.main(settings)
+    other = dataclasses.replace(getattr(settings, group), **{name: value})
+    other = dataclasses.replace(settings, **{group: other})
+    with pytest.raises(ValueError, match="a search on other weights or episodes"):
+        search.main(other)
+    pathlib.Path(settings.run_dir, "search.csv").unlink()
+    search.main(other)
+    found = pathlib.Path(settings.run_dir, "found.flags")
+    assert found.read_text() == f"--{name}={value}\n--inner_rate=0.00001\n--inner_decay=0\n"
+    asked = read_settings(settings.run_dir, f"--flagfile={found}")
+    assert getattr(getattr(asked, group), name) == value
+    assert asked.method.inner_rate == 0.00001
+
+
+def test_weights_that_were_trained_anew_are_searched_anew(settings, monkeypatch):
+    monkeypatch.setattr(search, "_score", lambda *_: (0.5, 0.01))
+    search.main(settings)
+    method = build_method(settings, experiment.build_tasks(settings.data))
+    method.c_0.assign_add(method.c_0 + 1.0)
+    RunCheckpoints(settings.run_dir, method).save_best(0.5, step=0)
+    with pytest.raises(ValueError, match="a search on other weights or episodes"):
+        search.main(settings)
+
+
+@pytest.mark.parametrize(
+    ("grid", "method", "message"),
+    [
+        ("num_steps=1|3", {}, "--num_evaluation_steps are those"),
+        ("inner_rate=0.1|1", {"learn_inner_rate": True}, "has learned: leave it out"),
+    ],
+)
+def test_what_a_trained_method_does_not_take_is_not_searched(settings, grid, method, message):
+    method = dataclasses.replace(settings.method, **method)
+    evaluation = EvaluationSettings(grid=[grid])
+    pathlib.Path(settings.run_dir, "run.flags").unlink()
+    settings = dataclasses.replace(settings, method=method)
+    write_settings(settings, settings.run_dir)
+    with pytest.raises(ValueError, match=message):
+        search.main(dataclasses.replace(settings, evaluation=evaluation))
 
 
 @pytest.mark.parametrize(

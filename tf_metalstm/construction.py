@@ -30,6 +30,8 @@ def resolve(settings: Settings, tasks: Tasks) -> Settings:
     if method.method == "nearest_neighbor":
         num_classes = _num_training_classes(method, tasks)
         method = dataclasses.replace(method, num_training_classes=num_classes)
+    momentum = _statistics_momentum(method)
+    method = dataclasses.replace(method, statistics_momentum=momentum)
     return dataclasses.replace(settings, method=method)
 
 
@@ -37,6 +39,13 @@ def _num_training_classes(method: MethodSettings, tasks: Tasks) -> int:
     if method.num_training_classes is not None:
         return method.num_training_classes
     return image_tasks(tasks, method.method).num_training_classes
+
+
+def _statistics_momentum(method: MethodSettings) -> float:
+    if method.statistics_momentum is not None:
+        return method.statistics_momentum
+    # Of one episode few passes leave statistics, of a training all of them.
+    return 0.99 if method.method in ("nearest_neighbor", "matching_networks") else 0.05
 
 
 def image_tasks(tasks: Tasks, method: str) -> ImageTasks:
@@ -104,7 +113,7 @@ def _gradient_based(settings: Settings, tasks: Tasks, num_way: int) -> GradientB
 def _network(method: MethodSettings, tasks: Tasks, num_outputs: int) -> keras.Model:
     options: dict[str, Any] = {
         "batch_norm_scale": method.batch_norm_scale,
-        "statistics_momentum": method.statistics_momentum,
+        "statistics_momentum": _statistics_momentum(method),
         "dtype": PRECISIONS[method.learner_precision],
     }
     if method.learner == "conv4":

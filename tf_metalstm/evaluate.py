@@ -28,7 +28,7 @@ def main(settings: Settings) -> None:
     evaluation = settings.evaluation
     episodes = tasks.episodes(evaluation.split, evaluation.evaluation_seed)
     stream = episode_dataset(episodes, num_episodes=evaluation.num_episodes)
-    scores = episode_scores(method, stream, tasks.num_outputs)
+    scores, num_diverged = episode_scores(method, stream, tasks.num_outputs)
     mean, interval = estimate(scores)
     report = {
         "objective": tasks.objective,
@@ -51,7 +51,7 @@ def main(settings: Settings) -> None:
         "step": int(checkpoints.step.numpy()),
         "evaluation_seed": evaluation.evaluation_seed,
         "list_fingerprint": episodes.fingerprint(evaluation.num_episodes),
-        "num_diverged": int(np.sum(~np.isfinite(scores))),
+        "num_diverged": num_diverged,
         "scores": [finite_or_none(round(float(score), 6)) for score in scores],
     }
     path = write_report(report, settings.run_dir or "")
@@ -88,7 +88,7 @@ def describe(report: dict, task: str) -> str:
         "batch norm": "{batch_norm}",
     }
     text = {name: row.format(**report) for name, row in rows.items()}
-    if report["num_diverged"]:
+    if report["mean"] is None:
         text[report["score"]] = (
             f"none: {report['num_diverged']} of {report['num_episodes']} episodes diverged, their "
             f"{report['score']} is not a number. Try fewer updates or a lower rate"
@@ -98,6 +98,9 @@ def describe(report: dict, task: str) -> str:
         interval = float("nan") if report["interval"] is None else report["interval"]
         score = OBJECTIVES[report["objective"]].text(mean, interval)
         text[report["score"]] = f"{score} (95 %)"
+        if report["num_diverged"]:
+            count = f"{report['num_diverged']} of {report['num_episodes']} episodes"
+            text["diverged"] = f"{count}, no answer right. Try fewer updates or a lower rate"
     return "\n".join(f"{name:>10}  {value}" for name, value in text.items())
 
 

@@ -58,7 +58,8 @@ def main(settings: Settings) -> None:
         example = example_files(tasks.sampler(_EXAMPLE_SPLIT, seed))
         check_example_dir(settings.evaluation.example_dir, example)
     step = int(checkpoints.step.numpy())
-    reports = matching_reports(run_dir, method, step, changed_settings(settings))
+    weights = settings.evaluation.checkpoint
+    reports = matching_reports(run_dir, method, weights, step, changed_settings(settings))
     manifest = save_method(served, target, _facts(settings, checkpoints, reports))
     print(
         f"{'Replaced' if replaces else 'Wrote'} {target}: the {settings.evaluation.checkpoint} "
@@ -74,18 +75,20 @@ def main(settings: Settings) -> None:
 
 
 def matching_reports(
-    run_dir: str | Path, method: FewShotMethod, step: int, changed: dict[str, Any]
+    run_dir: str | Path, method: FewShotMethod, checkpoint: str, step: int, changed: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """Returns what `evaluate` measured on unseen classes with exactly what is exported.
 
     Args:
         run_dir: folder of the run.
         method: that is exported.
+        checkpoint: "best" or "last". Of one step they differ where weights are averaged.
         step: after which the exported weights were taken.
         changed: settings of the method that are not those of the training, by name.
     """
     wanted = {
         "split": "test",
+        "checkpoint": checkpoint,
         "step": step,
         "num_steps": method.num_updates,
         "query_normalization": method.query_normalization,

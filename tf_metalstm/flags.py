@@ -61,7 +61,7 @@ def run_command(main: Callable[[Settings], None], *, continues_a_run: bool) -> N
             settings = settings_from_flags()
             if continues_a_run:
                 _check_is_run(settings.run_dir)
-                _check_start(settings)
+                check_settled(settings)
             main(settings)
         except (ValueError, OSError, ArithmeticError) as error:
             if flags.FLAGS.traceback:
@@ -111,15 +111,23 @@ def changed_settings(settings: Settings) -> dict[str, Any]:
 
     Without the task, the updates and the way to normalize queries, which a report names anyway.
     """
-    trained = read_settings(settings.run_dir or "")
     named = {"num_way", "num_shot", "num_query"}
     named |= {"num_evaluation_steps", "num_steps", "query_normalization"}
+    return {name: now for name, now in _changed(settings).items() if name not in named}
+
+
+def typed_flags(settings: Settings) -> list[str]:
+    """Returns the flags that say all of images and method that the run was not trained with."""
+    return [_flag_line(name, now) for name, now in _changed(settings).items()]
+
+
+def _changed(settings: Settings) -> dict[str, Any]:
+    trained = read_settings(settings.run_dir or "")
     return {
         field.name: now
         for group in ("data", "method")
         for field in dataclasses.fields(GROUPS[group])
-        if field.name not in named
-        and not (group == "data" and field.metadata["may_change"])
+        if not (group == "data" and field.metadata["may_change"])
         and (now := getattr(getattr(settings, group), field.name))
         != getattr(getattr(trained, group), field.name)
     }
@@ -185,8 +193,24 @@ def _check_is_run(run_dir: str | None) -> None:
         )
 
 
-def _check_start(settings: Settings) -> None:
+def check_settled(settings: Settings) -> None:
+    """Checks that nothing is asked of a trained run that was settled when its training began.
+
+    Raises:
+        ValueError: something is; the error names it.
+    """
     trained = read_settings(settings.run_dir or "")
+    if trained.method.num_steps != settings.method.num_steps:
+        raise ValueError(
+            f"--num_steps={settings.method.num_steps} are the updates in training, and the run in "
+            f"{settings.run_dir} has {trained.method.num_steps}: --num_evaluation_steps are those "
+            "after it."
+        )
+    if trained.method.learn_inner_rate and trained.method.inner_rate != settings.method.inner_rate:
+        raise ValueError(
+            f"--inner_rate={settings.method.inner_rate} is where the rate began that the run in "
+            f"{settings.run_dir} has learned: leave it out."
+        )
     for name, group in GROUPS.items():
         for field in dataclasses.fields(group):
             before, now = (getattr(getattr(s, name), field.name) for s in (trained, settings))

@@ -35,7 +35,10 @@ def mean_squared_error(labels: Tensor, outputs: Tensor) -> Tensor:
 
 def _accuracies(labels: Tensor, outputs: Tensor) -> Tensor:
     answers = tf.argmax(outputs, axis=-1, output_type=tf.int32)
-    return tf.reduce_mean(tf.cast(answers == tf.cast(labels, tf.int32), tf.float32), axis=-1)
+    right = answers == tf.cast(labels, tf.int32)
+    # Of logits that are no numbers the largest would be that of class 0: no answer, none right.
+    right &= ~tf.reduce_any(tf.math.is_nan(outputs), axis=-1)
+    return tf.reduce_mean(tf.cast(right, tf.float32), axis=-1)
 
 
 def _squared_errors(labels: Tensor, outputs: Tensor) -> Tensor:
@@ -56,7 +59,8 @@ class Objective:
     loss: (labels, outputs) -> a scalar, the mean over everything; inner and outer loop minimize it.
     loss_name: in words, for figures.
     score_name: what is reported; also the name of the Keras metric.
-    scores: (labels of E episodes, their outputs) -> the score of each, float32 [E].
+    scores: (labels of E episodes, their outputs) -> the score of each, float32 [E]; an answer of
+        logits that are no numbers is a wrong one, an error that is no number stays one.
     greater_is_better: whether a high score is a good one.
     """
 

@@ -16,8 +16,8 @@ def episode_scores(
     episodes: tf.data.Dataset,
     num_outputs: int,
     one_of_many: bool = False,
-) -> np.ndarray:
-    """Returns the score of each episode, [episodes].
+) -> tuple[np.ndarray, int]:
+    """Returns the score of each episode, [episodes], and how many have outputs that are no numbers.
 
     Args:
         method: the trained method.
@@ -33,6 +33,7 @@ def episode_scores(
 
     total = int(episodes.cardinality())
     scores: list[float] = []
+    num_diverged = 0
     interval = 0.2 if sys.stderr.isatty() else 30.0  # a log file wants few lines
     bar = tqdm.tqdm(
         episodes,
@@ -43,5 +44,8 @@ def episode_scores(
         disable=None if one_of_many else False,  # None: where no terminal is
     )
     for inputs, labels in bar:
-        scores.extend(method.objective.scores(labels, answer(inputs)).numpy())
-    return np.asarray(scores)
+        outputs = answer(inputs)
+        scores.extend(method.objective.scores(labels, outputs).numpy())
+        diverged = np.isnan(outputs.numpy()) | np.isposinf(outputs.numpy())
+        num_diverged += int(np.sum(np.any(diverged, axis=(-2, -1))))
+    return np.asarray(scores), num_diverged

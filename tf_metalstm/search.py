@@ -5,8 +5,9 @@
 tries every combination on the fixed list of validation episodes by successive halving (Jamieson &
 Talwalkar, AISTATS 2016), here quartering: all of them on a tenth of the list, the better
 quarter on a fifth, the best quarter of those on the whole. Writes RUN_DIR/search.csv, one row a
-trial, and the best one to RUN_DIR/found.flags, which `evaluate` and `export` take as --flagfile. A
-search that was broken off goes on where it was.
+trial, and the best one to RUN_DIR/found.flags, which `evaluate` and `export` take as --flagfile:
+with what else of images and method the search was told otherwise than the training. A search that
+was broken off goes on where it was.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from tf_metalstm import experiment
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.data.tasks import Tasks
 from tf_metalstm.files import write_atomically
-from tf_metalstm.flags import run_command
+from tf_metalstm.flags import check_settled, run_command, typed_flags
 from tf_metalstm.objectives import OBJECTIVES
 from tf_metalstm.scoring import episode_scores
 from tf_metalstm.settings import MethodSettings, Settings
+from tf_metalstm.training.checkpoints import best_fingerprint
 from tf_metalstm.training.metrics import estimate
 
 _ROUNDS = (10, 5, 1)  # the whole list over that of a round
@@ -59,8 +61,8 @@ class Trial(NamedTuple):
 def main(settings: Settings) -> None:
     """Searches for the run in --run_dir and writes what was found."""
     combinations = parse_grid(settings.evaluation.grid)
-    for combination in combinations:
-        with_values(settings, combination)  # so that a wrong one is said before hours of work
+    for combination in combinations:  # so that a wrong one is said before hours of work
+        check_settled(with_values(settings, combination))
     tasks = experiment.build_tasks(settings.data)
     objective = OBJECTIVES[tasks.objective]
     path = Path(settings.run_dir or "", "search.csv")
@@ -90,7 +92,7 @@ def main(settings: Settings) -> None:
             reverse=objective.greater_is_better,
         )
     found = Path(settings.run_dir or "", "found.flags")
-    write_atomically(found, "".join(f"--{name}={value}\n" for name, value in left[0]))
+    write_atomically(found, _found_text(settings, left[0]))
     best = trials[left[0], everything]
     print(
         f"Best: {_words(left[0])}: {objective.text(best.mean, best.interval)} on {everything} "
@@ -127,7 +129,8 @@ def with_values(settings: Settings, combination: Combination) -> Settings:
     """
     known = {field.name: field for field in dataclasses.fields(MethodSettings)}
     kinds: dict[str, Any] = typing.get_type_hints(MethodSettings)
-    parsers: dict[Any, Any] = {float: float, int: int, str: str, int | None: int}
+    parsers: dict[Any, Any] = {float: float, int: int, str: str}
+    parsers |= {int | None: int, float | None: float}
     changes: dict[str, Any] = {}
     for name, value in combination:
         kind = parsers.get(kinds.get(name))
@@ -148,11 +151,22 @@ def with_values(settings: Settings, combination: Combination) -> Settings:
 
 def _subject(settings: Settings, tasks: Tasks) -> str:
     """Returns what is searched: the weights, the way to ask them, the list of episodes."""
-    _, checkpoints = experiment.load_method(settings, tasks)
+    method, checkpoints = experiment.load_method(settings, tasks)
     episodes = tasks.episodes("validation", settings.evaluation.evaluation_seed)
     fingerprint = episodes.fingerprint(settings.training.validation_episodes)
     weights = f"{settings.evaluation.checkpoint} {int(checkpoints.step.numpy())}"
-    return f"{weights}, {settings.method.query_normalization}, {tasks.spec.task}, {fingerprint}"
+    if settings.evaluation.checkpoint == "best":  # trained anew they are others
+        weights += f" {best_fingerprint(settings.run_dir or '')}"
+    asked = f"{settings.method.query_normalization}, {method.num_updates} updates"
+    changed = "".join(f", {flag}" for flag in typed_flags(settings))
+    return f"{weights}, {asked}, {tasks.spec.task}, {fingerprint}{changed}"
+
+
+def _found_text(settings: Settings, combination: Combination) -> str:
+    """Returns a flagfile by which a trained run is asked as the best combination was."""
+    searched = {name for name, _ in combination}
+    typed = [flag for flag in typed_flags(settings) if flag[2:].split("=")[0] not in searched]
+    return "".join(f"{line}\n" for line in [*typed, *_words(combination).split(" ")])
 
 
 def read_trials(
@@ -196,7 +210,7 @@ def _score(settings: Settings, tasks: Tasks, num_episodes: int) -> tuple[float, 
     method, _ = experiment.load_method(settings, tasks)
     episodes = tasks.episodes("validation", settings.evaluation.evaluation_seed)
     stream = episode_dataset(episodes, num_episodes=num_episodes)
-    return estimate(episode_scores(method, stream, tasks.num_outputs, one_of_many=True))
+    return estimate(episode_scores(method, stream, tasks.num_outputs, one_of_many=True)[0])
 
 
 def _table(trials: Iterable[Trial], subject: str) -> str:

@@ -149,8 +149,10 @@ class MethodSettings:
         "Type of the learner's inside; its parameters and the rule are always float32.",
         tuple(PRECISIONS),
     )
-    statistics_momentum: float = option(
-        0.05, "Weight of the old running statistics when a support pass updates them."
+    statistics_momentum: float | None = option(
+        None,
+        "Weight of the old running statistics when a pass updates them; default: 0.05 for those of "
+        "an episode (gradient_based), 0.99 for those of the training.",
     )
     num_steps: int = option(5, "T, updates on the support set.")
     num_evaluation_steps: int | None = option(
@@ -218,7 +220,7 @@ class EvaluationSettings:
 
     split: str = option("test", "Split of the classes.", SPLITS, may_change=True)
     num_episodes: int = option(600, "Episodes of an evaluation.", may_change=True)
-    evaluation_seed: int = option(0, "Of the list of episodes.", may_change=True)
+    evaluation_seed: int = option(0, "Of the list of episodes, in validation too.")
     checkpoint: str = option(
         "best",
         "The weights best on validation, or the last ones.",

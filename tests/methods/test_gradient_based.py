@@ -87,6 +87,21 @@ def test_support_normalization_is_one_more_pass_at_the_last_theta():
     np.testing.assert_allclose(better.statistics, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("num_steps", [None, 0])
+def test_without_any_update_the_running_statistics_are_those_of_the_support_set(num_steps):
+    # They would be mean 0 and variance 1 else, which no pass has left.
+    method = toy.conv_method(num_steps=2 if num_steps is not None else 0)
+    inputs, _ = one_step()
+    support = toy.Support(inputs["support_inputs"][0], inputs["support_labels"][0])
+    given = None if num_steps is None else tf.constant(num_steps)
+    adapted, _ = method.adapt_with_trajectory(support, num_steps=given)
+    fresh = tf.constant(method.learner.initial_statistics())
+    _, expected = method.learner.apply(method.c_0, fresh, support.inputs, training=True)
+    np.testing.assert_allclose(adapted.statistics, expected, rtol=1e-6)
+    if num_steps is None:
+        assert method.describe_normalization() == "inductive (statistics of the support set)"
+
+
 def test_permuting_the_classes_permutes_the_columns_when_the_head_is_symmetric():
     method = toy.conv_method(num_steps=2)
     toy.zero_head(method)

@@ -209,14 +209,14 @@ def test_any_number_of_updates(exported, steps):
     adapted, extras = adapt(signatures, **support, num_steps=tf.constant(steps))
     method = served.method
     loop = dataclasses.replace(method.evaluation_loop, num_steps=steps)
-    (theta, _), trajectory = inner_loop.adapt(
-        method.learner,
-        method.rule,
-        tf.convert_to_tensor(method.c_0),
-        Support(served.normalization(support["support_images"]), support["support_labels"]),
-        loop,
+    given = Support(served.normalization(support["support_images"]), support["support_labels"])
+    (theta, statistics), trajectory = inner_loop.adapt(
+        method.learner, method.rule, tf.convert_to_tensor(method.c_0), given, loop
     )
+    if method.query_normalization == "support" or steps == 0:
+        _, statistics = method.learner.apply(theta, statistics, given.inputs, training=True)
     np.testing.assert_allclose(adapted["parameters"], theta, atol=1e-5)
+    np.testing.assert_allclose(adapted["statistics"], statistics, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(extras["support_losses"], trajectory.losses, atol=1e-5)
     np.testing.assert_allclose(extras["input_gates"], trajectory.input, atol=1e-5)
     np.testing.assert_allclose(extras["forget_gates"], trajectory.forget, atol=1e-5)

@@ -29,6 +29,15 @@ def test_what_was_measured_otherwise_is_not_shown(changes, tmp_path):
     assert results.find_report(PLAIN, tmp_path, 600) is not None
 
 
+def test_what_was_searched_with_other_updates_counts_with_them(calls, tmp_path):
+    run(tmp_path, "--only=tuned")
+    run_dir = tmp_path / "mini_imagenet" / "tuned"
+    (run_dir / "found.flags").write_text("--num_evaluation_steps=9\n--inner_rate=0.1\n")
+    assert results.find_report(TUNED, run_dir, 600) is None
+    report(run_dir, num_shot=5, num_steps=9, changed={"inner_rate": 0.1})
+    assert results.find_report(TUNED, run_dir, 600)["num_steps"] == 9
+
+
 def test_only_what_the_search_found_counts(calls, tmp_path):
     run(tmp_path, "--only=tuned")
     run_dir = tmp_path / "mini_imagenet" / "tuned"

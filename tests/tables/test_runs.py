@@ -1,6 +1,7 @@
 """Which run is the one of a table, and what is said of one that is not."""
 
 import json
+import shutil
 
 import pytest
 from toy_table import BEFORE, PLAIN, TUNED, begun_at, make_run, report, run
@@ -88,6 +89,9 @@ def test_a_network_that_was_trained_anew_to_the_same_update_is_another_one(calls
     (folder / "tuned" / STARTS).write_text(
         json.dumps([{"commit": commit, "pretrained": start | {"run": "another"}}])
     )
+    run(tmp_path, "--print_only")
+    assert "it began at another and not at joint" in capsys.readouterr().out
+    shutil.rmtree(folder / "joint")
     run(tmp_path, "--print_only")
     assert "it began at another and not at joint" in capsys.readouterr().out
 

@@ -85,6 +85,22 @@ def test_the_average_is_what_is_validated_and_the_training_does_not_notice(tmp_p
     assert float(checkpoints.best_score) == pytest.approx(answers["accuracy"])
 
 
+def test_what_is_validated_is_looked_at(tmp_path, monkeypatch):
+    method = run_toy.compiled_method(weight_average=0.6)
+    seen = []
+
+    def look(step):
+        seen.append((step, method.c_0.numpy()))
+
+    monkeypatch.setattr(run_toy, "compiled_method", lambda *_, **__: method)
+    run_toy.run(tmp_path, 4, on_validation=look)
+    with averaged_weights(method):
+        [(step, c_0)] = seen
+        assert step == 4
+        np.testing.assert_array_equal(c_0, method.c_0)
+    assert np.abs(c_0 - method.c_0).max() > 1e-4
+
+
 def test_an_average_of_nothing_new_is_refused():
     with pytest.raises(ValueError, match=r"--weight_average must be in \[0, 1\), got 1"):
         run_toy.compiled_method(weight_average=1.0)

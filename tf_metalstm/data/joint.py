@@ -32,7 +32,7 @@ class JointBatches:
         seed: of the order.
 
     Raises:
-        ValueError: there are fewer images than a batch takes.
+        ValueError: there are fewer images than a batch takes, or classes would be turned.
     """
 
     def __init__(
@@ -49,6 +49,11 @@ class JointBatches:
             raise ValueError(
                 f"--joint_batch_size must be between 1 and the {self._num_images} images of the "
                 f"training split, got {batch_size}."
+            )
+        if augmentation is not None and "turn" in augmentation.names:
+            raise ValueError(
+                "--augmentation=turn makes another class of each class of an episode; in the joint "
+                "training of nearest_neighbor a turned image would keep its label: leave it out."
             )
         self.batch_size, self.seed = batch_size, seed
         self._normalization, self._augmentation = normalization, augmentation

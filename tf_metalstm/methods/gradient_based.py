@@ -34,7 +34,8 @@ class GradientBasedMethod(FewShotMethod):
     Batch normalization of the queries in validation, test and export, `query_normalization`:
 
     - "running": the running statistics that this episode's support passes at theta_0 ...
-      theta_{T-1} left behind. Inductive; what the paper does.
+      theta_{T-1} left behind. Inductive; what the paper does. Without any update there are none,
+      and it is as "support".
     - "support": as "running", after one more support pass at theta_T. Inductive too: a query
       is still classified by itself, under statistics that belong to the final parameters.
     - "batch": the moments of all queries together. *Transductive*: the answer to one query
@@ -140,10 +141,24 @@ class GradientBasedMethod(FewShotMethod):
             adapted, trajectory = adapt(*given, self.objective.loss)
         else:
             adapted, trajectory = adapt_in_loop(*given, num_steps, self.objective.loss)
+        num_steps = loop.num_steps if num_steps is None else num_steps
+        return adapted._replace(
+            statistics=self._statistics(adapted, support, num_steps)
+        ), trajectory
+
+    def _statistics(self, adapted: Adapted, support: Support, num_steps: int | Tensor) -> Tensor:
+        """Returns the statistics [S] that queries are normalized by."""
+
+        def one_more_pass() -> Tensor:
+            return self.learner.apply(*adapted, support.inputs, training=True)[1]
+
+        if self.query_normalization == "batch" or not self.learner.num_statistics:
+            return adapted.statistics
         if self.query_normalization == "support":
-            _, statistics = self.learner.apply(*adapted, support.inputs, training=True)
-            adapted = adapted._replace(statistics=statistics)
-        return adapted, trajectory
+            return one_more_pass()
+        if isinstance(num_steps, int):
+            return adapted.statistics if num_steps else one_more_pass()
+        return tf.cond(num_steps < 1, one_more_pass, lambda: adapted.statistics)
 
     def _theta_0(self) -> Tensor:
         c_0 = tf.convert_to_tensor(self.c_0)
@@ -165,6 +180,8 @@ class GradientBasedMethod(FewShotMethod):
         """Returns the batch-norm mode in words, to stand beside every reported number."""
         if not self.learner.num_statistics:
             return "none"
+        if self.query_normalization == "running" and self.num_updates == 0:
+            return "inductive (statistics of the support set)"
         return {
             "running": "inductive (running statistics of the episode)",
             "support": "inductive (statistics of one more support pass)",

@@ -86,7 +86,10 @@ def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] 
     state = read_state(run_dir)
     if state is None or state.best_step is None:
         return None
-    settings = read_settings(run_dir)
+    found = run_dir / "found.flags"
+    if cell.run.searched and not found.is_file():
+        return None
+    settings = read_settings(run_dir, *([f"--flagfile={found}"] if cell.run.searched else []))
     wanted = {
         "split": cell.split,
         "num_way": cell.num_way,
@@ -101,11 +104,7 @@ def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] 
         wanted["query_normalization"] = settings.method.query_normalization
         steps = settings.method.num_evaluation_steps
         wanted["num_steps"] = settings.method.num_steps if steps is None else steps
-    found = run_dir / "found.flags"
-    if cell.run.searched and not found.is_file():
-        return None
-    arguments = [f"--flagfile={found}"] if cell.run.searched else []
-    changed = changed_settings(read_settings(run_dir, *arguments))
+    changed = changed_settings(settings)
     whole = {"mean", "interval", "batch_norm", "list_fingerprint"}  # early versions wrote less
     for path in sorted((run_dir / "evaluation").glob("*.json")):
         report = json.loads(path.read_text(encoding="utf-8"))

@@ -99,11 +99,13 @@ def mismatch(run: Run, folder: Path) -> str:
 
 def _other_start(start: dict[str, Any], first_dir: Path) -> str:
     """Returns in what the weights that a run began at are not the best ones of another run now."""
-    now = read_state(first_dir)
-    if now is None or now.best_step is None or not start:
+    if not start:
         return ""
     if start["run"] != first_dir.name:
         return f"it began at {start['run']} and not at {first_dir.name}"
+    now = read_state(first_dir)
+    if now is None or now.best_step is None:
+        return ""
     if start["step"] != now.best_step:
         return (
             f"it began from update {start['step']} of {first_dir.name}, which is at "

@@ -209,5 +209,6 @@ class LogToTensorBoard(keras.callbacks.Callback):
                 "disk full? Once that is mended, the same command goes on."
             ) from error
         if "val_loss" in logs and self._on_validation is not None:
-            with self._writer.as_default(step=step):
+            # What was validated is looked at.
+            with averaged_weights(self.model), self._writer.as_default(step=step):
                 self._on_validation(step)
