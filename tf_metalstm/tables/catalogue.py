@@ -58,6 +58,7 @@ def _recipe(name: str) -> str:
 def _mini_imagenet() -> list[Cell]:
     joint = Run("nearest_neighbor", (_recipe("mini_imagenet_nearest_neighbor"),))
     pixels = Run("pixel_nearest_neighbor", (_recipe("mini_imagenet_pixel_nearest_neighbor"),))
+    augmented = Run("5shot_augmented", (_recipe("mini_imagenet_5way_5shot_augmented"),))
     cells = []
     for shot, fine_tune, neighbor, matching, full_context, meta_lstm in (
         (1, "28.86 +- 0.54", "41.08 +- 0.70", "43.40 +- 0.78", "43.56 +- 0.84", "43.44 +- 0.77"),
@@ -84,9 +85,11 @@ def _mini_imagenet() -> list[Cell]:
         scratch = Run(f"{shot}shot_meta_lstm", (_recipe(task),))
         cells.append(Cell("meta-LSTM, c_0 from random numbers", 5, shot, meta_lstm, scratch))
         if shot == 5:
-            run = Run("5shot_augmented", (_recipe(f"{task}_augmented"),))
             words = "meta-LSTM, mirrored and shifted images, a rate that falls"
-            cells.append(Cell(words, 5, shot, "", run))
+            cells.append(Cell(words, 5, shot, "", augmented))
+        else:
+            run = Run("1shot_from_5shot", (_recipe(f"{task}_from_5shot"),), before=(augmented,))
+            cells.append(Cell("meta-LSTM, begun at that of 5-shot", 5, shot, "", run))
         start = Run("pretrained", (_recipe("mini_imagenet_pretrained"),))
         decay = Run("pretrained_decay", (_recipe("mini_imagenet_pretrained_decay"),), (start,))
         run = Run(f"{shot}shot_pretrained", (_recipe(f"{task}_pretrained"),), before=(decay,))
