@@ -127,18 +127,18 @@ def test_no_updates_leave_the_learner_as_it_was():
     assert trajectory.losses.shape == (0,)
 
 
-def test_the_divisor_divides_what_the_rule_sees_by_the_batch():
+@pytest.mark.parametrize(("batch_size", "images"), [(None, 6), (4, 4)])
+def test_the_divisor_divides_what_the_rule_sees_by_the_batch(batch_size, images):
     learner = toy.mlp_learner()
     theta, support = tf.constant(learner.initial_parameters()), toy.vector_support(num_images=6)
     rule = toy.lively_rule()
     seen = {}
     for divisor in ("none", "batch_size"):
-        adapted, trajectory = adapt(
-            learner, rule, theta, support, InnerLoop(num_steps=1, gradient_divisor=divisor)
-        )
+        options = InnerLoop(1, batch_size=batch_size, gradient_divisor=divisor)
+        adapted, trajectory = adapt(learner, rule, theta, support, options)
         moved = trajectory.forget[0] * theta - adapted.theta
         seen[divisor] = (moved / trajectory.input[0]).numpy()
-    np.testing.assert_allclose(seen["none"], 6 * seen["batch_size"], rtol=1e-9)
+    np.testing.assert_allclose(seen["none"], images * seen["batch_size"], rtol=1e-9)
 
 
 def test_mini_batches_are_taken_in_turn_and_wrap_around():

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import toy
 
-from tf_metalstm import evaluate, experiment, train
+from tf_metalstm import evaluate, experiment, export, train
 from tf_metalstm.construction import build_method, resolve
 from tf_metalstm.flags import read_settings
 from tf_metalstm.settings import DataSettings, MethodSettings, Settings, TrainingSettings
+from tf_metalstm.tables import results
+from tf_metalstm.tables.catalogue import Cell, Run
 from tf_metalstm.training.checkpoints import RunCheckpoints, best_fingerprint
 
 NUM_CLASSES = 8
@@ -72,6 +74,21 @@ def test_a_run_that_goes_on_is_the_run_that_was_never_stopped(method, tmp_path):
         train.main(resumed)
     for one, other in zip(weights(straight)[1], weights(resumed)[1], strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_what_evaluate_writes_is_what_a_table_and_an_export_read(tmp_path):
+    run = settings(tmp_path / "run", 2, rule="sgd", num_steps=1)
+    train.main(run)
+    few = dataclasses.replace(run.evaluation, num_episodes=4)
+    evaluate.main(dataclasses.replace(read_settings(run.run_dir), evaluation=few))
+    cell = Cell("a row", 3, 2, "", Run("run", ()))
+    found = results.find_report(cell, pathlib.Path(run.run_dir), 4)
+    assert len(found["scores"]) == 4
+    assert found["mean"] == pytest.approx(np.mean(found["scores"]), abs=1e-6)
+    [exported] = export.matching_reports(run.run_dir, weights(run)[0], "best", found["step"], {})
+    assert exported["mean"] == found["mean"]
+    other = dataclasses.replace(cell, num_shot=1)
+    assert results.find_report(other, pathlib.Path(run.run_dir), 4) is None
 
 
 def test_fine_tuning_starts_from_the_network_that_was_trained(tmp_path):

@@ -6,7 +6,7 @@ import pathlib
 import toy
 
 from tf_metalstm import reproduce
-from tf_metalstm.flags import write_settings
+from tf_metalstm.flags import parse_settings, write_settings
 from tf_metalstm.settings import MethodSettings, Settings, TrainingSettings
 from tf_metalstm.tables.catalogue import Cell, Run
 from tf_metalstm.training.checkpoints import RunCheckpoints
@@ -57,19 +57,20 @@ def report(run_dir, **changes):
 
 def stand_in(command, flags):
     """Does in the folder of a run what a command would leave there; returns the run's name."""
-    values = dict(flag[2:].split("=", 1) for flag in flags)
-    run_dir = pathlib.Path(values["run_dir"])
+    said = parse_settings(flags)  # as the command does: a flag that there is not is an error
+    run_dir = pathlib.Path(said.run_dir)
     if command == "train":
-        where = values.get("pretrained_run_dir")
-        precision = values.get("learner_precision", "float32")
-        make_run(run_dir, 100, best=50, settings=begun_at(where, precision))
+        where = said.method.pretrained_run_dir
+        settings = begun_at(where, said.method.learner_precision)
+        make_run(run_dir, 100, best=50, settings=settings)
         first = pathlib.Path(where or "").name
         record_start(run_dir, {"run": first, "step": 50} if first else None)
     elif command == "search":
         (run_dir / "found.flags").write_text("--inner_rate=0.1\n")
     else:
         changed = {"inner_rate": 0.1} if run_dir.name == "tuned" else {}
-        report(run_dir, num_shot=int(values["num_shot"]), changed=changed)
+        asked = {"num_shot": said.data.num_shot, "split": said.evaluation.split}
+        report(run_dir, num_episodes=said.evaluation.num_episodes, changed=changed, **asked)
     return run_dir.name
 
 

@@ -259,3 +259,17 @@ def test_augmentation_is_part_of_the_pure_function():
     ]
     assert same(streams[0], streams[1])
     assert same(streams[0][1:], streams[2][:1])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"class_sampling": "independent"}, "7f3b67c94b71f797"),
+        ({"class_sampling": "permutation"}, "2e78e65b4f71f475"),
+    ],
+    ids=lambda value: value["class_sampling"] if isinstance(value, dict) else "",
+)
+def test_the_lists_are_those_that_all_results_were_measured_on(options, expected):
+    """Another key or another order would be as random, and no old number could be compared."""
+    found = sampler(classes=numbered_classes((6,) * 8), **options).fingerprint(20)
+    assert found == expected

@@ -65,3 +65,7 @@ def test_a_turned_image_would_keep_its_label():
 def test_batches_of_impossible_size_are_refused(batch_size):
     with pytest.raises(ValueError, match=r"joint_batch_size must be between 1 and the 21 images"):
         batches(batch_size)
+
+
+def test_the_order_is_that_of_all_trainings_before():
+    assert rows(batches(), [0, 1, 6]) == [[10, 20, 0, 14], [16, 7, 4, 17], [6, 13, 8, 17]]

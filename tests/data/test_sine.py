@@ -52,6 +52,12 @@ def test_amplitude_frequency_and_phase_fill_their_ranges(options, low, high):
     assert np.ptp(x) > 9.5
 
 
+def test_amplitude_frequency_and_phase_are_drawn_apart():
+    source = episodes(frequencies=(0.5, 2.0), phases=(0, 3))
+    drawn = np.array([[float(x) for x in source.wave(tf.constant(i))] for i in range(300)])
+    assert np.abs(np.corrcoef(drawn.T) - np.eye(3)).max() < 0.2
+
+
 def test_an_episode_is_a_pure_function_of_seed_split_and_number():
     def first(**options):
         return next(iter(episode_dataset(episodes(**options), num_episodes=1)))[1].numpy()
@@ -74,3 +80,8 @@ def test_the_fingerprint_tells_lists_apart():
         episodes(frequencies=(1, 2)).fingerprint(5),
     }
     assert len(different) == 5
+
+
+def test_the_waves_are_those_that_all_results_were_measured_on():
+    wave = episodes("test", num_shot=4, num_query=6).wave(tf.constant(7))
+    np.testing.assert_allclose([float(x) for x in wave], [2.794442, 1.0, 2.249321], rtol=1e-6)

@@ -56,30 +56,78 @@ def test_apply_leaves_the_model_alone():
         np.testing.assert_array_equal(variable, value)
 
 
-def test_statistics_prefer_the_latest_batch():
+KINDS = [((5, 4, 4, 3), "float32"), ((5, 4, 4, 3), "float64"), ((20, 3), "float32")]
+
+
+def normalized(shape, dtype, **options):
+    layer = BatchNormalization(epsilon=1e-3, dtype=dtype, **options)
+    layer.build((None, *shape[1:]))
+    x = np.random.default_rng(0).normal(2.0, 3.0, shape)
+    return layer, tf.constant(x, dtype), x.reshape(-1, shape[-1])
+
+
+@pytest.mark.parametrize(("shape", "dtype"), KINDS)
+def test_statistics_prefer_the_latest_batch(shape, dtype):
     """running <- momentum * running + (1 - momentum) * batch, with momentum 0.05."""
-    layer = BatchNormalization(momentum=0.05, epsilon=1e-3)
-    layer.build((None, 4, 4, 2))
-    x = images(5, 4, 2)
+    layer, x, rows = normalized(shape, dtype, momentum=0.05)
     layer(x, training=True)
-    pixels = x.numpy().reshape(-1, 2)
-    np.testing.assert_allclose(layer.moving_mean, 0.95 * pixels.mean(0), rtol=1e-5)
-    variance = 0.05 + 0.95 * pixels.var(0, ddof=1)
+    np.testing.assert_allclose(layer.moving_mean, 0.95 * rows.mean(0), rtol=1e-5)
+    variance = 0.05 + 0.95 * rows.var(0, ddof=1)
     np.testing.assert_allclose(layer.moving_variance, variance, rtol=1e-5)
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_fused_layer_normalizes_as_keras_does(training):
-    fused = BatchNormalization(epsilon=1e-3)
-    plain = keras.layers.BatchNormalization(epsilon=1e-3)
-    for layer in (fused, plain):
-        layer.build((None, 4, 4, 3))
-        values = np.random.default_rng(0).uniform(0.5, 2.0, (4, 3)).astype("float32")
-        layer.set_weights(list(values))
-    x = images(5, 4, 3)
-    np.testing.assert_allclose(
-        fused(x, training=training), plain(x, training=training), rtol=1e-4, atol=1e-5
+@pytest.mark.parametrize(("shape", "dtype"), KINDS)
+def test_the_layer_normalizes(shape, dtype, training):
+    layer, x, rows = normalized(shape, dtype)
+    gamma, beta, mean, variance = np.random.default_rng(1).uniform(0.5, 2.0, (4, 3))
+    layer.set_weights([gamma, beta, mean, variance])
+    if training:
+        mean, variance = rows.mean(0), rows.var(0)
+    expected = (rows - mean) / np.sqrt(variance + 1e-3) * gamma + beta
+    found = layer(x, training=training).numpy().reshape(-1, 3)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def same_convolution(x, kernel):
+    """3 x 3, with zeros around, written out."""
+    padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    height, width = x.shape[1:3]
+    return sum(
+        padded[:, i : i + height, j : j + width] @ kernel[i, j] for i in range(3) for j in range(3)
     )
+
+
+def by_hand(x):
+    """Batch norm by the moments of the batch, then ReLU."""
+    axes = tuple(range(x.ndim - 1))
+    return np.maximum((x - x.mean(axes)) / np.sqrt(x.var(axes) + 1e-3), 0.0)
+
+
+def test_conv4_is_four_blocks_and_a_linear_layer():
+    model = conv4((16, 16, 1), 3, 2, dtype="float64")
+    inputs = images(3, dtype="float64")
+    x = inputs.numpy()
+    for i in range(1, 5):
+        kernel, bias = model.get_layer(f"conv_{i}").get_weights()
+        x = by_hand(same_convolution(x, kernel) + bias)
+        half = x.shape[1] // 2
+        x = x.reshape(3, half, 2, half, 2, -1).max(axis=(2, 4))
+    kernel, bias = model.get_layer("linear").get_weights()
+    expected = x.reshape(3, -1) @ kernel + bias
+    np.testing.assert_allclose(model(inputs, training=True), expected, rtol=1e-8, atol=1e-10)
+
+
+def test_mlp_is_what_it_says():
+    model = mlp((4,), 3, (6, 5), batch_normalization=True, dtype="float64")
+    inputs = np.random.default_rng(0).normal(size=(7, 4))
+    x = inputs
+    for i in (1, 2):
+        kernel, bias = model.get_layer(f"hidden_{i}").get_weights()
+        x = by_hand(x @ kernel + bias)
+    kernel, bias = model.get_layer("linear").get_weights()
+    found = model(tf.constant(inputs), training=True)
+    np.testing.assert_allclose(found, x @ kernel + bias, rtol=1e-8, atol=1e-10)
 
 
 def test_a_linear_layer_of_zeros_prefers_no_class():
@@ -101,7 +149,11 @@ def test_original_initialization_is_that_of_the_lua_code():
     kernel, bias = model.get_layer("conv_2").get_weights()
     bound = (9 * 32) ** -0.5
     assert 0.9 * bound < np.abs(kernel).max() <= bound
-    assert np.abs(bias).max() <= bound
+    assert 0.5 * bound < np.abs(bias).max() <= bound
+    kernel, bias = model.get_layer("linear").get_weights()
+    bound = kernel.shape[0] ** -0.5
+    assert 0.9 * bound < np.abs(kernel).max() <= bound
+    assert 0.0 < np.abs(bias).max() <= bound
     gamma, beta = model.get_layer("norm_1").get_weights()[:2]
     assert 0 <= gamma.min() < 0.2 < 0.8 < gamma.max() <= 1
     assert not beta.any()

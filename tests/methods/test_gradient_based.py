@@ -9,7 +9,9 @@ import toy
 from tf_metalstm.adaptation import InnerLoop
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.methods.gradient_based import QUERY_NORMALIZATIONS, GradientBasedMethod
+from tf_metalstm.objectives import cross_entropy
 from tf_metalstm.rules.meta_lstm import MetaLSTM
+from tf_metalstm.rules.sgd import SGD
 from tf_metalstm.training.optimizer import averaged_weights
 from tf_metalstm.training.outer_loop import compile_method
 
@@ -85,6 +87,28 @@ def test_support_normalization_is_one_more_pass_at_the_last_theta():
     np.testing.assert_array_equal(adapted.theta, better.theta)
     _, expected = by_running.learner.apply(*adapted, support.inputs, training=True)
     np.testing.assert_allclose(better.statistics, expected, rtol=1e-6)
+
+
+def test_statistics_are_carried_on_and_queries_of_meta_training_use_their_own_moments():
+    """Written out once more, three updates by gradient descent."""
+    method = toy.conv_method(num_steps=3, rule=SGD(0.1))
+    learner, (inputs, _) = method.learner, one_step()
+    images, labels = inputs["support_inputs"][0], inputs["support_labels"][0]
+    theta = tf.convert_to_tensor(method.c_0)
+    statistics = tf.constant(learner.initial_statistics())
+    for _ in range(3):
+        with tf.GradientTape() as tape:
+            tape.watch(theta)
+            logits, statistics = learner.apply(theta, statistics, images, True)
+            loss = cross_entropy(labels, logits)
+        theta -= 0.1 * tape.gradient(loss, theta)
+    adapted = method.adapt(toy.Support(images, labels))
+    np.testing.assert_allclose(adapted.theta, theta, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(adapted.statistics, statistics, rtol=1e-3, atol=1e-4)
+    for training in (True, False):
+        expected, _ = learner.apply(theta, statistics, inputs["query_inputs"][0], training)
+        found = method(inputs, training=training)[0]
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("num_steps", [None, 0])

@@ -106,6 +106,24 @@ def test_the_order_of_the_support_images_counts_for_g_alone():
     assert np.abs(tf.gather(reads(support), order) - reads(shuffled)).max() > 1e-3
 
 
+def test_training_uses_dropout_and_collects_statistics_and_asking_does_neither():
+    method = MatchingNetworks(embedding_of(conv4((16, 16, 1), 3, 4, dropout=0.5)), 3)
+    generator = np.random.default_rng(0)
+    inputs = {
+        "support_inputs": generator.random((1, 6, 16, 16, 1), np.float32),
+        "support_labels": np.array([[0, 1, 2, 0, 1, 2]]),
+        "query_inputs": generator.random((1, 4, 16, 16, 1), np.float32),
+    }
+    moving = [v for v in method.embedding.non_trainable_variables if "moving" in v.path]
+    assert len(moving) == 8
+    for training in (False, True):
+        before = [variable.numpy() for variable in moving]
+        once, again = (method(inputs, training=training).numpy() for _ in range(2))
+        assert (np.abs(once - again).max() > 1e-3) == training
+        for one, other in zip(before, moving, strict=True):
+            assert (np.abs(one - other).max() > 1e-4) == training, other.path
+
+
 @pytest.mark.parametrize("scale", [1.0, 10.0])
 def test_without_context_the_answer_is_the_vote_of_the_cosines(scale):
     keras.utils.set_random_seed(0)

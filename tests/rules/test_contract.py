@@ -18,6 +18,14 @@ def built(name, num_parameters=P, **options):
     return rule
 
 
+# Others than by default, so that what is lost on the way is missed.
+OPTIONS = {
+    "meta_lstm": {"hidden_units": 3, "gate_feedback": "logit", "preprocessing_scale": 8.0},
+    "sgd": {"rate": 0.3, "decay": 0.5, "learned": True},
+    "meta_sgd": {"low": 0.2, "high": 0.3},
+}
+
+
 def numbers(seed, *shape):
     return tf.constant(np.random.default_rng(seed).normal(size=shape))
 
@@ -46,10 +54,14 @@ def test_the_state_keeps_its_structure(rule):
         assert (one.shape, one.dtype) == (other.shape, other.dtype)
 
 
-def test_survives_serialization_and_takes_its_weights_along(rule):
+@pytest.mark.parametrize("name", RULES)
+def test_survives_serialization_and_takes_its_weights_along(name):
+    rule = built(name, **OPTIONS[name])
+    assert OPTIONS[name].items() <= rule.get_config().items()
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(rule))
     if not copy.built:
         copy.build((P,))
+    assert copy.get_config() == rule.get_config()
     copy.set_weights(rule.get_weights())
     theta, gradient, loss = numbers(0, P), numbers(1, P), tf.constant(0.7, tf.float64)
     one, other = (r(gradient, loss, theta, r.initial_state(theta))[0] for r in (rule, copy))
@@ -70,8 +82,9 @@ def test_the_same_eager_and_in_a_graph(rule):
 def test_every_weight_has_a_meta_gradient_that_finite_differences_confirm(rule, second_order):
     learner = toy.mlp_learner()
     # With 20 hidden units it would be the same test seven times over.
-    few = {"hidden_units": 3} if rule.name == "meta_lstm" else {}
-    rule = built(rule.name, learner.num_parameters, **few)
+    few = {"meta_lstm": {"hidden_units": 3}, "sgd": {"learned": True}}
+    rule = built(rule.name, learner.num_parameters, **few.get(rule.name, {}))
+    assert rule.trainable_weights
     for weight in rule.weights:  # a meta-LSTM starts so small that nothing could be seen
         noise = np.random.default_rng(3).normal(0.0, 0.3, weight.shape)
         weight.assign(weight + (noise if rule.name == "meta_lstm" else np.abs(noise)))

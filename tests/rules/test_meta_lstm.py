@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tf_metalstm.rules.meta_lstm import MetaLSTM, MetaLSTMCell, preprocess
 
 
-def random_rule(gate_feedback="value", hidden_units=4, dtype="float64", scale=0.7):
+def random_rule(gate_feedback="value", hidden_units=4, dtype="float64", scale=0.7, p=10.0):
     """A rule whose weights are large enough for every term to matter."""
-    rule = MetaLSTM(hidden_units, gate_feedback, dtype=dtype)
+    rule = MetaLSTM(hidden_units, gate_feedback, p, dtype=dtype)
     rule.build()
     generator = np.random.default_rng(1)
     rule.set_weights([generator.normal(0.0, scale, w.shape) for w in rule.weights])
@@ -51,14 +51,14 @@ def run(rule, gradients, losses, theta):
 
 
 @pytest.mark.parametrize("in_graph", [False, True], ids=["eager", "graph"])
-@pytest.mark.parametrize("gate_feedback", ["value", "logit"])
+@pytest.mark.parametrize(("gate_feedback", "p"), [("value", 10.0), ("logit", 10.0), ("value", 7.0)])
 @pytest.mark.parametrize("num_coordinates", [1, 7])
 @pytest.mark.parametrize("num_steps", [1, 5])
-def test_agrees_with_the_oracle(num_steps, num_coordinates, gate_feedback, in_graph):
-    rule = random_rule(gate_feedback)
+def test_agrees_with_the_oracle(num_steps, num_coordinates, gate_feedback, p, in_graph):
+    rule = random_rule(gate_feedback, p=p)
     gradients, losses, theta = random_path(num_steps, num_coordinates)
     expected = oracle.meta_lstm(
-        weights_for_oracle(rule), gradients, losses, theta, gate_feedback, p=10.0
+        weights_for_oracle(rule), gradients, losses, theta, gate_feedback, p
     )
     function = tf.function(run, autograph=False) if in_graph else run
     actual = function(rule, tf.constant(gradients), tf.constant(losses), tf.constant(theta))

@@ -222,6 +222,21 @@ def test_any_number_of_updates(exported, steps):
     np.testing.assert_allclose(extras["forget_gates"], trajectory.forget, atol=1e-5)
 
 
+def test_mini_batches_are_taken_in_turn_as_in_training_however_images_are_given(tmp_path):
+    served = served_method(batch_size=4, gradient_divisor="batch_size")
+    save_method(served, tmp_path / "model")
+    signatures = tf.saved_model.load(str(tmp_path / "model")).signatures
+    by_class = np.argsort(labels(9), kind="stable")
+    found = signatures["classify"](
+        support_images=tf.gather(pixels(9), by_class),
+        support_labels=tf.gather(labels(9), by_class),
+        query_images=pixels(4, seed=1),
+        **STEPS,
+    )
+    expected = probabilities(served, pixels(9), labels(9), pixels(4, seed=1))
+    np.testing.assert_allclose(found["probabilities"], expected, atol=1e-5)
+
+
 def test_fewer_than_no_updates_are_refused(exported):
     _, _, signatures = exported
     with pytest.raises(tf.errors.InvalidArgumentError, match="num_steps must not be negative"):

@@ -19,6 +19,7 @@ from tf_metalstm.training.lock import lock
 
 ROOT = pathlib.Path(__file__).parents[2]
 EVERY = 2
+ENDLESS = 10_000  # more than a run can make before it is broken off
 
 
 def start(run_dir, max_steps, limit_bytes=None):
@@ -86,47 +87,53 @@ def assert_same_run(one, other, torn=None):
     assert len(run_toy.scalars(one)) == len(run_toy.scalars(other))
 
 
-def break_off(run_dir, max_steps, kills, moments):
-    """Kills a run as often as asked for, somewhere between two of its steps."""
+def break_off(run_dir, kills, moments):
+    """Kills a run as often as asked for: before there is anything, then among its updates."""
     for kill in range(kills):
-        process = start(run_dir, max_steps)
-        target = last_step(run_dir) + EVERY * moments.randint(0, 2 * max_steps // (EVERY * kills))
-        wait_for(process, run_dir, min(target, max_steps - EVERY))
-        time.sleep(moments.uniform(0.0, 0.1 if kill else 5.0))  # also before there is anything
+        process = start(run_dir, ENDLESS)
+        if kill:
+            wait_for(process, run_dir, last_step(run_dir) + EVERY * moments.randint(1, 3))
+        time.sleep(moments.uniform(0.0, 0.1 if kill else 5.0))
+        assert process.poll() is None, "it has ended by itself, and the kill says nothing"
         process.send_signal(signal.SIGKILL)
         process.communicate()
 
 
+def assert_goes_on_as_if_left_alone(broken, straight, torn=None):
+    """Lets a run go on a little, and compares it with one that is as long and never stopped."""
+    long = last_step(broken) + 4 * EVERY
+    for process in (start(broken, long), start(straight, long)):
+        finish(process)
+    assert_same_run(straight, broken, torn)
+
+
 def test_a_broken_run_equals_one_that_was_left_alone(tmp_path):
-    straight, broken = tmp_path / "straight", tmp_path / "broken"
-    undisturbed = start(straight, 24)
-    break_off(broken, 16, 2, random.Random(0))
+    broken = tmp_path / "broken"
+    break_off(broken, 2, random.Random(0))
 
     before = last_step(broken)
-    full = finish(start(broken, 24, limit_bytes=16_000), code=1)
+    assert before > 0
+    full = finish(start(broken, ENDLESS, limit_bytes=16_000), code=1)
     assert "cannot be written" in full
     assert "the same command goes on" in full
     assert last_step(broken) == before
 
     with lock(broken):
-        refused = finish(start(broken, 24), code=1)
+        refused = finish(start(broken, ENDLESS), code=1)
     assert "Another process is training in --run_dir=" in refused
 
-    process = start(broken, 24)
+    process = start(broken, ENDLESS)
     wait_for(process, broken, before + EVERY)
     process.send_signal(signal.SIGTERM)
     said = re.search(
         r"SIGTERM: stopped after (\d+) updates", finish(process, code=128 + signal.SIGTERM)
     )
     stopped = int(said[1])
-    finish(start(broken, 24))
-    finish(undisturbed)
-    assert_same_run(straight, broken, torn=stopped + stopped % EVERY if stopped % EVERY else None)
+    torn = stopped + stopped % EVERY if stopped % EVERY else None
+    assert_goes_on_as_if_left_alone(broken, tmp_path / "straight", torn)
 
 
 @pytest.mark.slow
 def test_a_run_killed_twenty_times_equals_one_that_was_left_alone(tmp_path):
-    finish(start(tmp_path / "straight", 120))
-    break_off(tmp_path / "broken", 120, 20, random.Random(1))
-    finish(start(tmp_path / "broken", 120))
-    assert_same_run(tmp_path / "straight", tmp_path / "broken")
+    break_off(tmp_path / "broken", 20, random.Random(1))
+    assert_goes_on_as_if_left_alone(tmp_path / "broken", tmp_path / "straight")

@@ -20,13 +20,13 @@ from tf_metalstm.training.devices import build_strategy
 from tf_metalstm.training.history import read_history
 
 ROOT = pathlib.Path(__file__).parents[2]
-MAX_STEPS = 12
+ENDLESS = 10_000  # more than a run can make before a worker of it is lost
 
 
-def start(run_dir, workers=(), index=0):
+def start(run_dir, max_steps, workers=(), index=0):
     arguments = ["--source=glyphs", "--num_shot=1", "--num_query=2", "--num_steps=1", "--filters=4"]
     arguments += ["--episodes_per_step=2", "--validation_episodes=4", "--checkpoint_every=2"]
-    arguments += ["--validate_every=4", f"--max_steps={MAX_STEPS}", f"--run_dir={run_dir}"]
+    arguments += ["--validate_every=4", f"--max_steps={max_steps}", f"--run_dir={run_dir}"]
     environment = dict(os.environ)
     if workers:
         arguments.append("--strategy=multi_worker")
@@ -42,14 +42,14 @@ def start(run_dir, workers=(), index=0):
     )
 
 
-def start_two(run_dir, run_dir_of_other=None):
+def start_two(run_dir, max_steps, run_dir_of_other=None):
     workers = []
     with socket.socket() as one, socket.socket() as two:
         for probe in (one, two):
             probe.bind(("127.0.0.1", 0))
             workers.append(f"127.0.0.1:{probe.getsockname()[1]}")
     run_dirs = (run_dir, run_dir_of_other or run_dir)
-    return [start(run_dirs[index], workers, index) for index in (0, 1)]
+    return [start(run_dirs[index], max_steps, workers, index) for index in (0, 1)]
 
 
 def finish(process, code=0):
@@ -58,9 +58,14 @@ def finish(process, code=0):
     return output
 
 
-def weights(run_dir):
+def last_step(run_dir):
+    steps = [int(p.stem[5:]) for p in (run_dir / "checkpoints").glob("step-*.index")]
+    return max(steps, default=0)
+
+
+def weights(run_dir, step):
     """What was trained, but for the biases of convolutions, which batch norm takes away again."""
-    path = run_dir / "checkpoints" / f"step-{MAX_STEPS}"
+    path = run_dir / "checkpoints" / f"step-{step}"
     reader = tf.train.load_checkpoint(str(path))
     found = {
         name: reader.get_tensor(name)
@@ -78,18 +83,19 @@ def weights(run_dir):
 
 
 def test_two_workers_one_of_them_lost_on_the_way_do_what_one_process_does(tmp_path):
-    chief, other = start_two(tmp_path / "two")
-    while not (tmp_path / "two" / "checkpoints" / "step-4.index").exists():
+    chief, other = start_two(tmp_path / "two", ENDLESS)
+    while last_step(tmp_path / "two") < 4:
         assert chief.poll() is None, chief.stdout.read()
         time.sleep(0.01)
     other.kill()
     other.communicate()
     lost = finish(chief, code=1)
     assert "ConnectionError: A worker of this run was lost. The last checkpoint is " in lost
-    for process in start_two(tmp_path / "two"):
+    long = last_step(tmp_path / "two") + 4
+    for process in start_two(tmp_path / "two", long):
         finish(process)
-    finish(start(tmp_path / "one"))
-    one, two = (weights(tmp_path / name) for name in ("one", "two"))
+    finish(start(tmp_path / "one", long))
+    one, two = (weights(tmp_path / name, long) for name in ("one", "two"))
     assert one.keys() == two.keys()
     for name, value in one.items():
         np.testing.assert_allclose(value, two[name], rtol=1e-3, atol=1e-5, err_msg=name)
@@ -98,7 +104,7 @@ def test_two_workers_one_of_them_lost_on_the_way_do_what_one_process_does(tmp_pa
         for name, value in row.items():
             np.testing.assert_allclose(float(value or 0), float(other_row[name] or 0), rtol=1e-4)
 
-    for process in start_two(tmp_path / "two", tmp_path / "not_shared"):
+    for process in start_two(tmp_path / "two", long, tmp_path / "not_shared"):
         assert "OSError: The workers of this run read different" in finish(process, code=1)
 
 
