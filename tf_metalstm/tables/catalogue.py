@@ -85,8 +85,10 @@ def _mini_imagenet() -> list[Cell]:
         scratch = Run(f"{shot}shot_meta_lstm", (_recipe(task),))
         cells.append(Cell("meta-LSTM, c_0 from random numbers", 5, shot, meta_lstm, scratch))
         if shot == 5:
-            words = "meta-LSTM, mirrored and shifted images, a rate that falls"
-            cells.append(Cell(words, 5, shot, "", augmented))
+            words = (
+                "meta-LSTM, c_0 from random numbers, mirrored and shifted images, a rate that falls"
+            )
+            cells.append(Cell(words, 5, shot, meta_lstm, augmented))
         else:
             run = Run("1shot_from_5shot", (_recipe(f"{task}_from_5shot"),), before=(augmented,))
             cells.append(Cell("meta-LSTM, begun at that of 5-shot", 5, shot, "", run))
