@@ -19,20 +19,9 @@ from tf_metalstm.training.checkpoints import RunCheckpoints, best_fingerprint
 NUM_CLASSES = 8
 
 
-class ToySource:
-    name = "toys"
-    image_shape = (16, 16, 1)
-
-    def load(self, split):
-        return toy.glyph_like_classes(num_classes=NUM_CLASSES, seed=len(split))
-
-    def describe(self):
-        return "toys"
-
-
 @pytest.fixture(autouse=True)
 def _toys(monkeypatch):
-    monkeypatch.setattr(experiment, "make_source", lambda *args, **options: ToySource())
+    monkeypatch.setattr(experiment, "make_source", lambda *args, **options: toy.ToySource())
 
 
 def settings(run_dir, max_steps, **method):

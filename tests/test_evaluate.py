@@ -104,7 +104,7 @@ def test_a_diverged_episode_is_counted_and_the_report_stays_json(tmp_path):
     report |= {"objective": "classification", "score": "accuracy", "mean": 0.5, "interval": 0.1}
     text = describe(report, "5-way 1-shot")
     assert "accuracy  50.00 +- 10.00 %" in text
-    assert "diverged  1 of 3 episodes, no answer right" in text
+    assert "diverged  1 of 3 episodes, taken as wrong" in text
     report |= {"mean": None, "interval": None}
     path = write_report(report, tmp_path)
     assert json.loads(path.read_text(), parse_constant=pytest.fail)["mean"] is None

@@ -6,47 +6,23 @@ import itertools
 import numpy as np
 import pytest
 import toy
-from absl import flags
 
 from tf_metalstm import evaluate, experiment, train
 from tf_metalstm.construction import build_method
 from tf_metalstm.data.sources.glyphs import Glyphs
-from tf_metalstm.flags import define_flags, settings_from_flags
-from tf_metalstm.settings import DataSettings, MethodSettings, TrainingSettings
-
-
-class ToySource:
-    """Other images in each split, and a list of the splits that were asked for."""
-
-    name = "toys"
-    image_shape = (16, 16, 1)
-
-    def __init__(self):
-        self.asked = []
-
-    def load(self, split):
-        self.asked.append(split)
-        return toy.glyph_like_classes(num_classes=8, seed=len(split))
-
-    def channel_statistics(self):
-        return np.array([100.0]), np.array([50.0])
-
-    def describe(self):
-        return "toys"
+from tf_metalstm.flags import parse_settings
+from tf_metalstm.settings import MethodSettings, TrainingSettings
 
 
 @pytest.fixture
 def source(monkeypatch):
-    found = ToySource()
+    found = toy.ToySource()
     monkeypatch.setattr(experiment, "make_source", lambda *args, **options: found)
     return found
 
 
 def parse(*arguments):
-    values = flags.FlagValues()
-    define_flags(values)
-    values(["command", *arguments])
-    return settings_from_flags(values)
+    return parse_settings(arguments)
 
 
 SMALL = ("--num_way=3", "--num_shot=2", "--num_query=3", "--filters=4", "--normalization=unit")
@@ -311,8 +287,7 @@ def test_what_a_source_takes_is_handed_to_it(monkeypatch):
     )
     said = ("--source=omniglot", "--data_dir=a", "--prepared_dir=b", "--image_size=20")
     said += ("--skip_corrupt", "--omniglot_split=alphabets", "--noomniglot_rotations")
-    experiment.build_tasks(parse(*said).data)
-    assert given == {
+    wanted = {
         "data_dir": "a",
         "prepared_dir": "b",
         "image_size": 20,
@@ -320,10 +295,7 @@ def test_what_a_source_takes_is_handed_to_it(monkeypatch):
         "split": "alphabets",
         "rotations": False,
     }
-
-
-def test_the_defaults_of_the_data_are_not_what_is_asked_for_here():
-    """Else the tests above could not tell whether anything was handed on."""
-    plain = DataSettings()
-    assert (plain.omniglot_rotations, plain.skip_corrupt) == (True, False)
-    assert plain.omniglot_split != "alphabets"
+    experiment.build_tasks(parse("--source=omniglot").data)
+    assert all(given.get(name) != value for name, value in wanted.items())
+    experiment.build_tasks(parse(*said).data)
+    assert given == wanted

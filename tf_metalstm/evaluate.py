@@ -100,7 +100,7 @@ def describe(report: dict, task: str) -> str:
         text[report["score"]] = f"{score} (95 %)"
         if report["num_diverged"]:
             count = f"{report['num_diverged']} of {report['num_episodes']} episodes"
-            text["diverged"] = f"{count}, no answer right. Try fewer updates or a lower rate"
+            text["diverged"] = f"{count}, taken as wrong. Try fewer updates or a lower rate"
     return "\n".join(f"{name:>10}  {value}" for name, value in text.items())
 
 

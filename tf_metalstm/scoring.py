@@ -46,6 +46,5 @@ def episode_scores(
     for inputs, labels in bar:
         outputs = answer(inputs)
         scores.extend(method.objective.scores(labels, outputs).numpy())
-        diverged = np.isnan(outputs.numpy()) | np.isposinf(outputs.numpy())
-        num_diverged += int(np.sum(np.any(diverged, axis=(-2, -1))))
+        num_diverged += int(np.sum(np.any(np.isnan(outputs), axis=(-2, -1))))
     return np.asarray(scores), num_diverged

@@ -166,7 +166,7 @@ def _found_text(settings: Settings, combination: Combination) -> str:
     """Returns a flagfile by which a trained run is asked as the best combination was."""
     searched = {name for name, _ in combination}
     typed = [flag for flag in typed_flags(settings) if flag[2:].split("=")[0] not in searched]
-    return "".join(f"{line}\n" for line in [*typed, *_words(combination).split(" ")])
+    return "".join(f"{flag}\n" for flag in [*typed, *_flags(combination)])
 
 
 def read_trials(
@@ -225,8 +225,12 @@ def _table(trials: Iterable[Trial], subject: str) -> str:
     return text.getvalue()
 
 
+def _flags(combination: Combination) -> list[str]:
+    return [f"--{name}={value}" for name, value in combination]
+
+
 def _words(combination: Combination) -> str:
-    return " ".join(f"--{name}={value}" for name, value in combination)
+    return " ".join(_flags(combination))
 
 
 def _sortable(score: float, worst: float) -> float:

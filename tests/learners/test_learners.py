@@ -1,11 +1,10 @@
-"""A Keras model as a function of a flat vector, and the batch norm of the paper."""
+"""A Keras model as a function of a flat vector, and the networks written out."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_metalstm.learners.batch_normalization import BatchNormalization
 from tf_metalstm.learners.catalogue import LEARNERS, make_learner
 from tf_metalstm.learners.conv4 import conv4
 from tf_metalstm.learners.functional import FunctionalLearner
@@ -54,39 +53,6 @@ def test_apply_leaves_the_model_alone():
     )
     for variable, value in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)
-
-
-KINDS = [((5, 4, 4, 3), "float32"), ((5, 4, 4, 3), "float64"), ((20, 3), "float32")]
-
-
-def normalized(shape, dtype, **options):
-    layer = BatchNormalization(epsilon=1e-3, dtype=dtype, **options)
-    layer.build((None, *shape[1:]))
-    x = np.random.default_rng(0).normal(2.0, 3.0, shape)
-    return layer, tf.constant(x, dtype), x.reshape(-1, shape[-1])
-
-
-@pytest.mark.parametrize(("shape", "dtype"), KINDS)
-def test_statistics_prefer_the_latest_batch(shape, dtype):
-    """running <- momentum * running + (1 - momentum) * batch, with momentum 0.05."""
-    layer, x, rows = normalized(shape, dtype, momentum=0.05)
-    layer(x, training=True)
-    np.testing.assert_allclose(layer.moving_mean, 0.95 * rows.mean(0), rtol=1e-5)
-    variance = 0.05 + 0.95 * rows.var(0, ddof=1)
-    np.testing.assert_allclose(layer.moving_variance, variance, rtol=1e-5)
-
-
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(("shape", "dtype"), KINDS)
-def test_the_layer_normalizes(shape, dtype, training):
-    layer, x, rows = normalized(shape, dtype)
-    gamma, beta, mean, variance = np.random.default_rng(1).uniform(0.5, 2.0, (4, 3))
-    layer.set_weights([gamma, beta, mean, variance])
-    if training:
-        mean, variance = rows.mean(0), rows.var(0)
-    expected = (rows - mean) / np.sqrt(variance + 1e-3) * gamma + beta
-    found = layer(x, training=training).numpy().reshape(-1, 3)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def same_convolution(x, kernel):
@@ -214,42 +180,6 @@ def test_the_learner_of_maml_on_omniglot():
     assert FunctionalLearner(model).parameter_blocks[-2].shape == (64, 5)
     sizes = [(9 + 3 * 9 * 64) * 64, 4 * 2 * 64, 65 * 5]  # kernels, biases and betas, head
     assert FunctionalLearner(model).num_parameters == sum(sizes)
-
-
-def test_batch_norm_without_gamma_is_keras_own():
-    x = images(channels=2)
-    fused, own = (
-        kind(scale=False, epsilon=1e-3, momentum=0.05)
-        for kind in (BatchNormalization, keras.layers.BatchNormalization)
-    )
-    for training in (True, False):
-        answers = [layer(x, training=training) for layer in (fused, own)]
-        np.testing.assert_allclose(*answers, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize("shape", [(7, 3), (5, 2, 2, 3)])
-def test_the_gradient_of_the_gradient_agrees_with_finite_differences(shape):
-    """Of batch norm in float64; the layer of Keras fails this."""
-    layer = BatchNormalization(epsilon=1e-3, dtype="float64")
-    layer.build((None, *shape[1:]))
-    weights = tf.constant(np.random.default_rng(1).normal(size=shape))
-
-    def size_of_gradient(x):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            loss = tf.reduce_sum(weights * tf.tanh(layer(x, training=True)))
-        return tf.reduce_sum(tf.square(tape.gradient(loss, x)))
-
-    x = tf.constant(np.random.default_rng(2).normal(size=shape))
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        value = size_of_gradient(x)
-    found = tape.gradient(value, x).numpy()
-    for index in list(np.ndindex(*shape))[::4]:
-        step = np.zeros(shape)
-        step[index] = 1e-5
-        expected = (size_of_gradient(x + step) - size_of_gradient(x - step)) / 2e-5
-        np.testing.assert_allclose(found[index], expected, rtol=1e-5, atol=1e-7)
 
 
 def test_second_order_through_the_fused_kernel_is_that_of_float64():
