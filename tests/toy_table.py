@@ -69,7 +69,9 @@ def stand_in(command, flags):
         (run_dir / "found.flags").write_text("--inner_rate=0.1\n")
     else:
         changed = {"inner_rate": 0.1} if run_dir.name == "tuned" else {}
+        which = said.evaluation.checkpoint
         asked = {"num_shot": said.data.num_shot, "split": said.evaluation.split}
+        asked |= {"checkpoint": which, "step": {"best": 50, "last": 100}[which]}
         report(run_dir, num_episodes=said.evaluation.num_episodes, changed=changed, **asked)
     return run_dir.name
 

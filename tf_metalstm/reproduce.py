@@ -120,8 +120,12 @@ def _fill(cell: Cell, folder: Path, options: argparse.Namespace) -> None:
             _call("search", where)
         found = [f"--flagfile={run_dir / 'found.flags'}"]
     if find_report(cell, run_dir, options.num_episodes) is None:
-        list_of = [f"--split={cell.split}", f"--num_episodes={options.num_episodes}"]
-        _call("evaluate", [*where, *found, *list_of])
+        asked = [
+            f"--split={cell.split}",
+            f"--num_episodes={options.num_episodes}",
+            f"--checkpoint={cell.checkpoint}",
+        ]
+        _call("evaluate", [*where, *found, *asked])
 
 
 def _train(run: Run, folder: Path, places: list[str], options: argparse.Namespace) -> None:

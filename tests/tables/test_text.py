@@ -34,3 +34,14 @@ def test_a_cell_is_evaluated_on_its_split(calls, tmp_path, monkeypatch, capsys):
     table = capsys.readouterr().out
     assert "| row | 5-way 1-shot | - | 43.21 +- 1.23 | here |" in table
     assert "600 fixed validation episodes" in table
+
+
+def test_a_cell_is_evaluated_at_its_weights(calls, tmp_path, monkeypatch, capsys):
+    cell = Cell("row", 5, 1, "", PLAIN.run, checkpoint="last")
+    monkeypatch.setattr(reproduce, "TABLES", {"mini_imagenet": lambda: [cell]})
+    run(tmp_path)
+    [flags] = [flags for command, _, flags in calls if command == "evaluate"]
+    assert "--checkpoint=last" in flags
+    run_dir = tmp_path / "mini_imagenet" / "plain"
+    assert results.find_report(PLAIN, run_dir, 600) is None  # a cell of the best weights
+    assert "| inductive (such) | 100, the last | 12 min |" in capsys.readouterr().out

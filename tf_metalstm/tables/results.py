@@ -66,7 +66,7 @@ def result_here(cell: Cell, folder: Path, num_episodes: int) -> Result | None:
     report = find_report(cell, run_dir, num_episodes)
     if state is None or report is None or report["interval"] is None:
         return None
-    if wrong_run(cell.run, folder) or report["step"] != state.best_step:
+    if wrong_run(cell.run, folder) or report["step"] != state.step_of(cell.checkpoint):
         return None
     return Result(
         mean=report["mean"],
@@ -74,7 +74,7 @@ def result_here(cell: Cell, folder: Path, num_episodes: int) -> Result | None:
         num_episodes=num_episodes,
         list_fingerprint=report["list_fingerprint"],
         batch_norm=report["batch_norm"],
-        updates=updates_text(cell.run, folder),
+        updates=updates_text(cell.run, folder, cell.checkpoint),
         minutes=round(state.minutes, 1),
         commit=commits_text(run_dir),
         recipe=recipe_fingerprint(cell.run),
@@ -82,9 +82,10 @@ def result_here(cell: Cell, folder: Path, num_episodes: int) -> Result | None:
 
 
 def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] | None:
-    """Returns what `evaluate` wrote of the weights that are best now; None where it has not."""
+    """Returns what `evaluate` wrote of the weights that a cell asks for; None where it has not."""
     state = read_state(run_dir)
-    if state is None or state.best_step is None:
+    step = state and state.step_of(cell.checkpoint)
+    if step is None:
         return None
     found = run_dir / "found.flags"
     if cell.run.searched and not found.is_file():
@@ -97,8 +98,8 @@ def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] 
         "num_query": settings.data.num_query,
         "num_episodes": num_episodes,
         "evaluation_seed": 0,
-        "checkpoint": "best",
-        "step": state.best_step,
+        "checkpoint": cell.checkpoint,
+        "step": step,
     }
     if settings.method.method == "gradient_based":
         wanted["query_normalization"] = settings.method.query_normalization

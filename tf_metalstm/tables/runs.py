@@ -23,7 +23,7 @@ class State(NamedTuple):
 
     step: meta-updates made.
     minutes: of training.
-    best_step: update of the weights that are evaluated; None before the first validation.
+    best_step: update of the weights that are best on validation; None before the first validation.
     max_steps: meta-updates it is to make.
     """
 
@@ -31,6 +31,10 @@ class State(NamedTuple):
     minutes: float
     best_step: int | None
     max_steps: int
+
+    def step_of(self, checkpoint: str) -> int | None:
+        """Returns the update of the weights that are `best` or `last`; None where there are none."""
+        return self.best_step if checkpoint == "best" else self.step
 
 
 def in_order(run: Run) -> Iterator[Run]:
@@ -122,10 +126,16 @@ def _start_of(run_dir: Path) -> dict[str, Any]:
     return found[-1] if found else {}
 
 
-def updates_text(run: Run, folder: Path) -> str:
+def updates_text(run: Run, folder: Path, checkpoint: str = "best") -> str:
     """Returns how many updates a run and those before it have made, in words.
 
     With the precision, where it is another than float32.
+
+    Args:
+        run: of a table.
+        folder: with the runs of the table.
+        checkpoint: which weights of the run are asked for, `best` or `last`; those that it began
+            at were the best.
     """
     run_dir = folder / run.name
     state = read_state(run_dir)
@@ -134,7 +144,9 @@ def updates_text(run: Run, folder: Path) -> str:
     made = f"{state.step:,}"
     if state.step < state.max_steps:
         made += f" of {state.max_steps:,}"
-    if state.best_step is not None:
+    if checkpoint == "last":
+        made += ", the last"
+    elif state.best_step is not None:
         made += f", best {state.best_step:,}"
     method = read_settings(run_dir).method
     if method.learner_precision != "float32" and method.method != "pixel_nearest_neighbor":

@@ -53,7 +53,8 @@ def table_text(
     splits = "/".join(dict.fromkeys(cell.split for cell in cells))
     note = (
         f"Accuracy in %, {num_episodes} fixed {splits} episodes, 95 % interval. Weights best on "
-        "validation; `n of m` says that a run was not trained to its end, and how far it is. "
+        "validation, or the last where `updates` says so; `n of m` says that a run was not trained "
+        "to its end, and how far it is. "
         "`here` is a run on this machine, `recorded` what was measured before it."
     )
     return "\n".join([*lines, "", note, ""])
@@ -93,7 +94,7 @@ def _row_here(cell: Cell, folder: Path, num_episodes: int, state: State) -> Row:
     report = find_report(cell, folder / cell.run.name, num_episodes)
     if value == "not evaluated" and report is not None and report["interval"] is None:
         value = f"{report['num_diverged']} of {num_episodes} episodes diverged"
-    updates = updates_text(cell.run, folder)
+    updates = updates_text(cell.run, folder, cell.checkpoint)
     commits = commits_text(folder / cell.run.name)
     return Row(value, "here", "", updates, _minutes(state.minutes), commits)
 
