@@ -61,7 +61,10 @@ def _recipe(name: str) -> str:
 def _mini_imagenet() -> list[Cell]:
     joint = Run("nearest_neighbor", (_recipe("mini_imagenet_nearest_neighbor"),))
     pixels = Run("pixel_nearest_neighbor", (_recipe("mini_imagenet_pixel_nearest_neighbor"),))
-    augmented = Run("5shot_augmented", (_recipe("mini_imagenet_5way_5shot_augmented"),))
+    augmented = {
+        shot: Run(f"{shot}shot_augmented", (_recipe(f"mini_imagenet_5way_{shot}shot_augmented"),))
+        for shot in (1, 5)
+    }
     cells = []
     for shot, fine_tune, neighbor, matching, full_context, meta_lstm in (
         (1, "28.86 +- 0.54", "41.08 +- 0.70", "43.40 +- 0.78", "43.56 +- 0.84", "43.44 +- 0.77"),
@@ -85,15 +88,13 @@ def _mini_imagenet() -> list[Cell]:
         ):
             run = Run(f"{shot}shot_{name}", (_recipe(f"{task}_{name}"),), before=(joint,))
             cells.append(Cell(words, 5, shot, published, run))
-        scratch = Run(f"{shot}shot_meta_lstm", (_recipe(task),))
-        cells.append(Cell("meta-LSTM, c_0 from random numbers", 5, shot, meta_lstm, scratch))
+        words = "meta-LSTM, c_0 from random numbers"
         if shot == 5:
-            words = (
-                "meta-LSTM, c_0 from random numbers, mirrored and shifted images, a rate that falls"
-            )
-            cells.append(Cell(words, 5, shot, meta_lstm, augmented))
-        else:
-            run = Run("1shot_from_5shot", (_recipe(f"{task}_from_5shot"),), before=(augmented,))
+            cells.append(Cell(words, 5, shot, meta_lstm, Run("5shot_meta_lstm", (_recipe(task),))))
+        words += ", mirrored and shifted images, a rate that falls"
+        cells.append(Cell(words, 5, shot, meta_lstm, augmented[shot]))
+        if shot == 1:
+            run = Run("1shot_from_5shot", (_recipe(f"{task}_from_5shot"),), before=(augmented[5],))
             cells.append(Cell("meta-LSTM, begun at that of 5-shot", 5, shot, "", run))
         start = Run("pretrained", (_recipe("mini_imagenet_pretrained"),))
         decay = Run("pretrained_decay", (_recipe("mini_imagenet_pretrained_decay"),), (start,))
@@ -159,6 +160,7 @@ _PRETRAINED_ABLATIONS = (
     ("joint network, zeros that stay, kernels times 4", "pretrained_linear_fixed"),
     ("joint network, zeros that stay, kernels times 4, Adam at 3e-4", "pretrained_slow"),
     ("joint network, zeros that stay, kernels times 4, second order", "pretrained_second_order"),
+    ("the same, f = 1 and one learned rate", "pretrained_second_order_scalar_rate"),
 )
 
 
