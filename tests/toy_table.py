@@ -15,7 +15,8 @@ from tf_metalstm.training.provenance import record_start
 ROOT = pathlib.Path(__file__).parents[1]
 BEFORE = Run("joint", ("--max_steps=100",))
 PLAIN = Cell("plain", 5, 1, "43.44 +- 0.77", Run("plain", ("--max_steps=100",)))
-TUNED = Cell("tuned", 5, 5, "", Run("tuned", (), before=(BEFORE,), searched=True))
+GRID = ("--grid=inner_rate=0.1|0.5",)
+TUNED = Cell("tuned", 5, 5, "", Run("tuned", GRID, before=(BEFORE,), searched=True))
 
 
 def begun_at(run_dir, precision="float32"):

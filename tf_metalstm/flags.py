@@ -19,7 +19,8 @@ from absl import app, flags, logging
 from tf_metalstm.files import write_atomically
 from tf_metalstm.settings import GROUPS, Settings
 
-RUN_FLAGS = "run.flags"
+# In the folder of a run: what it was trained with, and what `search` has found for it.
+RUN_FLAGS, FOUND_FLAGS = "run.flags", "found.flags"
 
 _DEFINERS: dict[type, Callable[..., Any]] = {
     bool: flags.DEFINE_bool,

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tf_metalstm.files import write_atomically
-from tf_metalstm.flags import RUN_FLAGS, read_settings
+from tf_metalstm.flags import FOUND_FLAGS, RUN_FLAGS, read_settings
 from tf_metalstm.learners.catalogue import PRECISIONS
 from tf_metalstm.tables.catalogue import TABLES, Cell, Run
 from tf_metalstm.tables.results import (
@@ -116,9 +116,9 @@ def _fill(cell: Cell, folder: Path, options: argparse.Namespace) -> None:
     where = [f"--run_dir={run_dir}", f"--num_shot={cell.num_shot}", *places]
     found = []
     if cell.run.searched:
-        if not (run_dir / "found.flags").is_file():
+        if not (run_dir / FOUND_FLAGS).is_file():
             _call("search", where)
-        found = [f"--flagfile={run_dir / 'found.flags'}"]
+        found = [f"--flagfile={run_dir / FOUND_FLAGS}"]
     if find_report(cell, run_dir, options.num_episodes) is None:
         asked = [
             f"--split={cell.split}",

@@ -27,7 +27,7 @@ from tf_metalstm import experiment
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.data.tasks import Tasks
 from tf_metalstm.files import write_atomically
-from tf_metalstm.flags import check_settled, run_command, typed_flags
+from tf_metalstm.flags import FOUND_FLAGS, check_settled, run_command, typed_flags
 from tf_metalstm.objectives import OBJECTIVES
 from tf_metalstm.scoring import episode_scores
 from tf_metalstm.settings import MethodSettings, Settings
@@ -91,7 +91,7 @@ def main(settings: Settings) -> None:
             key=lambda c, n=episodes: _sortable(trials[c, n].mean, order),  # type: ignore[misc]
             reverse=objective.greater_is_better,
         )
-    found = Path(settings.run_dir or "", "found.flags")
+    found = Path(settings.run_dir or "", FOUND_FLAGS)
     write_atomically(found, _found_text(settings, left[0]))
     best = trials[left[0], everything]
     print(

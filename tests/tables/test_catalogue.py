@@ -3,7 +3,8 @@
 import pytest
 from toy_table import ROOT
 
-from tf_metalstm.tables import runs
+from tf_metalstm.flags import parse_settings
+from tf_metalstm.tables import results, runs
 from tf_metalstm.tables.catalogue import TABLES
 
 
@@ -11,6 +12,7 @@ from tf_metalstm.tables.catalogue import TABLES
 def test_every_run_of_a_table_is_a_recipe_that_is_there(table):
     found = TABLES[table]()
     assert len({(cell.method, cell.num_shot) for cell in found}) == len(found)
+    assert len({results.key(cell) for cell in found}) == len(found)
     for cell in found:
         for one in runs.in_order(cell.run):
             [flagfile] = one.flags
@@ -20,3 +22,11 @@ def test_every_run_of_a_table_is_a_recipe_that_is_there(table):
 def test_every_ablation_is_a_row():
     names = {cell.run.name for cell in TABLES["ablations"]()}
     assert names == {path.stem for path in (ROOT / "flags" / "ablations").glob("*.flags")}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_what_is_asked_for_is_what_is_validated(table):
+    # The last checkpoint has the weights as they are, validation and the best have their average.
+    for cell in TABLES[table]():
+        averaged = parse_settings(cell.run.flags).training.weight_average
+        assert cell.checkpoint == "best" or not averaged

@@ -45,3 +45,12 @@ def test_a_cell_is_evaluated_at_its_weights(calls, tmp_path, monkeypatch, capsys
     run_dir = tmp_path / "mini_imagenet" / "plain"
     assert results.find_report(PLAIN, run_dir, 600) is None  # a cell of the best weights
     assert "| inductive (such) | 100, the last | 12 min |" in capsys.readouterr().out
+
+
+def test_what_was_searched_says_what_was_found(calls, tmp_path, capsys):
+    run(tmp_path, "--only=tuned")
+    found = tmp_path / "mini_imagenet" / "tuned" / "found.flags"
+    assert "| 100, best 50, found --inner_rate=0.1; from joint, 100" in capsys.readouterr().out
+    found.write_text("--data_dir=/elsewhere\n--inner_rate=0.1\n")  # a place is nothing found
+    run(tmp_path, "--print_only")
+    assert "best 50, found --inner_rate=0.1; from joint" in capsys.readouterr().out

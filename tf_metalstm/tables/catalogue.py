@@ -7,8 +7,9 @@ Sources of the published numbers, accuracy in % with 95 % interval where there i
   transductive), Li et al., 2017 (Meta-SGD, transductive).
 
 The ablations are our own: what each change is worth to the preset `paper`, after the same number
-of updates, on validation episodes. Of a run from a trained network these are the last weights: where
-meta-training takes away it is best before its first update, and the table is to say what it did.
+of updates, on validation episodes. Of a run from a trained network these are the last weights:
+where meta-training takes away it is best before its first update, and the table is to say what it
+did.
 """
 
 from __future__ import annotations
@@ -89,8 +90,8 @@ def _mini_imagenet() -> list[Cell]:
             run = Run(f"{shot}shot_{name}", (_recipe(f"{task}_{name}"),), before=(joint,))
             cells.append(Cell(words, 5, shot, published, run))
         words = "meta-LSTM, c_0 from random numbers"
-        if shot == 5:
-            cells.append(Cell(words, 5, shot, meta_lstm, Run("5shot_meta_lstm", (_recipe(task),))))
+        scratch = Run(f"{shot}shot_meta_lstm", (_recipe(task),))
+        cells.append(Cell(words, 5, shot, meta_lstm, scratch))
         words += ", mirrored and shifted images, a rate that falls"
         cells.append(Cell(words, 5, shot, meta_lstm, augmented[shot]))
         if shot == 1:
@@ -128,10 +129,10 @@ def _omniglot() -> list[Cell]:
     return cells
 
 
-# Row and flagfile; those in the second list begin at a jointly trained network.
+# Row and flagfile; those after the first list begin at a jointly trained network.
 _ABLATIONS = (
     ("the preset `paper`", "running_statistics"),
-    ("the same with one more support pass, where all below begin", "base"),
+    ("the same with one more support pass, as all below", "base"),
     ("mirrored and shifted images", "augmentation"),
     ("classes turned by quarters", "turn"),
     ("pixels / 255", "unit_pixels"),
@@ -152,6 +153,10 @@ _ABLATIONS = (
     ("c_0 stays at random numbers", "random_frozen"),
     ("f = 1 and one learned rate", "scalar_rate"),
 )
+_STARTS = (
+    ("joint network, linear layer of zeros, no meta-update", "pretrained_start"),
+    ("joint network, zeros, kernels times 4, no meta-update", "pretrained_start_scaled"),
+)
 _PRETRAINED_ABLATIONS = (
     ("joint network", "pretrained"),
     ("joint network, linear layer of zeros", "pretrained_zero_linear"),
@@ -160,7 +165,10 @@ _PRETRAINED_ABLATIONS = (
     ("joint network, zeros that stay, kernels times 4", "pretrained_linear_fixed"),
     ("joint network, zeros that stay, kernels times 4, Adam at 3e-4", "pretrained_slow"),
     ("joint network, zeros that stay, kernels times 4, second order", "pretrained_second_order"),
-    ("the same, f = 1 and one learned rate", "pretrained_second_order_scalar_rate"),
+    (
+        "joint network, zeros that stay, kernels times 4, second order, f = 1 and one learned rate",
+        "pretrained_second_order_scalar_rate",
+    ),
 )
 
 
@@ -172,6 +180,7 @@ def _ablations() -> list[Cell]:
     joint = _ablation("joint")
     rows = [(words, _ablation(name), "best") for words, name in _ABLATIONS]
     rows.append(("nearest neighbour of the joint network", joint, "best"))
+    rows += [(words, _ablation(name, (joint,)), "best") for words, name in _STARTS]
     rows += [(words, _ablation(name, (joint,)), "last") for words, name in _PRETRAINED_ABLATIONS]
     return [
         Cell(f"{words} (`{run.name}`)", 5, 5, "", run, "validation", checkpoint)

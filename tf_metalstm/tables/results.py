@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_metalstm.files import write_atomically
-from tf_metalstm.flags import changed_settings, read_settings
+from tf_metalstm.flags import FOUND_FLAGS, changed_settings, read_settings
 from tf_metalstm.tables.catalogue import Cell
 from tf_metalstm.tables.runs import (
     commits_text,
@@ -56,7 +56,8 @@ class Result:
 
 def key(cell: Cell) -> str:
     """Returns the name of a cell among the records of its table."""
-    return f"{cell.run.name}, {cell.num_way}-way {cell.num_shot}-shot"
+    weights = "" if cell.checkpoint == "best" else f", {cell.checkpoint} weights"
+    return f"{cell.run.name}, {cell.num_way}-way {cell.num_shot}-shot{weights}"
 
 
 def result_here(cell: Cell, folder: Path, num_episodes: int) -> Result | None:
@@ -87,7 +88,7 @@ def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] 
     step = state and state.step_of(cell.checkpoint)
     if step is None:
         return None
-    found = run_dir / "found.flags"
+    found = run_dir / FOUND_FLAGS
     if cell.run.searched and not found.is_file():
         return None
     settings = read_settings(run_dir, *([f"--flagfile={found}"] if cell.run.searched else []))

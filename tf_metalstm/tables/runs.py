@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tf_metalstm.flags import differences, parse_settings, read_settings
+from tf_metalstm.flags import FOUND_FLAGS, differences, parse_settings, read_settings
 from tf_metalstm.settings import GROUPS, Settings
 from tf_metalstm.tables.catalogue import Run
 from tf_metalstm.training.checkpoints import BEST, LAST, best_fingerprint, checkpoint_steps
@@ -33,7 +33,7 @@ class State(NamedTuple):
     max_steps: int
 
     def step_of(self, checkpoint: str) -> int | None:
-        """Returns the update of the weights that are `best` or `last`; None where there are none."""
+        """Returns the update of the `best` or the `last` weights; None where there are none."""
         return self.best_step if checkpoint == "best" else self.step
 
 
@@ -129,7 +129,7 @@ def _start_of(run_dir: Path) -> dict[str, Any]:
 def updates_text(run: Run, folder: Path, checkpoint: str = "best") -> str:
     """Returns how many updates a run and those before it have made, in words.
 
-    With the precision, where it is another than float32.
+    With the precision, where it is another than float32, and with what a search has found.
 
     Args:
         run: of a table.
@@ -151,6 +151,8 @@ def updates_text(run: Run, folder: Path, checkpoint: str = "best") -> str:
     method = read_settings(run_dir).method
     if method.learner_precision != "float32" and method.method != "pixel_nearest_neighbor":
         made += f", {method.learner_precision}"
+    if run.searched and (run_dir / FOUND_FLAGS).is_file():
+        made += f", found {' '.join(_found_flags(run, run_dir))}"
     for first in run.before:
         start = _start_of(run_dir)
         if read_state(folder / first.name) is None and start:
@@ -158,6 +160,12 @@ def updates_text(run: Run, folder: Path, checkpoint: str = "best") -> str:
         else:
             made += f"; from {first.name}, {updates_text(first, folder)}"
     return made
+
+
+def _found_flags(run: Run, run_dir: Path) -> list[str]:
+    searched = {part.partition("=")[0] for part in parse_settings(run.flags).evaluation.grid}
+    flags = (run_dir / FOUND_FLAGS).read_text(encoding="utf-8").split()
+    return [flag for flag in flags if flag[2:].partition("=")[0] in searched]
 
 
 def commits_text(run_dir: Path) -> str:
