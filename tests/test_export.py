@@ -15,6 +15,7 @@ from tf_metalstm.construction import build_method
 from tf_metalstm.flags import write_settings
 from tf_metalstm.settings import DataSettings, MethodSettings, Settings
 from tf_metalstm.training.checkpoints import RunCheckpoints
+from tf_metalstm.training.provenance import STARTS
 
 SHAPE = (16, 16, 1)
 NUM_WAY = 3
@@ -107,6 +108,20 @@ def test_export_command(run, capsys, tmp_path):
 
     export.main(settings)  # the same again: the same images may stay, the model is made anew
     assert f"Replaced {target}" in capsys.readouterr().out
+
+
+def test_the_manifest_says_how_it_was_trained_whatever_is_exported(run):
+    settings, _ = run
+    starts = [{"commit": "abc1234"}, {"commit": None}, {"commit": "abc1234"}]
+    pathlib.Path(settings.run_dir, STARTS).write_text(json.dumps(starts))
+    method = dataclasses.replace(settings.method, learner_precision="bfloat16")
+    export.main(dataclasses.replace(settings, method=method))
+    manifest = json.loads(
+        pathlib.Path(settings.run_dir, "saved_model", "manifest.json").read_text()
+    )
+    assert manifest["method_settings"]["learner_precision"] == "bfloat16"
+    assert manifest["trained"]["learner_precision"] == "float32"
+    assert manifest["trained"]["commits"] == ["abc1234", "unknown"]
 
 
 def test_images_of_the_user_are_not_mixed_with_examples(run, tmp_path):

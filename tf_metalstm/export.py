@@ -33,6 +33,7 @@ from tf_metalstm.serving.saved_model import check_replaceable, read_manifest, sa
 from tf_metalstm.serving.served import ServedMethod
 from tf_metalstm.settings import Settings
 from tf_metalstm.training.checkpoints import RunCheckpoints
+from tf_metalstm.training.provenance import commits
 
 _EXAMPLE_SPLIT = "test"
 _NO_FOLDER_NAME = re.compile(r"[^A-Za-z0-9@+_-]+")
@@ -161,7 +162,9 @@ def _facts(
     settings: Settings, checkpoints: RunCheckpoints, reports: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Returns what the manifest says about the origin of the weights."""
-    data = read_settings(settings.run_dir or "").data  # of the training, whatever was typed now
+    run_dir = settings.run_dir or ""
+    training = read_settings(run_dir)  # whatever was typed now
+    data = training.data
     trained: dict[str, Any] = {"source": data.source}
     if data.source == "omniglot":
         trained |= {"split": data.omniglot_split, "rotations": data.omniglot_rotations}
@@ -172,6 +175,8 @@ def _facts(
     trained |= {name: getattr(data, name) for name in ("num_shot", "num_query")}
     trained["updates"] = int(checkpoints.step.numpy())
     trained["checkpoint"] = settings.evaluation.checkpoint
+    trained["learner_precision"] = training.method.learner_precision
+    trained["commits"] = commits(run_dir)
     method_settings = dataclasses.asdict(settings.method)
     if settings.method.pretrained_run_dir is not None:  # the place says nothing to others
         method_settings["pretrained_run_dir"] = Path(settings.method.pretrained_run_dir).name

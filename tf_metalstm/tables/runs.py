@@ -15,7 +15,7 @@ from tf_metalstm.flags import FOUND_FLAGS, differences, parse_settings, read_set
 from tf_metalstm.settings import GROUPS, Settings
 from tf_metalstm.tables.catalogue import Run
 from tf_metalstm.training.checkpoints import BEST, LAST, best_fingerprint, checkpoint_steps
-from tf_metalstm.training.provenance import STARTS
+from tf_metalstm.training.provenance import commits, read_starts
 
 
 class State(NamedTuple):
@@ -122,7 +122,7 @@ def _other_start(start: dict[str, Any], first_dir: Path) -> str:
 
 def _start_of(run_dir: Path) -> dict[str, Any]:
     # The last one that says it: an earlier one ended before there was a checkpoint.
-    found = [start["pretrained"] for start in _starts(run_dir) if "pretrained" in start]
+    found = [start["pretrained"] for start in read_starts(run_dir) if "pretrained" in start]
     return found[-1] if found else {}
 
 
@@ -170,13 +170,7 @@ def _found_flags(run: Run, run_dir: Path) -> list[str]:
 
 def commits_text(run_dir: Path) -> str:
     """Returns the commits at which a run was started and taken up again, in words."""
-    commits = [start["commit"] or "unknown" for start in _starts(run_dir)]
-    return ", ".join(dict.fromkeys(commits)) or "unknown"
-
-
-def _starts(run_dir: Path) -> list[dict[str, Any]]:
-    path = run_dir / STARTS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return ", ".join(commits(run_dir)) or "unknown"
 
 
 def recipe_fingerprint(run: Run) -> str:

@@ -22,8 +22,7 @@ def record_start(run_dir: str | Path, pretrained: dict[str, Any] | None = None) 
         run_dir: folder of the run.
         pretrained: name and update of the run whose weights it began at with this start, or None.
     """
-    path = Path(run_dir, STARTS)
-    starts: list[dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
+    starts = read_starts(run_dir)
     start: dict[str, Any] = {
         "commit": _commit(),
         "tensorflow": tf.__version__,
@@ -33,7 +32,19 @@ def record_start(run_dir: str | Path, pretrained: dict[str, Any] | None = None) 
         start["pretrained"] = pretrained
     before = {name: value for name, value in (starts or [{}])[-1].items() if name != "pretrained"}
     if before != start:
+        path = Path(run_dir, STARTS)
         write_atomically(path, json.dumps([*starts, start], indent=1) + "\n")
+
+
+def read_starts(run_dir: str | Path) -> list[dict[str, Any]]:
+    """Returns the starts of a run, the first one first; none of one that began before they were."""
+    path = Path(run_dir, STARTS)
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+
+def commits(run_dir: str | Path) -> list[str]:
+    """Returns the commits at which a run was started and taken up again, each once."""
+    return list(dict.fromkeys(start["commit"] or "unknown" for start in read_starts(run_dir)))
 
 
 def _commit() -> str | None:
