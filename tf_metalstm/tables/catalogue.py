@@ -166,6 +166,10 @@ _PRETRAINED_ABLATIONS = (
     ("joint network, zeros that stay, kernels times 4, Adam at 3e-4", "pretrained_slow"),
     ("joint network, zeros that stay, kernels times 4, second order", "pretrained_second_order"),
     (
+        "joint network, zeros that stay, kernels times 4, second order, c_0 stays",
+        "pretrained_second_order_frozen",
+    ),
+    (
         "joint network, zeros that stay, kernels times 4, second order, f = 1 and one learned rate",
         "pretrained_second_order_scalar_rate",
     ),
