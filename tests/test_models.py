@@ -35,6 +35,13 @@ def test_it_says_how_good_it_is_and_the_readme_says_the_same(folder):
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_it_carries_the_terms_of_its_data(folder):
+    source = json.loads((folder / "manifest.json").read_text())["trained"]["source"]
+    name = {"omniglot": "Omniglot", "mini_imagenet": "mini-ImageNet"}[source]
+    assert f"trained on {name}" in (folder / "TERMS.md").read_text()
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
 def test_it_learns_signs_of_another_kind(folder):
     """Five characters of unseen scripts, drawn by a font; to a model for photographs, far away."""
     classifier = FewShotClassifier.load(folder).fit(*labelled_files("support"))
