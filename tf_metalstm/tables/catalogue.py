@@ -97,6 +97,9 @@ def _mini_imagenet() -> list[Cell]:
         if shot == 1:
             run = Run("1shot_from_5shot", (_recipe(f"{task}_from_5shot"),), before=(augmented[5],))
             cells.append(Cell("meta-LSTM, begun at that of 5-shot", 5, shot, "", run))
+            run = Run("1shot_second_order", (_recipe(f"{task}_second_order"),), before=(run,))
+            words = "meta-LSTM, begun at that of 5-shot, then with the second order"
+            cells.append(Cell(words, 5, shot, "", run))
         start = Run("pretrained", (_recipe("mini_imagenet_pretrained"),))
         decay = Run("pretrained_decay", (_recipe("mini_imagenet_pretrained_decay"),), (start,))
         run = Run(f"{shot}shot_pretrained", (_recipe(f"{task}_pretrained"),), before=(decay,))
