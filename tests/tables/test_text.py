@@ -1,5 +1,8 @@
 """What a table says of unfinished runs, of those that diverged, of its episodes."""
 
+import dataclasses
+
+import pytest
 from toy_table import PLAIN, make_run, report, run
 
 from tf_metalstm import reproduce
@@ -23,28 +26,29 @@ def test_what_diverged_is_said(calls, tmp_path, capsys):
     assert "| 7 of 600 episodes diverged | here |" in capsys.readouterr().out
 
 
-def test_a_cell_is_evaluated_on_its_split(calls, tmp_path, monkeypatch, capsys):
-    cell = Cell("row", 5, 1, "", PLAIN.run, split="validation")
+@pytest.mark.parametrize(
+    ("asked", "flag", "said"),
+    [
+        ({"split": "validation"}, "--split=validation", "600 fixed validation episodes"),
+        ({"checkpoint": "last"}, "--checkpoint=last", "| inductive (such) | 100, the last |"),
+    ],
+)
+def test_a_cell_is_evaluated_as_it_asks(asked, flag, said, calls, tmp_path, monkeypatch, capsys):
+    cell = Cell("row", 5, 1, "", PLAIN.run, **asked)
     monkeypatch.setattr(reproduce, "TABLES", {"mini_imagenet": lambda: [cell]})
     run(tmp_path)
     [flags] = [flags for command, _, flags in calls if command == "evaluate"]
-    assert "--split=validation" in flags
+    assert flag in flags
     run_dir = tmp_path / "mini_imagenet" / "plain"
-    assert results.find_report(PLAIN, run_dir, 600) is None  # a cell of test
+    assert results.find_report(PLAIN, run_dir, 600) is None  # of the same run, asked otherwise
     table = capsys.readouterr().out
     assert "| row | 5-way 1-shot | - | 43.21 +- 1.23 | here |" in table
-    assert "600 fixed validation episodes" in table
+    assert said in table
 
 
-def test_a_cell_is_evaluated_at_its_weights(calls, tmp_path, monkeypatch, capsys):
-    cell = Cell("row", 5, 1, "", PLAIN.run, checkpoint="last")
-    monkeypatch.setattr(reproduce, "TABLES", {"mini_imagenet": lambda: [cell]})
-    run(tmp_path)
-    [flags] = [flags for command, _, flags in calls if command == "evaluate"]
-    assert "--checkpoint=last" in flags
-    run_dir = tmp_path / "mini_imagenet" / "plain"
-    assert results.find_report(PLAIN, run_dir, 600) is None  # a cell of the best weights
-    assert "| inductive (such) | 100, the last | 12 min |" in capsys.readouterr().out
+def test_records_of_the_best_and_of_the_last_weights_are_two():
+    last = dataclasses.replace(PLAIN, checkpoint="last")
+    assert results.key(last) != results.key(PLAIN)
 
 
 def test_what_was_searched_says_what_was_found(calls, tmp_path, capsys):
