@@ -262,7 +262,8 @@ def test_classes_are_consumed_in_permutations_in_training_alone(source):
         for training in (True, False)
     )
     assert in_training[0] != in_training[1]
-    assert fixed[0] == fixed[1] == in_training[0]
+    assert fixed[0] == fixed[1]
+    assert fixed[0] not in in_training
 
 
 def test_the_normalization_is_the_one_that_was_asked_for(source):

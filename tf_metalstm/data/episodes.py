@@ -2,7 +2,8 @@
 
 So a run can go on exactly where it stopped (start at episode i), an evaluation list
 is fixed by its seed, and workers can share a stream without talking to each other.
-All random numbers come from TensorFlow's stateless generators.
+All random numbers come from TensorFlow's stateless generators. Training has keys of its
+own: no list of a split, whatever its seed, is a part of what was trained on.
 
 Classes are drawn either independently for every episode, or as a random permutation
 of the split's classes that is consumed N at a time (the authors' code).
@@ -35,6 +36,7 @@ class EpisodeSampler:
         seed: any integer that fits 32 bits.
         class_sampling: "independent" or "permutation".
         source_name: only to say in errors where the classes come from.
+        training: draw from the keys of training, which no list shares.
 
     Raises:
         ValueError: more ways than classes, a class with fewer than K + Q images, or an
@@ -47,6 +49,7 @@ class EpisodeSampler:
     seed: int = 0
     class_sampling: str = "independent"
     source_name: str = "source"
+    training: bool = False
 
     def __post_init__(self) -> None:
         where = f"{self.source_name}/{self.split}"
@@ -129,7 +132,7 @@ class EpisodeSampler:
         return tf.random.experimental.stateless_shuffle(tf.range(size), seed)
 
     def _key(self, number: Tensor, stream: int) -> Tensor:
-        return random_key(self.seed, self.split, stream, number)
+        return random_key(self.seed, self.split, stream, number, self.training)
 
 
 class Episodes(Protocol):
@@ -218,7 +221,9 @@ def episode_dataset(
     return stream.with_options(options)
 
 
-def random_key(seed: int, split: str, stream: int, number: Tensor) -> Tensor:
+def random_key(
+    seed: int, split: str, stream: int, number: Tensor, training: bool = False
+) -> Tensor:
     """Returns the key [2] of TensorFlow's stateless generators for one use of one episode.
 
     Args:
@@ -226,8 +231,10 @@ def random_key(seed: int, split: str, stream: int, number: Tensor) -> Tensor:
         split: one of `SPLITS`.
         stream: tells the uses of random numbers in an episode apart.
         number: of the episode.
+        training: whether it is trained on; the episodes of a list have other keys.
     """
-    key = tf.constant([seed, SPLITS.index(split)], tf.int64)
+    place = SPLITS.index(split) + (len(SPLITS) if training else 0)
+    key = tf.constant([seed, place], tf.int64)
     key = tf.random.fold_in(key, tf.constant(stream, tf.int64))
     return tf.random.fold_in(key, number)
 

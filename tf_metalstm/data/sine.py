@@ -53,6 +53,7 @@ class SineEpisodes:
         seed: any integer that fits 32 bits.
         frequencies: lowest and highest w.
         phases: lowest and highest b.
+        training: draw from the keys of training, which no list shares.
     """
 
     spec: EpisodeSpec
@@ -60,10 +61,11 @@ class SineEpisodes:
     seed: int
     frequencies: tuple[float, float]
     phases: tuple[float, float]
+    training: bool = False
 
     def wave(self, index: Tensor) -> Wave:
         """Returns the function of episode `index`."""
-        key = random_key(self.seed, self.split, 0, tf.cast(index, tf.int64))
+        key = self._key(index, stream=0)
         drawn = tf.random.stateless_uniform([3], key)
         bounds = (AMPLITUDES, self.frequencies, self.phases)
         return Wave(*(low + (high - low) * drawn[i] for i, (low, high) in enumerate(bounds)))
@@ -71,7 +73,7 @@ class SineEpisodes:
     def __call__(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Returns support [K, 1] and queries [Q, 1] with their labels, all float32."""
         num_shot, num_points = self.spec.num_shot, self.spec.num_shot + self.spec.num_query
-        key = random_key(self.seed, self.split, 1, tf.cast(index, tf.int64))
+        key = self._key(index, stream=1)
         x = tf.random.stateless_uniform([num_points, 1], key, *INPUTS)
         y = self.wave(index)(x)
         inputs = {
@@ -90,6 +92,10 @@ class SineEpisodes:
             for tensor in (*inputs.values(), labels):
                 digest.update(tf.io.serialize_tensor(tensor).numpy())
         return digest.hexdigest()[:16]
+
+    def _key(self, index: Tensor, stream: int) -> Tensor:
+        index = tf.cast(index, tf.int64)
+        return random_key(self.seed, self.split, stream, index, self.training)
 
 
 class SineTasks(Tasks):
@@ -120,8 +126,8 @@ class SineTasks(Tasks):
 
     def episodes(self, split: str, seed: int, training: bool = False) -> SineEpisodes:
         """Returns the episodes of a split."""
-        del training
-        return SineEpisodes(self.spec, check_split(split), seed, self._frequencies, self._phases)
+        ranges = (self._frequencies, self._phases)
+        return SineEpisodes(self.spec, check_split(split), seed, *ranges, training)
 
     def describe(self) -> str:
         """Returns the formula with what its letters may be."""

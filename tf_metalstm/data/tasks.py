@@ -46,7 +46,8 @@ class Tasks(abc.ABC):
         Args:
             split: of the classes.
             seed: of the list.
-            training: for meta-training: with augmentation and its own way to draw classes.
+            training: for meta-training: with augmentation, its own way to draw classes and random
+                numbers that no list has.
         """
 
     @abc.abstractmethod
@@ -107,6 +108,7 @@ class ImageTasks(Tasks):
             seed=seed,
             class_sampling=self._class_sampling if training else "independent",
             source_name=self.name,
+            training=training,
         )
 
     def episodes(self, split: str, seed: int, training: bool = False) -> ImageEpisodes:
