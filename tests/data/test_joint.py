@@ -8,6 +8,7 @@ import toy
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.data.joint import JointBatches
 from tf_metalstm.data.preprocessing import Augmentation, Normalization
+from tf_metalstm.data.sources.base import ClassImages
 
 CLASSES = toy.glyph_like_classes(num_classes=3, images_per_class=7)  # 21 images
 PIXELS = Normalization((0.0,), (1.0,))
@@ -67,5 +68,30 @@ def test_batches_of_impossible_size_are_refused(batch_size):
         batches(batch_size)
 
 
-def test_the_order_is_that_of_all_trainings_before():
-    assert rows(batches(), [0, 1, 6]) == [[10, 20, 0, 14], [16, 7, 4, 17], [6, 13, 8, 17]]
+@pytest.fixture(scope="module")
+def passes():
+    """Which images the batches of three passes have, [3, 600, 64]."""
+    images = np.zeros((38_400, 1, 1, 1), np.uint8)
+    many = JointBatches(ClassImages(images, np.array([38_400]), ("one",)), 64, PIXELS)
+    numbers = tf.range(3 * 600, dtype=tf.int64)
+    rows_of = tf.function(lambda: tf.map_fn(many.rows, numbers, fn_output_signature=tf.int32))
+    return rows_of().numpy().reshape(3, 600, 64)
+
+
+@pytest.mark.parametrize(("one", "other"), [(0, 1), (0, 2), (1, 2)])
+def test_images_of_one_batch_meet_in_another_pass_as_often_as_by_chance(passes, one, other):
+    """n (B - 1)^2 / 2 (n - 1) pairs, 1,985, +- 45: by another shuffle they were 2,743."""
+    batch_of = [np.argsort(passes[number].ravel()) // 64 for number in (one, other)]
+    together = np.bincount(batch_of[0] * 600 + batch_of[1])
+    assert abs((together * (together - 1) // 2).sum() - 1985) < 5 * 45
+
+
+def test_no_distance_between_neighbours_of_a_pass_is_common(passes):
+    """38,400 of them, two a distance: one that comes 40 times is a pattern."""
+    distances = np.abs(np.diff(passes.reshape(3, -1), axis=1))
+    assert max(np.bincount(of_pass).max() for of_pass in distances) < 16
+
+
+def test_the_order_stays_as_it_is():
+    """Another one would be as random, and a run that goes on would train on other batches."""
+    assert rows(batches(), [0, 1, 6]) == [[1, 12, 7, 13], [5, 3, 19, 0], [16, 9, 3, 7]]
