@@ -2,14 +2,16 @@
 
 import itertools
 import math
+import unicodedata
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tf_metalstm.data.sources import glyph_shapes
 from tf_metalstm.data.sources import glyphs as glyphs_module
 from tf_metalstm.data.sources.base import SPLITS, MissingDataError
-from tf_metalstm.data.sources.glyph_shapes import SCRIPTS, GlyphShapes, Letter
+from tf_metalstm.data.sources.glyph_shapes import SAME_SHAPE, SCRIPTS, GlyphShapes, Letter
 from tf_metalstm.data.sources.glyphs import Glyphs, distorted, draw_letter
 
 
@@ -48,11 +50,47 @@ def test_no_image_is_seen_twice(classes):
         ("LATIN SMALL LETTER O", "GREEK SMALL LETTER OMICRON", "ARMENIAN SMALL LETTER OH"),
         ("LATIN CAPITAL LETTER O", "LATIN SMALL LETTER O", "TIFINAGH LETTER YAR"),
         ("LATIN CAPITAL LETTER H", "LISU LETTER XA", "CYRILLIC CAPITAL LETTER EN"),
+        # Alike in two fonts, in none that has both.
+        ("TIFINAGH LETTER YA", "CYRILLIC CAPITAL LETTER ROUND OMEGA"),
+        ("GEORGIAN CAPITAL LETTER CAN", "LATIN LETTER SMALL CAPITAL G"),
+        ("HEBREW LETTER VAV", "ARABIC LETTER ALEF WITH HAMZA BELOW"),
+        ("OLD ITALIC LETTER ER", "CYRILLIC SMALL LETTER ER"),
     ],
 )
 def test_of_letters_with_one_drawing_at_most_one_is_a_class(classes, lookalikes):
     names = set(itertools.chain.from_iterable(classes[s].class_names for s in SPLITS))
     assert len(names & set(lookalikes)) <= 1
+
+
+def test_no_shape_of_a_split_is_in_another_in_any_two_fonts(classes):
+    """Shape by shape in float64, by NumPy's own correlation."""
+    shapes = GlyphShapes()
+    vectors = {
+        split: np.stack(
+            [
+                shape
+                for name in classes[split].class_names
+                for shape in shapes.shapes(unicodedata.lookup(name)).values()
+            ]
+        )
+        for split in SPLITS
+    }
+    for one, other in itertools.combinations(SPLITS, 2):
+        of_one, of_other = vectors[one], vectors[other]
+        for block in np.array_split(of_one, len(of_one) // 500 + 1):
+            correlations = np.corrcoef(block, of_other)[: len(block), len(block) :]
+            assert correlations.max() < SAME_SHAPE
+
+
+def test_a_correlation_at_the_limit_is_decided_in_float64():
+    """Three pixels: 1, 0, -1 and 1 + b, -2 b, b - 1 correlate as 1 to sqrt(1 + 3 b^2)."""
+    limit = 0.95
+    letters = [Letter(c, f"LATIN {c}", split, (0,)) for c, split in (("A", "train"), ("B", "test"))]
+    offset = np.sqrt((limit**-2 - 1) / 3)
+    for nudge, expected in ((-1e-12, True), (1e-12, False)):
+        b = offset + nudge
+        shapes = [{0: np.array([1.0, 0.0, -1.0])}, {1: np.array([1.0 + b, -2 * b, b - 1.0])}]
+        assert glyph_shapes._alike(letters, shapes)[0, 1] == expected
 
 
 def test_glyphs_are_dark_on_white_and_inside_the_image(classes):

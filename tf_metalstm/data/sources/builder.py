@@ -52,7 +52,7 @@ class ImageClassesBuilder(
         data_dir: the folder of all prepared data sets.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
 
     # TFDS would look beside the code for the checksums of downloads. There are
     # none, and the search needs importlib_resources, which TFDS uses but does
