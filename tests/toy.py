@@ -109,6 +109,9 @@ class ToySource:
         self.asked.append(split)
         return glyph_like_classes(num_classes=8, seed=len(split))
 
+    def fingerprint_of(self, split):
+        return f"toys/{split}"
+
     def channel_statistics(self):
         return np.array([100.0]), np.array([50.0])
 

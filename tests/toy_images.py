@@ -19,6 +19,13 @@ def encode(pixels, image_format, mode=None):
     return file.getvalue()
 
 
+def recode(encoded, image_format):
+    """The same pixels in another format."""
+    file = io.BytesIO()
+    Image.open(io.BytesIO(encoded)).save(file, format=image_format)
+    return file.getvalue()
+
+
 def omniglot_files(drawings=2):
     """{path: PNG} of 3 + 2 alphabets with 2 characters each, 1 bit, 35 x 35."""
     generator = np.random.default_rng(0)

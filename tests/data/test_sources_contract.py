@@ -5,7 +5,7 @@ import pytest
 import toy_images
 
 from tf_metalstm.data.catalogue import SOURCE_NAMES, make_source
-from tf_metalstm.data.sources.base import SPLITS
+from tf_metalstm.data.sources.base import SPLITS, Source
 
 
 def toy_omniglot(folder):
@@ -66,13 +66,20 @@ def test_channel_statistics_are_those_of_the_training_images(source, loaded):
     np.testing.assert_allclose(std, pixels.std(axis=(0, 1, 2)), rtol=1e-9)
 
 
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_fingerprint_is_that_of_the_images_as_they_are_loaded(source, loaded, split, monkeypatch):
+    monkeypatch.setattr(source, "_rotations", False, raising=False)
+    assert source.fingerprint_of(split) == Source.fingerprint_of(source, split)
+    assert len({source.fingerprint_of(each) for each in SPLITS}) == 3
+
+
 def test_loading_twice_gives_the_same(source, loaded):
     first, second = loaded["test"], source.load("test")
     np.testing.assert_array_equal(first.images, second.images)
     assert first.class_names == second.class_names
 
 
-@pytest.mark.parametrize("method", ["load", "counts", "describe"])
+@pytest.mark.parametrize("method", ["load", "counts", "describe", "fingerprint_of"])
 def test_an_unknown_split_lists_the_known_ones(source, method):
     with pytest.raises(
         ValueError, match=r"unknown split 'val': use one of train, validation, test"

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import abc
 import functools
+import hashlib
 from collections.abc import Sequence
 
 from tf_metalstm.data.episodes import Episodes, EpisodeSampler, ImageEpisodes
 from tf_metalstm.data.joint import JointBatches
 from tf_metalstm.data.preprocessing import Augmentation, Normalization, make_normalization
-from tf_metalstm.data.sources.base import Source
+from tf_metalstm.data.sources.base import SPLITS, MissingDataError, Source
 from tf_metalstm.episode import EpisodeSpec
 
 
@@ -115,6 +116,20 @@ class ImageTasks(Tasks):
         """Returns the episodes of a split; reads its images."""
         augmentation = self._augmentation if training else None
         return ImageEpisodes(self.sampler(split, seed, training), self.normalization, augmentation)
+
+    def data_fingerprint(self) -> str:
+        """Returns a hash of the pixels and class names of all splits; prepares the source.
+
+        Two of them are equal where the data are, wherever the raw files lie.
+        """
+        digest = hashlib.sha256()
+        for split in SPLITS:
+            try:
+                found = self.source.fingerprint_of(split)
+            except MissingDataError:  # a copy may lack a split
+                found = "nothing"
+            digest.update(f"{split}: {found}\n".encode())
+        return digest.hexdigest()[:16]
 
     @property
     def num_training_classes(self) -> int:

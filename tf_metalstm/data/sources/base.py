@@ -8,6 +8,8 @@ classes of a split.
 """
 
 import abc
+import hashlib
+from collections.abc import Iterable
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -102,6 +104,39 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def describe(self, split: str | None = None) -> str:
         """What was found, in a line for each split (or for one split only)."""
+
+    def fingerprint_of(self, split: str) -> str:
+        """Sixteen hexadecimal digits that tell what `load(split)` returns.
+
+        They change with any pixel, any class name and the order of the images, and with
+        nothing else: not with the place or the layout of the raw files.
+
+        Raises:
+            ValueError: the split is unknown.
+            MissingDataError: nothing of this split was among the raw files.
+        """
+        images, sizes, names = self.load(split)
+        by_class = np.split(images, np.cumsum(sizes)[:-1])
+        return fingerprint_of_classes(
+            (name, [pixel_digest(pixels) for pixels in of_class])
+            for name, of_class in zip(names, by_class, strict=True)
+        )
+
+
+def pixel_digest(pixels: np.ndarray) -> bytes:
+    """A hash of an image, uint8 [h, w, c]."""
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels))
+    return digest.digest()
+
+
+def fingerprint_of_classes(classes: Iterable[tuple[str, Iterable[bytes]]]) -> str:
+    """Sixteen hexadecimal digits for names of classes, each with the digests of its images."""
+    digest = hashlib.sha256()
+    for name, images in classes:
+        of_class = hashlib.sha256(b"".join(images)).hexdigest()
+        digest.update(f"{name!r} {of_class}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def check_split(split: str) -> str:

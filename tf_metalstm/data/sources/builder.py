@@ -44,8 +44,9 @@ class ImageClassesBuilder(
 
     Each example has an `image`, the `class_name` and a `file_name`. The metadata
     have `class_sizes` (split -> class name -> images, in stored order),
-    `channel_mean` and `channel_std` (of the training split, pixels in 0..255), and
-    `skipped` (what was wrong with each corrupt file that was left out).
+    `channel_mean` and `channel_std` (of the training split, pixels in 0..255),
+    `fingerprints` (split -> hash of its pixels and class names), and `skipped` (what
+    was wrong with each corrupt file that was left out).
 
     Args:
         config: the source.
@@ -93,6 +94,7 @@ class ImageClassesBuilder(
             },
             channel_mean=staged.statistics.mean.tolist(),
             channel_std=staged.statistics.std.tolist(),
+            fingerprints=staged.fingerprints,
             skipped=list(staged.skipped),
         )
         return {split: self._generate_examples(classes) for split, classes in staged.images.items()}

@@ -139,6 +139,13 @@ class Omniglot(FileSource):
         upright = super().load(split)
         return with_rotations(upright) if self._rotations else upright
 
+    def fingerprint_of(self, split: str) -> str:
+        """Returns that of the upright drawings; of the turned ones a hash of it."""
+        upright = super().fingerprint_of(split)
+        if not self._rotations:
+            return upright
+        return hashlib.sha256(f"{upright}, quarter turns".encode()).hexdigest()[:16]
+
     def counts(self, split: str) -> SplitCounts:
         """Returns how many classes and drawings there are, the rotations counted."""
         upright = super().counts(split)

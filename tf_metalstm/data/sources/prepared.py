@@ -97,6 +97,11 @@ class PreparedSource(Source):
             np.array(metadata["channel_mean"]), np.array(metadata["channel_std"])
         )
 
+    def fingerprint_of(self, split: str) -> str:
+        """Returns what preparation wrote down of the split, without reading an image."""
+        self._class_sizes(split)  # raises for a split that is not there
+        return self._metadata()["fingerprints"][split]
+
     def counts(self, split: str) -> SplitCounts:
         """Returns how much a split holds, without reading an image."""
         sizes = self._class_sizes(split).values()

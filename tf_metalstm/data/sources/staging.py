@@ -6,7 +6,7 @@ that training holds later, and it lets an archive be read once although its
 splits are mixed, and lets every contradiction be found before a byte is written.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,8 @@ from tf_metalstm.data.sources.base import (
     ChannelStatistics,
     CorruptImageError,
     InconsistentDataError,
+    fingerprint_of_classes,
+    pixel_digest,
 )
 
 
@@ -39,6 +41,7 @@ class _StagedClass:
     def __init__(self, group: str) -> None:
         self.group = group
         self.encoded: dict[str, bytes] = {}
+        self.digests: dict[str, bytes] = {}  # of the pixels
         self.num_pixels = 0
         self.pixel_sum = np.float64(0)  # [c] from the first image on
         self.square_sum = np.float64(0)
@@ -107,6 +110,7 @@ class Staging:
                 "whether files of two versions of the data lie side by side"
             )
         staged.encoded[identity.file_name] = encoded
+        staged.digests[identity.file_name] = pixel_digest(pixels)
         staged.count_pixels(pixels)
 
     def skip(self, error: CorruptImageError) -> None:
@@ -138,7 +142,16 @@ class Staging:
                 f"{self._source_name}: {self.num_images} images found, but none of a training "
                 f"class; splits found: {', '.join(splits) or 'none'}"
             )
-        return StagedSplits(splits, self._statistics(splits["train"]), tuple(self.skipped))
+        fingerprints = {split: self._fingerprint(members) for split, members in splits.items()}
+        statistics = self._statistics(splits["train"])
+        return StagedSplits(splits, statistics, fingerprints, tuple(self.skipped))
+
+    def _fingerprint(self, class_names: Iterable[str]) -> str:
+        """Of the classes of a split, the images in the order in which they are stored."""
+        return fingerprint_of_classes(
+            (name, [digest for _, digest in sorted(self._classes[name].digests.items())])
+            for name in class_names
+        )
 
     def _statistics(self, class_names: dict[str, dict[str, bytes]]) -> ChannelStatistics:
         classes = [self._classes[name] for name in class_names]
@@ -155,9 +168,11 @@ class StagedSplits(NamedTuple):
         images: split -> class name -> file name -> encoded image; the classes
             sorted, empty splits left out.
         statistics: of the training split.
+        fingerprints: split -> what `Source.fingerprint_of` returns.
         skipped: what was wrong with each file that was left out.
     """
 
     images: dict[str, dict[str, dict[str, bytes]]]
     statistics: ChannelStatistics
+    fingerprints: dict[str, str]
     skipped: tuple[str, ...]
