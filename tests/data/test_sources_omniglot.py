@@ -138,7 +138,9 @@ def test_a_class_in_both_parts_is_refused(raw, prepared):
 def test_a_corrupt_image_is_named_and_skipped_only_if_asked(raw, prepared, content):
     bad = raw / "images_evaluation/X/character01/0001_00.png"
     bad.write_bytes(content)
-    with pytest.raises(CorruptImageError, match=rf"{bad} is not .* pass skip_corrupt=True"):
+    with pytest.raises(
+        CorruptImageError, match=rf"{bad} is not .* leave such files out with --skip_corrupt"
+    ):
         Omniglot(raw, prepared).prepare()
     source = Omniglot(raw, prepared, split="alphabets", rotations=False, skip_corrupt=True)
     assert source.counts("test") == (4, 7, 1)

@@ -126,7 +126,7 @@ class Source(abc.ABC):
 def pixel_digest(pixels: np.ndarray) -> bytes:
     """A hash of an image, uint8 [h, w, c]."""
     digest = hashlib.sha256(repr(pixels.shape).encode())
-    digest.update(np.ascontiguousarray(pixels))
+    digest.update(np.ascontiguousarray(pixels).data)
     return digest.digest()
 
 

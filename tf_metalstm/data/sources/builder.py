@@ -45,8 +45,9 @@ class ImageClassesBuilder(
     Each example has an `image`, the `class_name` and a `file_name`. The metadata
     have `class_sizes` (split -> class name -> images, in stored order),
     `channel_mean` and `channel_std` (of the training split, pixels in 0..255),
-    `fingerprints` (split -> hash of its pixels and class names), and `skipped` (what
-    was wrong with each corrupt file that was left out).
+    `fingerprints` (split -> hash of its pixels and class names), `skipped` (what
+    was wrong with each corrupt file that was left out) and `left_out` (a line for each
+    other reason why files were).
 
     Args:
         config: the source.
@@ -96,6 +97,7 @@ class ImageClassesBuilder(
             channel_std=staged.statistics.std.tolist(),
             fingerprints=staged.fingerprints,
             skipped=list(staged.skipped),
+            left_out=list(staged.left_out),
         )
         return {split: self._generate_examples(classes) for split, classes in staged.images.items()}
 

@@ -1,11 +1,12 @@
 """Sources whose images are files that the user put into a folder, `data_dir`."""
 
 import abc
+import datetime
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import TypeVar
 
 import numpy as np
@@ -13,6 +14,10 @@ from tensorflow_datasets.core.utils import tqdm  # obeys tfds.disable_progress_b
 
 from tf_metalstm.data.sources import raw_files
 from tf_metalstm.data.sources.base import CorruptImageError, MissingDataError
+from tf_metalstm.data.sources.builder import ImageClassesBuilder
+from tf_metalstm.data.sources.contents import KeptDigests
+from tf_metalstm.data.sources.folders import given_folder, is_clutter
+from tf_metalstm.data.sources.known_folders import KnownFolder, KnownFolders
 from tf_metalstm.data.sources.prepared import PreparedSource
 from tf_metalstm.data.sources.staging import ImageIdentity, StagedSplits, Staging
 
@@ -21,9 +26,14 @@ _T = TypeVar("_T")
 # Pillow lets go of the interpreter lock while it decodes, so threads do.
 _WORKERS = os.cpu_count() or 1
 
+_IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
 
 class FileSource(PreparedSource):
     """Reads the image files of `data_dir`, which it never writes to.
+
+    Once they are prepared they may be moved or taken away: what was prepared from a folder that is
+    gone, or empty, is used and said.
 
     Args:
         data_dir: the folder with the raw files, as described by `layout`.
@@ -36,6 +46,9 @@ class FileSource(PreparedSource):
     layout: str
     """What is expected in `data_dir` and where to get it, for error messages."""
 
+    places: str
+    """Where in its folder or archive an image has to be, in a few words."""
+
     def __init__(
         self,
         data_dir: str | os.PathLike[str] | None = None,
@@ -45,9 +58,11 @@ class FileSource(PreparedSource):
         skip_corrupt: bool = False,
     ) -> None:
         super().__init__(prepared_dir)
-        self._data_dir = None if data_dir is None else Path(data_dir).expanduser()
+        self._data_dir = given_folder(data_dir, "--data_dir") if data_dir else None
         self._image_size = image_size
         self._skip_corrupt = skip_corrupt
+        self._gone: KnownFolder | None = None
+        self._fingerprint = ""  # as it was looked up last
 
     @abc.abstractmethod
     def locations(self, data_dir: Path) -> list[Path]:
@@ -78,21 +93,85 @@ class FileSource(PreparedSource):
         """
         if self._data_dir is None:
             raise MissingDataError(f"{self.name} needs a data_dir. {self.layout}")
+        if raw_files.is_archive(self._data_dir):
+            raise MissingDataError(
+                f"{self.name}: the data_dir {self._data_dir} is an archive: give the folder that "
+                "it lies in"
+            )
         if not self._data_dir.is_dir():
             raise MissingDataError(
                 f"{self.name}: the data_dir {self._data_dir} is not a folder. {self.layout}"
             )
         return self._data_dir
 
-    def fingerprint(self, *options: object) -> str:
-        """Changes with the raw files, the common options and `options`."""
-        data_dir = self.data_dir()
-        files = [*self.locations(data_dir), *self.index_files(data_dir)]
-        return raw_files.fingerprint(files, self._image_size, self._skip_corrupt, *options)
+    def preparation_options(self) -> tuple[object, ...]:
+        """What the prepared data depend on besides the raw files; `repr` must be stable."""
+        return self._image_size, self._skip_corrupt
+
+    def fingerprint(self) -> str:
+        """Changes with names and contents of the files that are taken, and with the options.
+
+        Raises:
+            MissingDataError: the raw files are not there, and nothing was prepared from them.
+        """
+        self._gone = self._known_if_gone()
+        if self._gone is not None:
+            self._fingerprint = self._gone.fingerprint
+        else:
+            data_dir = self.data_dir()
+            files = list(self._taken_files(data_dir))
+            kept = KeptDigests(self._prepared_dir / "known_files", data_dir)
+            digests = kept.of(file for _, file in files)
+            contents = ((name, digests[file]) for name, file in files)
+            self._fingerprint = raw_files.fingerprint(contents, *self.preparation_options())
+        return self._fingerprint
+
+    def origin(self) -> str:
+        """Returns the folders of raw files that were seen to hold these data."""
+        known = [k for k in self._known_folders().all() if k.fingerprint == self._fingerprint]
+        return "\n".join(f"Raw files: {k.resolved} (found on {k.date})" for k in known)
+
+    def found(self, builder: ImageClassesBuilder) -> None:
+        """Says where data whose raw files are gone came from; writes down where others did."""
+        if self._gone is not None:
+            print(
+                f"{self.name}: nothing is in {self._data_dir} any more. Used is what was prepared "
+                f"from {self._gone.resolved} on {self._gone.date}: {builder.data_dir}"
+            )
+            return
+        date = datetime.datetime.now().isoformat(sep=" ", timespec="seconds")
+        if self._known_folders().write(self.data_dir(), self._fingerprint, date):
+            (Path(builder.data_dir).parent / "what.txt").unlink(missing_ok=True)
+        super().found(builder)
+
+    def _known_folders(self) -> KnownFolders:
+        options = repr(self.preparation_options())
+        return KnownFolders(self._prepared_dir / "known_folders", self.name, options)
+
+    def _known_if_gone(self) -> KnownFolder | None:
+        """What was prepared from a folder that is not there, or empty as an unused mount point."""
+        folder = self._data_dir
+        if folder is None or folder.is_file():
+            return None
+        if folder.is_dir() and any(not is_clutter(PurePath(f.name)) for f in folder.iterdir()):
+            return None
+        return self._known_folders().find(folder)
+
+    def _taken_files(self, data_dir: Path) -> Iterator[tuple[str, Path]]:
+        """Names and paths of the archives, and of the images and lists outside of archives."""
+        for location in self.locations(data_dir):
+            if location.is_dir():
+                for name, file in raw_files.named_files(location):
+                    if self.identify(PurePosixPath(name)) is not None:
+                        yield name, file
+            else:
+                yield location.name, location
+        for file in self.index_files(data_dir):
+            yield file.name, file
 
     def stage(self) -> StagedSplits:
         """Reads every file of the locations once, decoded by several threads."""
-        staging = Staging(self.name, skip_corrupt=self._skip_corrupt)
+        staging = Staging(self.name, skip_corrupt=self._skip_corrupt, root=self._data_dir)
         with (
             tqdm(desc=f"Reading {self.name}", unit=" images", mininterval=1.0) as progress,
             ThreadPoolExecutor(_WORKERS) as pool,
@@ -105,8 +184,8 @@ class FileSource(PreparedSource):
                 progress.update()
         if not staging.num_images:
             raise MissingDataError(
-                f"{self.name}: no image of the expected layout is in {self._data_dir}. "
-                f"{self.layout}"
+                f"{self.name}: no image of the expected layout is in {self._data_dir}"
+                f"{''.join(f'; {line}' for line in staging.left_out.lines())}. {self.layout}"
             )
         return staging.finish(self.assign_splits)
 
@@ -115,9 +194,10 @@ class FileSource(PreparedSource):
     ) -> Iterator[tuple[ImageIdentity, Future]]:
         """Reads the files in order and leaves their decoding to the pool."""
         for location in self.locations(self.data_dir()):
-            for file in raw_files.iterate_files(location):
+            for file in raw_files.iterate_files(location, staging.left_out):
                 identity = self.identify(file.path)
                 if identity is None:
+                    staging.left_out.add(self._why_not(file.path), file.origin)
                     continue
                 try:
                     encoded = file.read()
@@ -125,6 +205,15 @@ class FileSource(PreparedSource):
                     staging.skip(error)
                 else:
                     yield identity, pool.submit(self.decode, encoded, file.origin)
+
+    def _why_not(self, path: PurePosixPath) -> str:
+        """Why a file is none of the data."""
+        name = path.name.lower()
+        if name.endswith(raw_files.ARCHIVE_SUFFIXES):
+            return "archives within archives or folders, which are not opened: unpack them"
+        if name.endswith(_IMAGE_SUFFIXES):
+            return f"images that are not at {self.places}"
+        return "no images"
 
 
 def _lagging(items: Iterable[_T], lag: int) -> Iterator[_T]:

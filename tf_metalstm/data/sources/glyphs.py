@@ -20,6 +20,7 @@ from tensorflow_datasets.core.utils import tqdm
 
 from tf_metalstm.data.sources import raw_files
 from tf_metalstm.data.sources.base import MissingDataError
+from tf_metalstm.data.sources.contents import file_digest
 from tf_metalstm.data.sources.glyph_shapes import (
     FONT_FILES,
     FONT_SIZE,
@@ -78,7 +79,12 @@ class Glyphs(PreparedSource):
             )
         drawing = (_SEED, IMAGE_SIZE, IMAGES_PER_CLASS, _GLYPH_SIDE, _LOWEST, _HIGHEST)
         options = (tuple(SCRIPTS.items()), SAME_SHAPE, FONT_FILES, FONT_SIZE, drawing)
-        return f"scripts-{raw_files.fingerprint(paths, *options)}"
+        fonts = [(path.name, file_digest(path)) for path in paths]
+        return f"scripts-{raw_files.fingerprint(fonts, *options)}"
+
+    def origin(self) -> str:
+        """Returns the folder of the fonts."""
+        return f"Drawn from the fonts in {font_paths()[0].parent}"
 
     def stage(self) -> StagedSplits:
         """Draws every character of the fonts."""

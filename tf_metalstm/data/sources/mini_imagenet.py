@@ -55,6 +55,7 @@ class MiniImagenet(FileSource):
       title={Optimization as a Model for Few-Shot Learning},
       author={Ravi, Sachin and Larochelle, Hugo},
       booktitle={International Conference on Learning Representations}, year={2017}}"""
+    places = "<split>/<wnid>/<file>, and in no list"
     layout = (
         "It must hold the images as <split>/<wnid>/<file>.jpg with the splits train, val and "
         "test, in folders or in archives (.tar.xz, .tar.gz, .tar, .zip; any number of them), or "
@@ -124,7 +125,7 @@ class MiniImagenet(FileSource):
         """{file name: (split, wnid)} of the CSV files, empty where there are none."""
         index: dict[str, tuple[str, str]] = {}
         for path in self.index_files(self.data_dir()):
-            with path.open(newline="", encoding="utf-8") as opened:
+            with path.open(newline="", encoding="utf-8-sig") as opened:
                 rows = csv.DictReader(opened)
                 if not {"filename", "label"} <= set(rows.fieldnames or ()):
                     raise InconsistentDataError(

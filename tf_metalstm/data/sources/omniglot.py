@@ -68,6 +68,7 @@ class Omniglot(FileSource):
       title={Human-level concept learning through probabilistic program induction},
       author={Lake, Brenden M. and Salakhutdinov, Ruslan and Tenenbaum, Joshua B.},
       journal={Science}, volume={350}, number={6266}, pages={1332--1338}, year={2015}}"""
+    places = "<part>/<alphabet>/<character>/<drawing>.png"
     layout = (
         f"It must hold {BACKGROUND} and {EVALUATION}, each as a .zip archive or unpacked as a "
         "folder of <alphabet>/<character>/<drawing>.png. Both archives are in the folder "

@@ -3,13 +3,15 @@
     raw files --stage()--> StagedSplits --ImageClassesBuilder--> TFDS records --load()--> arrays
 
 The prepared data set lies in `<prepared_dir>/<source>/<variant>-<fingerprint>/<version>`.
-The fingerprint is that of the raw files and options, so that raw files which are
-added or replaced lead to a new preparation. TFDS writes into a folder called
-`incomplete.*` and renames it at the end: what an interrupted preparation leaves
-behind is never taken for a data set.
+The fingerprint is that of names and contents of the raw files and of the options, so
+that raw files which are added, replaced or corrected lead to a new preparation, and the
+same files at another place to none. `what.txt` beside the versions says what is there.
+TFDS writes into a folder called `incomplete.*` and renames it at the end: what an
+interrupted preparation leaves behind is never taken for a data set.
 """
 
 import abc
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,9 @@ from tf_metalstm.data.sources.builder import (
     quiet_absl,
     unseeded_random,
 )
+from tf_metalstm.data.sources.folders import given_folder
 from tf_metalstm.data.sources.staging import StagedSplits
+from tf_metalstm.files import write_atomically
 
 CACHE_VARIABLE = "TF_METALSTM_CACHE"
 """Environment variable that names the folder of the prepared data."""
@@ -48,7 +52,7 @@ def default_prepared_dir() -> Path:
     `$TF_METALSTM_CACHE`, else `$XDG_CACHE_HOME/tf_metalstm`, else `~/.cache/tf_metalstm`.
     """
     if os.environ.get(CACHE_VARIABLE):
-        return Path(os.environ[CACHE_VARIABLE]).expanduser()
+        return given_folder(os.environ[CACHE_VARIABLE], CACHE_VARIABLE)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tf_metalstm"
 
 
@@ -64,7 +68,9 @@ class PreparedSource(Source):
     citation: str | None = None
 
     def __init__(self, prepared_dir: str | os.PathLike[str] | None = None) -> None:
-        self._prepared_dir = Path(prepared_dir or default_prepared_dir()).expanduser()
+        self._prepared_dir = (
+            given_folder(prepared_dir, "--prepared_dir") if prepared_dir else default_prepared_dir()
+        )
         self._prepared: ImageClassesBuilder | None = None
 
     @abc.abstractmethod
@@ -74,6 +80,10 @@ class PreparedSource(Source):
     @abc.abstractmethod
     def stage(self) -> StagedSplits:
         """Reads, checks and splits all raw images."""
+
+    @abc.abstractmethod
+    def origin(self) -> str:
+        """Where the raw images are from, for `what.txt`."""
 
     def prepare(self) -> None:
         """Builds the TFDS data set; does nothing where it lies already."""
@@ -120,6 +130,7 @@ class PreparedSource(Source):
                 lines.append(f"{self.name}/{each}: nothing found")
         if metadata["skipped"]:
             lines.append(f"{self.name}: {len(metadata['skipped'])} corrupt files left out")
+        lines.extend(f"{self.name}: {line}" for line in metadata["left_out"])
         return "\n".join(lines)
 
     def _read(self, split: str) -> tf.data.Dataset:
@@ -175,7 +186,29 @@ class PreparedSource(Source):
                 if not builder.is_prepared():
                     raise
             self._prepared = builder
+            self.found(builder)
         return self._prepared
+
+    def found(self, builder: ImageClassesBuilder) -> None:
+        """Called once, when the prepared data set is there: says in `what.txt` what it is."""
+        what = Path(builder.data_dir).parent / "what.txt"
+        if not what.exists():
+            self._write_what(what, builder)
+
+    def _write_what(self, what: Path, builder: ImageClassesBuilder) -> None:
+        metadata = builder.info.metadata
+        lines = [
+            f"{self.name}, prepared by tf_metalstm. Take the folder away, and it is made anew.",
+            self.description,
+            self.origin(),
+            f"Images of {' x '.join(map(str, self.image_shape))}",
+        ]
+        for split, sizes in metadata["class_sizes"].items():
+            of_split = f"{len(sizes)} classes, {sum(sizes.values())} images"
+            lines.append(f"{split}: {of_split}, fingerprint {metadata['fingerprints'][split]}")
+        lines.extend([*metadata["skipped"], *metadata["left_out"]])
+        with contextlib.suppress(OSError):  # it helps a reader, nothing needs it
+            write_atomically(what, "".join(f"{line}\n" for line in lines))
 
     def _make_prepared_dir(self) -> None:
         try:

@@ -14,10 +14,11 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from tf_metalstm.data.sources.base import CorruptImageError, InconsistentDataError
+from tf_metalstm.data.sources.folders import CLUTTER, LeftOut, files_below, is_clutter
 
 _TAR_OPENERS: dict[str, Callable[..., Any]] = {
     ".tar": open,
@@ -64,59 +65,51 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ARCHIVE_SUFFIXES) and path.is_file()
 
 
-def iterate_files(location: Path) -> Iterator[RawFile]:
+def iterate_files(location: Path, left_out: LeftOut | None = None) -> Iterator[RawFile]:
     """The files in a folder or an archive, without those of operating systems.
 
     Args:
         location: a folder, or an archive with one of `ARCHIVE_SUFFIXES`.
+        left_out: notes what is left out.
 
     Raises:
         InconsistentDataError: the archive is damaged.
     """
     if location.is_dir():
-        files = _files_of_folder(location)
-    elif location.name.lower().endswith(".zip"):
-        files = _files_of_zip(location)
-    else:
-        files = _files_of_tar(location)
+        yield from _files_of_folder(location, left_out)
+        return
+    is_zip = location.name.lower().endswith(".zip")
     try:
-        yield from (file for file in files if not _is_clutter(file.path))
+        for file in _files_of_zip(location) if is_zip else _files_of_tar(location):
+            if not is_clutter(file.path):
+                yield file
+            elif left_out is not None:
+                left_out.add(CLUTTER, file.origin)
     except _DAMAGE as error:
         raise _damaged_archive(location, error) from error
 
 
-def fingerprint(locations: Iterable[Path], *options: object) -> str:
+def named_files(folder: Path, left_out: LeftOut | None = None) -> Iterator[tuple[str, Path]]:
+    """Name and path of all files of a folder; a name begins with that of the folder."""
+    for file in files_below(folder, left_out):
+        yield file.relative_to(folder.parent).as_posix(), file
+
+
+def fingerprint(contents: Iterable[tuple[str, str]], *options: object) -> str:
     """Ten hexadecimal digits that change when raw files or options change.
 
-    Names and sizes of the files stand for their contents: to read gigabytes at
-    every start, only to find that nothing changed, would cost too much.
-
     Args:
-        locations: archives, other files, and folders.
+        contents: name and digest of each file; where the files lie is not in them.
         *options: whatever else the prepared data depend on; `repr` must be stable.
     """
     digest = hashlib.sha256(repr(options).encode())
-    for location in sorted(locations):
-        for name, file in sorted(_walk(location)):
-            digest.update(f"\n{name}:{file.stat().st_size}".encode())
+    for name, of_file in sorted(contents):
+        digest.update(b"\n" + os.fsencode(name) + b":" + of_file.encode())
     return digest.hexdigest()[:10]
 
 
-def _walk(location: Path) -> Iterator[tuple[str, Path]]:
-    """Name and path of a file, or of all files in a folder, its own name in front."""
-    if not location.is_dir():
-        yield location.name, location
-        return
-    for folder, _, names in os.walk(location):
-        for name in names:
-            file = Path(folder, name)
-            relative = file.relative_to(location.parent)
-            if not _is_clutter(relative):
-                yield relative.as_posix(), file
-
-
-def _files_of_folder(folder: Path) -> Iterator[RawFile]:
-    for name, file in sorted(_walk(folder)):
+def _files_of_folder(folder: Path, left_out: LeftOut | None) -> Iterator[RawFile]:
+    for name, file in named_files(folder, left_out):
         read = partial(_read_file, file.read_bytes, str(file), file.stat().st_size)
         yield RawFile(PurePosixPath(name), str(file), read)
 
@@ -178,11 +171,4 @@ def _damaged_archive(archive: Path, error: Exception) -> InconsistentDataError:
     return InconsistentDataError(
         f"the archive {archive} is damaged or cut off ({str(error) or type(error).__name__}): "
         "download or copy it again"
-    )
-
-
-def _is_clutter(path: PurePath) -> bool:
-    """Whether an operating system left the file behind; it is no part of the data."""
-    return path.name == "Thumbs.db" or any(
-        part.startswith(".") or part == "__MACOSX" for part in path.parts
     )

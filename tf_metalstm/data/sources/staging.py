@@ -7,6 +7,7 @@ splits are mixed, and lets every contradiction be found before a byte is written
 """
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from tf_metalstm.data.sources.base import (
     fingerprint_of_classes,
     pixel_digest,
 )
+from tf_metalstm.data.sources.folders import LeftOut
 
 
 class ImageIdentity(NamedTuple):
@@ -65,13 +67,18 @@ class Staging:
     Args:
         source_name: names the source in errors.
         skip_corrupt: count corrupt files instead of raising for the first.
+        root: folder from which on the paths of files are said.
 
     Attributes:
         skipped: names of the corrupt files that were left out.
+        left_out: what else was not taken.
     """
 
-    def __init__(self, source_name: str, *, skip_corrupt: bool = False) -> None:
+    def __init__(
+        self, source_name: str, *, skip_corrupt: bool = False, root: Path | None = None
+    ) -> None:
         self.skipped: list[str] = []
+        self.left_out = LeftOut(root)
         self._source_name = source_name
         self._skip_corrupt = skip_corrupt
         self._classes: dict[str, _StagedClass] = {}
@@ -117,8 +124,8 @@ class Staging:
         """Counts a corrupt file, or raises its error with the remedy."""
         if not self._skip_corrupt:
             raise CorruptImageError(
-                f"{self._source_name}: {error}: replace the file, or pass skip_corrupt=True "
-                "to leave such files out"
+                f"{self._source_name}: {error}: replace the file, or leave such files out with "
+                "--skip_corrupt (in Python, skip_corrupt=True)"
             ) from error
         self.skipped.append(str(error))
 
@@ -144,7 +151,8 @@ class Staging:
             )
         fingerprints = {split: self._fingerprint(members) for split, members in splits.items()}
         statistics = self._statistics(splits["train"])
-        return StagedSplits(splits, statistics, fingerprints, tuple(self.skipped))
+        left_out = tuple(self.left_out.lines())
+        return StagedSplits(splits, statistics, fingerprints, tuple(self.skipped), left_out)
 
     def _fingerprint(self, class_names: Iterable[str]) -> str:
         """Of the classes of a split, the images in the order in which they are stored."""
@@ -169,10 +177,12 @@ class StagedSplits(NamedTuple):
             sorted, empty splits left out.
         statistics: of the training split.
         fingerprints: split -> what `Source.fingerprint_of` returns.
-        skipped: what was wrong with each file that was left out.
+        skipped: what was wrong with each corrupt file that was left out.
+        left_out: a line for each other reason why files were left out.
     """
 
     images: dict[str, dict[str, dict[str, bytes]]]
     statistics: ChannelStatistics
     fingerprints: dict[str, str]
     skipped: tuple[str, ...]
+    left_out: tuple[str, ...]

@@ -1,0 +1,88 @@
+"""What is in files: a hash that is computed once for each state of a file.
+
+To read gigabytes at every start, only to find that nothing changed, would cost too much. So the
+hash of a file is kept beside the prepared data, with the state in which the file was read: size,
+times of change, inode. While these are the same, so are the contents; the time of the last change
+of the inode moves even where somebody sets the other back.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tf_metalstm.files import write_atomically
+
+# A file that changed so shortly before it was read, in nanoseconds, may change again within one
+# tick of the clock of its file system, and look the same.
+_TOO_FRESH = 2 * 10**9
+
+
+class KeptDigests:
+    """The hashes of the files of one folder, kept in a file elsewhere.
+
+    Args:
+        kept_in: folder of such files.
+        folder: whose files are hashed.
+    """
+
+    def __init__(self, kept_in: Path, folder: Path) -> None:
+        name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+        self._path = kept_in / f"{name}.json"
+        self._folder = folder
+
+    def of(self, files: Iterable[Path]) -> dict[Path, str]:
+        """Returns the hash of each file, hexadecimal; reads those that changed.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        before = self._read()
+        now = time.time_ns()
+        states = {file: _state(file) for file in files}
+        known = {file: before.get(_key(file, state)) for file, state in states.items()}
+        changed = [file for file, digest in known.items() if digest is None]
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            found = dict(zip(changed, pool.map(file_digest, changed), strict=True))
+        digests = {file: known[file] or found[file] for file in states}
+        old_enough = {
+            _key(file, state): digests[file]
+            for file, state in states.items()
+            if max(state[1:3]) < now - _TOO_FRESH
+        }
+        if old_enough != before:
+            self._write(old_enough)
+        return digests
+
+    def _read(self) -> dict[str, str]:
+        try:
+            kept = json.loads(self._path.read_text())["files"]
+        except (OSError, ValueError, TypeError, KeyError):
+            return {}  # not there, or damaged: all is read again
+        return kept if isinstance(kept, dict) else {}
+
+    def _write(self, digests: dict[str, str]) -> None:
+        # Where nothing can be written, all is read again: slower, not wrong.
+        with contextlib.suppress(OSError):
+            write_atomically(
+                self._path, json.dumps({"folder": str(self._folder), "files": digests})
+            )
+
+
+def file_digest(file: Path) -> str:
+    """Returns the SHA-256 of the contents of a file, hexadecimal."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _state(file: Path) -> tuple[int, int, int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def _key(file: Path, state: tuple[int, ...]) -> str:
+    return f"{os.path.abspath(file)}|{'|'.join(map(str, state))}"
