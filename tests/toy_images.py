@@ -19,6 +19,11 @@ def encode(pixels, image_format, mode=None):
     return file.getvalue()
 
 
+def encode_gray(value, side=8):
+    """A BMP of one gray."""
+    return encode(np.full((side, side), value, np.uint8), "BMP")
+
+
 def recode(encoded, image_format):
     """The same pixels in another format."""
     file = io.BytesIO()

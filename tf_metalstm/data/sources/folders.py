@@ -46,7 +46,8 @@ class LeftOut:
         """Notes a file or folder that is left out."""
         if self._root is not None and PurePath(path).is_relative_to(self._root):
             path = PurePath(path).relative_to(self._root)
-        self._found.setdefault(reason, []).append(str(path))
+        printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(path))
+        self._found.setdefault(reason, []).append(printable)
 
     def lines(self) -> list[str]:
         """Returns a line for each reason: how many there are and the names of the first."""
@@ -101,9 +102,9 @@ def _below(folder: Path, came_from: tuple[Path, ...], left_out: LeftOut) -> Iter
         path = Path(entry.path)
         if is_clutter(PurePath(entry.name)):
             left_out.add(CLUTTER, path)
-        elif entry.is_file():
+        elif os.path.isfile(entry):  # of links that go in a ring, scandir's own raises
             yield path
-        elif not entry.is_dir():
+        elif not os.path.isdir(entry):
             left_out.add(NO_FILES, path)
         elif not entry.is_symlink():
             yield from _below(path, came_from, left_out)

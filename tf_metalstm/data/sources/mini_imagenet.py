@@ -14,6 +14,7 @@ Whatever is there is taken: a copy with fewer images a class is as good, and
 """
 
 import csv
+import io
 import os
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -125,7 +126,7 @@ class MiniImagenet(FileSource):
         """{file name: (split, wnid)} of the CSV files, empty where there are none."""
         index: dict[str, tuple[str, str]] = {}
         for path in self.index_files(self.data_dir()):
-            with path.open(newline="", encoding="utf-8-sig") as opened:
+            with io.StringIO(_text_of(path), newline="") as opened:
                 rows = csv.DictReader(opened)
                 if not {"filename", "label"} <= set(rows.fieldnames or ()):
                     raise InconsistentDataError(
@@ -141,3 +142,13 @@ class MiniImagenet(FileSource):
                             "keep one of the two lines"
                         )
         return index
+
+
+def _text_of(path: Path) -> str:
+    """The text of a list, without the mark that Excel puts before it."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InconsistentDataError(
+            f"mini_imagenet: {path} is not in UTF-8 ({error}): save it as CSV in UTF-8"
+        ) from error
