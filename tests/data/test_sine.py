@@ -82,6 +82,11 @@ def test_the_fingerprint_tells_lists_apart():
     assert len(different) == 5
 
 
+def test_the_fingerprint_of_the_data_is_that_of_the_ranges():
+    found = [SineTasks(frequencies=(1, high)).data_fingerprint() for high in (2, 2, 3)]
+    assert found[0] == found[1] != found[2]
+
+
 def test_the_waves_are_those_that_all_results_were_measured_on():
     wave = episodes("test", num_shot=4, num_query=6).wave(tf.constant(7))
     np.testing.assert_allclose([float(x) for x in wave], [2.794442, 1.0, 2.249321], rtol=1e-6)

@@ -16,6 +16,7 @@ from tf_metalstm.data.sources.base import (
     CorruptImageError,
     InconsistentDataError,
     MissingDataError,
+    Source,
 )
 from tf_metalstm.data.sources.mini_imagenet import MiniImagenet
 
@@ -115,6 +116,7 @@ def test_every_layout_gives_the_same_arrays(raw, prepared, expected, write):
         assert found.class_names == expected[split].class_names
         np.testing.assert_array_equal(found.class_sizes, expected[split].class_sizes)
         np.testing.assert_array_equal(found.images, expected[split].images)
+        assert source.fingerprint_of(split) == Source.fingerprint_of(source, split)
 
 
 def test_pixels_are_those_that_pillow_decodes(expected):

@@ -55,6 +55,13 @@ class Tasks(abc.ABC):
     def describe(self) -> str:
         """Returns what there is, in a few lines."""
 
+    def data_fingerprint(self) -> str:
+        """Returns sixteen hexadecimal digits: equal ones mean that episodes are of the same data.
+
+        Here of what `describe` says, which is all there is to know of a formula.
+        """
+        return hashlib.sha256(self.describe().encode()).hexdigest()[:16]
+
 
 class ImageTasks(Tasks):
     """Classification of images.
