@@ -260,6 +260,18 @@ def test_a_second_start_reads_no_file(raw, prepared, monkeypatch):
     assert read == [raw / IMAGE]
 
 
+def test_a_start_from_another_folder_reads_no_file(raw, prepared, monkeypatch, tmp_path):
+    read = count_reading(monkeypatch)
+    name = source(raw, prepared).config_name()
+    monkeypatch.chdir(tmp_path)
+    read.clear()
+    for there in ("raw", "./raw/", linked(raw)):
+        assert source(there, prepared).config_name() == name
+    monkeypatch.chdir(raw)
+    assert source(".", prepared).config_name() == name
+    assert not read
+
+
 def test_what_changed_a_moment_ago_is_read_again(raw, prepared, monkeypatch):
     """A file system's clock ticks slowly: two changes may have one time."""
     monkeypatch.setattr(contents, "_TOO_FRESH", 10**12)

@@ -43,20 +43,25 @@ class KeptDigests:
         """
         before = self._read()
         now = time.time_ns()
-        states = {file: _state(file) for file in files}
-        known = {file: before.get(_key(file, state)) for file, state in states.items()}
-        changed = [file for file, digest in known.items() if digest is None]
+        states = {file: file.stat() for file in files}
+        keys = {file: self._key(file, status) for file, status in states.items()}
+        changed = [file for file, key in keys.items() if key not in before]
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             found = dict(zip(changed, pool.map(file_digest, changed), strict=True))
-        digests = {file: known[file] or found[file] for file in states}
-        old_enough = {
-            _key(file, state): digests[file]
-            for file, state in states.items()
-            if max(state[1:3]) < now - _TOO_FRESH
+        digests = {file: found.get(file) or before[key] for file, key in keys.items()}
+        kept = {
+            keys[file]: digests[file]
+            for file, status in states.items()
+            if max(status.st_mtime_ns, status.st_ctime_ns) < now - _TOO_FRESH
         }
-        if old_enough != before:
-            self._write(old_enough)
+        if kept != before:
+            self._write(kept)
         return digests
+
+    def _key(self, file: Path, status: os.stat_result) -> str:
+        name = str(file).removeprefix(str(self._folder)).lstrip("/")
+        state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        return f"{name}|{'|'.join(map(str, state))}"
 
     def _read(self) -> dict[str, str]:
         try:
@@ -77,12 +82,3 @@ def file_digest(file: Path) -> str:
     """Returns the SHA-256 of the contents of a file, hexadecimal."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _state(file: Path) -> tuple[int, int, int, int]:
-    status = file.stat()
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
-
-
-def _key(file: Path, state: tuple[int, ...]) -> str:
-    return f"{os.path.abspath(file)}|{'|'.join(map(str, state))}"

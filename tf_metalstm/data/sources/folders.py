@@ -61,7 +61,7 @@ class LeftOut:
 
 def is_clutter(path: PurePath) -> bool:
     """Whether an operating system or another program left it behind; it is no part of the data."""
-    return any(part.startswith(".") or part.lower() in _CLUTTER for part in path.parts)
+    return any(map(_is_clutter_name, path.parts))
 
 
 def files_below(folder: Path, left_out: LeftOut | None = None) -> Iterator[Path]:
@@ -96,11 +96,15 @@ def given_folder(path: str | os.PathLike[str], option: str) -> Path:
         ) from error
 
 
+def _is_clutter_name(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _CLUTTER
+
+
 def _below(folder: Path, came_from: tuple[Path, ...], left_out: LeftOut) -> Iterator[Path]:
     """The files below a folder; `came_from` has the real folders whose links led here."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         path = Path(entry.path)
-        if is_clutter(PurePath(entry.name)):
+        if _is_clutter_name(entry.name):
             left_out.add(CLUTTER, path)
         elif os.path.isfile(entry):  # of links that go in a ring, scandir's own raises
             yield path

@@ -92,7 +92,7 @@ def iterate_files(location: Path, left_out: LeftOut | None = None) -> Iterator[R
 def named_files(folder: Path, left_out: LeftOut | None = None) -> Iterator[tuple[str, Path]]:
     """Name and path of all files of a folder; a name begins with that of the folder."""
     for file in files_below(folder, left_out):
-        yield file.relative_to(folder.parent).as_posix(), file
+        yield folder.name + str(file).removeprefix(str(folder)), file
 
 
 def fingerprint(contents: Iterable[tuple[str, str]], *options: object) -> str:
