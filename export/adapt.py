@@ -16,6 +16,7 @@ import argparse
 import itertools
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,7 +24,8 @@ from typing import Any
 
 import numpy as np
 import report
-from images import ClientError, class_files, query_files, read_images, read_support
+from folders import ClientError, class_files, query_files, sentence, user_path
+from images import read_images, read_support
 
 FORMAT = "tf_metalstm.saved_model"
 FORMAT_VERSION = 2
@@ -51,13 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     manifest = read_manifest(options.model)
-    shape, num_way = manifest["image_shape"], manifest["num_way"]
+    shape = manifest["image_shape"]
     classes = class_files(options.support)
-    if not 2 <= len(classes) <= num_way:
-        raise ClientError(
-            f"{options.support} has {len(classes)} class folders, but the model tells 2 to "
-            f"{num_way} classes apart: add or take away some, or train a model with more ways."
-        )
+    _check_number(options.support, len(classes), manifest.get("num_way"))
     queries, known = query_files(options.query, list(classes))
     _check_outputs(options)
     images, labels, paths = read_support(classes, shape)
@@ -136,9 +134,8 @@ def adapt(
         What the model learned, for `predict`; and the loss before each update.
     """
     steps = {} if num_steps is None else {"num_steps": np.int32(num_steps)}
-    adapted = model.signatures["adapt_named"](
-        support_images=images, support_labels=[os.fsencode(name) for name in labels], **steps
-    )
+    names = [os.fsencode(name) for name in labels]
+    adapted = _call(model, "adapt_named", support_images=images, support_labels=names, **steps)
     wanted = model.signatures["predict_named"].structured_input_signature[1]
     losses = adapted.get("support_losses")
     state = {name: value for name, value in adapted.items() if name in wanted}
@@ -154,7 +151,7 @@ def classify(
     while chunk := list(itertools.islice(images, _QUERIES_AT_A_TIME)):
         files.extend(file for file, _ in chunk)
         pixels = np.stack([image for _, image in chunk])
-        answer = model.signatures["predict_named"](query_images=pixels, **state)
+        answer = _call(model, "predict_named", query_images=pixels, **state)
         rows.extend(answer["probabilities"].numpy())
     if not files:
         raise ClientError("None of the images to classify can be read.")
@@ -183,7 +180,34 @@ def save_classifier(model: Any, state: dict[str, Any], directory: Path) -> None:
             return whole(query_images=query_images, **state)
 
         signatures[name] = answer
-    tensorflow.saved_model.save(module, str(directory), signatures=signatures)
+    partial = directory.with_name(f".{directory.name}.{os.getpid()}.partial")
+    try:
+        tensorflow.saved_model.save(module, str(partial), signatures=signatures)
+        partial.rename(directory)
+    except (OSError, tensorflow.errors.OpError) as error:  # a full disk, one that is read only
+        raise ClientError(f"--save {directory} cannot be written ({error}).") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _call(model: Any, signature: str, **tensors: Any) -> dict[str, Any]:
+    """Calls a signature; what the model has to say of a wrong call is said as it is."""
+    import tensorflow
+
+    try:
+        return model.signatures[signature](**tensors)
+    except tensorflow.errors.InvalidArgumentError as error:
+        raise ClientError(f"The model says: {sentence(error.message, [], [])}") from error
+
+
+def _check_number(support: Path, found: int, num_way: int | None) -> None:
+    """Raises an error unless the model can tell so many classes apart; None for any number."""
+    if found < 2 or (num_way is not None and found > num_way):
+        most = "2 or more" if num_way is None else f"2 to {num_way}"
+        raise ClientError(
+            f"{support} has {found} class folders, but the model tells {most} classes apart: add "
+            "or take away some, or train a model with more ways."
+        )
 
 
 def _num_steps(options: argparse.Namespace, manifest: dict[str, Any]) -> int | None:
@@ -230,16 +254,22 @@ def _import_tensorflow() -> Any:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True, help="folder of the exported model")
-    parser.add_argument("--support", type=Path, required=True, help="one folder of images a class")
+    parser.add_argument(
+        "--model", type=user_path, required=True, help="folder of the exported model"
+    )
+    parser.add_argument(
+        "--support", type=user_path, required=True, help="one folder of images a class"
+    )
     parser.add_argument(
         "--query", nargs="+", required=True, help="images: files, folders, or patterns as 'a/*.jpg'"
     )
     parser.add_argument("--num_steps", type=int, help="updates; by default as in training")
-    parser.add_argument("--csv", type=Path, help="write all probabilities to this file")
-    parser.add_argument("--json", type=Path, help="write them as JSON, with the losses")
-    parser.add_argument("--html", type=Path, help="write a page with pictures")
-    parser.add_argument("--save", type=Path, help="write the adapted classifier, a new SavedModel")
+    parser.add_argument("--csv", type=user_path, help="write all probabilities to this file")
+    parser.add_argument("--json", type=user_path, help="write them as JSON, with the losses")
+    parser.add_argument("--html", type=user_path, help="write a page with pictures")
+    parser.add_argument(
+        "--save", type=user_path, help="write the adapted classifier, a new SavedModel"
+    )
     return parser
 
 

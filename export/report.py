@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from images import ClientError, open_image
+from folders import ClientError
+from images import open_image
 
 _THUMBNAIL = 96  # pixels
 

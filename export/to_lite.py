@@ -44,8 +44,8 @@ def convert(model: Path, signature: str, quantize: bool = False) -> bytes:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True, help="folder of the exported model")
-    parser.add_argument("--out", type=Path, required=True, help="where to write")
+    parser.add_argument("--model", type=_path, required=True, help="folder of the exported model")
+    parser.add_argument("--out", type=_path, required=True, help="where to write")
     parser.add_argument("--quantize", action="store_true", help="constant weights in 8 bits")
     options = parser.parse_args(arguments)
     if not (options.model / "saved_model.pb").is_file():
@@ -63,6 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         needs = "LiteRT and select TF ops" if SIGNATURES[path.stem] else "LiteRT"
         print(f"Wrote {path}: {len(contents) / 1e3:.0f} kB, needs {needs}")
     return 0
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ CLIENT = FOLDER / "adapt.py"
 
 sys.path.insert(0, str(FOLDER))
 try:
-    client, images, report = map(importlib.import_module, ("adapt", "images", "report"))
+    client, folders, images, report = map(
+        importlib.import_module, ("adapt", "folders", "images", "report")
+    )
 finally:
     sys.path.remove(str(FOLDER))

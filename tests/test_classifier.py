@@ -1,5 +1,6 @@
 """FewShotClassifier: scikit-learn's manners, and the answers of the exported model."""
 
+import io
 import json
 import shutil
 
@@ -79,6 +80,33 @@ def test_files_are_images_too(model, tmp_path):
     )
 
 
+def test_pictures_of_any_size_are_images_too(model):
+    """Pictures of Pillow, arrays, a column of paths: all as the files that they could be."""
+    generator = np.random.default_rng(5)
+    arrays = [generator.integers(0, 256, [9 + k, 20, 3]).astype(np.uint8) for k in range(4)]
+    pictures = [Image.fromarray(array) for array in arrays]
+    files = []
+    for picture in pictures:
+        file = io.BytesIO()
+        picture.save(file, format="PNG")
+        files.append(file.getvalue())
+    expected = FewShotClassifier(model).fit(files, list("abab")).predict_proba(files)
+    for given in (pictures, arrays, np.array(files, object)):
+        found = FewShotClassifier(model).fit(given, list("abab")).predict_proba(given)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_one_image_is_no_list(model, tmp_path):
+    classifier = FewShotClassifier(model).fit(pixels(4), list("abab"))
+    for one in ("photo.png", tmp_path / "photo.png", b"bytes", Image.new("L", (16, 16))):
+        with pytest.raises(ValueError, match="a list of images, got a single one"):
+            classifier.predict(one)
+    with pytest.raises(FileNotFoundError, match=r"photo\.png"):
+        classifier.predict(["photo.png"])
+    with pytest.raises(ValueError, match="image 1 of the list is neither a file"):
+        classifier.predict([Image.new("L", (16, 16)), 7])
+
+
 def test_updates_can_be_chosen(model):
     images = pixels(6)
     none, two, trained = (
@@ -154,7 +182,7 @@ def test_what_fails_leaves_an_earlier_fit(model):
     expected = classifier.predict_proba(pixels(4, seed=1))
     with pytest.raises(ValueError, match="y has 6 classes"):
         classifier.fit(pixels(6), list("pqrstu"))
-    with pytest.raises(ValueError, match="Unknown image file format"):
+    with pytest.raises(ValueError, match="image 0 of the list is not a readable image"):
         classifier.fit([b"%PDF", b"%PDF"], ["p", "q"])
     np.testing.assert_array_equal(classifier.predict_proba(pixels(4, seed=1)), expected)
     np.testing.assert_array_equal(classifier.classes_, sorted(NAMES))

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 import toy
 from export_client import CLIENT, FOLDER, client, images
+from export_client import folders as folders_of
 from PIL import Image
 
 from tf_metalstm.data.preprocessing import Normalization
@@ -141,7 +142,9 @@ def test_flat_folder_in_small_chunks(served, model, folders, capsys, monkeypatch
     ]
     assert "accuracy" not in at_once
     monkeypatch.setattr(client, "_QUERIES_AT_A_TIME", 2)
-    assert call(capsys, model, folders) == (0, at_once, "")
+    code, in_chunks, left = call(capsys, model, folders)
+    assert (code, in_chunks) == (0, at_once)
+    assert left == f"left out: {folders / 'query/.DS_Store'} (hidden, or of the system)\n"
 
 
 def test_unreadable_files_are_named_and_skipped(model, folders, capsys):
@@ -243,13 +246,15 @@ def test_number_of_updates(model, folders, capsys):
         outputs.append(output)
     assert outputs[0] == outputs[1] != outputs[2]
     check_error(call(capsys, model, folders, "--num_steps", "-1"), "must not be negative")
+    too_many = call(capsys, model, folders, "--num_steps", "5000")
+    check_error(too_many, "The model says: num_steps must be at most 1000")
 
 
 def check_error(result, message):
     code, output, error = result
     assert code == 1
     assert output == ""
-    assert error.startswith("error: ")
+    assert error.splitlines()[-1].startswith("error: ")
     assert message in error
 
 
@@ -328,7 +333,7 @@ def test_csv_in_no_folder(model, folders, capsys):
 def test_support_is_read_shot_by_shot(tmp_path):
     write_classes(tmp_path, ["ant", "bee"], 2)
     write_image(tmp_path / "bee/2.png", 0, 0)
-    classes = images.class_files(tmp_path)
+    classes = folders_of.class_files(tmp_path)
     pixels, labels, paths = images.read_support(classes, (16, 16, 1))
     assert labels == ["ant", "bee", "ant", "bee", "bee"]
     assert paths[2] == tmp_path / "ant/1.png"

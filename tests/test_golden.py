@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import tensorflow as tf
-from export_client import FOLDER, client, images
+from export_client import FOLDER, client, folders, images
 from golden import EPISODE, MODEL, expected
 
 from tf_metalstm.classifier import FewShotClassifier
@@ -29,7 +29,7 @@ def query_paths():
 
 def support():
     """Images [25, 28, 28, 1], names of their classes, and files."""
-    classes = images.class_files(EPISODE / "support")
+    classes = folders.class_files(EPISODE / "support")
     shape = json.loads((MODEL / "manifest.json").read_text())["image_shape"]
     pixels, names, paths = images.read_support(classes, shape)
     queries = np.stack([images.read_image(path, shape) for path in query_paths()])

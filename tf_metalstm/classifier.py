@@ -17,24 +17,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from tf_metalstm import experiment
+from tf_metalstm.data.sources.decoding import plain_image, squeeze
+from tf_metalstm.data.sources.pixels import pixels as decode
 from tf_metalstm.data.tasks import ImageTasks
 from tf_metalstm.flags import RUN_FLAGS, read_settings
 from tf_metalstm.serving.saved_model import FORMAT_VERSION, MANIFEST, read_manifest
 from tf_metalstm.serving.served import ServedMethod
-from tf_metalstm.serving.signatures import ENCODED, build_signatures
+from tf_metalstm.serving.signatures import build_signatures
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
     """Adapts a trained model to a few labelled images, then classifies others.
 
     Images are pixels 0 ... 255, [B, h, w, c] in the size of the model ([B, h, w] where it is a
-    gray one); or a list of files, each a path or the bytes of a JPEG, PNG, GIF or BMP file, of
-    any size. Labels are whatever scikit-learn takes as classes: numbers, names.
+    gray one); or a list (or a column of a table) of images of any size, each a path, the bytes of
+    a file, a picture of Pillow, or an array uint8 of gray or color. They become pixels as in
+    training: `data/sources/decoding.py` says how, and which files are read. Labels are whatever
+    scikit-learn takes as classes: numbers, names.
 
     Args:
         model: the folder of an exported model, or of a run.
@@ -196,10 +201,49 @@ def _call(function: Callable[..., dict[str, Any]], **tensors: Any) -> dict[str, 
 
 def _images(given: Any, image_shape: tuple[int, ...]) -> tuple[Any, str]:
     """Returns images as the signatures take them, and the ending of the signatures' names."""
-    if isinstance(given, Sequence) and given and isinstance(given[0], (str, bytes, os.PathLike)):
-        files = [one if isinstance(one, bytes) else Path(one).read_bytes() for one in given]
-        return tf.constant(files), ENCODED
-    pixels = np.asarray(given)
+    if isinstance(given, (str, bytes, os.PathLike, Image.Image)):
+        raise ValueError("Expected a list of images, got a single one: give [image].")
+    listed = _listed(given)
+    if listed is None:
+        pixels = _checked_pixels(np.asarray(given), image_shape)
+    else:
+        pixels = np.stack([_squeezed(one, image_shape, i) for i, one in enumerate(listed)])
+    return tf.constant(pixels, tf.float32), ""
+
+
+def _listed(given: Any) -> list[Any] | None:
+    """Returns files, pictures of Pillow, or arrays of other sizes one by one; None for pixels."""
+    if hasattr(given, "to_numpy"):  # a column of a table
+        given = given.to_numpy()
+    if isinstance(given, np.ndarray) and given.dtype.kind in "OUS":
+        given = given.ravel().tolist()
+    if not isinstance(given, Sequence) or not given:
+        return None
+    one_by_one = isinstance(given[0], (str, bytes, os.PathLike, Image.Image))
+    shapes = {one.shape for one in given if isinstance(one, np.ndarray) and one.dtype == np.uint8}
+    return list(given) if one_by_one or len(shapes) > 1 else None
+
+
+def _squeezed(one: Any, image_shape: tuple[int, ...], place: int) -> np.ndarray:
+    """Returns the pixels [h, w, c] of a file, a picture or an array of any size."""
+    if isinstance(one, bytes):
+        return decode(one, image_shape, f"image {place} of the list")
+    if isinstance(one, (str, os.PathLike)):
+        path = Path(one).expanduser()
+        return decode(path.read_bytes(), image_shape, str(path))
+    try:
+        if not isinstance(one, Image.Image):
+            one = Image.fromarray(np.squeeze(one, -1) if one.shape[2:] == (1,) else one)
+        return squeeze(plain_image(one), image_shape)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"image {place} of the list is neither a file, nor a picture of Pillow, nor an array "
+            f"uint8 [h, w], [h, w, 1], [h, w, 3] or [h, w, 4] ({error})."
+        ) from error
+
+
+def _checked_pixels(pixels: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray:
+    """Returns pixels [B, h, w, c] that are such."""
     if pixels.ndim == 3 and image_shape[-1] == 1:
         pixels = pixels[..., np.newaxis]
     if pixels.shape[1:] != image_shape or pixels.dtype.kind not in "uif":
@@ -216,4 +260,4 @@ def _images(given: Any, image_shape: tuple[int, ...]) -> tuple[Any, str]:
             f"Pixels go from 0 to 255, these from {low:g} to {high:g}: give them as they come from "
             "a file, without a normalization of your own."
         )
-    return tf.constant(pixels), ""
+    return pixels

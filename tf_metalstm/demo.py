@@ -32,7 +32,21 @@ from tf_metalstm.classifier import FewShotClassifier, LoadedModel, load_model
 from tf_metalstm.visualization.figures import adaptation_figure
 
 _MOST_UPDATES = 30
-_PICTURES = {".bmp", ".gif", ".jpeg", ".jpg", ".png"}
+_PICTURES = {
+    ".avif",
+    ".bmp",
+    ".gif",
+    ".jp2",
+    ".jpeg",
+    ".jpg",
+    ".pgm",
+    ".png",
+    ".ppm",
+    ".qoi",
+    ".tif",
+    ".tiff",
+    ".webp",
+}
 _CANVAS = "<canvas width='280' height='280'></canvas>"
 # A brush a twentieth of the canvas thick, as the strokes of Omniglot are. The canvas may be made
 # anew at any time: the document listens for it.
@@ -119,6 +133,7 @@ def build_page(
                     label="Drop a picture to ask about",
                     type="filepath",
                     format="png",
+                    image_mode=None,  # the file as it was dropped: the classifier decodes it
                     sources=["upload", "clipboard"],
                     height=200,
                     elem_id="query",
@@ -145,7 +160,7 @@ def build_page(
             js="(a, _) => [a, takeDrawing()]",
         )
         query.upload(
-            _guarded(lambda known, path: _ask(known, Path(path).read_bytes())),
+            _guarded(_ask),
             [adapted, query],
             answer,
         )
@@ -159,7 +174,7 @@ def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
     def guarded(*arguments: Any) -> Any:
         try:
             return function(*arguments)
-        except ValueError as error:
+        except (OSError, ValueError) as error:  # a picture may be gone from the page's folder
             gr.Warning(str(error))
             return gr.skip()
 
@@ -275,7 +290,7 @@ def _adapt(
     return classifier, f"{report} in {len(losses)} updates.", figure, None
 
 
-def _ask(classifier: FewShotClassifier | None, file: bytes) -> dict[str, float]:
+def _ask(classifier: FewShotClassifier | None, file: bytes | str) -> dict[str, float]:
     if classifier is None:
         raise ValueError("It knows no classes yet: press Adapt first.")
     probabilities = classifier.predict_proba([file])[0]

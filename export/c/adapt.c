@@ -3,8 +3,10 @@
  *     ./adapt [--num_steps T] MODEL SUPPORT IMAGE...
  *
  * MODEL    the folder that `python -m tf_metalstm.export` wrote
- * SUPPORT  one folder a class, with a few images in each: JPEG, PNG, GIF or BMP
+ * SUPPORT  one folder a class, with a few images in each: JPEG, PNG, GIF, BMP or WebP
  * IMAGE    a file to classify
+ *
+ * Hidden files and those of the system are left out.
  *
  * Writes a table with tabs between: file, predicted class, the probability of every class. What
  * TensorFlow's library finds on the machine it tells on stderr before anything else runs.
@@ -16,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -23,7 +26,7 @@
 
 static const char usage[] =
     "usage: adapt [--num_steps T] MODEL SUPPORT IMAGE...\n"
-    "SUPPORT holds one folder of images a class; images are JPEG, PNG, GIF or BMP files.\n";
+    "SUPPORT holds one folder of images a class; images are JPEG, PNG, GIF, BMP or WebP files.\n";
 
 static void fail(const char *what, const char *why) {
   fprintf(stderr, "error: %s: %s\n", what, why);
@@ -52,14 +55,30 @@ static int by_name(const void *one, const void *other) {
   return strcmp(*(char *const *)one, *(char *const *)other);
 }
 
-/* Lists what is in a folder, sorted, without hidden files. */
+/* Whether a name is that of a hidden file or folder, or of one of the system. */
+static int is_clutter(const char *name) {
+  static const char *const names[] = {"#recycle",    "$recycle.bin", "@eadir",
+                                      "__macosx",    "desktop.ini",  "ehthumbs.db",
+                                      "icon\r",      "lost+found",   "system volume information",
+                                      "thumbs.db"};
+  if (name[0] == '.') return 1;
+  for (size_t i = 0; i < sizeof names / sizeof *names; ++i)
+    if (strcasecmp(name, names[i]) == 0) return 1;
+  return 0;
+}
+
+/* Lists what is in a folder, sorted, without hidden files and those of the system. */
 static path_list list_folder(const char *folder) {
   path_list list = {NULL, 0};
   struct dirent *entry;
   DIR *opened = opendir(folder);
   if (!opened) fail(folder, strerror(errno));
-  while ((entry = readdir(opened)))
-    if (entry->d_name[0] != '.') add_path(&list, folder, entry->d_name);
+  while ((entry = readdir(opened))) {
+    if (!is_clutter(entry->d_name))
+      add_path(&list, folder, entry->d_name);
+    else if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+      fprintf(stderr, "left out: %s/%s (hidden, or of the system)\n", folder, entry->d_name);
+  }
   closedir(opened);
   if (list.count) qsort(list.paths, list.count, sizeof *list.paths, by_name);
   return list;
@@ -89,16 +108,28 @@ static fs_image read_file(const char *path) {
   return image;
 }
 
-/* Labelled images, as fs_adapt takes them. */
+/* Labelled images, as fs_adapt takes them, and their files. */
 typedef struct {
   fs_image *images;
   const char **labels;
-  size_t count;
+  path_list files;
 } support_set;
+
+/* The classes of a support folder. */
+static path_list list_classes(const char *folder) {
+  path_list classes = list_folder(folder);
+  int parts = 0;
+  if (!classes.count) fail(folder, "expected one folder of images a class");
+  for (size_t i = 0; i < classes.count; ++i)
+    parts += !strcmp(base_name(classes.paths[i]), "support") ||
+             !strcmp(base_name(classes.paths[i]), "query");
+  if (parts == 2) fail(folder, "it holds the folders support and query: give those, one by one");
+  return classes;
+}
 
 /* Reads them shot by shot, one image of each class and then the next of each, as in training. */
 static support_set read_support(const path_list *classes) {
-  support_set support = {NULL, NULL, 0};
+  support_set support = {NULL, NULL, {NULL, 0}};
   path_list *files = checked(calloc(classes->count, sizeof *files));
   size_t total = 0;
   for (size_t i = 0; i < classes->count; ++i) {
@@ -108,15 +139,34 @@ static support_set read_support(const path_list *classes) {
   }
   support.images = checked(calloc(total, sizeof *support.images));
   support.labels = checked(calloc(total, sizeof *support.labels));
-  for (size_t shot = 0; support.count < total; ++shot)
+  for (size_t shot = 0; support.files.count < total; ++shot)
     for (size_t i = 0; i < classes->count; ++i) {
       if (shot >= files[i].count) continue;
-      support.images[support.count] = read_file(files[i].paths[shot]);
-      support.labels[support.count++] = base_name(classes->paths[i]);
+      support.images[support.files.count] = read_file(files[i].paths[shot]);
+      support.labels[support.files.count] = base_name(classes->paths[i]);
+      add_path(&support.files, classes->paths[i], base_name(files[i].paths[shot]));
     }
   for (size_t i = 0; i < classes->count; ++i) free_paths(&files[i]);
   free(files);
   return support;
+}
+
+/* Ends with an error; "support_images[3]: ..." is said of the file itself. */
+static void fail_to_adapt(const support_set *support, const char *folder, const char *error) {
+  static const char list[] = "support_images[";
+  char *end;
+  if (strncmp(error, list, sizeof list - 1) == 0) {
+    unsigned long place = strtoul(error + sizeof list - 1, &end, 10);
+    if (place < support->files.count && strncmp(end, "]: ", 3) == 0)
+      fail(support->files.paths[place], end + 3);
+  }
+  fail(folder, error);
+}
+
+/* What is to be said of the one image that was sent. */
+static const char *of_one(const char *error) {
+  static const char list[] = "query_images[0]: ";
+  return strncmp(error, list, sizeof list - 1) ? error : error + sizeof list - 1;
 }
 
 static void print_answer(const fs_classifier *classifier, const char *path) {
@@ -124,7 +174,7 @@ static void print_answer(const fs_classifier *classifier, const char *path) {
   size_t num_classes = fs_num_classes(classifier), best = 0;
   fs_image image = read_file(path);
   float *probabilities = checked(calloc(num_classes, sizeof *probabilities));
-  if (fs_predict(classifier, &image, 1, probabilities, error)) fail(path, error);
+  if (fs_predict(classifier, &image, 1, probabilities, error)) fail(path, of_one(error));
   for (size_t i = 1; i < num_classes; ++i)
     if (probabilities[i] > probabilities[best]) best = i;
   printf("%s\t%s", path, fs_class_name(classifier, best));
@@ -158,14 +208,13 @@ int main(int argc, char **argv) {
     fputs(usage, stderr);
     return 2;
   }
-  path_list classes = list_folder(argv[first + 1]);
-  if (!classes.count) fail(argv[first + 1], "expected one folder of images a class");
+  path_list classes = list_classes(argv[first + 1]);
   support_set support = read_support(&classes);
   fs_model *model = fs_load(argv[first], error);
   if (!model) fail(argv[first], error);
   fs_classifier *classifier =
-      fs_adapt(model, support.images, support.labels, support.count, num_steps, error);
-  if (!classifier) fail(argv[first + 1], error);
+      fs_adapt(model, support.images, support.labels, support.files.count, num_steps, error);
+  if (!classifier) fail_to_adapt(&support, argv[first + 1], error);
   printf("file\tpredicted");
   for (size_t i = 0; i < fs_num_classes(classifier); ++i)
     printf("\t%s", fs_class_name(classifier, i));
@@ -173,7 +222,8 @@ int main(int argc, char **argv) {
   for (int i = first + 2; i < argc; ++i) print_answer(classifier, argv[i]);
   fs_free_classifier(classifier);
   fs_free_model(model);
-  for (size_t i = 0; i < support.count; ++i) free((void *)support.images[i].data);
+  for (size_t i = 0; i < support.files.count; ++i) free((void *)support.images[i].data);
+  free_paths(&support.files);
   free(support.images);
   free(support.labels);
   free_paths(&classes);

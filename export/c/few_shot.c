@@ -29,10 +29,18 @@ struct fs_classifier {
 
 static void say(char *error, const char *text) { snprintf(error, FS_ERROR_SIZE, "%s", text); }
 
-/* Copies a failed status; returns whether it failed. */
+/* Copies a failed status, of what the model itself has to say the sentence alone; returns whether it
+ * failed. */
 static int failed(TF_Status *status, char *error) {
+  static const char before[] = "assertion failed: [";
+  const char *message = TF_Message(status), *found = strstr(message, before), *end;
   if (TF_GetCode(status) == TF_OK) return 0;
-  say(error, TF_Message(status));
+  say(error, message);
+  if (!found) return 1;
+  found += sizeof before - 1;
+  for (end = strchr(found, ']'); end && end[1] && !strchr(" \n", end[1]);)
+    end = strchr(end + 1, ']');
+  if (end) snprintf(error, FS_ERROR_SIZE, "%.*s", (int)(end - found), found);
   return 1;
 }
 
@@ -147,7 +155,12 @@ fs_classifier *fs_adapt(const fs_model *model, const fs_image *images,
   fs_classifier *made = calloc(1, sizeof *made);
   TF_Status *status = TF_NewStatus();
   int good = made && fed[0] && fed[1] && fed[2];
-  if (!good) say(error, "out of memory");
+  if (!good) {
+    say(error, "out of memory");
+  } else if (num_inputs == 3 && !signature_input(adapt, "num_steps")) {
+    good = 0;
+    say(error, "a number of updates is for models that learn by them; this one does not");
+  }
   for (int i = 0; good && i < num_inputs; ++i)
     good = resolve(model, signature_input(adapt, names[i]), &inputs[i], error) == 0;
   for (size_t i = 0; good && i < predict->num_inputs; ++i) {

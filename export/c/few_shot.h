@@ -1,7 +1,8 @@
 /* An exported few-shot model, used from C: load it, adapt it to a few labelled image files,
  * ask it about others. Needs TensorFlow's C library, no Python.
  *
- * Images are files as they are on a disk: JPEG, PNG, GIF or BMP. The model decodes them. Start the
+ * Images are files as they are on a disk: JPEG, PNG, GIF, BMP or WebP. The model decodes them; one that
+ * it cannot read it names by its place, as "support_images[3]: the file is empty". Start the
  * process with TF_ENABLE_ONEDNN_OPTS=1 to have the kernels that models are trained on: without them a
  * processor that has no AVX-512 takes twice the time, and rounds otherwise.
  *

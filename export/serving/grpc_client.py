@@ -3,43 +3,81 @@
     python grpc_client.py --address localhost:8500 --support DIR --query FILE...
 
 As rest.py, in a tenth of the bytes: numbers travel as they are. Of what `adapt` returns it asks for
-no more than `predict` takes. Needs tensorflow-serving-api.
+no more than `predict` takes, which the server's metadata say. Needs tensorflow-serving-api, and the
+file folders.py in the folder above.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
 import tensorflow as tf
-from folders import class_folders, read
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
 
-STATE = ("parameters", "statistics", "class_names")
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from folders import ClientError, class_files, query_files, read, sentence, user_path
+
+ADAPT, PREDICT = "adapt_encoded_named", "predict_encoded_named"
 _TIMEOUT = 60  # seconds; the first request waits for the server to warm up
 
 
-def adapt_request(classes: Mapping[str, Sequence[Path]], num_steps: int | None = None) -> Any:
-    """Returns a request to adapt to the image files of each class."""
+def metadata_request() -> Any:
+    """Returns a request for the signatures of the served model."""
+    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    request.model_spec.name = "few_shot"
+    return request
+
+
+def signatures(metadata: Any) -> Mapping[str, Any]:
+    """Returns the signatures of the served model by name, from the answer to `metadata_request`."""
+    found = get_model_metadata_pb2.SignatureDefMap()
+    metadata.metadata["signature_def"].Unpack(found)
+    if not {ADAPT, PREDICT} <= set(found.signature_def):
+        raise ClientError(
+            f"The served model has no signatures {ADAPT} and {PREDICT}: expected a model of images "
+            "that python -m tf_metalstm.export wrote."
+        )
+    return found.signature_def
+
+
+def adapt_request(
+    model: Mapping[str, Any], classes: Mapping[str, Sequence[Path]], num_steps: int | None = None
+) -> Any:
+    """Returns a request to adapt to the image files of each class.
+
+    Args:
+        model: as `signatures` returned them.
+        classes: the image files of each class.
+        num_steps: updates; None for as many as in training, and for a model that makes none.
+    """
     pairs = [(path, name) for name, paths in classes.items() for path in paths]
-    request = _request("adapt_encoded_named", STATE)
+    request = _request(ADAPT, _state(model))
     request.inputs["support_images"].CopyFrom(_files(path for path, _ in pairs))
     request.inputs["support_labels"].CopyFrom(
         tf.make_tensor_proto([name for _, name in pairs], tf.string)
     )
     if num_steps is not None:
+        if "num_steps" not in model[ADAPT].inputs:
+            raise ClientError("--num_steps is for models that learn by updates; this one does not.")
         request.inputs["num_steps"].CopyFrom(tf.make_tensor_proto(num_steps, tf.int32))
     return request
 
 
-def predict_request(adapted: Any, queries: Iterable[Path]) -> Any:
+def predict_request(model: Mapping[str, Any], adapted: Any, queries: Iterable[Path]) -> Any:
     """Returns a request to classify image files, from the answer to `adapt_request`."""
-    request = _request("predict_encoded_named", ("labels", "probabilities"))
+    request = _request(PREDICT, ("labels", "probabilities"))
     request.inputs["query_images"].CopyFrom(_files(queries))
-    for name in STATE:
+    for name in _state(model):
         request.inputs[name].CopyFrom(adapted.outputs[name])
     return request
 
@@ -48,22 +86,46 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the client."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--address", default="localhost:8500")
-    parser.add_argument("--support", type=Path, required=True, help="one folder of images a class")
-    parser.add_argument("--query", type=Path, nargs="+", required=True, help="image files")
+    parser.add_argument(
+        "--support", type=user_path, required=True, help="one folder of images a class"
+    )
+    parser.add_argument("--query", nargs="+", required=True, help="images: files or folders")
     parser.add_argument("--num_steps", type=int, help="updates; by default as in training")
     options = parser.parse_args(arguments)
-    classes = class_folders(options.support)
-    with grpc.insecure_channel(options.address) as channel:
-        service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        try:
-            adapted = service.Predict(adapt_request(classes, options.num_steps), _TIMEOUT)
-            answer = service.Predict(predict_request(adapted, options.query), _TIMEOUT)
-        except grpc.RpcError as error:
-            raise SystemExit(f"error: the server says: {error.details()}") from error
+    support: list[Path] = []
+    queries: list[Path] = []
+    try:
+        classes = class_files(options.support)
+        support = [path for paths in classes.values() for path in paths]
+        queries = [path for _, path in query_files(options.query, list(classes))[0]]
+        answer = _ask(options.address, classes, queries, options.num_steps)
+    except ClientError as error:
+        raise SystemExit(f"error: {error}") from error
+    except grpc.RpcError as error:
+        said = sentence(error.details(), support, queries)
+        raise SystemExit(f"error: the server says: {said}") from error
     labels = tf.make_ndarray(answer.outputs["labels"])
     probabilities = tf.make_ndarray(answer.outputs["probabilities"])
-    for path, label, row in zip(options.query, labels, probabilities, strict=True):
+    for path, label, row in zip(queries, labels, probabilities, strict=True):
         print(f"{path}\t{label.decode()}\t{max(row):.2%}")
+
+
+def _ask(
+    address: str,
+    classes: Mapping[str, Sequence[Path]],
+    queries: Sequence[Path],
+    num_steps: int | None,
+) -> Any:
+    with grpc.insecure_channel(address) as channel:
+        service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        model = signatures(service.GetModelMetadata(metadata_request(), _TIMEOUT))
+        adapted = service.Predict(adapt_request(model, classes, num_steps), _TIMEOUT)
+        return service.Predict(predict_request(model, adapted, queries), _TIMEOUT)
+
+
+def _state(model: Mapping[str, Any]) -> list[str]:
+    """Returns what `predict` takes of that which `adapt` returned."""
+    return [name for name in model[PREDICT].inputs if name != "query_images"]
 
 
 def _request(signature: str, outputs: Sequence[str]) -> Any:

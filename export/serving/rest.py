@@ -4,8 +4,9 @@
 
 URL is http://HOST:8501/v1/models/few_shot, with the name of the model from models.config.
 
-The server keeps no state: what `adapt` answered is sent along with every `predict`. Images go as
-they are on the disk, classes by their names. Needs Python, and the file folders.py beside it.
+The server keeps no state: what `adapt` answered is sent along with every `predict`, and the
+server's metadata say what of it that is. Images go as they are on the disk, classes by their
+names. Needs Python, and the file folders.py in the folder above.
 """
 
 from __future__ import annotations
@@ -13,74 +14,133 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from folders import class_folders, read
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
+from folders import ClientError, class_files, query_files, read, sentence, user_path
+
+ADAPT, PREDICT = "adapt_encoded_named", "predict_encoded_named"
 _TIMEOUT = 60  # seconds; the first request waits for the server to warm up
 
+Signatures = Mapping[str, Mapping[str, Any]]
 
-def adapt_request(classes: Mapping[str, Sequence[Path]], num_steps: int) -> dict[str, Any]:
+
+class ServerError(ClientError):
+    """What the server has to say of a request."""
+
+
+def signatures(url: str) -> Signatures:
+    """Returns the signatures of the served model by name, each with its "inputs" by name."""
+    found = _answer(f"{url}/metadata")["metadata"]["signature_def"]["signature_def"]
+    if not {ADAPT, PREDICT} <= found.keys():
+        raise ClientError(
+            f"The model at {url} has no signatures {ADAPT} and {PREDICT}: expected a model of "
+            "images that python -m tf_metalstm.export wrote."
+        )
+    return found
+
+
+def adapt_request(
+    model: Signatures, classes: Mapping[str, Sequence[Path]], num_steps: int | None = None
+) -> dict[str, Any]:
     """Returns the body of a request to adapt.
 
     Args:
+        model: as `signatures` returned them.
         classes: the image files of each class.
-        num_steps: updates; the manifest of the model says how many it was trained with.
+        num_steps: updates, for a model that makes them; its manifest says how many it was trained
+            with.
     """
+    learns_by_updates = "num_steps" in model[ADAPT]["inputs"]
+    if learns_by_updates and num_steps is None:
+        raise ClientError(
+            "This model learns by updates: give --num_steps; its manifest.json says how many it "
+            "was trained with."
+        )
+    if not learns_by_updates and num_steps is not None:
+        raise ClientError("--num_steps is for models that learn by updates; this one does not.")
     pairs = [(path, name) for name, paths in classes.items() for path in paths]
-    inputs = {
+    inputs: dict[str, Any] = {
         "support_images": [_bytes(path) for path, _ in pairs],
         "support_labels": [name for _, name in pairs],
-        "num_steps": num_steps,
     }
-    return {"signature_name": "adapt_encoded_named", "inputs": inputs}
+    if learns_by_updates:
+        inputs["num_steps"] = num_steps
+    return {"signature_name": ADAPT, "inputs": inputs}
 
 
-def predict_request(adapted: Mapping[str, Any], queries: Iterable[Path]) -> dict[str, Any]:
+def predict_request(
+    model: Signatures, adapted: Mapping[str, Any], queries: Iterable[Path]
+) -> dict[str, Any]:
     """Returns the body of a request to classify images.
 
     Args:
+        model: as `signatures` returned them.
         adapted: the "outputs" of the answer to `adapt_request`.
         queries: image files.
     """
-    state = {name: adapted[name] for name in ("parameters", "statistics", "class_names")}
+    state = {name: adapted[name] for name in model[PREDICT]["inputs"] if name != "query_images"}
     inputs = {"query_images": [_bytes(path) for path in queries], **state}
-    return {"signature_name": "predict_encoded_named", "inputs": inputs}
+    return {"signature_name": PREDICT, "inputs": inputs}
 
 
 def ask(url: str, request: Mapping[str, Any]) -> dict[str, Any]:
     """Sends a request; returns the outputs of the answer."""
-    body = json.dumps(request).encode()
-    sent = urllib.request.Request(f"{url}:predict", body, {"Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(sent, timeout=_TIMEOUT) as answer:
-            return json.load(answer)["outputs"]
-    except urllib.error.HTTPError as error:
-        raise SystemExit(f"error: the server says: {error.read().decode()}") from error
-    except urllib.error.URLError as error:
-        raise SystemExit(f"error: {url} does not answer ({error.reason}).") from error
+    return _answer(f"{url}:predict", json.dumps(request).encode())["outputs"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the client."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--url", default="http://localhost:8501/v1/models/few_shot")
-    parser.add_argument("--support", type=Path, required=True, help="one folder of images a class")
-    parser.add_argument("--query", type=Path, nargs="+", required=True, help="image files")
     parser.add_argument(
-        "--num_steps", type=int, required=True, help="updates; the manifest has those of training"
+        "--support", type=user_path, required=True, help="one folder of images a class"
     )
+    parser.add_argument("--query", nargs="+", required=True, help="images: files or folders")
+    parser.add_argument("--num_steps", type=int, help="updates; the manifest has those of training")
     options = parser.parse_args(arguments)
-    classes = class_folders(options.support)
-    adapted = ask(options.url, adapt_request(classes, options.num_steps))
-    answer = ask(options.url, predict_request(adapted, options.query))
-    rows = zip(options.query, answer["labels"], answer["probabilities"], strict=True)
+    support: list[Path] = []
+    queries: list[Path] = []
+    try:
+        classes = class_files(options.support)
+        support = [path for paths in classes.values() for path in paths]
+        queries = [path for _, path in query_files(options.query, list(classes))[0]]
+        model = signatures(options.url)
+        adapted = ask(options.url, adapt_request(model, classes, options.num_steps))
+        answer = ask(options.url, predict_request(model, adapted, queries))
+    except ServerError as error:
+        said = sentence(str(error), support, queries)
+        raise SystemExit(f"error: the server says: {said}") from error
+    except ClientError as error:
+        raise SystemExit(f"error: {error}") from error
+    rows = zip(queries, answer["labels"], answer["probabilities"], strict=True)
     for path, name, probabilities in rows:
         print(f"{path}\t{name}\t{max(probabilities):.2%}")
+
+
+def _answer(url: str, body: bytes | None = None) -> dict[str, Any]:
+    sent = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(sent, timeout=_TIMEOUT) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise ServerError(_said(error.read())) from error
+    except OSError as error:
+        raise ClientError(f"{url} does not answer ({getattr(error, 'reason', error)}).") from error
+
+
+def _said(body: bytes) -> str:
+    """Returns the text of an answer that is an error."""
+    try:
+        return json.loads(body)["error"]
+    except (KeyError, TypeError, ValueError):
+        return body.decode(errors="replace")
 
 
 def _bytes(path: Path) -> dict[str, str]:

@@ -69,12 +69,8 @@ def test_the_first_frame_of_an_animation():
     np.testing.assert_array_equal(decoded[0], decoded[1])
 
 
-def with_mask(mode):
-    image = photo("RGB").quantize(8) if mode == "P" else photo(mode)
-    return encoded(image, format="GIF" if mode == "P" else "PNG", transparency=MASKS[mode])
-
-
-MASKS = {"P": 0, "RGB": (0, 0, 0), "L": 0}
+def gif_with_mask():
+    return encoded(photo("RGB").quantize(8), format="GIF", transparency=0)
 
 
 @pytest.mark.parametrize(
@@ -83,9 +79,7 @@ MASKS = {"P": 0, "RGB": (0, 0, 0), "L": 0}
         (encoded(photo("P"), format="BMP"), "BMP file of other than 24 bits"),
         (encoded(photo("RGBA"), format="BMP"), "BMP file of other than 24 bits"),
         (encoded(photo("1"), format="BMP"), "BMP file of other than 24 bits"),
-        (with_mask("P"), "GIF file with a transparent color"),
-        (with_mask("RGB"), "PNG file with a transparent color"),
-        (with_mask("L"), "PNG file with a transparent color"),
+        (gif_with_mask(), "GIF file with a transparent color"),
     ],
 )
 def test_what_would_be_read_wrongly_is_refused(file, message):
@@ -103,5 +97,5 @@ def test_a_palette_with_transparency_is_read(tmp_path):
 
 @pytest.mark.parametrize("file", [b"", b"no image", encoded(photo("RGB"), format="PNG")[:200]])
 def test_what_is_no_image_is_refused(file):
-    with pytest.raises(tf.errors.InvalidArgumentError):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"images\[0\]: "):
         decode_pictures(tf.constant([file]), (28, 28, 1))

@@ -309,7 +309,7 @@ def png_files(images):
     ("ending", "images", "given", "message"),
     [
         ("_named", pixels(4), ["a", "b", "c", "d"], "more names than the 3 ways"),
-        ("_encoded", [b"%PDF-1.7"], [0], "Unknown image file format"),
+        ("_encoded", [b"%PDF-1.7"], [0], r"support_images\[0\]: it is not a JPEG"),
     ],
 )
 def test_what_names_and_files_cannot_be_is_refused(exported, ending, images, given, message):

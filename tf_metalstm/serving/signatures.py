@@ -23,7 +23,7 @@
 
 Each of the three exists four times, by what is added to its name:
 
-    ..._encoded        *_images are the bytes of JPEG, PNG, GIF or BMP files, strings [B]
+    ..._encoded        *_images are the bytes of JPEG, PNG, GIF, BMP or WebP files, strings [B]
     ..._named          support_labels are names, strings [B], at most N different ones. `adapt`
                        returns class_names [C], in the order in which they first came, instead of
                        class_mask; `predict` takes them and answers with class_names, labels [B]
@@ -70,7 +70,7 @@ def build_signatures(served: ServedMethod) -> tuple[tf.Module, dict[str, Any]]:
 
 
 class _Core:
-    """The two functions that all signatures share, each traced once."""
+    """The functions that all signatures share, each traced once."""
 
     def __init__(self, served: ServedMethod):
         self.structure: Any = None  # of what the method's adapt returns; known once traced
@@ -96,6 +96,17 @@ class _Core:
 
         self.answers = answers
 
+        if not served.takes_images:
+            return
+
+        @tf.function(
+            input_signature=[tf.TensorSpec([None], tf.string), tf.TensorSpec([], tf.string)]
+        )
+        def decode(files: Tensor, name: Tensor) -> Tensor:
+            return decode_pictures(files, served.input_shape, name)
+
+        self.decode = decode
+
 
 def _triple(
     served: ServedMethod, core: _Core, encoded: bool, named: bool
@@ -109,21 +120,21 @@ def _triple(
     elif served.has_classes:
         class_specs["class_mask"] = tf.TensorSpec([served.num_way], tf.float32)
 
-    def pixels(inputs: Tensor) -> Tensor:
-        return decode_pictures(inputs, served.input_shape) if encoded else inputs
+    def pixels(given: Mapping[str, Tensor], name: str) -> Tensor:
+        return core.decode(given[name], tf.constant(name)) if encoded else given[name]
 
     def adapt(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         labels, names = given["support_labels"], None
         if named:
             names, labels = _numbered(labels, served.num_way)
         steps = [given["num_steps"]] if "num_steps" in given else []
-        learned, mask, extras = core.adapt(pixels(given[support_name]), labels, *steps)
+        learned, mask, extras = core.adapt(pixels(given, support_name), labels, *steps)
         classes = {"class_names": names} if named else {"class_mask": mask}
         return {**learned, **(classes if served.has_classes else {}), **extras}
 
     def predict(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         learned = {name: given[name] for name in core.learned_specs}
-        queries = pixels(given[query_name])
+        queries = pixels(given, query_name)
         if not served.has_classes:
             return {served.output_name: core.answers(learned, (), queries)}
         if not named:

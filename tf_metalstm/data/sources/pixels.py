@@ -1,59 +1,70 @@
-"""Encoded images to pixels and back, with every damaged image found on the way."""
+"""Encoded images to pixels and back, with every damaged image found on the way.
+
+How a file becomes pixels is in `decoding.py`; here it speaks as a source does.
+"""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
+from tf_metalstm.data.sources import decoding
 from tf_metalstm.data.sources.base import CorruptImageError
-
-# What Pillow raises for bytes that are not an image, or only half of one.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 # Quality of the JPEG that replaces an image which had to be resized: high
 # enough that a second compression does not show.
 _JPEG_QUALITY = 95
 
 
-def open_image(encoded: bytes, origin: str) -> Image.Image:
-    """Decodes all of an image, so that a truncated one is found here and not later.
+def decode_image(encoded: bytes, origin: str) -> Image.Image:
+    """Decodes all of an image file; upright, without transparency, of mode L or RGB.
 
     Args:
-        encoded: the bytes of an image file of any format that Pillow knows.
+        encoded: the bytes of an image file.
         origin: names the file in the error.
 
     Raises:
-        CorruptImageError: the bytes are not a whole image.
+        CorruptImageError: the bytes are no image, no whole one, or none that can be taken.
     """
     try:
-        image = Image.open(io.BytesIO(encoded))
-        image.load()
-    except _DAMAGED as error:
-        raise CorruptImageError(f"{origin} is not a readable image ({error})") from error
-    return image
+        return decoding.decode_image(encoded, origin)
+    except decoding.UnreadableImageError as error:
+        raise CorruptImageError(str(error)) from error
+
+
+def pixels(encoded: bytes, image_shape: Sequence[int], origin: str) -> np.ndarray:
+    """Pixels 0 ... 255, uint8 [h, w, c], of an image file of any size, squeezed to size.
+
+    Args:
+        encoded: the bytes of an image file.
+        image_shape: (h, w, c), c 1 (gray) or 3 (color).
+        origin: names the file in the error.
+
+    Raises:
+        CorruptImageError: the bytes are no image, no whole one, or none that can be taken.
+    """
+    return decoding.squeeze(decode_image(encoded, origin), image_shape)
 
 
 def gray_pixels(encoded: bytes, size: int, origin: str) -> np.ndarray:
     """Gray pixels, uint8 [size, size, 1], of an image file of any size."""
-    gray = open_image(encoded, origin).convert("L")
-    if gray.size != (size, size):
-        gray = gray.resize((size, size), Image.Resampling.LANCZOS)
-    return np.asarray(gray)[..., np.newaxis]
+    return pixels(encoded, (size, size, 1), origin)
 
 
 def color_pixels(encoded: bytes, size: int, origin: str) -> tuple[np.ndarray, bytes]:
     """Color pixels, uint8 [size, size, 3], and a JPEG of them.
 
-    The JPEG is `encoded` itself when that is one of the right size; an image of
-    another size is squeezed, not cropped, as in the original mini-ImageNet.
+    The JPEG is `encoded` itself when that is one of the right size that lies as it
+    should; an image of another size is squeezed, not cropped, as in the original
+    mini-ImageNet.
     """
-    image = open_image(encoded, origin)
-    if image.format == "JPEG" and image.size == (size, size) and image.mode in ("RGB", "L"):
-        return np.asarray(image.convert("RGB")), encoded
-    resized = image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
+    found = pixels(encoded, (size, size, 3), origin)
+    if _is_ready(encoded, size):
+        return found, encoded
     jpeg = io.BytesIO()
-    resized.save(jpeg, format="JPEG", quality=_JPEG_QUALITY, subsampling=0)
-    return np.asarray(resized), jpeg.getvalue()
+    Image.fromarray(found).save(jpeg, format="JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    return found, jpeg.getvalue()
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
@@ -61,3 +72,10 @@ def encode_png(pixels: np.ndarray) -> bytes:
     png = io.BytesIO()
     Image.fromarray(pixels[..., 0]).save(png, format="PNG")
     return png.getvalue()
+
+
+def _is_ready(encoded: bytes, size: int) -> bool:
+    """Whether decoding this file as a plain JPEG gives what `color_pixels` returns."""
+    image = decoding.open_image(encoded)
+    plain = image.format == "JPEG" and image.mode in ("RGB", "L")
+    return plain and image.size == (size, size) and decoding.orientation(image) == 1

@@ -1,0 +1,217 @@
+"""Folders of images as they are on people's disks, as all clients read them. Needs Python alone.
+
+What an operating system or another program keeps in a folder is left out, and said on stderr; so
+is a link that leads back to a folder above it. Linked folders and files are taken.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+_CLUTTER = {
+    "#recycle",
+    "$recycle.bin",
+    "@eadir",
+    "__macosx",
+    "desktop.ini",
+    "ehthumbs.db",
+    "icon\r",
+    "lost+found",
+    "system volume information",
+    "thumbs.db",
+}
+
+
+class ClientError(Exception):
+    """Something that the user has to put right."""
+
+
+def user_path(text: str) -> Path:
+    """Returns a path as it was typed; `~` is the user's own folder."""
+    return Path(text).expanduser()
+
+
+def class_files(root: Path) -> dict[str, list[Path]]:
+    """Returns the files of every class: all that is in or below its folder, sorted."""
+    reader = _Reader()
+    classes = reader.classes(root)
+    reader.say_what_was_left()
+    return classes
+
+
+def query_files(
+    patterns: Sequence[str], names: Sequence[str]
+) -> tuple[list[tuple[str, Path]], dict[Path, str]]:
+    """Finds the images to classify.
+
+    Args:
+        patterns: files, folders, or patterns as `photos/*.jpg`.
+        names: of the classes.
+
+    Returns:
+        What to call each file, and the file; and for those whose class their folder tells, that.
+    """
+    reader = _Reader()
+    files: list[tuple[str, Path]] = []
+    classes: dict[Path, str] = {}
+    for pattern in map(str, map(user_path, patterns)):
+        for path in [Path(pattern)] if Path(pattern).exists() else _matches(pattern):
+            if path.is_dir():
+                below, labelled = _in_folder(reader, path, names)
+                classes.update(labelled)
+                files.extend((file.relative_to(path).as_posix(), file) for file in below)
+            else:
+                files.append((path.as_posix(), path))
+    reader.say_what_was_left()
+    return files, classes
+
+
+def read(path: Path) -> bytes:
+    """Returns the bytes of a file."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ClientError(f"{path} cannot be read ({error}).") from error
+
+
+def sentence(error: str, support: Sequence[Path], queries: Sequence[Path]) -> str:
+    """Returns what a model has to say of a request, in a text that TensorFlow made of it.
+
+    Args:
+        error: the text.
+        support: the files that were sent as support_images.
+        queries: those that were sent as query_images.
+    """
+    found = re.search(r"assertion failed: \[(.*?)\](?=\s|$)", error, re.DOTALL)
+    said = found[1] if found else error
+    place = re.match(r"(support|query)_images\[(\d+)\]: (.*)", said, re.DOTALL)
+    if place is None:
+        return said
+    files = support if place[1] == "support" else queries
+    number = int(place[2])
+    return f"{files[number]}: {place[3]}" if number < len(files) else said
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a name is that of a hidden file or folder, or of one of the system."""
+    return name.startswith(".") or name.lower() in _CLUTTER
+
+
+class _Reader:
+    """Reads folders, and remembers what it left out."""
+
+    def __init__(self) -> None:
+        self._clutter: list[Path] = []
+        self._left: list[tuple[Path, str]] = []
+
+    def classes(self, root: Path) -> dict[str, list[Path]]:
+        """Returns the files of every class folder."""
+        folders, files = self.entries(root)
+        names = {folder.name for folder in folders}
+        if {"support", "query"} <= names:
+            raise ClientError(
+                f"{root} holds the folders support and query, which are no classes: give "
+                f"--support {root / 'support'} --query {root / 'query'}"
+            )
+        if not folders:
+            raise ClientError(f"{root} has no class folders: expected {root}/<class>/<image>.")
+        if files:
+            raise ClientError(f"{files[0]} is in no class folder: move it into one, or away.")
+        classes = {folder.name: self.below(folder, root) for folder in folders}
+        for name, found in classes.items():
+            if not found:
+                raise ClientError(f"The class folder {root / name} holds no image.")
+        return classes
+
+    def entries(self, folder: Path) -> tuple[list[Path], list[Path]]:
+        """Returns the folders and the files in a folder, sorted."""
+        if not folder.is_dir():
+            raise ClientError(f"{folder} is not a folder.")
+        folders, files = [], []
+        try:
+            found = sorted(folder.iterdir())
+        except OSError as error:
+            raise ClientError(f"{folder} cannot be read ({error}).") from error
+        here = folder.resolve()
+        for path in found:
+            if is_clutter(path.name):
+                self._clutter.append(path)
+            elif path.is_dir() and path.resolve() in (here, *here.parents):
+                self._left.append((path, "a link to a folder that it is in"))
+            elif path.is_dir():
+                folders.append(path)
+            elif path.is_file():
+                files.append(path)
+            else:
+                self._left.append((path, "a link to nothing, or no file"))
+        return folders, files
+
+    def below(self, folder: Path, root: Path) -> list[Path]:
+        """Returns all files in a folder and the folders in it, sorted; each folder only once."""
+        seen = {root.resolve(), *root.resolve().parents}
+        files, waiting = [], [folder]
+        while waiting:
+            one = waiting.pop()
+            if one.resolve() in seen:
+                self._left.append((one, "a link to a folder that is read already, or it is in"))
+                continue
+            seen.add(one.resolve())
+            folders, found = self.entries(one)
+            files.extend(found)
+            waiting.extend(reversed(folders))
+        return sorted(files)
+
+    def say_what_was_left(self) -> None:
+        """Writes to stderr what was not taken."""
+        if self._clutter:
+            number, first = len(self._clutter), self._clutter[0]
+            more = f" and {number - 1} more" if number > 1 else ""
+            print(f"left out: {first}{more} (hidden, or of the system)", file=sys.stderr)
+        for path, reason in self._left:
+            print(f"left out: {path} ({reason})", file=sys.stderr)
+
+
+def _in_folder(
+    reader: _Reader, root: Path, names: Sequence[str]
+) -> tuple[list[Path], dict[Path, str]]:
+    """Returns the files of a folder of queries, and their classes where folders tell them."""
+    folders, loose = reader.entries(root)
+    if folders and not loose:
+        labelled = _labelled(reader, root, names)
+        return list(labelled), labelled
+    if any(folder.name in names for folder in folders):
+        print(
+            f"{root} holds files beside its class folders, as {loose[0].name}: all of it counts "
+            "as of unknown class.",
+            file=sys.stderr,
+        )
+    files = sorted(loose + [file for folder in folders for file in reader.below(folder, root)])
+    if not files:
+        raise ClientError(f"{root} holds no image.")
+    return files, {}
+
+
+def _labelled(reader: _Reader, root: Path, names: Sequence[str]) -> dict[Path, str]:
+    """Returns the files below class folders, and their classes."""
+    labelled = {}
+    for name, files in reader.classes(root).items():
+        if name not in names:
+            raise ClientError(
+                f"{root / name} is none of the classes of the support folder ({', '.join(names)}): "
+                "rename it, or put images of unknown class into one folder without class folders."
+            )
+        labelled.update(dict.fromkeys(files, name))
+    return labelled
+
+
+def _matches(pattern: str) -> list[Path]:
+    found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
+    found = [path for path in found if not is_clutter(os.path.basename(path))]
+    if not found:
+        raise ClientError(f"--query {pattern}: there is no such file or folder, and none matches.")
+    return [path for path in found if not path.is_dir()] or found

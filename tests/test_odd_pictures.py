@@ -1,0 +1,165 @@
+"""Every kind of file gives the same pixels everywhere, or the same clear refusal."""
+
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from export_client import FOLDER
+from export_client import images as client_images
+from odd_pictures import NAMES, PICTURES, SHAPE, check
+
+from tf_metalstm.classifier import FewShotClassifier
+from tf_metalstm.data.preprocessing import Normalization
+from tf_metalstm.data.sources import decoding, pixels
+from tf_metalstm.data.sources.base import CorruptImageError
+from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
+from tf_metalstm.serving.pictures import decode_pictures
+from tf_metalstm.serving.saved_model import save_method
+from tf_metalstm.serving.served import ServedMethod
+
+every_picture = pytest.mark.parametrize("picture", PICTURES, ids=NAMES)
+GRAY, COLOR = (*SHAPE, 1), (*SHAPE, 3)
+LEVELS = 1  # what TensorFlow's filters and mixtures may differ by
+
+
+def refused(picture):
+    """The whole of what is said: the file, then the reason."""
+    return rf"^(odd|.*/odd) is not a readable image \(.*{re.escape(picture.refused)}"
+
+
+@every_picture
+@pytest.mark.parametrize("shape", [GRAY, COLOR])
+def test_training(picture, shape):
+    if picture.refused is not None:
+        with pytest.raises(CorruptImageError, match=refused(picture)):
+            pixels.pixels(picture.encoded, shape, "odd")
+    else:
+        found = pixels.pixels(picture.encoded, shape, "odd")
+        assert found.dtype == np.uint8
+        check(picture, found)
+
+
+@every_picture
+def test_sources(picture):
+    """What a source keeps of a color image decodes to the pixels it has, as preparation does it."""
+    if picture.refused is not None:
+        pytest.skip("as in training")
+    found, stored = pixels.color_pixels(picture.encoded, 32, "odd")
+    decoded = tf.io.decode_jpeg(stored, 3, dct_method="INTEGER_ACCURATE").numpy().astype(int)
+    middle = slice(3, None, 11)
+    assert np.abs(found[middle, middle] - decoded[middle, middle]).max() <= 12
+    np.testing.assert_array_equal(
+        pixels.gray_pixels(picture.encoded, 32, "odd"),
+        pixels.pixels(picture.encoded, (32, 32, 1), "odd"),
+    )
+
+
+def served(read):
+    """The pictures that a signature reads, or those that it refuses."""
+    return [picture for picture in PICTURES if (picture.not_served is None) is read]
+
+
+# Of all pictures in one test: what is compiled is forgotten between two.
+@pytest.mark.parametrize("shape", [GRAY, COLOR, (84, 84, 1), (9, 9, 3)])
+def test_in_the_graph(shape):
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def decode(files):
+        return decode_pictures(files, shape, "support_images")
+
+    found = decode(tf.constant([picture.encoded for picture in served(True)])).numpy()
+    np.testing.assert_array_equal(found, np.round(found))
+    for picture, each in zip(served(True), found, strict=True):
+        if shape[:2] == SHAPE:
+            check(picture, each, LEVELS)
+        as_trained = pixels.pixels(picture.encoded, shape, "odd")
+        np.testing.assert_allclose(each, as_trained, atol=2, err_msg=picture.name)
+    good = PICTURES[0].encoded
+    for picture in served(False):
+        said = rf"support_images\[1\]: {re.escape(picture.not_served)}"
+        with pytest.raises(tf.errors.InvalidArgumentError, match=said):
+            decode(tf.constant([good, picture.encoded, good]))
+
+
+@every_picture
+@pytest.mark.parametrize("shape", [GRAY, COLOR])
+def test_the_python_client(picture, shape, tmp_path):
+    (tmp_path / "odd").write_bytes(picture.encoded)
+    if picture.refused is not None:
+        with pytest.raises(ValueError, match=refused(picture)):
+            client_images.read_image(tmp_path / "odd", shape)
+    else:
+        found = client_images.read_image(tmp_path / "odd", shape)
+        check(picture, found)
+        np.testing.assert_array_equal(found, pixels.pixels(picture.encoded, shape, "odd"))
+
+
+def test_clients_decode_by_the_same_file():
+    """export/ must not need the package, hence the copy."""
+    with open(decoding.__file__, encoding="utf-8") as file:
+        assert (FOLDER / "decoding.py").read_text(encoding="utf-8") == file.read()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """One that keeps the pixels of its support set, scaled, so that they can be looked at."""
+    folder = tmp_path_factory.mktemp("run") / "saved_model"
+    method = NearestNeighbor(None, 3)
+    save_method(ServedMethod(method, Normalization((0.0,) * 3, (1.0,) * 3), COLOR, 3), folder)
+    return folder
+
+
+def check_kept(picture, features, tolerance=0):
+    """Compares what the model keeps of a picture, of length 1, with its pixels."""
+    if picture.pixels is None:
+        return
+    expected = picture.pixels.astype(float)
+    features = np.asarray(features).reshape(COLOR)
+    length = np.sum(expected * features) / np.sum(features * features)
+    check(picture, features * length, tolerance + 0.01)
+
+
+def test_the_classifier(model, tmp_path):
+    path = tmp_path / "odd"
+    read = [picture for picture in PICTURES if picture.refused is None]
+    for picture in read:
+        (tmp_path / picture.name.replace("/", " ")).write_bytes(picture.encoded)
+    paths = [tmp_path / picture.name.replace("/", " ") for picture in read]
+    for files in (paths, [picture.encoded for picture in read]):
+        kept = FewShotClassifier(model).fit(files, ["a", "b", *"c" * (len(files) - 2)])
+        for picture, features in zip(read, kept._state["features"], strict=True):
+            check_kept(picture, features)
+    for picture in PICTURES:
+        if picture.refused is None:
+            continue
+        path.write_bytes(picture.encoded)
+        for given, name in ((path, str(path)), (picture.encoded, "image 1 of the list")):
+            said = rf"^{re.escape(name)} is not a readable image \(.*{re.escape(picture.refused)}"
+            with pytest.raises(ValueError, match=said):
+                FewShotClassifier(model).fit([PICTURES[0].encoded, given], ["a", "b"])
+
+
+@pytest.mark.parametrize("ending", ["_encoded", "_encoded_named"])
+def test_signatures(model, ending):
+    adapt = tf.saved_model.load(str(model)).signatures[f"adapt{ending}"]
+    labels = tf.constant(["a", "b", "c"] if ending == "_encoded_named" else [0, 1, 2])
+
+    def kept(*files):
+        return adapt(support_images=tf.constant(files), support_labels=labels)["features"]
+
+    good = PICTURES[0].encoded
+    for picture in served(True):
+        check_kept(picture, kept(good, picture.encoded, good)[1], LEVELS)
+    for picture in served(False):
+        said = rf"support_images\[1\]: {re.escape(picture.not_served)}"
+        with pytest.raises(tf.errors.InvalidArgumentError, match=said):
+            kept(good, picture.encoded, good)
+
+
+def test_queries_have_a_name_of_their_own(model):
+    signatures = tf.saved_model.load(str(model)).signatures
+    adapted = signatures["adapt_encoded_named"](
+        support_images=tf.constant([PICTURES[0].encoded]), support_labels=tf.constant(["a"])
+    )
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"query_images\[0\]: the file is"):
+        signatures["predict_encoded_named"](query_images=tf.constant([b""]), **adapted)

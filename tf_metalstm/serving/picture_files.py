@@ -1,0 +1,304 @@
+"""The headers of image files, read inside the graph, before any decoder sees the file.
+
+Two reasons: a decoder must not meet what it reads wrongly, or what takes all memory, or ends the
+process (TensorFlow 2.21 and an animated WebP); and the orientation of a photograph stands here.
+Positions and sizes are int64. What lies beyond the end of a file reads as zeros.
+
+    JPEG   segments: 0xff, marker, length; the frame (SOF) has the size, APP1 the EXIF entry
+    PNG    IHDR has the size; the chunk eXIf the EXIF entry
+    GIF    the first frame has to fill the picture; what comes after it is cut off
+    BMP    24 bits, not compressed
+    WebP   not animated; the chunk EXIF
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tf_metalstm.data.sources.decoding import MAX_PIXELS, MAX_SCANS, MAX_SIDE
+from tf_metalstm.episode import Tensor
+
+JPEG, PNG, PNG_ALPHA, PNG_16, GIF, BMP, WEBP = range(7)
+"""Ways to decode; PNG_ALPHA has an opacity, PNG_16 is gray of 16 bits."""
+
+KINDS = "JPEG, PNG, GIF, BMP or WebP"
+_ALPHA = "save it as PNG with an alpha channel"
+_TOO_LARGE = f"it has more than {MAX_PIXELS // 10**6} million pixels, or more than {MAX_SIDE} in a "
+_TOO_LARGE += "row or column: make it smaller"
+# A file can be made of millions of empty parts; more than so many of them are not looked at.
+_MOST_SEGMENTS, _MOST_BLOCKS, _MOST_ENTRIES = 2000, 100_000, 500
+_ORIENTATION, _LONG = 0x0112, 4  # tag and type of numbers in EXIF
+
+
+class PictureFile(NamedTuple):
+    """What has to be known of a file to decode it.
+
+    kind: one of `JPEG` ... `WEBP`, int32.
+    orientation: how the picture lies, 1 ... 8 as in EXIF, int32.
+    length: bytes that belong to the first frame, int64.
+    problem: why it is not to be decoded, a string; empty where it is.
+    """
+
+    kind: Tensor
+    orientation: Tensor
+    length: Tensor
+    problem: Tensor
+
+
+SPECS = PictureFile(
+    *(tf.TensorSpec([], dtype) for dtype in (tf.int32, tf.int32, tf.int64, tf.string))
+)
+
+
+class _Header(NamedTuple):
+    """kind, height, width; where the EXIF entry begins, or 0; length; problem."""
+
+    kind: Tensor
+    height: Tensor
+    width: Tensor
+    exif: Tensor
+    length: Tensor
+    problem: Tensor
+
+
+def inspect(encoded: Tensor) -> PictureFile:
+    """Returns what the header of a file says, a string []."""
+    file = _Bytes(encoded)
+    starts = [b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF"]
+    readers = [_jpeg, _png, _gif, _bmp, _webp]
+    found = tf.stack([tf.constant(True), *(file.has(0, start) for start in starts)])
+    number = tf.reduce_max(tf.where(found))
+    header = _Header(
+        *tf.switch_case(
+            tf.cast(number, tf.int32),
+            [lambda: _unknown(file), *(lambda read=read: read(file) for read in readers)],
+        )
+    )
+    sides = tf.minimum(tf.stack([header.height, header.width]), 1 << 31)
+    damaged = tf.reduce_min(sides) < 1
+    too_large = (tf.reduce_max(sides) > MAX_SIDE) | (tf.reduce_prod(sides) > MAX_PIXELS)
+    problem = _first(
+        (header.problem != "", header.problem),
+        (damaged, "it is damaged: it has no size"),
+        (too_large, _TOO_LARGE),
+    )
+    orientation = tf.cond(
+        header.exif > 0, lambda: _orientation(file, header.exif), lambda: tf.constant(1)
+    )
+    return PictureFile(header.kind, orientation, header.length, problem)
+
+
+class _Bytes:
+    """The bytes of a file, [n]."""
+
+    def __init__(self, encoded: Tensor):
+        self.encoded = encoded
+        self.size = tf.cast(tf.strings.length(encoded), tf.int64)
+        self._padded = tf.concat(
+            [tf.io.decode_raw(encoded, tf.uint8), [tf.constant(0, tf.uint8)]], 0
+        )
+
+    def number(self, at: Tensor, size: int, big: bool | Tensor = False) -> Tensor:
+        """Returns unsigned numbers of `size` bytes at positions of any shape."""
+        at = tf.convert_to_tensor(at, tf.int64)
+        places = tf.minimum(at[..., tf.newaxis] + tf.range(size, dtype=tf.int64), self.size)
+        found = tf.cast(tf.gather(self._padded, places), tf.int64)
+        little = [1 << 8 * i for i in range(size)]
+        weights = _choose(big, little[::-1], little)
+        return tf.reduce_sum(found * weights, axis=-1)
+
+    def has(self, at: Tensor, text: bytes) -> Tensor:
+        """Whether these bytes, at most seven, stand there."""
+        return tf.equal(self.number(at, len(text), big=True), int.from_bytes(text, "big"))
+
+    def after(self, text: bytes) -> Tensor:
+        """Returns the position behind the first of these bytes; 0 where there are none."""
+        parts = tf.strings.split([self.encoded], text, maxsplit=1).flat_values
+        place = tf.cast(tf.strings.length(parts[0]), tf.int64) + len(text)
+        return _choose(tf.size(parts) > 1, place, 0)
+
+    def count(self, text: bytes) -> Tensor:
+        """Returns how often these bytes stand in the file."""
+        return tf.size(tf.strings.split([self.encoded], text).flat_values) - 1
+
+
+def _first(*cases: tuple[Tensor, Tensor | str]) -> Tensor:
+    """Returns the text of the first case that holds; empty where none does."""
+    text: Tensor = tf.constant("")
+    for holds, said in reversed(cases):
+        text = tf.where(holds, said, text)
+    return text
+
+
+def _header(
+    kind: int | Tensor, size: tuple[Tensor, Tensor], exif: Tensor, length: Tensor, problem: Tensor
+) -> _Header:
+    return _Header(tf.cast(kind, tf.int32), *size, tf.cast(exif, tf.int64), length, problem)
+
+
+def _unknown(file: _Bytes) -> _Header:
+    one = tf.constant(1, tf.int64)
+    problem = tf.where(file.size > 0, f"it is not a {KINDS} file", "the file is empty")
+    return _header(JPEG, (one, one), 0, file.size, problem)
+
+
+def _jpeg(file: _Bytes) -> _Header:
+    def follow(at: Tensor, frame: Tensor, exif: Tensor, ended: Tensor) -> tuple[Tensor, ...]:
+        del ended
+        marker, length = file.number(at + 1, 1), file.number(at + 2, 2, big=True)
+        is_frame = (marker // 16 == 0xC) & ~_any(marker, 0xC4, 0xC8, 0xCC)
+        is_exif = (marker == 0xE1) & file.has(at + 4, b"Exif\0\0")
+        alone = (marker == 1) | (marker // 8 == 0xD0 // 8)
+        # At the pixels, at the end, and where no segment begins.
+        ends = (file.number(at, 1) != 0xFF) | _any(marker, 0x00, 0xDA, 0xD9)
+        step = _choose(alone, 2, tf.maximum(length, 2) + 2)
+        step = _choose(marker == 0xFF, 1, step)
+        frame = _choose((frame == 0) & is_frame & ~ends, at, frame)
+        exif = _choose((exif == 0) & is_exif & ~ends, at + 10, exif)
+        return _choose(ends, at, at + step), frame, exif, ends
+
+    zero = tf.constant(0, tf.int64)
+    _, frame, exif, _ = tf.while_loop(
+        lambda at, frame, exif, ended: ~ended & (at < file.size),
+        follow,
+        (zero + 2, zero, zero, tf.constant(False)),
+        maximum_iterations=_MOST_SEGMENTS,
+    )
+    usual = _any(file.number(frame + 1, 1), 0xC0, 0xC1, 0xC2) & file.has(frame + 4, b"\x08")
+    usual &= _any(file.number(frame + 9, 1), 1, 3, 4)
+    problem = _first(
+        (frame == 0, "it is a damaged JPEG file"),
+        (~usual, "it is a JPEG file of a rare kind: save it as PNG"),
+        (
+            file.count(b"\xff\xda") > MAX_SCANS,
+            f"it is a JPEG file of more than {MAX_SCANS} passes: save it as PNG",
+        ),
+    )
+    size = file.number(frame + 5, 2, big=True), file.number(frame + 7, 2, big=True)
+    return _header(JPEG, size, exif, file.size, problem)
+
+
+def _png(file: _Bytes) -> _Header:
+    def follow(at: Tensor, mask: Tensor, exif: Tensor) -> tuple[Tensor, ...]:
+        mask |= file.has(at + 4, b"tRNS")
+        is_exif = (exif == 0) & file.has(at + 4, b"eXIf")
+        return at + 12 + file.number(at, 4, big=True), mask, _choose(is_exif, at + 8, exif)
+
+    zero = tf.constant(0, tf.int64)
+    _, mask, exif = tf.while_loop(
+        lambda at, mask, exif: at < file.size,
+        follow,
+        (zero + 8, tf.constant(False), zero),
+        maximum_iterations=_MOST_SEGMENTS,
+    )
+    width, height = (file.number(at, 4, big=True) for at in (16, 20))
+    bits, kind = file.number(24, 1), file.number(25, 1)
+    problem = _first(
+        (~file.has(12, b"IHDR"), "it is a damaged PNG file"),
+        (
+            (bits == 16) & mask,
+            f"it is a PNG file of 16 bits with a transparent color: {_ALPHA}",
+        ),
+    )
+    # Asked for an opacity that a file does not have, the decoder invents a wrong one.
+    way = _choose(mask | _any(kind, 4, 6), PNG_ALPHA, PNG)
+    way = _choose((bits == 16) & (kind == 0), PNG_16, way)
+    return _header(way, (height, width), exif, file.size, problem)
+
+
+def _gif(file: _Bytes) -> _Header:
+    """The blocks: extensions, then a frame; each a chain of parts that begin with their length."""
+    before, extension, frame_data, end, wrong = tf.unstack(tf.range(5, dtype=tf.int64))
+
+    def table(at: Tensor) -> Tensor:
+        flags = file.number(at, 1)
+        return _choose(flags >= 128, 3 * 2 ** (flags % 8 + 1), 0)
+
+    def follow(at: Tensor, part: Tensor, frame: Tensor, transparent: Tensor) -> tuple[Tensor, ...]:
+        first, is_before = file.number(at, 1), part == before
+        is_extension, is_frame = is_before & (first == 0x21), is_before & (first == 0x2C)
+        is_control = is_extension & (file.number(at + 1, 1) == 0xF9)
+        is_flagged = file.number(at + 3, 1) % 2 == 1  # of several controls the last one counts
+        transparent = (is_control & is_flagged) | (transparent & ~is_control)
+        frame = _choose(is_frame, at, frame)
+        inside = _choose(first > 0, part, _choose(part == extension, before, end))
+        begun = _choose(is_extension, extension, _choose(is_frame, frame_data, wrong))
+        step = _choose(is_frame, 11 + table(at + 9), _choose(is_extension, 2, first + 1))
+        return at + step, _choose(is_before, begun, inside), frame, transparent
+
+    zero = tf.constant(0, tf.int64)
+    at, part, frame, transparent = tf.while_loop(
+        lambda at, part, frame, transparent: (part < end) & (at < file.size),
+        follow,
+        (13 + table(10), before, zero, tf.constant(False)),
+        maximum_iterations=_MOST_BLOCKS,
+    )
+    width, height = file.number(6, 2), file.number(8, 2)
+    place = [file.number(frame + i, 2) for i in (1, 3, 5, 7)]
+    fills = tf.reduce_all(tf.stack(place) == tf.stack([zero, zero, width, height]))
+    problem = _first(
+        (part != end, "it is a damaged GIF file"),
+        (transparent, f"it is a GIF file with a transparent color: {_ALPHA}"),
+        (~fills, "it is a GIF file whose first frame does not fill it: save it as PNG"),
+    )
+    return _header(GIF, (height, width), 0, at, problem)
+
+
+def _bmp(file: _Bytes) -> _Header:
+    width, height = (_signed(file.number(at, 4)) for at in (18, 22))
+    plain = (file.number(28, 2) == 24) & (file.number(30, 4) == 0) & (file.number(14, 4) >= 40)
+    problem = _first((~plain, "it is a BMP file of other than 24 bits: save it as PNG"))
+    height = tf.abs(height)  # below 0: from top to bottom
+    length = file.number(10, 4) + (3 * width + 3) // 4 * 4 * height
+    length = tf.clip_by_value(length, 0, file.size)  # the decoder bears nothing behind the pixels
+    return _header(BMP, (height, width), 0, length, problem)
+
+
+def _webp(file: _Bytes) -> _Header:
+    lossy, lossless, extended = (file.has(12, name) for name in (b"VP8 ", b"VP8L", b"VP8X"))
+    bits = file.number(21, 4)
+    width = _choose(lossy, file.number(26, 2), bits) % 2**14 + tf.cast(lossless, tf.int64)
+    height = _choose(lossy, file.number(28, 2), bits // 2**14) % 2**14
+    height += tf.cast(lossless, tf.int64)
+    width = _choose(extended, file.number(24, 3) + 1, width)
+    height = _choose(extended, file.number(27, 3) + 1, height)
+    moves = extended & (file.number(20, 1) // 2 % 2 == 1)
+    problem = _first(
+        (~file.has(8, b"WEBP"), f"it is not a {KINDS} file"),
+        (~(lossy | lossless | extended), "it is a damaged WebP file"),
+        (moves, "it is an animated WebP file: save its first frame as PNG"),
+    )
+    found = file.after(b"EXIF")
+    exif = _choose(found > 0, found + 4, 0)  # behind the length
+    exif += _choose((exif > 0) & file.has(exif, b"Exif\0\0"), 6, 0)
+    return _header(WEBP, (height, width), exif, file.size, problem)
+
+
+def _orientation(file: _Bytes, exif: Tensor) -> Tensor:
+    """Returns the orientation in an EXIF entry; 1 where it has none, or makes no sense."""
+    big = file.has(exif, b"MM")
+    table = exif + file.number(exif + 4, 4, big)
+    entries = tf.minimum(file.number(table, 2, big), _MOST_ENTRIES)
+    places = table + 2 + 12 * tf.range(entries)
+    found = places[file.number(places, 2, big) == _ORIENTATION]
+    at = tf.concat([found, [file.size]], 0)[0]
+    is_long = file.number(at + 2, 2, big) == _LONG
+    value = _choose(is_long, file.number(at + 8, 4, big), file.number(at + 8, 2, big))
+    good = (big | file.has(exif, b"II")) & (file.number(exif + 2, 2, big) == 42)
+    good &= (value >= 1) & (value <= 8)
+    return tf.cast(_choose(good, value, 1), tf.int32)
+
+
+def _choose(holds: bool | Tensor, yes: Any, no: Any) -> Tensor:
+    """Returns one of two whole numbers."""
+    return tf.where(holds, tf.cast(yes, tf.int64), tf.cast(no, tf.int64))
+
+
+def _any(number: Tensor, *values: int) -> Tensor:
+    return tf.reduce_any(number == tf.constant(values, tf.int64))
+
+
+def _signed(number: Tensor) -> Tensor:
+    return number - _choose(number >= 1 << 31, 1 << 32, 0)
