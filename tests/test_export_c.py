@@ -9,10 +9,17 @@ import subprocess
 import sys
 
 import numpy as np
+import odd_pictures
 import pytest
 from export_client import FOLDER
 from golden import EPISODE, MODEL, PROBABILITIES
 from PIL import Image
+
+from tf_metalstm.classifier import FewShotClassifier
+from tf_metalstm.data.preprocessing import Normalization
+from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
+from tf_metalstm.serving.saved_model import save_method
+from tf_metalstm.serving.served import ServedMethod
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("cc") and shutil.which("make")), reason="needs a C compiler and make"
@@ -101,6 +108,74 @@ def test_formats(program, tmp_path):
     assert len(rows) == len(paths)
     for row in rows:
         np.testing.assert_allclose(np.array(row[2:], float), np.array(rows[0][2:], float))
+
+
+def odd_files(folder, wanted):
+    """The odd pictures that a signature reads, or refuses, as files; and what it says of them."""
+    found = []
+    for number, picture in enumerate(odd_pictures.PICTURES):
+        if (picture.not_served is None) is wanted:
+            path = folder / f"{number:02d}"
+            path.write_bytes(picture.encoded)
+            found.append((path, picture.not_served))
+    return found
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A model that decodes as this version does; it makes no updates."""
+    folder = tmp_path_factory.mktemp("run") / "saved_model"
+    method, normalization = NearestNeighbor(None, 5), Normalization((0.0,), (255.0,))
+    save_method(ServedMethod(method, normalization, (28, 28, 1), 5), folder)
+    return folder
+
+
+def test_odd_pictures(program, exported, tmp_path):
+    files = [path for path, _ in odd_files(tmp_path, True)]
+    result = call(program, exported, EPISODE / "support", *files)
+    assert result.returncode == 0, result.stderr
+    names, rows = answers(result.stdout)
+    expected = FewShotClassifier(exported)
+    support = sorted((EPISODE / "support").glob("*/*.png"))
+    expected.fit(support, [path.parent.name for path in support])
+    assert names == expected.classes_.tolist()
+    found = [list(map(float, row[2:])) for row in rows]
+    np.testing.assert_allclose(found, expected.predict_proba(files), atol=0.01)
+
+
+def test_odd_pictures_that_are_refused_are_named(program, exported, tmp_path):
+    (tmp_path / "odd").mkdir()
+    for path, said in odd_files(tmp_path / "odd", False)[::9]:
+        result = call(program, exported, EPISODE / "support", path)
+        assert result.returncode == 1
+        assert f"error: {path}: {said}" in result.stderr
+    shutil.copytree(EPISODE / "support", tmp_path / "support")
+    odd = sorted((tmp_path / "support").iterdir())[1] / "odd.png"
+    odd.write_bytes(b"text")
+    result = call(program, exported, tmp_path / "support", queries()[0])
+    assert f"error: {odd}: it is not a JPEG, PNG, GIF, BMP or WebP file\n" in result.stderr
+
+
+def test_what_is_of_the_system_is_left(program, tmp_path):
+    shutil.copytree(EPISODE, tmp_path / "episode")
+    support = tmp_path / "episode/support"
+    expected = call(program, MODEL, support, queries()[0]).stdout
+    some_class = sorted(support.iterdir())[0]
+    for clutter in ("Thumbs.db", "desktop.ini", ".DS_Store"):
+        (some_class / clutter).write_bytes(b"")
+    (support / "@eaDir").mkdir()
+    result = call(program, MODEL, support, queries()[0])
+    assert result.stdout == expected
+    assert result.stderr.count("left out: ") == 4
+    result = call(program, MODEL, tmp_path / "episode", queries()[0])
+    assert result.returncode == 1
+    assert "it holds the folders support and query" in result.stderr
+
+
+def test_a_number_of_updates_for_a_model_that_makes_none(program, exported):
+    result = call(program, "--num_steps", "3", exported, EPISODE / "support", queries()[0])
+    assert result.returncode == 1
+    assert "is for models that learn by them; this one does not" in result.stderr
 
 
 def half(path):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -254,7 +255,7 @@ def check_error(result, message):
     code, output, error = result
     assert code == 1
     assert output == ""
-    assert error.splitlines()[-1].startswith("error: ")
+    assert re.search("^error: ", error, re.MULTILINE)
     assert message in error
 
 
