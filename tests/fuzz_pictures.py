@@ -25,7 +25,7 @@ INTERESTING = [0, 1, 2, 0x7F, 0x80, 0xFF]
 
 
 def damaged(encoded, generator):
-    """A file with some of what damage does: bytes changed, cut, doubled, put in, numbers at bounds."""
+    """A file with some of what damage does: bytes changed, cut, doubled, added; odd numbers."""
     found = bytearray(encoded)
     for _ in range(generator.choice([1, 1, 2, 4, 16])):
         if not found:

@@ -357,6 +357,18 @@ def _refused():
         ("12,000 x 12,000", png(12_000, 12_000, 1, 0, [bytes(1500)] * 9), large, large),
         ("70,000 columns", png(70_000, 1, 8, 0, [bytes(70_000)]), large, large),
         (
+            "GIF of 300,000 comments",
+            b"GIF89a\x10\0\x10\0\0\0\0" + b"\x21\xfe\1a\0" * 300_000,
+            "it is a damaged GIF file",
+            "it is a damaged GIF file",
+        ),
+        (
+            "GIF of a comment in parts",
+            b"GIF89a\x10\0\x10\0\0\0\0\x21\xfe" + b"\1a" * 300_000 + b"\0",
+            "it is a damaged GIF file",
+            "it is a damaged GIF file",
+        ),
+        (
             "JPEG of 120 passes",
             many_passes(120),
             "it is a JPEG file of more than 100 passes",

@@ -2,7 +2,6 @@
 
 Two reasons: a decoder must not meet what it reads wrongly, or what takes all memory, or ends the
 process (TensorFlow 2.21 and an animated WebP); and the orientation of a photograph stands here.
-Positions and sizes are int64. What lies beyond the end of a file reads as zeros.
 
     JPEG   segments: 0xff, marker, length; the frame (SOF) has the size, APP1 the EXIF entry
     PNG    IHDR has the size; the chunk eXIf the EXIF entry
@@ -13,12 +12,18 @@ Positions and sizes are int64. What lies beyond the end of a file reads as zeros
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from tf_metalstm.data.sources.decoding import MAX_PIXELS, MAX_SCANS, MAX_SIDE
+from tf_metalstm.data.sources.decoding import (
+    MAX_BEFORE_FRAME,
+    MAX_PIXELS,
+    MAX_SCANS,
+    MAX_SIDE,
+)
 from tf_metalstm.episode import Tensor
+from tf_metalstm.serving.file_bytes import FileBytes, choose, is_any
 
 JPEG, PNG, PNG_ALPHA, PNG_16, GIF, BMP, WEBP = range(7)
 """Ways to decode; PNG_ALPHA has an opacity, PNG_16 is gray of 16 bits."""
@@ -65,7 +70,7 @@ class _Header(NamedTuple):
 
 def inspect(encoded: Tensor) -> PictureFile:
     """Returns what the header of a file says, a string []."""
-    file = _Bytes(encoded)
+    file = FileBytes(encoded)
     starts = [b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF"]
     readers = [_jpeg, _png, _gif, _bmp, _webp]
     found = tf.stack([tf.constant(True), *(file.has(0, start) for start in starts)])
@@ -90,40 +95,6 @@ def inspect(encoded: Tensor) -> PictureFile:
     return PictureFile(header.kind, orientation, header.length, problem)
 
 
-class _Bytes:
-    """The bytes of a file, [n]."""
-
-    def __init__(self, encoded: Tensor):
-        self.encoded = encoded
-        self.size = tf.cast(tf.strings.length(encoded), tf.int64)
-        self._padded = tf.concat(
-            [tf.io.decode_raw(encoded, tf.uint8), [tf.constant(0, tf.uint8)]], 0
-        )
-
-    def number(self, at: Tensor, size: int, big: bool | Tensor = False) -> Tensor:
-        """Returns unsigned numbers of `size` bytes at positions of any shape."""
-        at = tf.convert_to_tensor(at, tf.int64)
-        places = tf.minimum(at[..., tf.newaxis] + tf.range(size, dtype=tf.int64), self.size)
-        found = tf.cast(tf.gather(self._padded, places), tf.int64)
-        little = [1 << 8 * i for i in range(size)]
-        weights = _choose(big, little[::-1], little)
-        return tf.reduce_sum(found * weights, axis=-1)
-
-    def has(self, at: Tensor, text: bytes) -> Tensor:
-        """Whether these bytes, at most seven, stand there."""
-        return tf.equal(self.number(at, len(text), big=True), int.from_bytes(text, "big"))
-
-    def after(self, text: bytes) -> Tensor:
-        """Returns the position behind the first of these bytes; 0 where there are none."""
-        parts = tf.strings.split([self.encoded], text, maxsplit=1).flat_values
-        place = tf.cast(tf.strings.length(parts[0]), tf.int64) + len(text)
-        return _choose(tf.size(parts) > 1, place, 0)
-
-    def count(self, text: bytes) -> Tensor:
-        """Returns how often these bytes stand in the file."""
-        return tf.size(tf.strings.split([self.encoded], text).flat_values) - 1
-
-
 def _first(*cases: tuple[Tensor, Tensor | str]) -> Tensor:
     """Returns the text of the first case that holds; empty where none does."""
     text: Tensor = tf.constant("")
@@ -138,26 +109,26 @@ def _header(
     return _Header(tf.cast(kind, tf.int32), *size, tf.cast(exif, tf.int64), length, problem)
 
 
-def _unknown(file: _Bytes) -> _Header:
+def _unknown(file: FileBytes) -> _Header:
     one = tf.constant(1, tf.int64)
     problem = tf.where(file.size > 0, f"it is not a {KINDS} file", "the file is empty")
     return _header(JPEG, (one, one), 0, file.size, problem)
 
 
-def _jpeg(file: _Bytes) -> _Header:
+def _jpeg(file: FileBytes) -> _Header:
     def follow(at: Tensor, frame: Tensor, exif: Tensor, ended: Tensor) -> tuple[Tensor, ...]:
         del ended
         marker, length = file.number(at + 1, 1), file.number(at + 2, 2, big=True)
-        is_frame = (marker // 16 == 0xC) & ~_any(marker, 0xC4, 0xC8, 0xCC)
+        is_frame = (marker // 16 == 0xC) & ~is_any(marker, 0xC4, 0xC8, 0xCC)
         is_exif = (marker == 0xE1) & file.has(at + 4, b"Exif\0\0")
         alone = (marker == 1) | (marker // 8 == 0xD0 // 8)
         # At the pixels, at the end, and where no segment begins.
-        ends = (file.number(at, 1) != 0xFF) | _any(marker, 0x00, 0xDA, 0xD9)
-        step = _choose(alone, 2, tf.maximum(length, 2) + 2)
-        step = _choose(marker == 0xFF, 1, step)
-        frame = _choose((frame == 0) & is_frame & ~ends, at, frame)
-        exif = _choose((exif == 0) & is_exif & ~ends, at + 10, exif)
-        return _choose(ends, at, at + step), frame, exif, ends
+        ends = (file.number(at, 1) != 0xFF) | is_any(marker, 0x00, 0xDA, 0xD9)
+        step = choose(alone, 2, tf.maximum(length, 2) + 2)
+        step = choose(marker == 0xFF, 1, step)
+        frame = choose((frame == 0) & is_frame & ~ends, at, frame)
+        exif = choose((exif == 0) & is_exif & ~ends, at + 10, exif)
+        return choose(ends, at, at + step), frame, exif, ends
 
     zero = tf.constant(0, tf.int64)
     _, frame, exif, _ = tf.while_loop(
@@ -166,8 +137,8 @@ def _jpeg(file: _Bytes) -> _Header:
         (zero + 2, zero, zero, tf.constant(False)),
         maximum_iterations=_MOST_SEGMENTS,
     )
-    usual = _any(file.number(frame + 1, 1), 0xC0, 0xC1, 0xC2) & file.has(frame + 4, b"\x08")
-    usual &= _any(file.number(frame + 9, 1), 1, 3, 4)
+    usual = is_any(file.number(frame + 1, 1), 0xC0, 0xC1, 0xC2) & file.has(frame + 4, b"\x08")
+    usual &= is_any(file.number(frame + 9, 1), 1, 3, 4)
     problem = _first(
         (frame == 0, "it is a damaged JPEG file"),
         (~usual, "it is a JPEG file of a rare kind: save it as PNG"),
@@ -180,11 +151,11 @@ def _jpeg(file: _Bytes) -> _Header:
     return _header(JPEG, size, exif, file.size, problem)
 
 
-def _png(file: _Bytes) -> _Header:
+def _png(file: FileBytes) -> _Header:
     def follow(at: Tensor, mask: Tensor, exif: Tensor) -> tuple[Tensor, ...]:
         mask |= file.has(at + 4, b"tRNS")
         is_exif = (exif == 0) & file.has(at + 4, b"eXIf")
-        return at + 12 + file.number(at, 4, big=True), mask, _choose(is_exif, at + 8, exif)
+        return at + 12 + file.number(at, 4, big=True), mask, choose(is_exif, at + 8, exif)
 
     zero = tf.constant(0, tf.int64)
     _, mask, exif = tf.while_loop(
@@ -203,18 +174,18 @@ def _png(file: _Bytes) -> _Header:
         ),
     )
     # Asked for an opacity that a file does not have, the decoder invents a wrong one.
-    way = _choose(mask | _any(kind, 4, 6), PNG_ALPHA, PNG)
-    way = _choose((bits == 16) & (kind == 0), PNG_16, way)
+    way = choose(mask | is_any(kind, 4, 6), PNG_ALPHA, PNG)
+    way = choose((bits == 16) & (kind == 0), PNG_16, way)
     return _header(way, (height, width), exif, file.size, problem)
 
 
-def _gif(file: _Bytes) -> _Header:
+def _gif(file: FileBytes) -> _Header:
     """The blocks: extensions, then a frame; each a chain of parts that begin with their length."""
     before, extension, frame_data, end, wrong = tf.unstack(tf.range(5, dtype=tf.int64))
 
     def table(at: Tensor) -> Tensor:
         flags = file.number(at, 1)
-        return _choose(flags >= 128, 3 * 2 ** (flags % 8 + 1), 0)
+        return choose(flags >= 128, 3 * 2 ** (flags % 8 + 1), 0)
 
     def follow(at: Tensor, part: Tensor, frame: Tensor, transparent: Tensor) -> tuple[Tensor, ...]:
         first, is_before = file.number(at, 1), part == before
@@ -222,11 +193,11 @@ def _gif(file: _Bytes) -> _Header:
         is_control = is_extension & (file.number(at + 1, 1) == 0xF9)
         is_flagged = file.number(at + 3, 1) % 2 == 1  # of several controls the last one counts
         transparent = (is_control & is_flagged) | (transparent & ~is_control)
-        frame = _choose(is_frame, at, frame)
-        inside = _choose(first > 0, part, _choose(part == extension, before, end))
-        begun = _choose(is_extension, extension, _choose(is_frame, frame_data, wrong))
-        step = _choose(is_frame, 11 + table(at + 9), _choose(is_extension, 2, first + 1))
-        return at + step, _choose(is_before, begun, inside), frame, transparent
+        frame = choose(is_frame, at, frame)
+        inside = choose(first > 0, part, choose(part == extension, before, end))
+        begun = choose(is_extension, extension, choose(is_frame, frame_data, wrong))
+        step = choose(is_frame, 11 + table(at + 9), choose(is_extension, 2, first + 1))
+        return at + step, choose(is_before, begun, inside), frame, transparent
 
     zero = tf.constant(0, tf.int64)
     at, part, frame, transparent = tf.while_loop(
@@ -239,14 +210,14 @@ def _gif(file: _Bytes) -> _Header:
     place = [file.number(frame + i, 2) for i in (1, 3, 5, 7)]
     fills = tf.reduce_all(tf.stack(place) == tf.stack([zero, zero, width, height]))
     problem = _first(
-        (part != end, "it is a damaged GIF file"),
+        ((part != end) | (frame >= MAX_BEFORE_FRAME), "it is a damaged GIF file"),
         (transparent, f"it is a GIF file with a transparent color: {_ALPHA}"),
         (~fills, "it is a GIF file whose first frame does not fill it: save it as PNG"),
     )
     return _header(GIF, (height, width), 0, at, problem)
 
 
-def _bmp(file: _Bytes) -> _Header:
+def _bmp(file: FileBytes) -> _Header:
     width, height = (_signed(file.number(at, 4)) for at in (18, 22))
     plain = (file.number(28, 2) == 24) & (file.number(30, 4) == 0) & (file.number(14, 4) >= 40)
     problem = _first((~plain, "it is a BMP file of other than 24 bits: save it as PNG"))
@@ -256,14 +227,14 @@ def _bmp(file: _Bytes) -> _Header:
     return _header(BMP, (height, width), 0, length, problem)
 
 
-def _webp(file: _Bytes) -> _Header:
+def _webp(file: FileBytes) -> _Header:
     lossy, lossless, extended = (file.has(12, name) for name in (b"VP8 ", b"VP8L", b"VP8X"))
     bits = file.number(21, 4)
-    width = _choose(lossy, file.number(26, 2), bits) % 2**14 + tf.cast(lossless, tf.int64)
-    height = _choose(lossy, file.number(28, 2), bits // 2**14) % 2**14
+    width = choose(lossy, file.number(26, 2), bits) % 2**14 + tf.cast(lossless, tf.int64)
+    height = choose(lossy, file.number(28, 2), bits // 2**14) % 2**14
     height += tf.cast(lossless, tf.int64)
-    width = _choose(extended, file.number(24, 3) + 1, width)
-    height = _choose(extended, file.number(27, 3) + 1, height)
+    width = choose(extended, file.number(24, 3) + 1, width)
+    height = choose(extended, file.number(27, 3) + 1, height)
     moves = extended & (file.number(20, 1) // 2 % 2 == 1)
     problem = _first(
         (~file.has(8, b"WEBP"), f"it is not a {KINDS} file"),
@@ -271,12 +242,12 @@ def _webp(file: _Bytes) -> _Header:
         (moves, "it is an animated WebP file: save its first frame as PNG"),
     )
     found = file.after(b"EXIF")
-    exif = _choose(found > 0, found + 4, 0)  # behind the length
-    exif += _choose((exif > 0) & file.has(exif, b"Exif\0\0"), 6, 0)
+    exif = choose(found > 0, found + 4, 0)  # behind the length
+    exif += choose((exif > 0) & file.has(exif, b"Exif\0\0"), 6, 0)
     return _header(WEBP, (height, width), exif, file.size, problem)
 
 
-def _orientation(file: _Bytes, exif: Tensor) -> Tensor:
+def _orientation(file: FileBytes, exif: Tensor) -> Tensor:
     """Returns the orientation in an EXIF entry; 1 where it has none, or makes no sense."""
     big = file.has(exif, b"MM")
     table = exif + file.number(exif + 4, 4, big)
@@ -285,20 +256,11 @@ def _orientation(file: _Bytes, exif: Tensor) -> Tensor:
     found = places[file.number(places, 2, big) == _ORIENTATION]
     at = tf.concat([found, [file.size]], 0)[0]
     is_long = file.number(at + 2, 2, big) == _LONG
-    value = _choose(is_long, file.number(at + 8, 4, big), file.number(at + 8, 2, big))
+    value = choose(is_long, file.number(at + 8, 4, big), file.number(at + 8, 2, big))
     good = (big | file.has(exif, b"II")) & (file.number(exif + 2, 2, big) == 42)
     good &= (value >= 1) & (value <= 8)
-    return tf.cast(_choose(good, value, 1), tf.int32)
-
-
-def _choose(holds: bool | Tensor, yes: Any, no: Any) -> Tensor:
-    """Returns one of two whole numbers."""
-    return tf.where(holds, tf.cast(yes, tf.int64), tf.cast(no, tf.int64))
-
-
-def _any(number: Tensor, *values: int) -> Tensor:
-    return tf.reduce_any(number == tf.constant(values, tf.int64))
+    return tf.cast(choose(good, value, 1), tf.int32)
 
 
 def _signed(number: Tensor) -> Tensor:
-    return number - _choose(number >= 1 << 31, 1 << 32, 0)
+    return number - choose(number >= 1 << 31, 1 << 32, 0)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
-from tf_metalstm.serving.picture_files import SPECS, PictureFile, inspect
+from tf_metalstm.serving.picture_files import PictureFile, inspect
 
 # Weights of red, green and blue in gray, those of ITU-R 601, as Pillow has them.
 _LUMA = (0.299, 0.587, 0.114)
@@ -39,7 +39,7 @@ def decode_pictures(
         tf.errors.InvalidArgumentError: when run: a file cannot be read; with its place in the list
             and the reason, as "images[3]: the file is empty".
     """
-    files = tf.map_fn(inspect, encoded, fn_output_signature=SPECS)
+    files = _inspect_all(encoded)
     with tf.control_dependencies([_no_problem(name, files.problem)]):
         encoded = tf.identity(encoded)
     decoded, pixels = _decode_all(encoded, files, image_shape)
@@ -53,6 +53,15 @@ def _no_problem(name: str | Tensor, problems: Tensor) -> Tensor:
     first = tf.argmax(all_of_them != "")
     message = tf.strings.join([name, "[", tf.as_string(first), "]: ", all_of_them[first]])
     return tf.debugging.Assert(tf.reduce_all(problems == ""), [message])
+
+
+def _inspect_all(encoded: Tensor) -> PictureFile:
+    """Returns what the headers of all files say."""
+    # Not by tf.map_fn: what stands in a pipeline is compiled once, and not with every signature.
+    with_one_more = tf.concat([encoded, [tf.constant("")]], 0)  # so that there is one in any case
+    files = tf.data.Dataset.from_tensor_slices(with_one_more).map(inspect)
+    facts = files.batch(tf.size(with_one_more, out_type=tf.int64)).get_single_element()
+    return PictureFile(*(fact[:-1] for fact in facts))
 
 
 def _decode_all(

@@ -42,6 +42,9 @@ MAX_SIDE = 65_535
 MAX_SCANS = 100
 """Passes of the longest JPEG; progressive ones have about ten."""
 
+MAX_BEFORE_FRAME = 2**18
+"""Bytes before the first frame of a GIF; comments in millions of parts take Pillow hours."""
+
 _ORIENTATION = 0x0112  # in EXIF
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -111,6 +114,8 @@ def open_image(encoded: bytes) -> Image.Image:
     """Reads the header of an image file, and refuses what would take memory or time."""
     if not encoded:
         raise ValueError("the file is empty")
+    if encoded.startswith(b"GIF8") and not _frame_is_near(encoded[:MAX_BEFORE_FRAME]):
+        raise ValueError("it is a damaged GIF file")
     Image.init()  # all plugins, or the formats below would not be known yet
     formats = [name for name in FORMATS if name in Image.OPEN]
     try:
@@ -167,6 +172,19 @@ def orientation(image: Image.Image) -> int:
     except Exception:  # a damaged entry, in as many ways as a damaged file
         return 1
     return found if found in _TURNS else 1
+
+
+def _frame_is_near(head: bytes) -> bool:
+    """Whether the blocks before the first frame of a GIF end within its head."""
+    flags = head[10] if len(head) > 10 else 0
+    at = 13 + (3 << flags % 8 + 1 if flags >= 128 else 0)
+    while at < len(head) and head[at : at + 1] != b",":
+        if head[at : at + 1] == b"!":  # an extension: parts that begin with their length
+            at += 2
+            while at < len(head) and head[at]:
+                at += head[at] + 1
+        at += 1
+    return at < len(head)
 
 
 def _sample_bits(image: Image.Image, encoded: bytes) -> int:
