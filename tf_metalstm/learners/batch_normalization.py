@@ -20,33 +20,69 @@ import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
 
+# TensorFlow's fused kernel takes a smaller epsilon for this one, and says nothing.
+_SMALLEST_FUSED_EPSILON = 1.001e-5
+
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """`keras.layers.BatchNormalization` over all axes but the last, of [B, ..., c]."""
+    """`keras.layers.BatchNormalization`, but for `renorm` and `synchronized`.
+
+    Where it is not `trainable` it normalizes by its running statistics and leaves them alone, as
+    the layer of Keras does.
+    """
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Any = None) -> Tensor:
-        """Returns [B, ..., c] normalized by its own moments in training, else by running ones."""
-        del mask
+        """Returns the inputs normalized by their own moments in training, else by running ones.
+
+        Args:
+            inputs: [B, ...], the channels at `axis`.
+            training: whether to normalize by the moments of `inputs`.
+            mask: booleans, the shape of `inputs` without its last axis; what is False does not
+                count in the moments.
+        """
         inputs = tf.cast(inputs, self.compute_dtype)
-        is_fused = self.variable_dtype == "float32" and inputs.shape.rank == 4
+        weights = None
+        if mask is not None:
+            weights = tf.broadcast_to(tf.cast(mask, inputs.dtype)[..., None], tf.shape(inputs))
+        if self.axis % inputs.shape.rank == inputs.shape.rank - 1:
+            return self._normalize(inputs, weights, training)
+        order = [i for i in range(inputs.shape.rank) if i != self.axis % inputs.shape.rank]
+        order.append(self.axis % inputs.shape.rank)
+        if weights is not None:
+            weights = tf.transpose(weights, order)
+        outputs = self._normalize(tf.transpose(inputs, order), weights, training)
+        return tf.transpose(outputs, sorted(range(len(order)), key=order.__getitem__))
+
+    def _normalize(self, inputs: Tensor, weights: Tensor | None, training: bool | None) -> Tensor:
+        """Returns [B, ..., c] normalized, and moves the running statistics in training."""
+        is_fused = (
+            self.variable_dtype == "float32"
+            and inputs.shape.rank == 4
+            and weights is None
+            and self.epsilon > _SMALLEST_FUSED_EPSILON
+        )
         normalize: Any = _fused if is_fused else _plain
         channels = [inputs.shape[-1]]
         gamma = self.gamma if self.scale else tf.ones(channels, self.variable_dtype)
         beta = self.beta if self.center else tf.zeros(channels, self.variable_dtype)
         running = (self.moving_mean, self.moving_variance)
         parameters = [tf.convert_to_tensor(x) for x in (gamma, beta)]
-        if not training:
+        if not (training and self.trainable):
             moments = [tf.convert_to_tensor(x) for x in running]
-            return normalize(inputs, *parameters, self.epsilon, moments)[0]
-        outputs, *moments = normalize(inputs, *parameters, self.epsilon, None)
+            return normalize(inputs, *parameters, self.epsilon, moments, weights)[0]
+        outputs, *moments = normalize(inputs, *parameters, self.epsilon, None, weights)
         for statistic, batch in zip(running, moments, strict=True):
+            batch = tf.cast(batch, statistic.dtype)
             statistic.assign(self.momentum * statistic + (1.0 - self.momentum) * batch)
         return outputs
 
 
-def _fused(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, moments: Any) -> Any:
+def _fused(
+    x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, moments: Any, weights: None
+) -> Any:
     """Returns the outputs, the mean and the unbiased variance, of images in at most float32."""
+    del weights
     if moments is None:
         return tf.compat.v1.nn.fused_batch_norm(x, gamma, beta, epsilon=epsilon)
     return tf.compat.v1.nn.fused_batch_norm(
@@ -54,17 +90,32 @@ def _fused(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, moments: Any)
     )
 
 
-def _plain(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, moments: Any) -> Any:
-    """Returns the same, of any shape and type."""
-    given, x = x.dtype, tf.cast(x, gamma.dtype)  # moments of few bits would be wrong ones
+def _plain(
+    x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, moments: Any, weights: Tensor | None
+) -> Any:
+    """Returns the same, of any shape and type; rows of weight 0 do not count."""
+    given = x.dtype
+    full = tf.float64 if gamma.dtype == tf.float64 else tf.float32  # of few bits: wrong moments
+    x, gamma, beta = (tf.cast(each, full) for each in (x, gamma, beta))
     if moments is None:
-        axes = list(range(x.shape.rank - 1))
-        mean = tf.reduce_mean(x, axes)
-        variance = tf.reduce_mean(tf.square(x - mean), axes)
-        count = tf.cast(tf.size(x) // x.shape[-1], x.dtype)
-        unbiased = variance * count / tf.maximum(count - 1.0, 1.0)
+        mean, variance, unbiased = _moments(x, weights)
     else:
-        mean, variance = moments
+        mean, variance = (tf.cast(each, full) for each in moments)
         unbiased = variance
     outputs = (x - mean) * tf.math.rsqrt(variance + epsilon) * gamma + beta
     return tf.cast(outputs, given), mean, unbiased
+
+
+def _moments(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the mean, the variance and the unbiased variance of [B, ..., c], each [c]."""
+    axes = list(range(x.shape.rank - 1))
+    if weights is None:
+        count = tf.cast(tf.size(x) // x.shape[-1], x.dtype)
+        mean = tf.reduce_mean(x, axes)
+        variance = tf.reduce_mean(tf.square(x - mean), axes)
+    else:
+        weights = tf.cast(weights, x.dtype)
+        count = tf.maximum(tf.reduce_sum(weights, axes), 1.0)
+        mean = tf.reduce_sum(weights * x, axes) / count
+        variance = tf.reduce_sum(weights * tf.square(x - mean), axes) / count
+    return mean, variance, variance * count / tf.maximum(count - 1.0, 1.0)

@@ -4,8 +4,8 @@
 
 theta [P] holds every trainable variable of the model in the order in which Keras
 lists them, statistics [S] every other one (the running moments of batch
-normalization). Nothing is kept in the model: `keras.Model.stateless_call` reads
-the values given to it and returns the new ones.
+normalization). Nothing is kept in the model: `stateless_call` reads the values given
+to it and returns the new ones.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
+from tf_metalstm.learners.layers import adaptable, input_shape, output_size
+from tf_metalstm.learners.stateless import stateless_call, statistics_of
 
 
 class ParameterBlock(NamedTuple):
@@ -41,43 +43,33 @@ class FunctionalLearner:
 
     Args:
         model: a built Keras model with float variables. Its current values are
-            where `initial_parameters` and `initial_statistics` start.
+            where `initial_parameters` and `initial_statistics` start. Layers that would be wrong in
+            an episode are replaced in a copy of it, or refused: see `learners/layers.py`.
+        second_order: replace those too that would be wrong where the gradient is differentiated.
 
     Raises:
-        ValueError: the model is not built, or keeps state that is no floating
-            point number (a dropout layer's random seed).
+        ValueError: the model is not built, or has layers that cannot be adapted.
     """
 
-    def __init__(self, model: keras.Model):
-        if not model.built:
-            raise ValueError(f"The learner's model {model.name!r} is not built: call it once.")
-        for variable in model.variables:
-            if not variable.dtype.startswith("float"):
-                raise ValueError(
-                    f"The learner's model keeps {variable.path} of type {variable.dtype}; only "
-                    "floating point variables can be adapted: leave out layers that draw random "
-                    "numbers, such as Dropout."
-                )
-        if not model.trainable_variables:
-            raise ValueError(f"The learner's model {model.name!r} has nothing to adapt.")
-        self.model = model
+    def __init__(self, model: keras.Model, second_order: bool = False):
+        self.model = model = adaptable(model, second_order)
         self.parameter_blocks = _blocks(model.trainable_variables)
-        self.statistics_blocks = _blocks(model.non_trainable_variables)
+        self.statistics_blocks = _blocks(statistics_of(model))
         self.num_parameters = sum(block.size for block in self.parameter_blocks)
         self.num_statistics = sum(block.size for block in self.statistics_blocks)
         # Read once, here: inside a traced function variables have no values to read.
         self._initial_parameters = _flat_values(model.trainable_variables, self.dtype)
-        self._initial_statistics = _flat_values(model.non_trainable_variables, self.dtype)
+        self._initial_statistics = _flat_values(statistics_of(model), self.dtype)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input, without the batch: (h, w, c) for images."""
-        return tuple(self.model.input_shape[1:])
+        return input_shape(self.model)
 
     @property
     def num_outputs(self) -> int:
         """Logits of one input."""
-        return int(self.model.output_shape[-1])
+        return output_size(self.model)
 
     @property
     def dtype(self) -> str:
@@ -124,11 +116,12 @@ class FunctionalLearner:
         Returns:
             Logits [B, N] and statistics [S].
         """
-        logits, new = self.model.stateless_call(
+        logits, new = stateless_call(
+            self.model,
             _unflatten(theta, self.parameter_blocks),
             _unflatten(statistics, self.statistics_blocks),
             images,
-            training=training,
+            training,
         )
         if not (training and self.statistics_blocks):
             return logits, statistics

@@ -1,0 +1,120 @@
+"""Which layers have a gradient of a gradient: the graph of a model is asked, not its classes.
+
+Second order (MAML, Meta-SGD) differentiates the gradient of the support loss. TensorFlow takes that
+from what each operation says of its gradient, and some say nothing: what goes through them is left
+out. In Keras 3.15 on TensorFlow 2.21, on a processor, the gradients of `tests/layer_table.py`
+against central differences, mostly in float64:
+
+    layer                                     first    second     why
+    BatchNormalization                        right    to 2e-1    tf.nn.moments stops the gradient
+    GroupNormalization, LayerNormalization    right    to 2e-1    the same
+    BatchNormalization(renorm=True)           wrong    wrong      its corrections are held constant
+    SpectralNormalization                     wrong    wrong      the same, and it writes its kernel
+    bilinear Resizing, UpSampling2D           right    0          ResizeBilinearGrad has no gradient
+    other Resizing, UpSampling2D but nearest  right    an error   neither have those of the others
+    softsign                                  right    an error   nor has SoftsignGrad
+    all others                                right    right      to rounding
+
+Right are, for example, dense, convolutional, recurrent and attention layers, pooling, the other
+activations, Unit- and RMSNormalization. An operation counts only where parameters reach it: images
+that are resized before the first parameter do no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_metalstm.learners.layers import input_shape, named
+from tf_metalstm.learners.stateless import stateless_call, statistics_of
+
+# Operations whose gradient has none, and what brings them.
+UNDIFFERENTIABLE = {
+    "StopGradient": "tf.stop_gradient or tf.nn.moments",
+    "ResizeBilinear": "bilinear resizing",
+    "ResizeBicubic": "bicubic resizing",
+    "ResizeNearestNeighbor": "resizing to the nearest",
+    "ScaleAndTranslate": "Lanczos or antialiased resizing",
+    "Softsign": "softsign",
+}
+
+
+def check_second_order(model: keras.Model) -> None:
+    """Looks for what would make a meta-gradient of second order wrong.
+
+    Args:
+        model: a built Keras model of one input; its graph is made once.
+
+    Raises:
+        ValueError: some layers have a gradient that is not differentiated, or not wholly; they are
+            named, with what to do.
+    """
+    found = dict.fromkeys(
+        f"{_owner(model, name)} ({UNDIFFERENTIABLE[operation]})"
+        for name, operation in _reached(*_graph(model))
+    )
+    if found:
+        raise ValueError(
+            f"The gradient of a gradient, which second order takes, is wrong in {', '.join(found)} "
+            f"of the learner's model {model.name!r}. FunctionalLearner(model, second_order=True) "
+            "replaces the batch, group and layer normalization of Keras; put other layers in the "
+            "place of the rest, or leave out second order."
+        )
+
+
+def _graph(model: keras.Model) -> tuple[tf.compat.v1.GraphDef, list[str]]:
+    """Returns the graph of a support pass and the names of its parameters in it."""
+    statistics = [tf.constant(keras.ops.convert_to_numpy(v)) for v in statistics_of(model)]
+    given = model.inputs[0].dtype if getattr(model, "inputs", None) else model.variables[0].dtype
+
+    def outputs(parameters: Any, inputs: Any) -> Any:
+        return stateless_call(model, parameters, statistics, inputs, training=True)[0]
+
+    traced = tf.function(outputs).get_concrete_function(
+        [tf.TensorSpec(v.shape, v.dtype) for v in model.trainable_variables],
+        tf.TensorSpec([None, *input_shape(model)], given),
+    )
+    parameters = [tensor.op.name for tensor in traced.inputs[: len(model.trainable_variables)]]
+    return traced.graph.as_graph_def(), parameters
+
+
+def _reached(graph: Any, parameters: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yields names and kinds of operations of `UNDIFFERENTIABLE` that parameters reach."""
+    bodies = {function.signature.name: function.node_def for function in graph.library.function}
+    reached = set(parameters)
+    for node in graph.node:  # in the order in which they were made: inputs come first
+        if not any(_operation(name) in reached for name in node.input):
+            continue
+        reached.add(node.name)
+        for operation in _kinds(node, bodies):
+            if operation in UNDIFFERENTIABLE:
+                yield node.name, operation
+
+
+def _operation(tensor: str) -> str:
+    return tensor.lstrip("^").split(":")[0]
+
+
+def _kinds(node: Any, bodies: dict[str, Any]) -> Iterator[str]:
+    """Yields the kind of an operation and of all that it calls, as a loop does."""
+    yield node.op
+    for value in node.attr.values():
+        for function in (value.func, *value.list.func):
+            for inner in bodies.get(function.name, ()):
+                yield from _kinds(inner, bodies)
+
+
+def _owner(model: keras.Model, operation: str) -> str:
+    """Returns the layer that an operation is named after: the innermost one in its path."""
+    layers = {layer.name: layer for layer in model._flatten_layers(include_self=False)}
+    for scope in reversed(operation.split("/")[:-1] or [operation]):
+        # A scope that is opened again gets a number behind the layer's name.
+        name = max(
+            (x for x in layers if scope == x or scope.startswith(f"{x}_")), key=len, default=""
+        )
+        if name:
+            return named(layers[name])
+    return repr(operation)
