@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -16,6 +17,7 @@ from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
 from tf_metalstm.serving import saved_model
 from tf_metalstm.serving.saved_model import ReloadError, save_method
 from tf_metalstm.serving.served import ServedMethod
+from tf_metalstm.serving.signatures import build_signatures
 
 SHAPE = (16, 16, 1)
 NUM_WAY = 3
@@ -222,10 +224,9 @@ def test_any_number_of_updates(exported, steps):
     np.testing.assert_allclose(extras["forget_gates"], trajectory.forget, atol=1e-5)
 
 
-def test_mini_batches_are_taken_in_turn_as_in_training_however_images_are_given(tmp_path):
+def test_mini_batches_are_taken_in_turn_as_in_training_however_images_are_given():
     served = served_method(batch_size=4, gradient_divisor="batch_size")
-    save_method(served, tmp_path / "model")
-    signatures = tf.saved_model.load(str(tmp_path / "model")).signatures
+    _, signatures = build_signatures(served)  # that a file brings them back, others test
     by_class = np.argsort(labels(9), kind="stable")
     found = signatures["classify"](
         support_images=tf.gather(pixels(9), by_class),
@@ -328,15 +329,27 @@ def test_transductive_methods_are_refused():
         served_method(query_normalization="batch")
 
 
-@pytest.fixture
-def nothing_to_train():
+def without_training():
     return ServedMethod(
         NearestNeighbor(None, NUM_WAY), Normalization((0.0,), (255.0,)), SHAPE, NUM_WAY
     )
 
 
-def test_other_methods_can_be_exported(nothing_to_train, tmp_path):
-    manifest = save_method(nothing_to_train, tmp_path / "model")
+@pytest.fixture
+def nothing_to_train():
+    return without_training()
+
+
+@pytest.fixture(scope="module")
+def its_export(tmp_path_factory):
+    """Not to be written to."""
+    directory = tmp_path_factory.mktemp("nothing_to_train") / "saved_model"
+    save_method(without_training(), directory)
+    return directory
+
+
+def test_other_methods_can_be_exported(its_export):
+    manifest = json.loads((its_export / "manifest.json").read_text())
     assert manifest["method"] == {"class": "NearestNeighbor"}
     assert manifest["query_normalization"] == "none"
     remembered = {
@@ -357,19 +370,21 @@ def unchecked(monkeypatch):
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_an_earlier_export_is_replaced(nothing_to_train, tmp_path):
-    for number in (1, 2):
-        save_method(nothing_to_train, tmp_path / "model", {"number": number})
+def test_an_earlier_export_is_replaced(nothing_to_train, its_export, tmp_path):
+    shutil.copytree(its_export, tmp_path / "model")
+    (tmp_path / "model" / "variables" / "of_before").touch()
+    save_method(nothing_to_train, tmp_path / "model", {"number": 2})
+    assert not (tmp_path / "model" / "variables" / "of_before").exists()
     assert json.loads((tmp_path / "model/manifest.json").read_text())["number"] == 2
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("an_export", [True, False])
-def test_what_is_not_ours_is_left_alone(nothing_to_train, tmp_path, an_export):
+def test_what_is_not_ours_is_left_alone(nothing_to_train, its_export, tmp_path, an_export):
     target = tmp_path / "model"
     if an_export:
-        save_method(nothing_to_train, target)
+        shutil.copytree(its_export, target)
     target.mkdir(exist_ok=True)
     (target / "thesis.tex").touch()
     before = toy.files_in(tmp_path)
@@ -378,9 +393,9 @@ def test_what_is_not_ours_is_left_alone(nothing_to_train, tmp_path, an_export):
     assert toy.files_in(tmp_path) == before
 
 
-def test_a_failure_leaves_the_earlier_export(nothing_to_train, tmp_path, monkeypatch):
+def test_a_failure_leaves_the_earlier_export(nothing_to_train, its_export, tmp_path, monkeypatch):
     target = tmp_path / "model"
-    save_method(nothing_to_train, target)
+    shutil.copytree(its_export, target)
     before = toy.files_in(tmp_path)
 
     def wrong_in_the_model(adapted, images, self=nothing_to_train):

@@ -1,23 +1,19 @@
 """The real command, broken off for real: what comes is what would have come."""
 
-import pathlib
 import random
 import re
-import resource
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import run_toy
 import tensorflow as tf
+from command import Command
 
 from tf_metalstm.training.history import read_history
 from tf_metalstm.training.lock import lock
 
-ROOT = pathlib.Path(__file__).parents[2]
 EVERY = 2
 ENDLESS = 10_000  # more than a run can make before it is broken off
 
@@ -26,25 +22,7 @@ def start(run_dir, max_steps, limit_bytes=None):
     arguments = ["--source=glyphs", "--num_shot=1", "--num_query=2", "--num_steps=1", "--filters=4"]
     arguments += ["--validation_episodes=2", f"--checkpoint_every={EVERY}", "--validate_every=4"]
     arguments += [f"--max_steps={max_steps}", f"--run_dir={run_dir}"]
-    limit = (limit_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
-
-    def limit_files():
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-
-    return subprocess.Popen(
-        [sys.executable, "-m", "tf_metalstm.train", *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=limit_files if limit_bytes else None,
-    )
-
-
-def finish(process, code=0):
-    output = process.communicate(timeout=300)[0]
-    assert process.returncode == code, output
-    return output
+    return Command("tf_metalstm.train", *arguments, limit_bytes=limit_bytes)
 
 
 def last_step(run_dir):
@@ -55,7 +33,7 @@ def last_step(run_dir):
 def wait_for(process, run_dir, step):
     """Waits until a run has written the checkpoint of an update."""
     while last_step(run_dir) < step:
-        assert process.poll() is None, process.stdout.read()
+        assert process.poll() is None, process.output()
         time.sleep(0.005)
 
 
@@ -93,17 +71,17 @@ def break_off(run_dir, kills, moments):
         process = start(run_dir, ENDLESS)
         if kill:
             wait_for(process, run_dir, last_step(run_dir) + EVERY * moments.randint(1, 3))
-        time.sleep(moments.uniform(0.0, 0.1 if kill else 5.0))
+        time.sleep(moments.uniform(0.0, 0.1 if kill else 2.0))
         assert process.poll() is None, "it has ended by itself, and the kill says nothing"
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.finish(code=-signal.SIGKILL)
 
 
 def assert_goes_on_as_if_left_alone(broken, straight, torn=None):
     """Lets a run go on a little, and compares it with one that is as long and never stopped."""
     long = EVERY * (last_step(broken) // EVERY + 4)  # SIGTERM may have fallen between checkpoints
     for process in (start(broken, long), start(straight, long)):
-        finish(process)
+        process.finish()
     assert_same_run(straight, broken, torn)
 
 
@@ -113,20 +91,20 @@ def test_a_broken_run_equals_one_that_was_left_alone(tmp_path):
 
     before = last_step(broken)
     assert before > 0
-    full = finish(start(broken, ENDLESS, limit_bytes=16_000), code=1)
+    full = start(broken, ENDLESS, limit_bytes=16_000).finish(code=1)
     assert "cannot be written" in full
     assert "the same command goes on" in full
     assert last_step(broken) == before
 
     with lock(broken):
-        refused = finish(start(broken, ENDLESS), code=1)
+        refused = start(broken, ENDLESS).finish(code=1)
     assert "Another process is training in --run_dir=" in refused
 
     process = start(broken, ENDLESS)
     wait_for(process, broken, before + EVERY)
     process.send_signal(signal.SIGTERM)
     said = re.search(
-        r"SIGTERM: stopped after (\d+) updates", finish(process, code=128 + signal.SIGTERM)
+        r"SIGTERM: stopped after (\d+) updates", process.finish(code=128 + signal.SIGTERM)
     )
     stopped = int(said[1])
     torn = stopped + stopped % EVERY if stopped % EVERY else None

@@ -1,16 +1,14 @@
 """Several processes as several machines, over the loopback address, through the real command."""
 
 import json
-import os
-import pathlib
+import signal
 import socket
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from command import Command
 
 from tf_metalstm.learners.conv4 import conv4
 from tf_metalstm.learners.functional import FunctionalLearner
@@ -19,7 +17,6 @@ from tf_metalstm.train import main
 from tf_metalstm.training.devices import build_strategy
 from tf_metalstm.training.history import read_history
 
-ROOT = pathlib.Path(__file__).parents[2]
 ENDLESS = 10_000  # more than a run can make before a worker of it is lost
 
 
@@ -27,19 +24,12 @@ def start(run_dir, max_steps, workers=(), index=0):
     arguments = ["--source=glyphs", "--num_shot=1", "--num_query=2", "--num_steps=1", "--filters=4"]
     arguments += ["--episodes_per_step=2", "--validation_episodes=4", "--checkpoint_every=2"]
     arguments += ["--validate_every=4", f"--max_steps={max_steps}", f"--run_dir={run_dir}"]
-    environment = dict(os.environ)
+    environment = {}
     if workers:
         arguments.append("--strategy=multi_worker")
         task = {"type": "worker", "index": index}
         environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": workers}, "task": task})
-    return subprocess.Popen(
-        [sys.executable, "-m", "tf_metalstm.train", *arguments],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return Command("tf_metalstm.train", *arguments, environment=environment)
 
 
 def start_two(run_dir, max_steps, run_dir_of_other=None):
@@ -50,12 +40,6 @@ def start_two(run_dir, max_steps, run_dir_of_other=None):
             workers.append(f"127.0.0.1:{probe.getsockname()[1]}")
     run_dirs = (run_dir, run_dir_of_other or run_dir)
     return [start(run_dirs[index], max_steps, workers, index) for index in (0, 1)]
-
-
-def finish(process, code=0):
-    output = process.communicate(timeout=300)[0]
-    assert process.returncode == code, output
-    return output
 
 
 def last_step(run_dir):
@@ -85,16 +69,16 @@ def weights(run_dir, step):
 def test_two_workers_one_of_them_lost_on_the_way_do_what_one_process_does(tmp_path):
     chief, other = start_two(tmp_path / "two", ENDLESS)
     while last_step(tmp_path / "two") < 4:
-        assert chief.poll() is None, chief.stdout.read()
+        assert chief.poll() is None, chief.output()
         time.sleep(0.01)
     other.kill()
-    other.communicate()
-    lost = finish(chief, code=1)
+    other.finish(code=-signal.SIGKILL)
+    lost = chief.finish(code=1)
     assert "ConnectionError: A worker of this run was lost. The last checkpoint is " in lost
     long = last_step(tmp_path / "two") + 4
     for process in start_two(tmp_path / "two", long):
-        finish(process)
-    finish(start(tmp_path / "one", long))
+        process.finish()
+    start(tmp_path / "one", long).finish()
     one, two = (weights(tmp_path / name, long) for name in ("one", "two"))
     assert one.keys() == two.keys()
     for name, value in one.items():
@@ -105,7 +89,7 @@ def test_two_workers_one_of_them_lost_on_the_way_do_what_one_process_does(tmp_pa
             np.testing.assert_allclose(float(value or 0), float(other_row[name] or 0), rtol=1e-4)
 
     for process in start_two(tmp_path / "two", long, tmp_path / "not_shared"):
-        assert "OSError: The workers of this run read different" in finish(process, code=1)
+        assert "OSError: The workers of this run read different" in process.finish(code=1)
 
 
 @pytest.mark.parametrize(
