@@ -13,6 +13,7 @@ from tf_metalstm import experiment, export
 from tf_metalstm.classifier import FewShotClassifier
 from tf_metalstm.construction import build_method
 from tf_metalstm.flags import write_settings
+from tf_metalstm.serving import saved_model
 from tf_metalstm.settings import DataSettings, MethodSettings, Settings
 from tf_metalstm.training.checkpoints import RunCheckpoints
 from tf_metalstm.training.provenance import STARTS
@@ -76,7 +77,13 @@ def test_a_classifier_of_the_run_is_one_of_its_export(run):
     np.testing.assert_allclose(of_run, of_export, atol=1e-6)
 
 
-def test_export_command(run, capsys, tmp_path):
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Leaves out, when it is called, what takes most of an export's time: to read it back."""
+    return lambda: monkeypatch.setattr(saved_model, "check_reload", lambda *arguments: None)
+
+
+def test_export_command(run, unchecked, capsys, tmp_path):
     settings, sampler = run
     write_report(settings.run_dir, "a", mean=0.875)
     write_report(settings.run_dir, "b", split="validation")
@@ -106,12 +113,14 @@ def test_export_command(run, capsys, tmp_path):
             np.testing.assert_array_equal(image, images[number, member])
     assert len(toy.files_in(tmp_path / "example")) == NUM_WAY * 5
 
+    unchecked()
     export.main(settings)  # the same again: the same images may stay, the model is made anew
     assert f"Replaced {target}" in capsys.readouterr().out
 
 
-def test_the_manifest_says_how_it_was_trained_whatever_is_exported(run):
+def test_the_manifest_says_how_it_was_trained_whatever_is_exported(run, unchecked):
     settings, _ = run
+    unchecked()
     starts = [{"commit": "abc1234"}, {"commit": None}, {"commit": "abc1234"}]
     pathlib.Path(settings.run_dir, STARTS).write_text(json.dumps(starts))
     method = dataclasses.replace(settings.method, learner_precision="bfloat16")
