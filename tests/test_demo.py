@@ -11,12 +11,15 @@ import urllib.request
 
 import pytest
 from golden import EPISODE, MODEL
+from PIL import Image, ImageOps
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from tf_metalstm import demo
+from tf_metalstm.classifier import FewShotClassifier
 from tf_metalstm.demo import build_page, main
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -229,3 +232,23 @@ def test_a_model_that_is_not_there_and_examples_that_do_not_fit(tmp_path):
         build_page(MODEL, tmp_path / "nowhere")
     with pytest.raises(ValueError, match="one folder a class, 1 to 5 of them; it has 0"):
         build_page(MODEL, tmp_path)
+
+
+def test_a_picture_that_is_dropped_is_decoded_as_all_others(tmp_path):
+    """The page hands over the file as it was dropped, whatever its kind; bad ones are said."""
+    support = sorted((EPISODE / "support").glob("*/*.png"))
+    classifier = FewShotClassifier(MODEL).fit(support, [path.parent.name for path in support])
+    query = sorted((EPISODE / "query").glob("*/*.png"))[0]
+    with Image.open(query) as image:
+        moving = tmp_path / "moving.webp"
+        frames = [image.convert("RGB"), ImageOps.invert(image.convert("RGB"))]
+        frames[0].save(moving, save_all=True, append_images=frames[1:], lossless=True)
+    expected = demo._ask(classifier, query.read_bytes())
+    assert demo._ask(classifier, str(moving)) == pytest.approx(expected, abs=1e-5)
+    said = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(demo.gr, "Warning", said.append)
+        demo._guarded(demo._ask)(classifier, b"text")
+        demo._guarded(demo._ask)(classifier, str(tmp_path / "gone.png"))
+    assert "is not a readable image" in said[0]
+    assert "gone.png" in said[1]
