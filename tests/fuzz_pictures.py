@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zlib
 
@@ -139,7 +140,10 @@ class Child:
             self.process.stdin.flush()
         except BrokenPipeError:
             return "died", 0
+        watch = threading.Timer(LONGEST, self.process.kill)
+        watch.start()
         said = self.process.stdout.readline().split()
+        watch.cancel()
         return (said[0].decode(), int(said[1])) if said else ("died", 0)
 
     def end(self):
@@ -160,7 +164,7 @@ def fuzz(kind, seconds, seed, folder):
         if said in counts:
             counts[said] += 1
         took = time.monotonic() - began
-        what = said if said not in counts else "slow" if took > LONGEST else None
+        what = "slow" if took >= LONGEST else said if said not in counts else None
         what = "large" if what is None and memory > LARGEST >= most else what
         most = max(most, memory)
         if what:
