@@ -18,7 +18,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-slow check lint format types imports wheel-test clean
+.PHONY: help demo test test-slow test-fuzz check lint format types imports wheel-test clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test: $(DEV_STAMP) ## the tests, and the examples in the docstrings
 
 test-slow: $(DEV_STAMP) ## the tests that take minutes
 	$(VENV_PYTHON) -m pytest -m slow $(PYTEST_ARGS)
+
+test-fuzz: $(DEV_STAMP) ## an hour of damaged image files, through the graph and through Pillow
+	$(VENV_PYTHON) tests/fuzz_pictures.py --seconds 1800
 
 check: lint types imports test wheel-test ## all that a change has to pass
 

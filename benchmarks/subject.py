@@ -7,11 +7,11 @@ import numpy as np
 import tensorflow as tf
 
 from tf_metalstm.adaptation import InnerLoop
-from tf_metalstm.learners.catalogue import PRECISIONS
+from tf_metalstm.learners.base import PRECISIONS
 from tf_metalstm.learners.conv4 import conv4
 from tf_metalstm.learners.functional import FunctionalLearner
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
-from tf_metalstm.rules.catalogue import make_rule
+from tf_metalstm.rules.catalogue import RULES
 from tf_metalstm.training.outer_loop import compile_method
 
 NUM_WAY = 5
@@ -46,7 +46,7 @@ def build(case):
     if case.deterministic:  # for the rest of the process: TensorFlow has no way back
         tf.config.experimental.enable_op_determinism()
     dtype = PRECISIONS[case.precision]
-    rule = make_rule(case.rule, **({"rate": 0.05} if case.rule == "sgd" else {}))
+    rule = RULES[case.rule](**({"rate": 0.05} if case.rule == "sgd" else {}))
     method = GradientBasedMethod(
         FunctionalLearner(conv4(case.image_shape, NUM_WAY, case.filters, dtype=dtype)),
         rule,

@@ -10,7 +10,10 @@ import hypothesis
 import keras
 import pytest
 import tensorflow as tf
+import toy
 import toy_table
+
+from tf_metalstm import catalogue
 
 # Only possible before TensorFlow starts its devices, hence here and not in a fixture.
 # Two logical CPUs let MirroredStrategy be tested on any machine.
@@ -33,6 +36,9 @@ def _fixed_seeds_and_precision():
     yield
     keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(policy)
+
+
+catalogue.add_part(toy.ToySource)
 
 
 @pytest.fixture

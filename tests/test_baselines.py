@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import toy
 
-from tf_metalstm import evaluate, experiment, export, train
-from tf_metalstm.construction import build_method, resolve
+from tf_metalstm import evaluate, export, train
+from tf_metalstm.construction import build_method, build_tasks, resolve
 from tf_metalstm.flags import read_settings
-from tf_metalstm.settings import DataSettings, MethodSettings, Settings, TrainingSettings
 from tf_metalstm.tables import results
 from tf_metalstm.tables.catalogue import Cell, Run
 from tf_metalstm.training.checkpoints import RunCheckpoints, best_fingerprint
@@ -19,30 +18,21 @@ from tf_metalstm.training.checkpoints import RunCheckpoints, best_fingerprint
 NUM_CLASSES = 8
 
 
-@pytest.fixture(autouse=True)
-def _toys(monkeypatch):
-    monkeypatch.setattr(experiment, "make_source", lambda *args, **options: toy.ToySource())
+def settings(run_dir, max_steps, **said):
+    if said.get("method") != "pixel_nearest_neighbor":
+        said = {"statistics_momentum": 0.9, **said}
+    if said.get("method") == "nearest_neighbor":
+        said = {"joint_batch_size": 8, **said}
+    return toy.settings(run_dir, max_steps=max_steps, **said)
 
 
-def settings(run_dir, max_steps, **method):
-    return Settings(
-        data=DataSettings(num_way=3, num_shot=2, num_query=3, normalization="unit"),
-        method=MethodSettings(**{"filters": 4, "statistics_momentum": 0.9, **method}),
-        training=TrainingSettings(
-            max_steps=max_steps,
-            checkpoint_every=2,
-            validate_every=2,
-            validation_episodes=2,
-            joint_batch_size=8,
-            deterministic=False,
-        ),
-        run_dir=str(run_dir),
-    )
+def fresh(run):
+    tasks = build_tasks(run)
+    return build_method(resolve(run, tasks), tasks)
 
 
 def weights(run):
-    tasks = experiment.build_tasks(run.data)
-    method = build_method(resolve(run, tasks), tasks)
+    method = fresh(run)
     assert RunCheckpoints(run.run_dir, method).restore()
     return method, [w.numpy() for w in method.weights]
 
@@ -52,6 +42,7 @@ def weights(run):
     [
         {"method": "nearest_neighbor"},
         {"method": "matching_networks", "dropout": 0.5},
+        {"method": "prototypical_networks", "training_num_way": 4},
     ],
     ids=lambda method: method["method"],
 )
@@ -68,8 +59,7 @@ def test_a_run_that_goes_on_is_the_run_that_was_never_stopped(method, tmp_path):
 def test_what_evaluate_writes_is_what_a_table_and_an_export_read(tmp_path):
     run = settings(tmp_path / "run", 2, rule="sgd", num_steps=1)
     train.main(run)
-    few = dataclasses.replace(run.evaluation, num_episodes=4)
-    evaluate.main(dataclasses.replace(read_settings(run.run_dir), evaluation=few))
+    evaluate.main(read_settings(run.run_dir, "--num_episodes=4"))
     cell = Cell("a row", 3, 2, "", Run("run", ()))
     found = results.find_report(cell, pathlib.Path(run.run_dir), 4)
     assert len(found["scores"]) == 4
@@ -83,7 +73,7 @@ def test_what_evaluate_writes_is_what_a_table_and_an_export_read(tmp_path):
 def test_fine_tuning_starts_from_the_network_that_was_trained(tmp_path):
     joint = settings(tmp_path / "joint", 4, method="nearest_neighbor")
     train.main(joint)
-    assert read_settings(joint.run_dir).method.num_training_classes == NUM_CLASSES
+    assert read_settings(joint.run_dir).get("num_training_classes") == NUM_CLASSES
     start = {"pretrained_run_dir": joint.run_dir, "kernel_scale": 2.0}
     tuned = settings(tmp_path / "tuned", 0, rule="sgd", num_steps=2, **start)
     pathlib.Path(tuned.run_dir, "checkpoints").mkdir(parents=True)  # of a disk that was full
@@ -101,8 +91,7 @@ def test_fine_tuning_starts_from_the_network_that_was_trained(tmp_path):
     expected = {"run": "joint", "step": int(best.step), "weights": best_fingerprint(joint.run_dir)}
     assert expected["weights"]
     assert start["pretrained"] == expected
-    few = dataclasses.replace(tuned.evaluation, num_episodes=2)
-    evaluate.main(dataclasses.replace(read_settings(tuned.run_dir), evaluation=few))
+    evaluate.main(read_settings(tuned.run_dir, "--num_episodes=2"))
     [path] = pathlib.Path(tuned.run_dir, "evaluation").iterdir()
     assert json.loads(path.read_text())["changed"] == {}
 
@@ -112,14 +101,14 @@ def test_fine_tuning_starts_from_the_network_that_was_trained(tmp_path):
     [
         (
             {"method": "nearest_neighbor", "num_training_classes": 3},
-            "--num_training_classes=3, but toys/train has 8 classes",
+            "num_training_classes is 3, but toys/train has 8 classes",
         ),
-        ({"method": "pixel_nearest_neighbor"}, "nothing to train .* --max_steps=0"),
-        ({"rule": "sgd", "learn_c_0": False}, "nothing to train .* --max_steps=0"),
-        ({"pretrained_run_dir": "nowhere"}, "--pretrained_run_dir=nowhere holds no run.flags"),
-        ({"kernel_scale": -1.0}, "--kernel_scale must be a positive number, got -1.0"),
-        ({"kernel_scale": float("nan")}, "--kernel_scale must be a positive number, got nan"),
-        ({"method": "nearest_neighbor", "kernel_scale": 2.0}, "is for --method=gradient_based"),
+        ({"method": "pixel_nearest_neighbor"}, "nothing to train .* max_steps=0"),
+        ({"rule": "sgd", "learn_c_0": False}, "nothing to train .* max_steps=0"),
+        ({"pretrained_run_dir": "nowhere"}, "pretrained_run_dir=nowhere holds no run.flags"),
+        ({"kernel_scale": -1.0}, "kernel_scale must be a number above 0, got -1"),
+        ({"kernel_scale": float("nan")}, "kernel_scale must be a number above 0, got nan"),
+        ({"method": "nearest_neighbor", "kernel_scale": 2.0}, "it belongs to start=c_0"),
     ],
 )
 def test_what_cannot_be_trained_is_said(run, message, tmp_path):
@@ -133,9 +122,9 @@ def test_a_linear_layer_that_is_not_learned_stays_through_a_run(tmp_path):
         run = settings(tmp_path / f"{steps}", steps, rule="sgd", learn_linear=False)
         train.main(run)
         methods.append(weights(run)[0])
-    fresh, trained = methods
-    moved = np.abs(fresh.c_0.numpy() - trained.c_0.numpy())
-    for block in fresh.learner.parameter_blocks:
+    begun, trained = methods
+    moved = np.abs(begun.c_0.numpy() - trained.c_0.numpy())
+    for block in begun.learner.parameter_blocks:
         part = moved[block.start : block.start + block.size]
         assert (part.max() == 0.0) == block.name.startswith("linear"), block.name
 
@@ -165,6 +154,19 @@ def test_matching_networks_start_from_others(tmp_path):
         np.testing.assert_array_equal(mine, its)
 
 
+def test_prototypical_networks_start_from_a_joint_training(tmp_path):
+    joint = settings(tmp_path / "joint", 2, method="nearest_neighbor")
+    train.main(joint)
+    start = {"method": "prototypical_networks", "pretrained_run_dir": joint.run_dir}
+    run = settings(tmp_path / "prototypical", 0, **start)
+    train.main(run)
+    expected = {weight.path: weight.numpy() for weight in weights(joint)[0].network.weights}
+    started = weights(run)[0].embedding
+    assert len(started.weights) == len(expected) - 2 > 10  # all but the linear layer
+    for weight in started.weights:
+        np.testing.assert_array_equal(weight.numpy(), expected[weight.path])
+
+
 def test_matching_networks_start_from_a_joint_training(tmp_path):
     joint = settings(tmp_path / "joint", 2, method="nearest_neighbor")
     train.main(joint)
@@ -184,13 +186,12 @@ def test_training_that_spoils_what_it_began_at_keeps_it(tmp_path, capsys):
     joint = settings(tmp_path / "joint", 4, method="nearest_neighbor")
     train.main(joint)
     spoilt = settings(tmp_path / "run", 2, rule="sgd", pretrained_run_dir=joint.run_dir)
-    training = dataclasses.replace(spoilt.training, learning_rate=1e3, clip_norm=0.0)
-    spoilt = dataclasses.replace(spoilt, training=training)
+    spoilt = spoilt.changed(learning_rate=1e3, clip_norm=0.0)
     capsys.readouterr()
     train.main(spoilt)
     assert "update 0: validation accuracy" in capsys.readouterr().out
     last, _ = weights(spoilt)
-    best = build_method(resolve(spoilt, tasks := experiment.build_tasks(spoilt.data)), tasks)
+    best = fresh(spoilt)
     checkpoints = RunCheckpoints(spoilt.run_dir, best)
     assert checkpoints.restore("best")
     assert (int(checkpoints.step), int(checkpoints.best_step)) == (0, 0)
@@ -209,5 +210,5 @@ def test_a_meta_learner_starts_from_another_one(rule, tmp_path):
     assert len(begun) == len(started) == (8 if rule == "meta_lstm" else 2)
     for mine, its in zip(one.weights, other.weights, strict=True):
         np.testing.assert_array_equal(mine.numpy(), its.numpy())
-    fresh = build_method(resolve(second, tasks := experiment.build_tasks(second.data)), tasks)
-    assert any(np.any(a.numpy() != b) for a, b in zip(fresh.weights, started, strict=True))
+    unlike = zip(fresh(second).weights, started, strict=True)
+    assert any(np.any(a.numpy() != b) for a, b in unlike)

@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import toy
+from fresh_run import fresh_run
 from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
 from sklearn.utils import estimator_checks
 
-from tf_metalstm.classifier import FewShotClassifier
+from tf_metalstm import experiment
+from tf_metalstm.argv import FOUND_FLAGS
+from tf_metalstm.classifier import FewShotClassifier, load_model
 from tf_metalstm.data.preprocessing import Normalization
+from tf_metalstm.flags import read_settings
 from tf_metalstm.serving.saved_model import save_method
 from tf_metalstm.serving.served import ServedMethod
 
@@ -63,8 +67,9 @@ def test_answers_are_those_of_the_exported_model(model):
     np.testing.assert_array_equal(classifier.predict(queries), best)
     assert classifier.score(queries, best) == 1.0
     assert classifier.support_losses_.shape == (2,)
-    assert classifier.gates_["input"].shape == classifier.gates_["forget"].shape
-    assert classifier.gates_["input"].shape[0] == 2
+    assert classifier.trace_.keys() == {"input_gates", "forget_gates"}
+    assert classifier.trace_["input_gates"].shape == classifier.trace_["forget_gates"].shape
+    assert classifier.trace_["input_gates"].shape[0] == 2
 
 
 def test_files_are_images_too(model, tmp_path):
@@ -220,3 +225,45 @@ def test_order_does_not_matter(model):
         for rows in (np.arange(6), order)
     )
     np.testing.assert_array_equal(one, other)
+
+
+def test_a_run_is_asked_as_the_search_found_best(tmp_path):
+    said = {"rule": "sgd", "learner": "mlp", "num_steps": 1}
+    run, _ = fresh_run(toy.settings(tmp_path, **said))
+    images, queries = pixels(6), pixels(4, seed=1)
+
+    def asked(num_steps=None):
+        classifier = FewShotClassifier.load(tmp_path, num_steps).fit(images, labels(6))
+        return classifier, classifier.predict_proba(queries)
+
+    plain, before = asked()
+    assert len(plain.support_losses_) == 1
+    found = tmp_path / FOUND_FLAGS
+    found.write_text("--num_evaluation_steps=4\n--inner_rate=0.5\n")
+    searched, probabilities = asked()  # read again: the file is new
+    assert load_model(tmp_path).num_steps == len(searched.support_losses_) == 4
+    assert np.abs(probabilities - before).max() > 1e-3
+    served = experiment.serve(
+        experiment.load_run(
+            read_settings(run.run_dir, "--num_evaluation_steps=4", "--inner_rate=0.5")
+        )
+    )
+    adapted, _ = served.adapt(
+        tf.constant(images, tf.float32),
+        tf.constant([2, 1, 0] * 2),  # their places in classes_
+    )
+    expected = served.answers(adapted, tf.constant(queries, tf.float32))
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+    assert len(asked(num_steps=2)[0].support_losses_) == 2
+    found.unlink()
+    np.testing.assert_array_equal(asked()[1], before)
+
+
+def test_a_model_of_any_number_of_classes(tmp_path):
+    run, _ = fresh_run(toy.settings(tmp_path, method="pixel_nearest_neighbor"))
+    for number in (2, 9):
+        names = np.array([f"class {i:02d}" for i in range(number)])
+        classifier = FewShotClassifier.load(run.run_dir).fit(pixels(number), names)
+        np.testing.assert_array_equal(classifier.predict(pixels(number)), names)
+        assert classifier.predict_proba(pixels(4, seed=1)).shape == (4, number)
+        assert not hasattr(classifier, "trace_")

@@ -1,15 +1,21 @@
 """Evaluation: a fixed list, the interval of its episodes, fewer ways than outputs, a report."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import toy
+from fresh_run import fresh_run
 
+from tf_metalstm import evaluate, experiment, train
+from tf_metalstm.construction import build_tasks
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.episode import EpisodeSpec
 from tf_metalstm.evaluate import describe, finite_or_none, write_report
+from tf_metalstm.flags import read_settings
+from tf_metalstm.options import OptionError
 from tf_metalstm.scoring import episode_scores
 
 
@@ -20,22 +26,22 @@ def stream(num_episodes, num_way=5, episodes_per_step=1):
 
 def test_accuracies_are_those_of_the_episodes_one_by_one():
     method = toy.conv_method()
-    accuracies, num_diverged = episode_scores(method, stream(4), 5)
+    accuracies, num_diverged = episode_scores(method, stream(4))
     assert num_diverged == 0
     expected = []
     for inputs, labels in stream(4):
         answers = np.argmax(method(inputs, training=False), axis=-1)
         expected.append(np.mean(answers == labels.numpy()))
     np.testing.assert_allclose(accuracies, expected)
-    in_pairs, _ = episode_scores(method, stream(4, episodes_per_step=2), 5)
+    in_pairs, _ = episode_scores(method, stream(4, episodes_per_step=2))
     np.testing.assert_allclose(accuracies, in_pairs)
 
 
 def test_one_list_of_many_leaves_no_bar_in_a_log(capsys):
     method = toy.conv_method(num_steps=0)
-    episode_scores(method, stream(2), 5, one_of_many=True)
+    episode_scores(method, stream(2), one_of_many=True)
     assert capsys.readouterr().err == ""
-    episode_scores(method, stream(2), 5)
+    episode_scores(method, stream(2))
     assert "2/2" in capsys.readouterr().err
 
 
@@ -45,11 +51,12 @@ def test_with_fewer_ways_only_outputs_in_use_are_answers():
     start = method.c_0.numpy().copy()
     start[bias.start + 4] = 100.0  # the fifth output would always win
     method.c_0.assign(start)
-    assert episode_scores(method, stream(2), 5)[0].mean() == pytest.approx(0.2)
-    answers = np.argmax(method(next(iter(stream(1, num_way=3)))[0]), axis=-1)
-    assert np.all(answers == 4)
+    assert episode_scores(method, stream(2))[0].mean() == pytest.approx(0.2)
+    inputs, _ = next(iter(stream(1, num_way=3)))
+    assert np.all(np.argmax(method(inputs, training=True), axis=-1) == 4)
+    assert np.all(np.argmax(method(inputs), axis=-1) < 3)
     # Restricted to the three outputs in use the best of three is right for a third at chance.
-    assert episode_scores(method, stream(4, num_way=3), 3)[0].mean() > 0.2
+    assert episode_scores(method, stream(4, num_way=3))[0].mean() > 0.2
 
 
 def test_the_report_says_what_was_evaluated_and_keeps_others(tmp_path):
@@ -79,7 +86,7 @@ def test_the_report_says_what_was_evaluated_and_keeps_others(tmp_path):
 def test_a_method_without_updates_has_chance_level_when_its_head_is_zero():
     method = toy.conv_method(num_steps=0)
     toy.zero_head(method)
-    accuracies, _ = episode_scores(method, stream(3), 5)
+    accuracies, _ = episode_scores(method, stream(3))
     np.testing.assert_allclose(accuracies, tf.fill([3], 0.2))  # all answers are the first class
 
 
@@ -87,7 +94,7 @@ def test_a_method_without_updates_has_chance_level_when_its_head_is_zero():
 def test_an_answer_of_logits_that_are_no_numbers_is_wrong(episodes_per_step):
     method = toy.conv_method(num_steps=0)
     method.c_0.assign(np.full(method.c_0.shape, np.nan))
-    accuracies, num_diverged = episode_scores(method, stream(4, 5, episodes_per_step), 5)
+    accuracies, num_diverged = episode_scores(method, stream(4, 5, episodes_per_step))
     np.testing.assert_array_equal(accuracies, np.zeros(4))  # and not the fifth that is class 0
     assert num_diverged == 4
 
@@ -97,14 +104,77 @@ def test_a_diverged_episode_is_counted_and_the_report_stays_json(tmp_path):
     report |= {"source": "sine", "split": "test", "evaluation_seed": 0, "list_fingerprint": "0"}
     report |= {"num_steps": 10, "checkpoint": "best", "step": 5, "batch_norm": "none"}
     report |= {"mean": finite_or_none(float("nan")), "interval": None, "task": "10-shot"}
-    report["num_query"] = 10
+    report |= {"num_query": 10, "num_way": 1}
     report |= {"query_normalization": "running", "changed": {}}
-    text = describe(report, "10-shot, 10 queries")
+    text = describe(report)
+    assert "task  10-shot, 10 queries, 10 updates" in text
     assert "1 of 3 episodes diverged" in text
     report |= {"objective": "classification", "score": "accuracy", "mean": 0.5, "interval": 0.1}
-    text = describe(report, "5-way 1-shot")
+    report |= {"task": "5-way 1-shot", "num_way": 5, "num_steps": None}
+    text = describe(report)
+    assert "task  5-way 1-shot, 10 queries a class\n" in text
     assert "accuracy  50.00 +- 10.00 %" in text
     assert "diverged  1 of 3 episodes, taken as wrong" in text
     report |= {"mean": None, "interval": None}
     path = write_report(report, tmp_path)
     assert json.loads(path.read_text(), parse_constant=pytest.fail)["mean"] is None
+
+
+METRIC = ["nearest_neighbor", "matching_networks", "prototypical_networks"]
+
+
+def evaluated(run_dir, *arguments):
+    """The report of a run, asked in another way."""
+    folder = pathlib.Path(run_dir, "evaluation")
+    before = set(folder.glob("*.json"))
+    evaluate.main(read_settings(run_dir, "--num_episodes=3", *arguments))
+    [path] = set(folder.glob("*.json")) - before
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("method", [*METRIC, "pixel_nearest_neighbor"])
+def test_a_method_without_outputs_of_its_own_tells_any_number_of_classes_apart(method, tmp_path):
+    run, _ = fresh_run(toy.settings(tmp_path, method=method, num_way=3))
+    for num_way in (2, 3, 7):
+        report = evaluated(run.run_dir, f"--num_way={num_way}")
+        assert (report["num_way"], report["task"]) == (num_way, f"{num_way}-way 2-shot")
+        assert report["num_diverged"] == 0
+        assert report["mean"] > 1.2 / num_way  # such classes are told apart without training
+
+
+def test_a_learner_has_as_many_outputs_as_it_was_trained_with(tmp_path):
+    run, _ = fresh_run(toy.settings(tmp_path, num_way=3, num_steps=1))
+    assert evaluated(run.run_dir, "--num_way=2")["num_way"] == 2
+    message = r"^num_way is 5 but the learner has 3 outputs: train with more ways, or lower num_way"
+    with pytest.raises(OptionError, match=message):
+        evaluated(run.run_dir, "--num_way=5")
+
+
+@pytest.mark.parametrize("method", ["gradient_based", *METRIC[1:]])
+def test_training_with_other_ways_than_are_asked_about(method, tmp_path):
+    said = {"num_steps": 1} if method == "gradient_based" else {}
+    sizes = {"num_way": 3, "training_num_way": 5, "training_num_shot": 1, "training_num_query": 2}
+    run = toy.settings(tmp_path / "run", method=method, max_steps=2, **sizes, **said)
+    inputs, labels = next(iter(experiment.training_episodes(run, build_tasks(run), start=0)))
+    assert inputs["support_labels"].shape == [1, 5 * 1]
+    assert labels.shape == [1, 5 * 2]
+    assert next(iter(experiment.validation_episodes(run, build_tasks(run))))[1].shape == [1, 3 * 3]
+    train.main(run)
+    assert evaluated(run.run_dir)["task"] == "3-way 2-shot"
+    assert evaluated(run.run_dir, "--num_way=5")["task"] == "5-way 2-shot"
+    trained = experiment.load_run(read_settings(run.run_dir))
+    if method == "gradient_based":
+        assert trained.method.num_outputs == read_settings(run.run_dir).get("num_outputs") == 5
+        with pytest.raises(OptionError, match="num_way is 6 but the learner has 5 outputs"):
+            evaluated(run.run_dir, "--num_way=6")
+    else:
+        assert (trained.method.num_outputs, trained.method.training_way) == (None, 5)
+        assert evaluated(run.run_dir, "--num_way=6")["task"] == "6-way 2-shot"
+
+
+def test_fewer_ways_in_training_than_are_asked_about(tmp_path):
+    sizes = {"num_way": 4, "training_num_way": 2}
+    run = toy.settings(tmp_path / "run", max_steps=2, num_steps=1, **sizes)
+    train.main(run)
+    assert read_settings(run.run_dir).get("num_outputs") == 4
+    assert evaluated(run.run_dir)["task"] == "4-way 2-shot"

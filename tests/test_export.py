@@ -1,52 +1,35 @@
 """The export command: what it writes, what it takes from the run, what it leaves alone."""
 
-import dataclasses
 import json
 import pathlib
 
 import numpy as np
 import pytest
 import toy
+from fresh_run import fresh_run
 from PIL import Image
 
-from tf_metalstm import experiment, export
+from tf_metalstm import export
 from tf_metalstm.classifier import FewShotClassifier
-from tf_metalstm.construction import build_method
-from tf_metalstm.flags import write_settings
+from tf_metalstm.construction import build_tasks
+from tf_metalstm.options import OptionError
 from tf_metalstm.serving import saved_model
-from tf_metalstm.settings import DataSettings, MethodSettings, Settings
-from tf_metalstm.training.checkpoints import RunCheckpoints
+from tf_metalstm.settings import make_settings
 from tf_metalstm.training.provenance import STARTS
 
-SHAPE = (16, 16, 1)
 NUM_WAY = 3
-
-
-class ToySource:
-    name = "toys"
-    image_shape = SHAPE
-
-    def load(self, split):
-        assert split == "test"  # example images are of classes that training never saw
-        return toy.glyph_like_classes(num_classes=8)
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Settings of a run with weights, and its sampler of test episodes."""
-    monkeypatch.setattr(experiment, "make_source", lambda *args, **options: ToySource())
-    settings = Settings(
-        data=DataSettings(num_way=NUM_WAY, num_shot=2, num_query=3, normalization="unit"),
-        method=MethodSettings(num_steps=1, hidden_units=2, learner="mlp", num_outputs=NUM_WAY),
-        run_dir=str(tmp_path / "run"),
-    )
-    write_settings(settings, settings.run_dir)
-    tasks = experiment.build_tasks(settings.data)
-    method = build_method(settings, tasks)
-    RunCheckpoints(settings.run_dir, method).save_best(0.5, step=40)
-    evaluation = dataclasses.replace(settings.evaluation, example_dir=str(tmp_path / "example"))
-    settings = dataclasses.replace(settings, evaluation=evaluation)
-    return settings, tasks.sampler("test", seed=0)
+    monkeypatch.setattr(toy.ToySource, "asked", [])
+    said = {"learner": "mlp", "hidden_units": 2, "num_steps": 1, "num_way": NUM_WAY}
+    settings, _ = fresh_run(toy.settings(tmp_path / "run", **said), step=40)
+    settings = settings.changed(example_dir=str(tmp_path / "example"))
+    yield settings, build_tasks(settings).sampler("test", seed=0)
+    # Example images are of classes that training never saw.
+    assert set(toy.ToySource.asked) == {"test"}
 
 
 def write_report(run_dir, name, **changes):
@@ -123,8 +106,7 @@ def test_the_manifest_says_how_it_was_trained_whatever_is_exported(run, unchecke
     unchecked()
     starts = [{"commit": "abc1234"}, {"commit": None}, {"commit": "abc1234"}]
     pathlib.Path(settings.run_dir, STARTS).write_text(json.dumps(starts))
-    method = dataclasses.replace(settings.method, learner_precision="bfloat16")
-    export.main(dataclasses.replace(settings, method=method))
+    export.main(settings.changed(learner_precision="bfloat16"))
     manifest = json.loads(
         pathlib.Path(settings.run_dir, "saved_model", "manifest.json").read_text()
     )
@@ -150,4 +132,21 @@ def test_damaged_report_is_named(run):
     path = pathlib.Path(settings.run_dir, "evaluation", "half.json")
     path.write_text(path.read_text()[:20])
     with pytest.raises(ValueError, match="is not the report that evaluate writes"):
+        export.main(settings)
+
+
+def test_examples_are_images(tmp_path):
+    said = {"source": "sine", "learner": "mlp", "num_steps": 1, "num_shot": 2, "num_query": 3}
+    settings, _ = fresh_run(make_settings(said).placed(tmp_path / "run"))
+    with pytest.raises(OptionError, match="example_dir is for images, but the source is sine"):
+        export.main(settings.changed(example_dir=str(tmp_path / "example")))
+    assert not (tmp_path / "example").exists()
+    export.main(settings)
+    assert (tmp_path / "run" / "saved_model" / "manifest.json").exists()
+
+
+def test_what_has_no_support_set_is_not_exported(tmp_path):
+    said = {"source": "quadratics", "method": "learned_optimizer", "num_steps": 1}
+    settings, _ = fresh_run(make_settings(said).placed(tmp_path / "run"))
+    with pytest.raises(ValueError, match=r"Only a method with a support set .* LearnedOptimizer"):
         export.main(settings)

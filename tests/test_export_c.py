@@ -17,7 +17,7 @@ from PIL import Image
 
 from tf_metalstm.classifier import FewShotClassifier
 from tf_metalstm.data.preprocessing import Normalization
-from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
+from tf_metalstm.methods.pixel_nearest_neighbor import PixelNearestNeighbor
 from tf_metalstm.serving.saved_model import save_method
 from tf_metalstm.serving.served import ServedMethod
 
@@ -125,8 +125,8 @@ def odd_files(folder, wanted):
 def exported(tmp_path_factory):
     """A model that decodes as this version does; it makes no updates."""
     folder = tmp_path_factory.mktemp("run") / "saved_model"
-    method, normalization = NearestNeighbor(None, 5), Normalization((0.0,), (255.0,))
-    save_method(ServedMethod(method, normalization, (28, 28, 1), 5), folder)
+    method, normalization = PixelNearestNeighbor(), Normalization((0.0,), (255.0,))
+    save_method(ServedMethod(method, normalization, (28, 28, 1), None), folder)
     return folder
 
 

@@ -20,6 +20,7 @@ from tf_metalstm.data.preprocessing import Normalization
 from tf_metalstm.data.sources.pixels import gray_pixels
 from tf_metalstm.serving.saved_model import save_method
 from tf_metalstm.serving.served import ServedMethod
+from tf_metalstm.serving.signatures import name_keys
 
 NUM_WAY = 4
 VALUES = "variables/variables.data-00000-of-00001"
@@ -60,7 +61,9 @@ def served():
     for weight in method.rule.weights:  # an untrained rule hardly moves theta
         if weight.name == "input_bias":
             weight.assign(-1.4)
-    return ServedMethod(method, Normalization((120.0,), (70.0,)), (16, 16, 1), NUM_WAY)
+    served = ServedMethod(method, Normalization((120.0,), (70.0,)), (16, 16, 1), NUM_WAY)
+    assert served.relabellings == NUM_WAY
+    return served
 
 
 @pytest.fixture(scope="module")
@@ -78,21 +81,30 @@ def folders(tmp_path):
 
 
 def by_method(served, support, queries):
-    """Probabilities of three classes out of the method's four, by its ordinary call."""
+    """Probabilities of three classes out of the method's four, by its ordinary calls.
+
+    c_0 has a row of its own for each class: they are the mean over the cyclic relabellings of the
+    classes, numbered in the order of the keys of their names.
+    """
 
     def inputs(paths):
         images = [gray_pixels(path.read_bytes(), 16, str(path)) for path in paths]
         return served.normalization(np.stack(images))[tf.newaxis]
 
     names = sorted({path.parent.name for path in support})
-    labels = [names.index(path.parent.name) for path in support]
-    episode = {
-        "support_inputs": inputs(support),
-        "support_labels": tf.constant([labels]),
-        "query_inputs": inputs(queries),
-    }
-    every_way = tf.nn.softmax(served.method(episode, training=False)[0]).numpy()
-    return every_way[:, : len(names)] / every_way[:, : len(names)].sum(axis=1, keepdims=True)
+    keys = name_keys(tf.constant(names)).numpy()
+    numbers = {name: number for number, name in enumerate(np.array(names)[np.argsort(keys)])}
+    labels = np.array([numbers[path.parent.name] for path in support])
+    total = 0.0
+    for shift in range(NUM_WAY):
+        episode = {
+            "support_inputs": inputs(support),
+            "support_labels": tf.constant([(labels + shift) % NUM_WAY]),
+            "query_inputs": inputs(queries),
+        }
+        every_way = tf.nn.softmax(served.method(episode, training=False)[0]).numpy()
+        total += np.roll(every_way, -shift, axis=1) / NUM_WAY
+    return total[:, [numbers[name] for name in names]]
 
 
 def test_same_probabilities_in_a_process_without_the_package(served, model, folders):

@@ -31,7 +31,7 @@ from tf_metalstm.data.preprocessing import Normalization
 from tf_metalstm.learners.conv4 import conv4
 from tf_metalstm.learners.embedding import embedding_of
 from tf_metalstm.methods.matching_networks import MatchingNetworks
-from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
+from tf_metalstm.methods.pixel_nearest_neighbor import PixelNearestNeighbor
 from tf_metalstm.serving.saved_model import save_method
 from tf_metalstm.serving.served import ServedMethod
 
@@ -235,7 +235,7 @@ SHAPE = (28, 28, 1)
 
 
 def nearest_neighbor():
-    return NearestNeighbor(None, 5)
+    return PixelNearestNeighbor()
 
 
 def matching_networks():
@@ -246,7 +246,7 @@ def matching_networks():
 def without_updates(request, tmp_path_factory):
     """A model that makes no updates, and whose `adapt` returns what only it knows."""
     folder = tmp_path_factory.mktemp("run") / "saved_model"
-    save_method(ServedMethod(request.param(), Normalization((0.0,), (255.0,)), SHAPE, 5), folder)
+    save_method(ServedMethod(request.param(), Normalization((0.0,), (255.0,)), SHAPE, None), folder)
     return Served(folder)
 
 

@@ -1,58 +1,33 @@
-"""Flags, run.flags, and the command line as a user meets it."""
+"""Flags, run.flags, and the command line as a user meets it; options are in tests/test_parts.py."""
 
-import dataclasses
 import pathlib
 import subprocess
 import sys
 
+import keras
 import pytest
-from absl import flags
+from command import Command
 
-from tf_metalstm.construction import build_method, resolve
+from tf_metalstm import help as help_module
+from tf_metalstm.argv import RUN_FLAGS
+from tf_metalstm.construction import build_method, build_tasks, resolve
+from tf_metalstm.data.sources.omniglot import Omniglot
 from tf_metalstm.data.tasks import ImageTasks
-from tf_metalstm.experiment import build_tasks
-from tf_metalstm.flags import (
-    RUN_FLAGS,
-    RunMismatchError,
-    changed_settings,
-    check_settled,
-    define_flags,
-    parse_settings,
-    read_settings,
-    settings_from_flags,
-    write_settings,
-)
-from tf_metalstm.settings import GROUPS, DataSettings, Settings
+from tf_metalstm.flags import parse_settings, read_settings, write_settings
+from tf_metalstm.options import OptionError
+from tf_metalstm.runs import RunMismatchError, changed_settings, check_settled
+from tf_metalstm.settings import UnusedOptionError, known_options, make_settings
 
 ROOT = pathlib.Path(__file__).parents[1]
 FLAGFILES = sorted(ROOT.glob("flags/**/*.flags"))
 
 
 def parse(*arguments):
-    values = flags.FlagValues()
-    define_flags(values)
-    values(["command", *arguments])
-    return settings_from_flags(values)
+    return parse_settings(arguments)
 
 
-def change(settings, group, **values):
-    return dataclasses.replace(
-        settings, **{group: dataclasses.replace(getattr(settings, group), **values)}
-    )
-
-
-def test_defaults_of_the_flags_are_those_of_the_settings():
-    assert parse() == Settings()
-
-
-@pytest.mark.parametrize("path", FLAGFILES, ids=lambda p: p.stem)
-def test_every_flagfile_parses_and_survives_a_round_trip(path, monkeypatch, tmp_path):
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(ImageTasks, "num_training_classes", 7)  # which reads images
-    settings = parse(f"--flagfile={path}")
-    settings = resolve(settings, build_tasks(settings.data))
-    write_settings(settings, tmp_path)
-    assert dataclasses.replace(read_settings(tmp_path), run_dir=None) == settings
+def test_defaults_of_the_flags_are_those_of_the_options():
+    assert parse() == make_settings()
 
 
 @pytest.mark.parametrize("path", FLAGFILES, ids=lambda p: p.stem)
@@ -94,27 +69,22 @@ def test_every_recipe_begins_with_one_head(path):
 
 def test_every_recipe_builds_a_method(monkeypatch):
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(ImageTasks, "num_training_classes", 7)  # which reads images
     assert recipes()
     for path in recipes():
-        settings = parse(f"--flagfile={path}", "--filters=4")  # as the wide ones, but quick
-        tasks = build_tasks(settings.data)
+        settings = parse(f"--flagfile={path}")
+        if settings.get("filters"):
+            settings = settings.changed(filters=4)  # as the wide ones, but quick
+        tasks = build_tasks(settings)
         method = build_method(resolve(settings, tasks), tasks)
-        assert method.num_outputs == tasks.num_outputs
         assert method.objective.name == tasks.objective
 
 
 @pytest.mark.parametrize(("source", "usual"), [("mini_imagenet", 84), ("omniglot", 28)])
 def test_the_size_of_images_reaches_the_source(source, usual):
     for arguments, size in (([], usual), (["--image_size=42"], 42)):
-        tasks = build_tasks(parse(f"--source={source}", *arguments).data)
+        tasks = build_tasks(parse(f"--source={source}", *arguments))
         assert tasks.input_shape[:2] == (size, size)
-
-
-@pytest.mark.parametrize("source", ["mini_imagenet", "glyphs", "sine"])
-def test_a_size_that_no_image_can_have_is_said(source):
-    size = 0 if source == "mini_imagenet" else 42
-    with pytest.raises(ValueError, match=f"--image_size={size} with --source={source}: it takes"):
-        build_tasks(parse(f"--source={source}", f"--image_size={size}").data)
 
 
 def test_the_presets_differ_where_paper_and_code_do(monkeypatch):
@@ -122,133 +92,198 @@ def test_the_presets_differ_where_paper_and_code_do(monkeypatch):
     paper, original = (
         parse(f"--flagfile=flags/methods/meta_lstm_{name}.flags") for name in ("paper", "original")
     )
-    assert (paper.method.gate_feedback, original.method.gate_feedback) == ("value", "logit")
-    assert original.method.gradient_divisor == "batch_size"
-    assert original.data.class_sampling == "permutation"
+    assert (paper.get("gate_feedback"), original.get("gate_feedback")) == ("value", "logit")
+    assert original.get("gradient_divisor") == "batch_size"
+    assert original.get("class_sampling") == "permutation"
     for settings in (paper, original):
-        assert settings.method.hidden_units == 20
-        assert settings.training.clip_norm == 0.25
-        assert settings.method.query_normalization == "running"
+        assert settings.get("hidden_units") == 20
+        assert settings.get("clip_norm") == 0.25
+        assert settings.get("query_normalization") == "running"
 
 
 def test_the_last_value_wins():
-    assert parse("--num_way=7", "--num_way=9").data.num_way == 9
+    assert parse("--num_way=7", "--num_way=9").get("num_way") == 9
 
 
-def test_run_flags_hold_every_setting(tmp_path):
-    settings = resolve(Settings(), build_tasks(DataSettings()))
-    settings = change(settings, "data", augmentation=["flip", "crop"], data_dir="some where")
-    settings = change(settings, "training", jit_compile=True, max_minutes=1.5)
+def test_run_flags_are_read_back(tmp_path):
+    settings = parse("--augmentation=flip,crop", "--prepared_dir=some where", "--max_minutes=1.5")
     write_settings(settings, tmp_path)
-    assert dataclasses.replace(read_settings(tmp_path), run_dir=None) == settings
+    assert read_settings(tmp_path).placed(None) == settings
     text = (tmp_path / RUN_FLAGS).read_text()
-    for group in GROUPS.values():
-        for field in dataclasses.fields(group):
-            assert f"--{field.name}" in text
+    assert all(f"--{name}" in text for name in settings.values)
 
 
-def test_another_configuration_is_refused_and_the_difference_named(tmp_path):
-    settings = resolve(Settings(), build_tasks(DataSettings()))
-    write_settings(settings, tmp_path)
-    before = (tmp_path / RUN_FLAGS).read_text()
-    other = change(change(settings, "data", num_shot=1), "method", second_order=True)
-    with pytest.raises(RunMismatchError) as error:
-        write_settings(other, tmp_path)
-    assert "--num_shot: the run has 5, now 1" in str(error.value)
-    assert "--second_order: the run has False, now True" in str(error.value)
-    assert "num_way" not in str(error.value)
-    assert (tmp_path / RUN_FLAGS).read_text() == before
+OF_BEFORE = """# --- data
+--source=omniglot
+# --data_dir is not set
+--omniglot_split=characters
+--sine_frequencies=1,1
+--num_way=5
+# --- method
+--method=matching_networks
+--rule=meta_lstm
+--inner_rate=0.01
+--num_outputs=5
+--cosine_scale=20.0
+--meta_sgd_rates=0.005,0.1
+# --- training
+--joint_batch_size=64
+--max_steps=300
+"""
 
 
-def test_a_run_may_be_made_longer_or_moved(tmp_path):
-    settings = resolve(Settings(), build_tasks(DataSettings()))
-    write_settings(settings, tmp_path)
-    longer = change(settings, "training", max_steps=99_000, max_minutes=3.0)
-    write_settings(change(longer, "data", data_dir="elsewhere"), tmp_path)
-    assert read_settings(tmp_path).training.max_steps == 99_000
+def test_run_flags_of_before_hold_all_flags_and_are_read_still(tmp_path):
+    (tmp_path / RUN_FLAGS).write_text(OF_BEFORE)
+    settings = read_settings(tmp_path)
+    assert settings.get("cosine_scale") == 20.0
+    assert settings.get("max_steps") == 300
+    assert not {"rule", "inner_rate", "sine_frequencies", "joint_batch_size"} & {*settings.said()}
+    again = parse(f"--flagfile={tmp_path / RUN_FLAGS}")  # repeats the run elsewhere
+    assert again == settings.placed(None)
+    with pytest.raises(UnusedOptionError, match="inner_rate does nothing"):
+        parse(f"--flagfile={tmp_path / RUN_FLAGS}", "--inner_rate=1")
 
 
-def test_more_ways_than_outputs_are_refused():
-    settings = change(resolve(Settings(), build_tasks(DataSettings())), "data", num_way=9)
-    with pytest.raises(ValueError, match="--num_way=9 but the learner has 5 outputs"):
-        build_method(settings, build_tasks(settings.data))
+def test_the_same_flags_in_a_flagfile_that_somebody_wrote_are_refused(tmp_path):
+    (tmp_path / "mine.flags").write_text(OF_BEFORE)
+    with pytest.raises(UnusedOptionError, match="does nothing with"):
+        parse(f"--flagfile={tmp_path / 'mine.flags'}")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--meta_sgd_rates=0.1"], "--meta_sgd_rates must be two numbers, .* got 0.1"),
-        (["--meta_sgd_rates=low,high"], "--meta_sgd_rates must be numbers .* got 'low,high'"),
-        (["--meta_sgd_rates=0.1,0.005"], "the lower one first; got 0.1,0.005"),
-        (["--rule=sgd", "--inner_rate=-1"], "--inner_rate must be positive, got -1"),
-        (["--learner=mlp", "--hidden_layers=40,0"], "--hidden_layers must be positive widths"),
-        (["--source=sine"], r"takes images, but an input has the shape \(1,\): use --learner=mlp"),
-        (["--source=sine", "--sine_phases=0"], "--sine_phases must be two numbers, LOW,HIGH"),
         (
-            ["--source=sine", "--sine_frequencies=2,1"],
-            "--sine_frequencies must be .* the lower one first; got 2,1",
+            ("--method=matching_networks", "--num_steps=99"),
+            "num_steps does nothing with method=matching_networks: it belongs to "
+            "method=gradient_based or learned_optimizer. Leave it out.",
+        ),
+        (
+            ("--cosine_scale=10",),
+            "cosine_scale does nothing with method=gradient_based: it",
+        ),
+        (
+            ("--source=sine", "--learner=mlp", "--num_way=99"),
+            "num_way does nothing with source=sine",
+        ),
+        (("--method=matching_networks", "--attention_steps=2"), "nothing without full_context."),
+        (
+            ("--method=nearest_neighbor", "--class_sampling=permutation"),
+            "class_sampling does nothing with method=nearest_neighbor, which is not trained on epi",
+        ),
+        (
+            ("--method=pixel_nearest_neighbor", "--learning_rate=0.1"),
+            "learning_rate does nothing with method=pixel_nearest_neighbor, which is not trained",
+        ),
+        (("--method=nearest_neighbor", "--rule=sgd"), "rule does nothing with method=nearest_nei"),
+        (("--source=glyphs", "--data_dir=x"), "data_dir does nothing with source=glyphs"),
+        (
+            ("--source=sine", "--method=matching_networks"),
+            "method=matching_networks is for images, but source=sine has functions",
         ),
     ],
 )
-def test_impossible_settings_name_their_flag(arguments, message):
-    settings = parse("--rule=meta_sgd", *arguments)
+def test_what_does_nothing_is_an_error(arguments, message):
     with pytest.raises(ValueError, match=message):
-        build_method(settings, build_tasks(settings.data))
+        parse(*arguments)
 
 
-def command(name, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", f"tf_metalstm.{name}", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=300,
-    )
+def test_another_configuration_is_refused_and_the_difference_named(tmp_path):
+    settings = parse()
+    write_settings(settings, tmp_path)
+    before = (tmp_path / RUN_FLAGS).read_text()
+    with pytest.raises(RunMismatchError) as error:
+        write_settings(settings.changed(num_shot=1, second_order=True), tmp_path)
+    assert "num_shot: the run has 5, now 1" in str(error.value)
+    assert "second_order: the run has False, now True" in str(error.value)
+    assert "num_way" not in str(error.value)
+    assert (tmp_path / RUN_FLAGS).read_text() == before
+
+
+def test_a_start_that_failed_binds_nobody(tmp_path):
+    settings = parse()
+    write_settings(settings, tmp_path)
+    write_settings(settings.changed(num_shot=1), tmp_path, begun=False)
+    assert read_settings(tmp_path).get("num_shot") == 1
+
+
+def test_another_method_is_refused(tmp_path):
+    write_settings(parse(), tmp_path)
+    with pytest.raises(RunMismatchError, match="method: the run has 'gradient_based', now 'match"):
+        write_settings(parse("--method=matching_networks"), tmp_path)
+
+
+def test_a_run_may_be_made_longer_or_moved(tmp_path):
+    settings = parse()
+    write_settings(settings, tmp_path)
+    longer = settings.changed(max_steps=99_000, max_minutes=3.0, prepared_dir="elsewhere")
+    write_settings(longer, tmp_path)
+    assert read_settings(tmp_path).get("max_steps") == 99_000
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "message"),
+    ("arguments", "message"),
     [
-        ("train", ["--num_shto=1"], "Unknown command line flag 'num_shto'. Did you mean: num_shot"),
-        ("train", ["--rule=adam"], "value should be one of <meta_lstm|"),
-        ("evaluate", [], "Which run? Give --run_dir"),
-        ("evaluate", ["--run_dir=nowhere"], "holds no run.flags: expected a folder written by"),
-        ("train", ["--max_steps=150", "stray"], "Unexpected 'stray': every flag begins with --"),
-        ("train", ["--source=omniglot", "--run_dir=runs/x"], "images_background"),
+        (["--meta_sgd_rates=0.1"], "meta_sgd_rates must be two numbers, .* got 0.1"),
+        (["--meta_sgd_rates=low,high"], "--meta_sgd_rates=low,high: must be numbers .* got 'low'"),
+        (["--meta_sgd_rates=0.1,0.005"], "the lower one first; got 0.1,0.005"),
+        (["--source=sine", "--sine_phases=0"], "sine_phases must be two numbers, LOW,HIGH"),
+        (
+            ["--source=sine", "--sine_frequencies=2,1"],
+            "sine_frequencies must be .* the lower one first; got 2,1",
+        ),
+        (["--source=sine"], r"takes images, but an input has the shape \(1,\): use learner=mlp"),
     ],
 )
-def test_mistakes_on_the_command_line_end_in_one_clear_message(name, arguments, message):
-    done = command(name, *arguments)
-    assert done.returncode != 0
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+def test_impossible_settings_name_their_option(arguments, message):
+    def build():
+        settings = parse("--rule=meta_sgd", *arguments)
+        return build_method(settings, build_tasks(settings))
+
+    with pytest.raises(ValueError, match=message):
+        build()
 
 
 def test_where_training_began_cannot_be_said_anew(tmp_path):
     write_settings(parse("--kernel_scale=2"), tmp_path)
-    done = command("evaluate", f"--run_dir={tmp_path}", "--kernel_scale=4")
-    assert done.returncode != 0
-    assert "--kernel_scale=4.0 is settled when training begins, and the run in" in done.stderr
-    assert "has begun with 2.0: leave it out" in done.stderr
+    trained = read_settings(tmp_path)
+    with pytest.raises(OptionError, match=r"kernel_scale is settled when .* began with 2.0: leave"):
+        check_settled(trained, read_settings(tmp_path, "--kernel_scale=4"))
 
 
 @pytest.mark.parametrize(
     ("trained", "asked", "message"),
     [
-        ("--num_steps=5", "--num_steps=9", "--num_evaluation_steps are those after it"),
-        ("--learn_inner_rate", "--inner_rate=0.5", "has learned: leave it out"),
+        ((), "--num_steps=9", "num_evaluation_steps are those after it"),
+        (("--rule=sgd", "--learn_inner_rate"), "--inner_rate=0.5", "learned: leave it out"),
+        (("--source=omniglot",), "--omniglot_split=alphabets", "omniglot_split is settled"),
+        ((), "--normalization=unit", "normalization is settled when training begins"),
+        ((), "--rule=sgd", "rule is meta_lstm in the run in"),
+        ((), "--learning_rate=0.5", "learning_rate does nothing here: the training of .* is over"),
+        ((), "--second_order", "second_order does nothing here"),
+        ((), "--grid=inner_rate=1", "grid does nothing here"),
     ],
 )
-def test_what_would_change_nothing_is_refused(tmp_path, trained, asked, message):
-    write_settings(parse(trained), tmp_path)
-    check_settled(read_settings(tmp_path))
-    with pytest.raises(ValueError, match=message):
-        check_settled(read_settings(tmp_path, asked))
+def test_what_is_settled_or_changes_nothing_after_training_is_refused(
+    tmp_path, trained, asked, message
+):
+    write_settings(parse(*trained), tmp_path)
+    before = read_settings(tmp_path)
+    check_settled(before, before)
+    name = asked[2:].partition("=")[0]
+    with pytest.raises(OptionError, match=message):
+        check_settled(before, read_settings(tmp_path, asked), {name}, ("split", "num_episodes"))
+
+
+def test_another_source_may_be_asked_about(tmp_path):
+    """Its own split is no matter of the training."""
+    write_settings(parse("--source=omniglot"), tmp_path)
+    check_settled(read_settings(tmp_path), read_settings(tmp_path, "--source=glyphs"))
 
 
 def test_a_run_keeps_its_validation_list(tmp_path):
     write_settings(parse(), tmp_path)
-    with pytest.raises(RunMismatchError, match="--evaluation_seed: the run has 0, now 1"):
+    with pytest.raises(RunMismatchError, match="evaluation_seed: the run has 0, now 1"):
         write_settings(parse("--evaluation_seed=1"), tmp_path)
 
 
@@ -263,8 +298,8 @@ def test_a_run_keeps_its_validation_list(tmp_path):
 )
 def test_running_statistics_are_kept_as_long_as_what_they_are_of(arguments, momentum):
     settings = parse(*arguments)
-    tasks = build_tasks(settings.data)
-    assert resolve(settings, tasks).method.statistics_momentum == momentum
+    tasks = build_tasks(settings)
+    assert resolve(settings, tasks).get("statistics_momentum") == momentum
     method = build_method(settings, tasks)
     network = method.embedding if arguments else method.learner.model
     assert network.get_layer("norm_1").momentum == momentum
@@ -272,25 +307,135 @@ def test_running_statistics_are_kept_as_long_as_what_they_are_of(arguments, mome
 
 def test_precision_and_recomputation_reach_the_method():
     settings = parse("--learner_precision=bfloat16", "--recompute")
-    tasks = build_tasks(settings.data)
+    tasks = build_tasks(settings)
     method = build_method(settings, tasks)
     assert method.inner_loop.recompute
     assert method.learner.model.get_layer("conv_1").compute_dtype == "bfloat16"
     assert method.learner.dtype == method.rule.compute_dtype == "float32"
-    plain = build_method(parse(), tasks)
-    assert not plain.inner_loop.recompute
-    assert plain.learner.model.get_layer("conv_1").compute_dtype == "float32"
 
 
 def test_what_an_evaluation_changed_is_named(tmp_path):
-    settings = dataclasses.replace(Settings(), run_dir=str(tmp_path))
+    settings = parse("--rule=sgd", "--source=omniglot").placed(tmp_path)
     write_settings(settings, tmp_path)
-    other = change(settings, "data", normalization="unit", num_shot=1, data_dir="elsewhere")
-    other = change(other, "method", inner_rate=0.5, num_steps=9)
-    assert changed_settings(settings) == {}
-    assert changed_settings(other) == {"normalization": "unit", "inner_rate": 0.5}
+    trained = read_settings(tmp_path)
+    other = settings.changed(
+        num_shot=1, data_dir="elsewhere", inner_rate=0.5, num_steps=9, omniglot_rotations=False
+    )
+    assert changed_settings(trained, settings) == {}
+    assert changed_settings(trained, other) == {"inner_rate": 0.5, "omniglot_rotations": False}
+
+
+@pytest.mark.parametrize("given", ["~/a b/run", "~/a b/run/", "a b/../a b/run", "linked/run"])
+def test_paths_as_they_are_typed(given, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a b" / "run").mkdir(parents=True)
+    (tmp_path / "linked").symlink_to("a b")
+    write_settings(parse(), tmp_path / "a b" / "run")
+    settings = parse(f"--run_dir={given}", f"--prepared_dir={given}", f"--example_dir={given}")
+    for path in (settings.run_dir, settings.get("prepared_dir"), settings.get("example_dir")):
+        assert pathlib.Path(path, RUN_FLAGS).is_file()
+    assert not (tmp_path / "~").exists()
+
+
+def test_a_command_finds_a_run_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_settings(parse("--source=sine", "--learner=mlp"), tmp_path / "run")
+    output = Command("tf_metalstm.evaluate", "--run_dir=~/run").finish(1)
+    assert "holds no best weights yet" in output  # so it was found
 
 
 def test_a_flagfile_that_is_not_there_is_an_error_of_the_user(tmp_path):
     with pytest.raises(ValueError, match=r"no\.flags"):
-        parse_settings([f"--flagfile={tmp_path / 'no.flags'}"])
+        parse(f"--flagfile={tmp_path / 'no.flags'}")
+
+
+def test_every_option_is_in_the_help_with_the_part_that_it_belongs_to():
+    text = help_module.help_text()
+    for each in known_options().values():
+        assert f"  --{each.name}\n" in text
+    assert "--method=matching_networks: Matching networks (Vinyals et al., NIPS 2016)" in text
+    assert (
+        text.index("--rule=meta_lstm:") < text.index("--hidden_units") < text.index("--rule=sgd:")
+    )
+
+
+def run(module, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", f"tf_metalstm.{module}", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_help_with_stand_ins_is_the_help_without():
+    """Quick, and the same as from the real packages."""
+    done = run("train", "--help")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    code = "import keras; from tf_metalstm.help import help_text; print(help_text())"
+    assert done.stdout.endswith(run_python(code))
+    imported = run_python("import sys; sys.argv = ['x']; import tf_metalstm; print(*sys.modules)")
+    assert "tensorflow" not in imported.split()
+    assert "keras" not in imported.split()
+
+
+def run_python(code):
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    return done.stdout
+
+
+def test_the_seed_of_a_method_is_that_of_its_weights():
+    settings = parse("--filters=4")
+    one, other, third = (
+        build_method(settings.changed(seed=seed), build_tasks(settings)) for seed in (1, 1, 2)
+    )
+    values = [keras.ops.convert_to_numpy(m.c_0) for m in (one, other, third)]
+    assert (values[0] == values[1]).all()
+    assert (values[0] != values[2]).any()
+
+
+def test_names_that_flags_and_sources_share(tmp_path):
+    """An option reaches what it names, of which the constructor calls it otherwise."""
+    said = ("--source=omniglot", f"--data_dir={tmp_path}", "--image_size=20", "--skip_corrupt")
+    said += ("--omniglot_split=alphabets", "--noomniglot_rotations")
+    source = build_tasks(parse(*said)).source
+    expected = Omniglot(
+        tmp_path, split="alphabets", rotations=False, image_size=20, skip_corrupt=True
+    )
+    compared = {
+        k: v for k, v in vars(source).items() if isinstance(v, (str, int, bool, pathlib.Path))
+    }
+    assert compared == {k: vars(expected)[k] for k in compared}
+    assert compared["_class_split"] == "alphabets"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("train", ["--num_shto=1"], "Unknown command line flag 'num_shto'. Did you mean: num_shot"),
+        ("train", ["--rule=adam"], "value should be one of <meta_lstm|"),
+        ("train", ["--learning_rate=-1"], "flag --learning_rate=-1: must be a number above 0"),
+        ("train", ["--episodes_per_step=0"], "must be a whole number at least 1, got 0"),
+        ("train", ["--cosine_scale=7"], "--cosine_scale does nothing with --method=gradient_based"),
+        ("evaluate", [], "Which run? Give --run_dir"),
+        ("evaluate", ["--run_dir=nowhere"], "--run_dir=nowhere holds no run.flags: expected a"),
+        ("train", ["--max_steps=150", "stray"], "Unexpected 'stray': every flag begins with --"),
+        ("train", ["--source=omniglot", "--run_dir=runs/x"], "images_background"),
+    ],
+)
+def test_mistakes_on_the_command_line_end_in_one_clear_message(name, arguments, message):
+    output = Command(f"tf_metalstm.{name}", *arguments).finish(1)
+    assert message in output
+    assert "Traceback" not in output
+
+
+def test_flags_that_a_command_does_not_use_are_refused_on_its_line(tmp_path):
+    write_settings(parse(), tmp_path)
+    output = Command("tf_metalstm.evaluate", f"--run_dir={tmp_path}", "--max_steps=5").finish(1)
+    assert f"--max_steps does nothing here: the training of {tmp_path} is over." in output

@@ -1,10 +1,10 @@
-"""Losses and scores of both kinds of episodes, by hand; what is better than what."""
+"""Losses and scores of each kind of task, by hand; what is better than what."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_metalstm.objectives import CLASSIFICATION, REGRESSION
+from tf_metalstm.objectives import CLASSIFICATION, OBJECTIVES, OPTIMIZATION, REGRESSION
 
 
 def test_classification_by_hand():
@@ -22,8 +22,27 @@ def test_regression_by_hand():
     np.testing.assert_allclose(REGRESSION.scores(labels, outputs), [2.0, 1.0])
 
 
+def test_optimization_by_hand():
+    """Outputs are the losses along the way: their mean is trained, the last one reported."""
+    losses = tf.constant([[4.0, 2.0, 0.5], [8.0, 3.0, 1.0]])
+    nothing = tf.zeros([2])
+    expected = np.mean([4.0, 2.0, 0.5, 8.0, 3.0, 1.0])
+    np.testing.assert_allclose(OPTIMIZATION.loss(nothing, losses), expected, rtol=1e-6)
+    np.testing.assert_allclose(OPTIMIZATION.scores(nothing, losses), [0.5, 1.0])
+    assert OPTIMIZATION.text(0.5, 0.125) == "0.500 +- 0.125"
+
+
+def test_objectives_by_name():
+    assert OBJECTIVES == {
+        "classification": CLASSIFICATION,
+        "regression": REGRESSION,
+        "optimization": OPTIMIZATION,
+    }
+
+
 @pytest.mark.parametrize(
-    ("objective", "good", "bad"), [(CLASSIFICATION, 0.9, 0.8), (REGRESSION, 0.8, 0.9)]
+    ("objective", "good", "bad"),
+    [(CLASSIFICATION, 0.9, 0.8), (REGRESSION, 0.8, 0.9), (OPTIMIZATION, 0.8, 0.9)],
 )
 def test_better(objective, good, bad):
     assert objective.is_better(good, bad)

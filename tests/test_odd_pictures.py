@@ -16,7 +16,7 @@ from tf_metalstm.classifier import FewShotClassifier
 from tf_metalstm.data.preprocessing import Normalization
 from tf_metalstm.data.sources import decoding, pixels
 from tf_metalstm.data.sources.base import CorruptImageError
-from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
+from tf_metalstm.methods.pixel_nearest_neighbor import PixelNearestNeighbor
 from tf_metalstm.serving.pictures import decode_pictures
 from tf_metalstm.serving.saved_model import save_method
 from tf_metalstm.serving.served import ServedMethod
@@ -127,8 +127,8 @@ def test_ordinary_files_are_read_as_ever():
 def model(tmp_path_factory):
     """One that keeps the pixels of its support set, scaled, so that they can be looked at."""
     folder = tmp_path_factory.mktemp("run") / "saved_model"
-    method = NearestNeighbor(None, 3)
-    save_method(ServedMethod(method, Normalization((0.0,) * 3, (1.0,) * 3), COLOR, 3), folder)
+    method = PixelNearestNeighbor()
+    save_method(ServedMethod(method, Normalization((0.0,) * 3, (1.0,) * 3), COLOR, None), folder)
     return folder
 
 

@@ -4,7 +4,10 @@ import json
 import shutil
 
 import pytest
-from toy_table import make_run, report, run
+from toy_table import FLAGS, PLAIN, make_run, report, run
+
+from tf_metalstm import reproduce
+from tf_metalstm.tables.catalogue import Cell, Run
 
 
 def test_what_is_missing_is_run_once_and_in_order(calls, tmp_path, capsys):
@@ -92,3 +95,16 @@ def test_a_run_that_has_begun_needs_no_more_what_it_began_at(calls, tmp_path, ca
     calls.clear()
     run(tmp_path, "--only=tuned")
     assert [call[:2] for call in calls[:2]] == [("train", "joint"), ("train", "tuned")]
+
+
+def test_a_precision_is_said_to_no_run_that_has_none(calls, tmp_path, monkeypatch):
+    pixels = Run("pixels", (*FLAGS, "--method=pixel_nearest_neighbor"))
+    cells = [PLAIN, Cell("pixels", 5, 1, "", pixels)]
+    monkeypatch.setattr(reproduce, "TABLES", {"mini_imagenet": lambda: cells})
+    for _ in range(2):  # begun, and gone on with
+        calls.clear()
+        run(tmp_path, "--learner_precision=bfloat16")
+        for command, name, flags in calls:
+            said = "--learner_precision=bfloat16" in flags
+            assert said == (command == "train" and name == "plain")
+        shutil.rmtree(tmp_path / "mini_imagenet" / "pixels" / "checkpoints")

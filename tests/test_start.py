@@ -1,15 +1,18 @@
 """What a run may begin at, and what it is told where it may not."""
 
-import dataclasses
-
 import pytest
+import toy
+from fresh_run import fresh_run
 
+from tf_metalstm.construction import build_method, build_tasks
 from tf_metalstm.flags import parse_settings
-from tf_metalstm.start import check_pretrained
+from tf_metalstm.settings import UnusedOptionError
+from tf_metalstm.start import check_pretrained, start_method
 from tf_metalstm.training.checkpoints import BEST
 
 JOINT = ("--method=nearest_neighbor",)
 MATCHING = ("--method=matching_networks",)
+PROTOTYPICAL = ("--method=prototypical_networks",)
 META_LSTM = ("--source=mini_imagenet",)
 SGD = ("--rule=sgd", "--learn_inner_rate=true")
 
@@ -20,8 +23,7 @@ def check(tmp_path):
         if has_weights:
             (tmp_path / BEST).mkdir()
             (tmp_path / BEST / "step-7.index").touch()
-        given = dataclasses.replace(parse_settings(other), run_dir=str(tmp_path))
-        check_pretrained(parse_settings(own), given)
+        check_pretrained(parse_settings(own), parse_settings(other).placed(tmp_path))
 
     return check
 
@@ -39,6 +41,8 @@ def check(tmp_path):
         (MATCHING, JOINT),
         ((*MATCHING, "--full_context"), JOINT),
         (MATCHING, MATCHING),
+        (PROTOTYPICAL, JOINT),
+        ((*PROTOTYPICAL, "--training_num_way=20"), PROTOTYPICAL),
         (JOINT, JOINT),
         (SGD, SGD),
     ],
@@ -50,39 +54,37 @@ def test_what_may_be_begun_at(check, own, other):
 @pytest.mark.parametrize(
     ("own", "other", "message"),
     [
-        (("--method=pixel_nearest_neighbor",), JOINT, "which has no weights"),
-        (META_LSTM, MATCHING, "a run of --method=matching_networks: give one of gradient_based or"),
-        (MATCHING, META_LSTM, "a run of --method=gradient_based: give one of matching_networks or"),
-        (JOINT, META_LSTM, "a run of --method=gradient_based: give one of nearest_neighbor[.]"),
-        ((), ("--normalization=unit", *JOINT), "trained with --normalization=unit, but this run"),
+        (META_LSTM, MATCHING, "a run of method=matching_networks: give one of gradient_based or"),
+        (MATCHING, META_LSTM, "a run of method=gradient_based: give one of matching_networks or"),
+        (PROTOTYPICAL, MATCHING, "a run of method=matching_networks: give one of prototypical_ne"),
+        (JOINT, META_LSTM, "a run of method=gradient_based: give one of nearest_neighbor[.]"),
+        ((), META_LSTM, "source is glyphs in this run, .* trained with mini_imagenet"),
+        (("--learner=mlp",), JOINT, "learner is mlp in this run, .* was trained with conv4"),
+        ((), SGD, "rule is meta_lstm in this run, .* was trained with sgd: both need the same"),
+        ((), ("--normalization=unit", *JOINT), "normalization is standard .* trained with unit"),
         (
             ("--source=omniglot", "--omniglot_split=alphabets"),
             ("--source=omniglot", *JOINT),
-            "trained with --omniglot_split=characters, but this run has alphabets",
+            "omniglot_split is alphabets in this run, .* was trained with characters",
         ),
         (
             (*META_LSTM, "--image_size=42"),
             (*META_LSTM, *JOINT),
-            r"inputs of the shape \(84, 84, 3\), .* are \(42, 42, 3\): .* the same --image_size",
+            r"inputs of the shape \(84, 84, 3\), .* are \(42, 42, 3\): .* the same image_size",
         ),
-        (("--filters=64",), JOINT, "trained with --filters=32, but this run has 64"),
+        (("--filters=64",), JOINT, "filters is 64 in this run, .* was trained with 32"),
         (
             ("--learner=mlp", "--hidden_layers=20,40"),
             ("--learner=mlp", "--hidden_layers=40,20"),
-            "trained with --hidden_layers=",
+            "hidden_layers is 20,40 in this run, .* was trained with 40,20",
         ),
-        ((*JOINT, "--num_training_classes=3"), JOINT, "with --num_training_classes=None"),
-        ((*MATCHING, "--full_context"), MATCHING, "trained with --full_context=False"),
-        (("--hidden_units=4",), (), "trained with --hidden_units=20, but this run has 4"),
-        (("--gate_feedback=logit",), (), "trained with --gate_feedback=value"),
-        (("--num_outputs=3",), ("--num_outputs=5",), "trained with --num_outputs=5"),
-        (("--rule=sgd",), SGD, "trained with --learn_inner_rate=True"),
-        (("--learn_linear=false",), (), "trained with --learn_linear=True"),
-        (
-            ("--kernel_scale=4",),
-            ("--kernel_scale=4",),
-            "would scale what .* has learned: give --kernel_scale=1",
-        ),
+        ((*JOINT, "--num_training_classes=3"), JOINT, "num_training_classes is 3 .* with None"),
+        ((*MATCHING, "--full_context"), MATCHING, "full_context is True .* trained with False"),
+        (("--hidden_units=4",), (), "hidden_units is 4 in this run, .* trained with 20"),
+        (("--gate_feedback=logit",), (), "gate_feedback is logit .* trained with value"),
+        (("--num_outputs=3",), ("--num_outputs=5",), "num_outputs is 3 .* trained with 5"),
+        (("--rule=sgd",), SGD, "learn_inner_rate is False .* trained with True"),
+        (("--learn_linear=false",), (), "learn_linear is False .* trained with True"),
     ],
 )
 def test_what_may_not_be_begun_at(check, own, other, message):
@@ -93,3 +95,17 @@ def test_what_may_not_be_begun_at(check, own, other, message):
 def test_a_run_without_weights_cannot_be_begun_at(check):
     with pytest.raises(FileNotFoundError, match="holds no weights yet: they appear with the first"):
         check(MATCHING, JOINT, has_weights=False)
+
+
+def test_a_method_without_weights_begins_nowhere():
+    with pytest.raises(UnusedOptionError, match="pretrained_run_dir does nothing with method=pix"):
+        parse_settings(("--method=pixel_nearest_neighbor", "--pretrained_run_dir=runs/joint"))
+
+
+def test_what_was_learned_is_not_scaled(tmp_path):
+    fresh_run(toy.settings(tmp_path, num_steps=1))
+    own, pretrained = (toy.settings(tmp_path, kernel_scale=scale) for scale in (4.0, 1.0))
+    check_pretrained(own, pretrained)
+    method = build_method(own, build_tasks(own))
+    with pytest.raises(ValueError, match=r"would scale what .* has learned: give kernel_scale=1"):
+        start_method(method, pretrained)

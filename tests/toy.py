@@ -1,21 +1,28 @@
 """Small things that several tests use: a learner, a method, an episode, images of classes."""
 
+from typing import ClassVar
+
 import numpy as np
 import tensorflow as tf
 
 from tf_metalstm.adaptation import InnerLoop
 from tf_metalstm.data.episodes import EpisodeSampler, ImageEpisodes
+from tf_metalstm.data.options import ImageOptions
 from tf_metalstm.data.preprocessing import Normalization
-from tf_metalstm.data.sources.base import ClassImages
+from tf_metalstm.data.sources.base import ClassImages, Source, SplitCounts
+from tf_metalstm.data.tasks import ImageTasks
 from tf_metalstm.episode import EpisodeSpec, Support
 from tf_metalstm.learners.conv4 import conv4
 from tf_metalstm.learners.functional import FunctionalLearner
 from tf_metalstm.learners.mlp import mlp
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
 from tf_metalstm.objectives import REGRESSION
+from tf_metalstm.parts import Part
 from tf_metalstm.rules.meta_lstm import MetaLSTM
 from tf_metalstm.rules.meta_sgd import MetaSGD
 from tf_metalstm.rules.sgd import SGD
+from tf_metalstm.settings import make_settings
+from tf_metalstm.starts.c_0 import LearnedStart
 
 
 def mlp_learner(dtype="float64", num_inputs=3, num_way=2, activation="tanh"):
@@ -46,7 +53,7 @@ def learned_sgd():
 def meta_sgd():
     """A rate for every coordinate of `mlp_learner`, float64."""
     rule = MetaSGD(0.05, 0.2, dtype="float64")
-    rule.build((mlp_learner().num_parameters,))
+    rule.build(mlp_learner().parameter_blocks)
     return rule
 
 
@@ -57,6 +64,7 @@ def conv_method(
     rule=None,
     learn_c_0=True,
     learn_linear=True,
+    batch_size=None,
     **inner_loop,
 ):
     return GradientBasedMethod(
@@ -64,8 +72,8 @@ def conv_method(
         MetaLSTM(4) if rule is None else rule,
         InnerLoop(num_steps, **inner_loop),
         query_normalization,
-        learn_c_0=learn_c_0,
-        learn_linear=learn_linear,
+        start=LearnedStart(learn_c_0, learn_linear),
+        batch_size=batch_size,
     )
 
 
@@ -96,18 +104,30 @@ def glyph_like_classes(num_classes=12, images_per_class=20, size=16, seed=3):
     )
 
 
-class ToySource:
+class ToySource(Source):
     """Eight such classes in each split, others in each, and a list of the splits asked for."""
 
+    part = Part("toys", "Toy images for tests", "", ImageOptions)
     name = "toys"
     image_shape = (16, 16, 1)
+    asked: ClassVar[list] = []
 
-    def __init__(self):
-        self.asked = []
+    @classmethod
+    def from_options(cls, options):
+        return ImageTasks.of(cls(), options)
+
+    def prepare(self):
+        pass
 
     def load(self, split):
         self.asked.append(split)
         return glyph_like_classes(num_classes=8, seed=len(split))
+
+    def class_names(self, split):
+        return tuple(f"class_{i:02d}" for i in range(8))
+
+    def counts(self, split):
+        return SplitCounts(8, 160, 20)
 
     def fingerprint_of(self, split):
         return f"toys/{split}"
@@ -115,8 +135,30 @@ class ToySource:
     def channel_statistics(self):
         return np.array([100.0]), np.array([50.0])
 
-    def describe(self):
+    def describe(self, split=None):
         return "toys"
+
+
+SMALL = {
+    "source": "toys",
+    "num_way": 3,
+    "num_shot": 2,
+    "num_query": 3,
+    "normalization": "unit",
+    "max_steps": 4,
+    "checkpoint_every": 2,
+    "validate_every": 2,
+    "validation_episodes": 2,
+    "deterministic": False,
+}
+
+
+def settings(run_dir=None, **said):
+    """Settings of a small run on toy images, those in use by its parts."""
+    said = {**SMALL, **said}
+    if said.get("method") != "pixel_nearest_neighbor":
+        said = {"filters": 4, **said} if said.get("learner", "conv4") == "conv4" else said
+    return make_settings(said).placed(run_dir)
 
 
 def image_episodes(spec=None, split="train", seed=0):

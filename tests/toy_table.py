@@ -6,24 +6,24 @@ import pathlib
 import toy
 
 from tf_metalstm import reproduce
-from tf_metalstm.flags import parse_settings, write_settings
-from tf_metalstm.settings import MethodSettings, Settings, TrainingSettings
+from tf_metalstm.flags import parse_settings, read_settings, write_settings
+from tf_metalstm.settings import make_settings
 from tf_metalstm.tables.catalogue import Cell, Run
 from tf_metalstm.training.checkpoints import RunCheckpoints
 from tf_metalstm.training.provenance import record_start
 
 ROOT = pathlib.Path(__file__).parents[1]
-BEFORE = Run("joint", ("--max_steps=100",))
-PLAIN = Cell("plain", 5, 1, "43.44 +- 0.77", Run("plain", ("--max_steps=100",)))
-GRID = ("--grid=inner_rate=0.1|0.5",)
+FLAGS = ("--source=mini_imagenet", "--max_steps=100")
+BEFORE = Run("joint", FLAGS)
+PLAIN = Cell("plain", 5, 1, "43.44 +- 0.77", Run("plain", FLAGS))
+GRID = (*FLAGS, "--rule=sgd", "--grid=inner_rate=0.1|0.5")
 TUNED = Cell("tuned", 5, 5, "", Run("tuned", GRID, before=(BEFORE,), searched=True))
 
 
-def begun_at(run_dir, precision="float32"):
-    return Settings(
-        method=MethodSettings(pretrained_run_dir=run_dir, learner_precision=precision),
-        training=TrainingSettings(max_steps=100),
-    )
+def begun_at(run_dir, precision="float32", **said):
+    said |= {"source": "mini_imagenet", "max_steps": 100}
+    said |= {"pretrained_run_dir": run_dir, "learner_precision": precision}
+    return make_settings(said)
 
 
 def make_run(run_dir, step, best=None, minutes=12.0, settings=None):
@@ -58,12 +58,12 @@ def report(run_dir, **changes):
 
 def stand_in(command, flags):
     """Does in the folder of a run what a command would leave there; returns the run's name."""
-    said = parse_settings(flags)  # as the command does: a flag that there is not is an error
-    run_dir = pathlib.Path(said.run_dir)
+    [run_dir] = [pathlib.Path(f.partition("=")[2]) for f in flags if f.startswith("--run_dir=")]
+    # As the command does: a flag that there is not, or that does nothing, is an error.
+    said = parse_settings(flags) if command == "train" else read_settings(run_dir, *flags)
     if command == "train":
-        where = said.method.pretrained_run_dir
-        settings = begun_at(where, said.method.learner_precision)
-        make_run(run_dir, 100, best=50, settings=settings)
+        where = said.get("pretrained_run_dir")
+        make_run(run_dir, 100, best=50, settings=said)
         first = pathlib.Path(where or "").name
         record_start(run_dir, {"run": first, "step": 50} if first else None)
     elif command == "search":
@@ -71,7 +71,7 @@ def stand_in(command, flags):
     else:
         changed = {"inner_rate": 0.1} if run_dir.name == "tuned" else {}
         which = said.evaluation.checkpoint
-        asked = {"num_shot": said.data.num_shot, "split": said.evaluation.split}
+        asked = {"num_shot": said.get("num_shot"), "split": said.evaluation.split}
         asked |= {"checkpoint": which, "step": {"best": 50, "last": 100}[which]}
         report(run_dir, num_episodes=said.evaluation.num_episodes, changed=changed, **asked)
     return run_dir.name

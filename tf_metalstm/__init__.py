@@ -1,10 +1,119 @@
 """Few-shot learning with learned update rules, on TensorFlow and Keras."""
 
-import os
+from __future__ import annotations
 
-# TensorFlow reads both once, when it is first imported; what the user has set stays.
-# Without oneDNN, which TensorFlow switches off by itself on processors without AVX-512, a
-# meta-update at 84 x 84 took twice the processor time.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-# Otherwise every command begins with a page about the processor. 0 shows it.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from tf_metalstm import startup
+
+startup.prepare()
+
+if TYPE_CHECKING:
+    from tf_metalstm.adaptation import InnerLoop, unroll, unroll_in_loop
+    from tf_metalstm.catalogue import add_part
+    from tf_metalstm.classifier import FewShotClassifier
+    from tf_metalstm.data.tasks import EpisodeTasks, ImageTasks, ProblemTasks, Tasks
+    from tf_metalstm.episode import EpisodeSpec, Support
+    from tf_metalstm.learners.base import Learner
+    from tf_metalstm.learners.functional import FunctionalLearner
+    from tf_metalstm.methods.base import Method
+    from tf_metalstm.methods.few_shot import FewShotMethod
+    from tf_metalstm.methods.gradient_based import GradientBasedMethod
+    from tf_metalstm.methods.learned_optimizer import LearnedOptimizer
+    from tf_metalstm.methods.matching_networks import MatchingNetworks
+    from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
+    from tf_metalstm.methods.prototypical_networks import PrototypicalNetworks
+    from tf_metalstm.options import OptionError, Options, option
+    from tf_metalstm.parts import Part
+    from tf_metalstm.problems import Problem, SupportProblem
+    from tf_metalstm.rules.base import Rule
+    from tf_metalstm.rules.meta_lstm import MetaLSTM
+    from tf_metalstm.rules.meta_sgd import MetaSGD
+    from tf_metalstm.rules.sgd import SGD
+    from tf_metalstm.settings import Settings, make_settings
+    from tf_metalstm.starts.base import Start
+
+# Name -> the module that it is in, imported when it is first asked for: importing the package must
+# not import TensorFlow, so that the variables above are set in time, and help is quick.
+_PUBLIC = {
+    "EpisodeSpec": "episode",
+    "EpisodeTasks": "data.tasks",
+    "FewShotClassifier": "classifier",
+    "FewShotMethod": "methods.few_shot",
+    "FunctionalLearner": "learners.functional",
+    "GradientBasedMethod": "methods.gradient_based",
+    "ImageTasks": "data.tasks",
+    "InnerLoop": "adaptation",
+    "LearnedOptimizer": "methods.learned_optimizer",
+    "Learner": "learners.base",
+    "MatchingNetworks": "methods.matching_networks",
+    "MetaLSTM": "rules.meta_lstm",
+    "MetaSGD": "rules.meta_sgd",
+    "Method": "methods.base",
+    "NearestNeighbor": "methods.nearest_neighbor",
+    "OptionError": "options",
+    "Options": "options",
+    "Part": "parts",
+    "Problem": "problems",
+    "ProblemTasks": "data.tasks",
+    "PrototypicalNetworks": "methods.prototypical_networks",
+    "Rule": "rules.base",
+    "SGD": "rules.sgd",
+    "Settings": "settings",
+    "Start": "starts.base",
+    "Support": "episode",
+    "SupportProblem": "problems",
+    "Tasks": "data.tasks",
+    "add_part": "catalogue",
+    "make_settings": "settings",
+    "option": "options",
+    "unroll": "adaptation",
+    "unroll_in_loop": "adaptation",
+}
+
+__all__ = [
+    "SGD",
+    "EpisodeSpec",
+    "EpisodeTasks",
+    "FewShotClassifier",
+    "FewShotMethod",
+    "FunctionalLearner",
+    "GradientBasedMethod",
+    "ImageTasks",
+    "InnerLoop",
+    "LearnedOptimizer",
+    "Learner",
+    "MatchingNetworks",
+    "MetaLSTM",
+    "MetaSGD",
+    "Method",
+    "NearestNeighbor",
+    "OptionError",
+    "Options",
+    "Part",
+    "Problem",
+    "ProblemTasks",
+    "PrototypicalNetworks",
+    "Rule",
+    "Settings",
+    "Start",
+    "Support",
+    "SupportProblem",
+    "Tasks",
+    "add_part",
+    "make_settings",
+    "option",
+    "unroll",
+    "unroll_in_loop",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,14 +1,14 @@
-"""The inner loop: T updates of a learner on the support set of one episode.
+"""The inner loop, the only one: T updates of theta on one problem.
 
 Algorithm 1 of the paper, lines 6 to 12. For t = 1 ... T:
 
-    L_t    = loss(learner(support; theta_{t-1}))
-    grad_t = d L_t / d theta_{t-1}
+    L_t      = problem.loss(theta_{t-1})
+    grad_t   = d L_t / d theta_{t-1}
     theta_t, state_t = rule(stop(grad_t), stop(L_t), theta_{t-1}, state_{t-1})
 
-stop() is the gradient independence assumption of section 3.3.1: the meta-gradient
-flows through theta and the state of the rule, not through the learner's own
-gradient. With `second_order` there is no stop(), and it flows through everything.
+stop() is the gradient independence assumption of section 3.3.1: the meta-gradient flows through
+theta and the state of the rule, not through the learner's own gradient. With `second_order` there
+is no stop(), and it flows through everything.
 """
 
 from __future__ import annotations
@@ -19,23 +19,18 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tf_metalstm.episode import Support, Tensor
-from tf_metalstm.learners.functional import FunctionalLearner
-from tf_metalstm.objectives import cross_entropy
+from tf_metalstm.episode import Tensor
+from tf_metalstm.options import OptionError, Options, option
+from tf_metalstm.problems import Problem
 from tf_metalstm.rules.base import Rule
-
-GRADIENT_DIVISORS = ("none", "batch_size")
 
 
 @dataclass(frozen=True)
 class InnerLoop:
     """How the inner loop runs.
 
-    num_steps: T, updates of an episode.
-    batch_size: support images of an update, taken in turn; None takes all of them.
-    second_order: keep the path of the meta-gradient through the learner's gradient.
-    gradient_divisor: "none", or "batch_size" to divide the gradient of the mean loss once
-        more by the number of images in the update, as the authors' code does.
+    num_steps: T, updates.
+    second_order: keep the path of the meta-gradient through the gradient.
     recompute: let the meta-gradient compute the inside of the rule again instead of keeping it.
         Kept are then only the gradient, the loss, theta and the rule's state of each update, for
         the meta-LSTM 2 H + 4 numbers a coordinate. The same meta-gradient, in less memory and more
@@ -43,160 +38,140 @@ class InnerLoop:
     """
 
     num_steps: int = 5
-    batch_size: int | None = None
     second_order: bool = False
-    gradient_divisor: str = "none"
     recompute: bool = False
 
     def __post_init__(self) -> None:
         if self.num_steps < 0:
-            raise ValueError(f"--num_steps must not be negative, got {self.num_steps}.")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"--support_batch_size must be at least 1, got {self.batch_size}.")
-        if self.gradient_divisor not in GRADIENT_DIVISORS:
-            raise ValueError(
-                f"--gradient_divisor must be one of {', '.join(GRADIENT_DIVISORS)}, "
-                f"got {self.gradient_divisor!r}."
-            )
+            raise OptionError("num_steps", f"must be at least 0, got {self.num_steps}.")
+
+
+@dataclass(frozen=True)
+class InnerLoopOptions(Options):
+    """Options of every method that runs the inner loop."""
+
+    num_steps: int = option(5, "T, updates of the inner loop.", at_least=0)
+    num_evaluation_steps: int | None = option(
+        None, "T in validation, test and export; default: num_steps.", at_least=0
+    )
+    second_order: bool = option(
+        False, "Keep the meta-gradient's path through the gradient.", training_only=True
+    )
+    recompute: bool = option(
+        False,
+        "Keep less of each update for the meta-gradient and compute it again: for many updates.",
+        may_change=True,
+        training_only=True,
+    )
+
+    def inner_loop(self) -> InnerLoop:
+        """Returns the inner loop of the training."""
+        return InnerLoop(self.num_steps, self.second_order, self.recompute)
 
 
 class Trajectory(NamedTuple):
-    """What happened in the inner loop, for those who want to look.
+    """What happened in the inner loop.
 
     losses: L_1 ... L_T, before each update, [T].
-    forget: forget gates of each update, [T, P].
-    input: input gates of each update, [T, P].
+    traces: what the rule shows of each update, by name, [T, ...]; see `Rule.trace`.
     """
 
     losses: Tensor
-    forget: Tensor
-    input: Tensor
+    traces: dict[str, Tensor]
 
 
-class Adapted(NamedTuple):
-    """A learner after the inner loop.
+class Unrolled(NamedTuple):
+    """Where the inner loop ended.
 
     theta: theta_T, [P].
-    statistics: collected by the support passes at theta_0 ... theta_{T-1}, [S].
+    carry: of the problem, after the pass at theta_{T-1}.
+    trajectory: the way there.
     """
 
     theta: Tensor
-    statistics: Tensor
-
-
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-
-
-def adapt(
-    learner: FunctionalLearner,
-    rule: Rule,
-    theta_0: Tensor,
-    support: Support,
-    options: InnerLoop,
-    loss_function: LossFunction = cross_entropy,
-) -> tuple[Adapted, Trajectory]:
-    """Runs the inner loop on one episode.
-
-    Every episode starts afresh: from theta_0, from the learner's initial statistics
-    and from the rule's initial state. In a graph, what the caller leaves unused of the
-    trajectory is not computed.
-
-    Args:
-        learner: the network, a function of theta.
-        rule: how theta moves.
-        theta_0: where it starts, c_0 of the paper, [P].
-        support: inputs [B, ...] and labels, of classes [B] or real [B, D].
-        options: number of updates and the like.
-        loss_function: (labels, outputs) -> scalar.
-
-    Returns:
-        The adapted learner and the trajectory that led there.
-    """
-    update = _update(learner, rule, support, options, loss_function)
-    state = _start(learner, rule, theta_0)
-    losses, gates = [], []
-    for step in range(options.num_steps):
-        state, loss = update(state, step)
-        losses.append(loss)
-        gates.append(rule.gates(state.rule_state))
-    return Adapted(state.theta, state.statistics), _trajectory(losses, gates, theta_0)
-
-
-def adapt_in_loop(
-    learner: FunctionalLearner,
-    rule: Rule,
-    theta_0: Tensor,
-    support: Support,
-    options: InnerLoop,
-    num_steps: Tensor,
-    loss_function: LossFunction = cross_entropy,
-) -> tuple[Adapted, Trajectory]:
-    """As `adapt`, with a number of updates that only the running graph knows, a scalar.
-
-    A loop of the graph, with one update in it: small, and meant for models that are trained.
-    """
-    update = _update(learner, rule, support, options, loss_function)
-
-    def body(step: Tensor, state: _InnerState, seen: Trajectory) -> tuple:
-        state, loss = update(state, step)
-        gates = rule.gates(state.rule_state)
-        written = (
-            array.write(step, value) for array, value in zip(seen, (loss, *gates), strict=True)
-        )
-        return step + 1, state, Trajectory(*written)
-
-    shapes = Trajectory(losses=[], forget=theta_0.shape, input=theta_0.shape)
-    nothing_seen = Trajectory(
-        *(tf.TensorArray(theta_0.dtype, num_steps, element_shape=shape) for shape in shapes)
-    )
-    _, state, seen = tf.while_loop(
-        lambda step, *_: step < num_steps, body, (0, _start(learner, rule, theta_0), nothing_seen)
-    )
-    return Adapted(state.theta, state.statistics), Trajectory(*(array.stack() for array in seen))
+    carry: Any
+    trajectory: Trajectory
 
 
 class _InnerState(NamedTuple):
-    """What goes from update to update.
-
-    theta: [P].
-    statistics: [S].
-    rule_state: nested tensors.
-    """
+    """What goes from update to update."""
 
     theta: Tensor
-    statistics: Tensor
+    carry: Any
     rule_state: Any
 
 
-def _start(learner: FunctionalLearner, rule: Rule, theta_0: Tensor) -> _InnerState:
-    statistics = tf.constant(learner.initial_statistics())
-    return _InnerState(theta_0, statistics, rule.initial_state(theta_0))
+def unroll(rule: Rule, problem: Problem, theta_0: Tensor, options: InnerLoop) -> Unrolled:
+    """Runs the inner loop on one problem, each update written out in the graph.
+
+    In a graph, what the caller leaves unused of the trajectory is not computed. A meta-gradient
+    may be taken of the losses as of theta.
+
+    Args:
+        rule: how theta moves.
+        problem: what is minimized.
+        theta_0: where theta starts, [P].
+        options: number of updates and the like.
+    """
+    update = _update(rule, problem, options)
+    state = _InnerState(theta_0, problem.initial_carry(), rule.initial_state(theta_0))
+    losses: list[Tensor] = []
+    traces: list[dict[str, Tensor]] = []
+    for step in range(options.num_steps):
+        state, loss = update(state, step)
+        losses.append(loss)
+        traces.append(rule.trace(state.rule_state))
+    return Unrolled(state.theta, state.carry, _stacked(losses, traces, rule, theta_0))
+
+
+def unroll_in_loop(
+    rule: Rule, problem: Problem, theta_0: Tensor, options: InnerLoop, num_steps: Tensor
+) -> Unrolled:
+    """As `unroll`, with a number of updates that only the running graph knows, a scalar.
+
+    A loop of the graph with one update in it: small, and meant for models that are trained.
+    """
+    update = _update(rule, problem, options)
+    start = _InnerState(theta_0, problem.initial_carry(), rule.initial_state(theta_0))
+    shown = {"losses": tf.zeros([], theta_0.dtype), **rule.trace(start.rule_state)}
+    arrays = {
+        name: tf.TensorArray(each.dtype, num_steps, element_shape=each.shape)
+        for name, each in shown.items()
+    }
+
+    def body(step: Tensor, state: _InnerState, seen: dict[str, Any]) -> tuple:
+        state, loss = update(state, step)
+        values = {"losses": loss, **rule.trace(state.rule_state)}
+        return step + 1, state, {name: seen[name].write(step, values[name]) for name in seen}
+
+    _, state, seen = tf.while_loop(lambda step, *_: step < num_steps, body, (0, start, arrays))
+    traces = {name: array.stack() for name, array in seen.items()}
+    losses = traces.pop("losses")
+    return Unrolled(state.theta, state.carry, Trajectory(losses, traces))
 
 
 def _update(
-    learner: FunctionalLearner,
-    rule: Rule,
-    support: Support,
-    options: InnerLoop,
-    loss_function: LossFunction,
+    rule: Rule, problem: Problem, options: InnerLoop
 ) -> Callable[[_InnerState, Any], tuple[_InnerState, Tensor]]:
     """Returns one update: (state, its number) -> the state after it, the loss before it."""
     move = _recomputed(rule, options.second_order) if options.recompute else rule
+    scale = problem.gradient_scale()
 
     def update(state: _InnerState, step: Any) -> tuple[_InnerState, Tensor]:
-        theta, statistics, rule_state = state
-        batch = _mini_batch(support, options.batch_size, step)
+        theta, carry, rule_state = state
         with tf.GradientTape() as tape:
             tape.watch(theta)
-            outputs, statistics = learner.apply(theta, statistics, batch.inputs, training=True)
-            loss = loss_function(batch.labels, outputs)
+            loss, carry = problem.loss(theta, carry, step)
         gradient = tape.gradient(loss, theta)
-        if options.gradient_divisor == "batch_size":
-            gradient /= tf.cast(tf.shape(batch.inputs)[0], gradient.dtype)
+        if gradient is None:
+            raise ValueError("The loss of the problem does not depend on theta.")
+        if not isinstance(scale, float) or scale != 1.0:
+            gradient *= scale
+        shown = loss
         if not options.second_order:
-            gradient, loss = tf.stop_gradient(gradient), tf.stop_gradient(loss)
-        theta, rule_state = move(gradient, loss, theta, rule_state)
-        return _InnerState(theta, statistics, rule_state), loss
+            gradient, shown = tf.stop_gradient(gradient), tf.stop_gradient(loss)
+        theta, rule_state = move(gradient, shown, theta, rule_state)
+        return _InnerState(theta, carry, rule_state), loss
 
     return update
 
@@ -232,21 +207,14 @@ def _recomputed(
     return update
 
 
-def _mini_batch(support: Support, batch_size: int | None, step: int) -> Support:
-    """Returns the images of an update: stretches of the support set, taken in turn, cyclic."""
-    if batch_size is None:
-        return support
-    num_images = tf.shape(support.labels)[0]
-    rows = (step * batch_size + tf.range(tf.minimum(batch_size, num_images))) % num_images
-    return Support(tf.gather(support.inputs, rows), tf.gather(support.labels, rows))
-
-
-def _trajectory(losses: list, gates: list, theta: Tensor) -> Trajectory:
-    if not losses:
-        none = tf.zeros([0, tf.size(theta)], theta.dtype)
-        return Trajectory(tf.zeros([0], theta.dtype), none, none)
+def _stacked(
+    losses: list[Tensor], traces: list[dict[str, Tensor]], rule: Rule, theta_0: Tensor
+) -> Trajectory:
+    if losses:
+        names = traces[0]
+        return Trajectory(tf.stack(losses), {n: tf.stack([t[n] for t in traces]) for n in names})
+    none = rule.trace(rule.initial_state(theta_0))
     return Trajectory(
-        losses=tf.stack(losses),
-        forget=tf.stack([each.forget for each in gates]),
-        input=tf.stack([each.input for each in gates]),
+        tf.zeros([0], theta_0.dtype),
+        {name: tf.zeros([0, *each.shape], each.dtype) for name, each in none.items()},
     )

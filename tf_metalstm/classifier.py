@@ -23,13 +23,19 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from tf_metalstm import experiment
+from tf_metalstm.argv import FOUND_FLAGS, RUN_FLAGS
 from tf_metalstm.data.sources.decoding import plain_image, squeeze
 from tf_metalstm.data.sources.pixels import pixels as decode
-from tf_metalstm.data.tasks import ImageTasks
-from tf_metalstm.flags import RUN_FLAGS, read_settings
-from tf_metalstm.serving.saved_model import FORMAT_VERSION, MANIFEST, read_manifest
-from tf_metalstm.serving.served import ServedMethod
+from tf_metalstm.flags import read_settings
+from tf_metalstm.serving.saved_model import (
+    FORMAT_VERSION,
+    MANIFEST,
+    describe_signature,
+    read_manifest,
+)
 from tf_metalstm.serving.signatures import build_signatures
+
+_QUERIES = "query_images"
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
@@ -48,7 +54,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     Attributes:
         classes_: the different labels, sorted, [C].
         support_losses_: the loss before each update, [T]; missing where the method makes none.
-        gates_: the gates of each update, "forget" and "input", [T, P]; missing likewise.
+        trace_: what the rule shows of each update by name, such as "forget_gates" [T, P]; missing
+            likewise.
     """
 
     def __init__(self, model: str | os.PathLike[str], num_steps: int | None = None) -> None:
@@ -81,7 +88,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 f"There are {len(images)} images but {len(labels)} labels: give one for each."
             )
         classes, numbers = np.unique(labels, return_inverse=True)
-        if len(classes) > model.num_way:
+        if model.num_way is not None and len(classes) > model.num_way:
             raise ValueError(
                 f"y has {len(classes)} classes, but the model tells at most {model.num_way} "
                 "apart: leave some out, or train a model with more ways."
@@ -93,12 +100,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             **self._steps(model),
         )
         # All at the end: what fails leaves an earlier fit as it was.
-        for name in {"support_losses_", "gates_"} & vars(self).keys():
+        for name in {"support_losses_", "trace_"} & vars(self).keys():
             delattr(self, name)
+        state = {name: adapted.pop(name) for name in model.state_names}
         if "support_losses" in adapted:
             self.support_losses_ = adapted.pop("support_losses")
-            self.gates_ = {name: adapted.pop(f"{name}_gates") for name in ("forget", "input")}
-        self.classes_, self._state = classes, adapted
+            self.trace_ = adapted
+        self.classes_, self._state = classes, state
         self._model: LoadedModel | None = model
         return self
 
@@ -143,20 +151,22 @@ class LoadedModel(NamedTuple):
 
     signatures: its functions of tensors, by name.
     image_shape: (h, w, c); () for a model of functions.
-    num_way: N.
+    num_way: N, or None for any number.
     num_steps: T of the training, or None.
+    state_names: what `predict` takes of that which `adapt` returned.
     """
 
     signatures: Mapping[str, Callable[..., dict[str, Any]]]
     image_shape: tuple[int, ...]
-    num_way: int
+    num_way: int | None
     num_steps: int | None
+    state_names: tuple[str, ...]
 
 
 def load_model(folder: str | os.PathLike[str]) -> LoadedModel:
     """Returns the model in a folder as it is there now, read only once."""
     path = Path(folder).resolve()
-    marks = [path / MANIFEST, *sorted((path / "best").glob("*.index"))]
+    marks = [path / MANIFEST, path / FOUND_FLAGS, *sorted((path / "best").glob("*.index"))]
     times = tuple(mark.stat().st_mtime_ns for mark in marks if mark.is_file())
     model = _load(str(path), times)
     if not model.image_shape:
@@ -177,19 +187,21 @@ def _load(folder: str, times: tuple[int, ...]) -> LoadedModel:
             )
         signatures = tf.saved_model.load(folder).signatures
         shape = tuple(manifest.get("image_shape", ()))
-        return LoadedModel(signatures, shape, manifest["num_way"], manifest.get("num_steps"))
+        names = tuple(n for n in manifest["signatures"]["predict"]["inputs"] if n != _QUERIES)
+        way, steps = manifest["num_way"], manifest.get("num_steps")
+        return LoadedModel(signatures, shape, way, steps, names)
     if not Path(folder, RUN_FLAGS).is_file():
         raise FileNotFoundError(
             f"{folder} is neither a model that python -m tf_metalstm.export wrote nor a run."
         )
-    settings = read_settings(folder)
-    tasks = experiment.build_tasks(settings.data)
-    method, _ = experiment.load_method(settings, tasks)
-    normalization = tasks.normalization if isinstance(tasks, ImageTasks) else None
-    served = ServedMethod(method, normalization, tasks.input_shape, method.num_outputs)
+    found = Path(folder, FOUND_FLAGS)
+    settings = read_settings(folder, *([f"--flagfile={found}"] if found.is_file() else []))
+    served = experiment.serve(experiment.load_run(settings))
     _, signatures = build_signatures(served)
     shape = served.input_shape if served.takes_images else ()
-    return LoadedModel(signatures, shape, served.num_way, served.num_steps)
+    specs = describe_signature(signatures["predict"])["inputs"]
+    names = tuple(name for name in specs if name != _QUERIES)
+    return LoadedModel(signatures, shape, served.num_way, served.num_steps, names)
 
 
 def _call(function: Callable[..., dict[str, Any]], **tensors: Any) -> dict[str, np.ndarray]:

@@ -1,171 +1,97 @@
-"""From settings to a method with fresh weights: networks, rules, and what puts them together."""
+"""From settings to objects: tasks, and a method with fresh weights."""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import keras
 
-from tf_metalstm.adaptation import InnerLoop
-from tf_metalstm.data.tasks import ImageTasks, Tasks
-from tf_metalstm.learners.catalogue import PRECISIONS, make_network
-from tf_metalstm.learners.embedding import embedding_of
-from tf_metalstm.learners.functional import FunctionalLearner
-from tf_metalstm.methods.base import FewShotMethod
-from tf_metalstm.methods.gradient_based import GradientBasedMethod
-from tf_metalstm.methods.matching_networks import MatchingNetworks
-from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
-from tf_metalstm.objectives import OBJECTIVES
+from tf_metalstm.data.tasks import Tasks
+from tf_metalstm.methods.base import Method
+from tf_metalstm.options import OptionError
 from tf_metalstm.rules.base import Rule
-from tf_metalstm.rules.catalogue import make_rule
-from tf_metalstm.settings import METHODS, MethodSettings, Settings
+from tf_metalstm.settings import Settings
+from tf_metalstm.starts.base import Start
+
+
+def build_tasks(settings: Settings) -> Tasks:
+    """Returns where tasks come from; nothing is read yet."""
+    return settings.member("source").from_options(settings.of_member("source"))
 
 
 def resolve(settings: Settings, tasks: Tasks) -> Settings:
-    """Fills in what follows from other settings, so that run.flags says it."""
-    method = settings.method
-    if method.num_outputs is None:
-        method = dataclasses.replace(method, num_outputs=tasks.num_outputs)
-    if method.method == "nearest_neighbor":
-        num_classes = _num_training_classes(method, tasks)
-        method = dataclasses.replace(method, num_training_classes=num_classes)
-    momentum = _statistics_momentum(method)
-    method = dataclasses.replace(method, statistics_momentum=momentum)
-    return dataclasses.replace(settings, method=method)
-
-
-def _num_training_classes(method: MethodSettings, tasks: Tasks) -> int:
-    if method.num_training_classes is not None:
-        return method.num_training_classes
-    return image_tasks(tasks, method.method).num_training_classes
-
-
-def _statistics_momentum(method: MethodSettings) -> float:
-    if method.statistics_momentum is not None:
-        return method.statistics_momentum
-    # Of one episode few passes leave statistics, of a training all of them.
-    return 0.99 if method.method in ("nearest_neighbor", "matching_networks") else 0.05
-
-
-def image_tasks(tasks: Tasks, method: str) -> ImageTasks:
-    """Returns the tasks, which have to be images.
-
-    Raises:
-        ValueError: they are not.
-    """
-    if not isinstance(tasks, ImageTasks):
-        raise ValueError(f"--method={method} is for images, but --source={tasks.name} has none.")
-    return tasks
-
-
-def build_method(settings: Settings, tasks: Tasks) -> FewShotMethod:
-    """Returns the method with fresh weights, drawn from --seed."""
-    method = settings.method
-    if method.num_outputs is not None and tasks.num_outputs > method.num_outputs:
-        raise ValueError(
-            f"--num_way={tasks.num_outputs} but the learner has {method.num_outputs} outputs: "
-            "train with more ways, or lower --num_way."
-        )
-    keras.utils.set_random_seed(settings.training.seed)
-    num_way = method.num_outputs or tasks.num_outputs
-    if method.method == "gradient_based":
-        return _gradient_based(settings, tasks, num_way)
-    image_tasks(tasks, method.method)
-    if method.method == "pixel_nearest_neighbor":
-        return NearestNeighbor(None, num_way)
-    if method.method == "nearest_neighbor":
-        network = _network(method, tasks, _num_training_classes(method, tasks))
-        return NearestNeighbor(network, num_way)
-    if method.method == "matching_networks":
-        return MatchingNetworks(
-            embedding_of(_network(method, tasks, num_way)),
-            num_way,
-            full_context=method.full_context,
-            attention_steps=method.attention_steps,
-            similarity=method.similarity,
-            cosine_scale=method.cosine_scale,
-        )
-    raise ValueError(f"--method must be one of {', '.join(METHODS)}, got {method.method!r}.")
-
-
-def _gradient_based(settings: Settings, tasks: Tasks, num_way: int) -> GradientBasedMethod:
-    method = settings.method
-    return GradientBasedMethod(
-        FunctionalLearner(_network(method, tasks, num_way)),
-        _rule(method),
-        InnerLoop(
-            num_steps=method.num_steps,
-            batch_size=method.support_batch_size,
-            second_order=method.second_order,
-            gradient_divisor=method.gradient_divisor,
-            recompute=method.recompute,
-        ),
-        method.query_normalization,
-        num_evaluation_steps=method.num_evaluation_steps,
-        objective=OBJECTIVES[tasks.objective],
-        vectorize_episodes=settings.training.vectorize_episodes,
-        learn_c_0=method.learn_c_0,
-        learn_linear=method.learn_linear,
-    )
-
-
-def _network(method: MethodSettings, tasks: Tasks, num_outputs: int) -> keras.Model:
-    options: dict[str, Any] = {
-        "batch_norm_scale": method.batch_norm_scale,
-        "statistics_momentum": _statistics_momentum(method),
-        "dtype": PRECISIONS[method.learner_precision],
+    """Returns the settings with what follows for options left open, so that run.flags says it."""
+    follows = settings.member("method").settled(settings.of_member("method"), tasks)
+    missing = {
+        name: value
+        for name, value in follows.items()
+        if name in settings.values and settings.values[name] is None
     }
-    if method.learner == "conv4":
-        options |= {
-            "filters": method.filters,
-            "initialization": method.learner_initialization,
-            "downsampling": method.downsampling,
-            "features": method.features,
-            "dropout": method.dropout,
-        }
-    else:
-        options |= {
-            "hidden_layers": numbers("hidden_layers", method.hidden_layers, int),
-            "batch_normalization": method.mlp_batch_normalization,
-        }
-    return make_network(method.learner, tasks.input_shape, num_outputs, **options)
+    return settings.changed(**missing)
 
 
-def _rule(method: MethodSettings) -> Rule:
-    if method.rule == "sgd":
-        return make_rule(
-            "sgd",
-            rate=method.inner_rate,
-            decay=method.inner_decay,
-            learned=method.learn_inner_rate,
+def build_method(settings: Settings, tasks: Any) -> Method:
+    """Returns the method with fresh weights, drawn from the seed.
+
+    Args:
+        settings: of the run.
+        tasks: that it is for, or what a run has kept of them (`TaskFacts`).
+    """
+    keras.utils.set_random_seed(settings.training.seed)
+    method = settings.member("method")
+    return method.from_options(settings.of_member("method"), Builder(settings, tasks))
+
+
+class Builder:
+    """Makes the members that a method needs, as `tf_metalstm.methods.base.Builder` has it.
+
+    Args:
+        settings: of the run.
+        tasks: that the method is for: with `objective`, and, as their kind has them,
+            `input_shape`, `num_outputs`, `training_way`, `num_training_classes`, or `blocks` and
+            `problem`.
+    """
+
+    def __init__(self, settings: Settings, tasks: Any) -> None:
+        self._settings = settings
+        self.tasks = tasks
+
+    def network(self, num_outputs: int, statistics_momentum: float) -> keras.Model:
+        """Returns the network of the learner.
+
+        Args:
+            num_outputs: of its last layer.
+            statistics_momentum: of batch norm, where the options leave it open.
+        """
+        return self._settings.member("learner").from_options(
+            self._settings.of_member("learner"),
+            self.tasks.input_shape,
+            num_outputs,
+            statistics_momentum,
         )
-    if method.rule == "meta_sgd":
-        low, high = bounds("meta_sgd_rates", method.meta_sgd_rates)
-        return make_rule("meta_sgd", low=low, high=high)
-    return make_rule(
-        method.rule,
-        hidden_units=method.hidden_units,
-        gate_feedback=method.gate_feedback,
-        preprocessing_scale=method.preprocessing_scale,
-    )
 
+    def rule(self) -> Rule:
+        """Returns the rule, not built yet."""
+        return self._settings.member("rule").from_options(self._settings.of_member("rule"))
 
-def numbers(flag: str, values: list[str], kind: type) -> list:
-    """Returns the numbers that a list flag holds as text."""
-    try:
-        return [kind(value) for value in values]
-    except ValueError as error:
-        raise ValueError(
-            f"--{flag} must be numbers with commas between, got {','.join(values)!r}."
-        ) from error
+    def start(self) -> Start:
+        """Returns the start, not built yet."""
+        return self._settings.member("start").from_options(self._settings.of_member("start"))
 
+    def num_outputs(self, chosen: int | None) -> int:
+        """Returns how many outputs a learner gets.
 
-def bounds(flag: str, values: list[str]) -> tuple[float, float]:
-    """Returns the two numbers of a list flag, the lower one first."""
-    found = numbers(flag, values, float)
-    if len(found) != 2 or found[0] > found[1]:
-        raise ValueError(
-            f"--{flag} must be two numbers, LOW,HIGH, the lower one first; got {','.join(values)}."
-        )
-    return found[0], found[1]
+        Args:
+            chosen: what the options say; None for as many as the tasks need.
+
+        Raises:
+            OptionError: the tasks need more than were chosen.
+        """
+        needed = self.tasks.num_outputs
+        if chosen is not None and needed > chosen:
+            raise OptionError(
+                "num_way",
+                f"is {needed} but the learner has {chosen} outputs: train with more ways, or lower "
+                "num_way.",
+            )
+        return chosen or needed

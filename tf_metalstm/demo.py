@@ -32,6 +32,7 @@ from tf_metalstm.classifier import FewShotClassifier, LoadedModel, load_model
 from tf_metalstm.visualization.figures import adaptation_figure
 
 _MOST_UPDATES = 30
+_MOST_CLASSES = 6  # that the page shows for a model of any number of them
 _PICTURES = {
     ".avif",
     ".bmp",
@@ -100,8 +101,9 @@ def build_page(
         ValueError: they do not fit each other, or the model is one of functions.
     """
     loaded = load_model(model)
-    start = _examples(examples, loaded.num_way) if examples is not None else {}
-    start |= {f"class {i + 1}": [] for i in range(len(start), loaded.num_way)}
+    num_columns = loaded.num_way or _MOST_CLASSES
+    start = _examples(examples, num_columns) if examples is not None else {}
+    start |= {f"class {i + 1}": [] for i in range(len(start), num_columns)}
     # Every ten minutes Gradio deletes what was drawn or dropped more than an hour ago.
     with gr.Blocks(
         title="Few-shot learning", analytics_enabled=False, delete_cache=(600, 3600)
@@ -121,7 +123,7 @@ def build_page(
                 with gr.Row():
                     adders = [
                         gr.Button(f"Add to {i}", size="sm", min_width=40, elem_id=f"add_{i}")
-                        for i in range(1, loaded.num_way + 1)
+                        for i in range(1, num_columns + 1)
                     ]
                 with gr.Row():
                     clear = gr.Button("Clear", elem_id="clear")
@@ -186,9 +188,10 @@ def _introduction(loaded: LoadedModel) -> str:
     kind = "color" if channels == 3 else "gray"
     return (
         "# Teach it your classes\n"
-        f"This model learns to tell up to {loaded.num_way} classes apart from a few pictures of "
-        f"each; pictures of any size become {kind} ones of {height} x {width}. Name at least two "
-        "classes and draw or drop pictures of them, press **Adapt**, then ask about others."
+        f"This model learns to tell up to {loaded.num_way or _MOST_CLASSES} classes apart from a "
+        f"few pictures of each; pictures of any size become {kind} ones of {height} x {width}. "
+        "Name at least two classes and draw or drop pictures of them, press **Adapt**, then ask "
+        "about others."
     )
 
 
@@ -286,7 +289,7 @@ def _adapt(
     losses = getattr(classifier, "support_losses_", np.zeros([0]))
     if not len(losses):
         return classifier, f"{report}.", None, None
-    figure = adaptation_figure(losses, classifier.gates_["forget"], classifier.gates_["input"])
+    figure = adaptation_figure(losses, classifier.trace_)
     return classifier, f"{report} in {len(losses)} updates.", figure, None
 
 

@@ -22,6 +22,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from tf_metalstm.options import OptionError
+
 Tensor = Any  # tf.Tensor or what converts to one; TensorFlow ships no types to check against
 
 
@@ -53,7 +55,7 @@ class EpisodeSpec:
         for name in ("num_way", "num_shot", "num_query"):
             value = getattr(self, name)
             if value < 1:
-                raise ValueError(f"--{name} must be at least 1, got {value}.")
+                raise OptionError(name, f"must be at least 1, got {value}.")
 
     @property
     def images_per_class(self) -> int:

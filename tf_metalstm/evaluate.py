@@ -7,6 +7,7 @@ that two methods can be compared episode by episode.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,60 +15,75 @@ import numpy as np
 from tf_metalstm import experiment
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.files import write_atomically
-from tf_metalstm.flags import changed_settings, run_command
+from tf_metalstm.flags import read_settings, run_command
 from tf_metalstm.objectives import OBJECTIVES
+from tf_metalstm.runs import changed_settings
 from tf_metalstm.scoring import episode_scores
 from tf_metalstm.settings import Settings
 from tf_metalstm.training.metrics import estimate
 
+USES = ("split", "num_episodes", "evaluation_seed", "checkpoint")
+
 
 def main(settings: Settings) -> None:
     """Evaluates the run in --run_dir and writes what came out."""
-    tasks = experiment.build_tasks(settings.data)
-    method, checkpoints = experiment.load_method(settings, tasks)
-    evaluation = settings.evaluation
+    run = experiment.load_run(settings)
+    method, evaluation = run.method, settings.evaluation
+    tasks = experiment.tasks_of_run(settings, run)
     episodes = tasks.episodes(evaluation.split, evaluation.evaluation_seed)
     stream = episode_dataset(episodes, num_episodes=evaluation.num_episodes)
-    scores, num_diverged = episode_scores(method, stream, tasks.num_outputs)
+    scores, num_diverged = episode_scores(method, stream)
     mean, interval = estimate(scores)
+    data, trained_on = tasks.data_fingerprint(), run.facts.fingerprint
+    same_source = settings.source == run.facts.name
     report = {
         "objective": tasks.objective,
         "score": method.objective.score_name,
         "mean": finite_or_none(mean),
         "interval": finite_or_none(interval),
         "num_episodes": evaluation.num_episodes,
-        "method": settings.method.method,
+        "method": settings.method,
         "query_normalization": method.query_normalization,
-        "changed": changed_settings(settings),
+        "changed": changed_settings(read_settings(settings.run_dir or ""), settings),
         "batch_norm": method.describe_normalization(),
-        "source": settings.data.source,
+        "source": settings.source,
         "split": evaluation.split,
-        "task": tasks.spec.task,
-        "num_way": tasks.spec.num_way,
-        "num_shot": tasks.spec.num_shot,
-        "num_query": tasks.spec.num_query,
+        "task": tasks.task,
+        **tasks.sizes(),
         "num_steps": method.num_updates,
         "checkpoint": evaluation.checkpoint,
-        "step": int(checkpoints.step.numpy()),
+        "step": run.step,
         "evaluation_seed": evaluation.evaluation_seed,
         "list_fingerprint": episodes.fingerprint(evaluation.num_episodes),
+        "data_fingerprint": data,
+        "other_data": same_source and trained_on not in (None, data),
         "num_diverged": num_diverged,
         "scores": [finite_or_none(round(float(score), 6)) for score in scores],
     }
     path = write_report(report, settings.run_dir or "")
-    print(describe(report, str(tasks.spec)))
+    print(describe(report))
+    if report["other_data"]:
+        print(
+            f"These are not the data that the run was trained on (fingerprint {data}, not "
+            f"{trained_on}). Images are normalized as in the training."
+        )
     print(f"Written to {path}")
 
 
 def write_report(report: dict, run_dir: str | Path) -> Path:
     """Writes a report under a name that says what was evaluated; returns its path."""
-    way = "{num_steps}steps_{query_normalization}_" if report["num_steps"] is not None else ""
+    way = "{num_steps}steps_" if report["num_steps"] is not None else ""
+    way += "{query_normalization}_" if report["query_normalization"] is not None else ""
     way += "".join(f"{key}{value}_" for key, value in report["changed"].items())
+    if report.get("other_data"):
+        way += "data{data_fingerprint}_"
+    queries = "{num_query}queries_" if "num_query" in report else ""
     name = (
-        "{split}_{task}_{num_query}queries_" + way + "{checkpoint}{step}"
+        "{split}_{task}_" + queries + way + "{checkpoint}{step}"
         "_{num_episodes}episodes_seed{evaluation_seed}.json"
     ).format(**report)
-    name = name.replace("-", "").replace(" ", "_")  # "5-way 1-shot" in the name of a file
+    # "5-way 1-shot", and whatever an option may hold, in the name of a file
+    name = re.sub(r"[^\w.=+,@]", "", name.replace("-", "").replace(" ", "_"))
     path = Path(run_dir, "evaluation", name)
     write_atomically(path, json.dumps(report, indent=1) + "\n")
     return path
@@ -78,8 +94,12 @@ def finite_or_none(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def describe(report: dict, task: str) -> str:
-    """Returns a report as the table that is printed; `task` says how large an episode is."""
+def describe(report: dict) -> str:
+    """Returns a report as the table that is printed."""
+    task = report["task"]
+    if "num_query" in report:
+        each = "" if report["num_way"] == 1 else " a class"
+        task += f", {report['num_query']} queries{each}"
     rows = {
         "episodes": "{num_episodes} of {source}/{split}, seed {evaluation_seed}, "
         "list {list_fingerprint}",
@@ -105,4 +125,4 @@ def describe(report: dict, task: str) -> str:
 
 
 if __name__ == "__main__":
-    run_command(main, continues_a_run=True)
+    run_command(main, continues_a_run=True, uses=USES)

@@ -1,79 +1,34 @@
-"""From settings to the objects they name: tasks, streams of episodes, a method."""
+"""From settings to what a command works with: streams of tasks, a trained method."""
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import tensorflow as tf
 
-from tf_metalstm.construction import bounds, build_method, image_tasks
-from tf_metalstm.data.catalogue import make_source
-from tf_metalstm.data.episodes import Episodes, episode_dataset
-from tf_metalstm.data.sine import SineTasks
-from tf_metalstm.data.sources.glyphs import Glyphs
-from tf_metalstm.data.tasks import ImageTasks, Tasks
-from tf_metalstm.episode import EpisodeSpec
-from tf_metalstm.methods.base import FewShotMethod
-from tf_metalstm.methods.gradient_based import GradientBasedMethod
-from tf_metalstm.settings import DataSettings, Settings
+from tf_metalstm.construction import build_method, build_tasks
+from tf_metalstm.data.episodes import episode_dataset
+from tf_metalstm.data.tasks import IMAGES, PROBLEMS, EpisodeTasks, ImageTasks, Tasks
+from tf_metalstm.methods.base import Method
+from tf_metalstm.methods.few_shot import FewShotMethod
+from tf_metalstm.options import OptionError
+from tf_metalstm.serving.served import ServedMethod
+from tf_metalstm.settings import Settings
+from tf_metalstm.task_facts import TaskFacts, facts_of, read_facts
 from tf_metalstm.training.checkpoints import RunCheckpoints
 
 
-def build_tasks(data: DataSettings) -> Tasks:
-    """Returns where episodes come from; nothing is read yet."""
-    has_files = data.source not in (SineTasks.name, Glyphs.name)
-    if data.image_size is not None and not (has_files and data.image_size > 0):
-        raise ValueError(
-            f"--image_size={data.image_size} with --source={data.source}: it takes a positive "
-            "number of pixels, and a source that is read from image files."
-        )
-    if data.source == SineTasks.name:
-        return SineTasks(
-            data.num_shot,
-            data.num_query,
-            bounds("sine_frequencies", data.sine_frequencies),
-            bounds("sine_phases", data.sine_phases),
-        )
-    options: dict = {}
-    if data.source == "omniglot":
-        options = {"split": data.omniglot_split, "rotations": data.omniglot_rotations}
-    if has_files:
-        options["skip_corrupt"] = data.skip_corrupt
-    if data.image_size is not None:
-        options["image_size"] = data.image_size
-    source = make_source(
-        data.source, data_dir=data.data_dir, prepared_dir=data.prepared_dir, **options
-    )
-    return ImageTasks(
-        source,
-        EpisodeSpec(data.num_way, data.num_shot, data.num_query),
-        data.normalization,
-        data.augmentation,
-        data.class_sampling,
-    )
-
-
 def training_episodes(settings: Settings, tasks: Tasks, start: int) -> tf.data.Dataset:
-    """Returns the endless stream of training episodes, or batches, from number `start` on."""
+    """Returns the endless stream of training tasks, or batches, from number `start` on."""
     training = settings.training
-    if settings.method.method == "nearest_neighbor":  # from batches of all classes
-        images = image_tasks(tasks, settings.method.method)
-        wanted, there = settings.method.num_training_classes, images.num_training_classes
-        if wanted is not None and wanted != there:
-            raise ValueError(
-                f"--num_training_classes={wanted}, but {tasks.name}/train has {there} classes: "
-                "give that number, or leave the flag out."
-            )
-        episodes: Episodes = images.joint_batches(training.joint_batch_size, training.seed)
-    else:
-        episodes = tasks.episodes("train", training.seed, training=True)
-    return episode_dataset(
-        episodes,
-        start=start,
-        episodes_per_step=training.episodes_per_step,
+    stream = settings.member("method").training_stream(
+        settings.of_member("method"), tasks, training.seed
     )
+    return episode_dataset(stream, start=start, episodes_per_step=training.episodes_per_step)
 
 
 def validation_episodes(settings: Settings, tasks: Tasks) -> tf.data.Dataset:
-    """Returns the fixed list of validation episodes."""
+    """Returns the fixed list of validation tasks."""
     return episode_dataset(
         tasks.episodes("validation", settings.evaluation.evaluation_seed),
         num_episodes=settings.training.validation_episodes,
@@ -81,37 +36,89 @@ def validation_episodes(settings: Settings, tasks: Tasks) -> tf.data.Dataset:
     )
 
 
-def load_method(settings: Settings, tasks: Tasks) -> tuple[FewShotMethod, RunCheckpoints]:
-    """Returns the trained method of --run_dir and the checkpoints it was read from.
+class TrainedRun(NamedTuple):
+    """A trained method and where it comes from.
+
+    method: with its weights.
+    checkpoints: that they were read from.
+    facts: of the tasks that it was trained on.
+    """
+
+    method: Method
+    checkpoints: RunCheckpoints
+    facts: TaskFacts
+
+    @property
+    def step(self) -> int:
+        """Meta-updates after which the weights were taken."""
+        return int(self.checkpoints.step.numpy())
+
+
+def load_run(settings: Settings) -> TrainedRun:
+    """Returns the trained method of a run; its raw data are not needed.
+
+    A run that began before runs kept what is needed wants its data once more.
 
     Raises:
         FileNotFoundError: the run has no checkpoint of the kind asked for.
     """
-    method = build_method(settings, tasks)
-    checkpoints = RunCheckpoints(settings.run_dir or "", method)
+    run_dir = settings.run_dir or ""
+    facts = read_facts(run_dir) or facts_of(build_tasks(settings))
+    described: Any = build_tasks(settings) if facts.kind == PROBLEMS else facts
+    method = build_method(settings, described)
+    checkpoints = RunCheckpoints(run_dir, method)
     which = settings.evaluation.checkpoint
     if not checkpoints.restore(which):
-        when = "validation" if which == "best" else "checkpoint"
+        when, other = ("validation", "last") if which == "best" else ("checkpoint", "best")
         raise FileNotFoundError(
-            f"--run_dir={settings.run_dir} holds no {which} weights yet: they appear with the "
-            f"first {when} of the training run. Train longer, or give --checkpoint="
-            f"{'last' if which == 'best' else 'best'}."
+            f"run_dir={run_dir} holds no {which} weights yet: they appear with the first {when} of "
+            f"the training. Train longer, or give checkpoint={other}."
         )
-    return method, checkpoints
+    return TrainedRun(method, checkpoints, facts)
 
 
-def load_gradient_based(
-    settings: Settings, tasks: Tasks
-) -> tuple[GradientBasedMethod, RunCheckpoints]:
-    """As `load_method`, for what needs a method that makes updates.
+def tasks_of_run(settings: Settings, run: TrainedRun) -> Tasks:
+    """Returns the tasks that the settings say, for the method of a run.
+
+    Images are normalized as in the training, whatever data they are of.
 
     Raises:
-        ValueError: the run has another one.
+        ValueError: the method cannot take them.
     """
-    method, checkpoints = load_method(settings, tasks)
-    if not isinstance(method, GradientBasedMethod):
+    tasks = build_tasks(settings)
+    facts = run.facts
+    if not isinstance(tasks, EpisodeTasks):
+        return tasks
+    if tasks.input_shape != facts.input_shape:
         raise ValueError(
-            f"--run_dir={settings.run_dir} is a run of --method={settings.method.method}, which "
-            "makes no updates: there are no gates to look at."
+            f"The run in {settings.run_dir} was trained on inputs of the shape "
+            f"{facts.input_shape}, but those of source={settings.source} are {tasks.input_shape}: "
+            "choose another source, or train on this one."
         )
-    return method, checkpoints
+    most = run.method.num_outputs if isinstance(run.method, FewShotMethod) else None
+    if most is not None and tasks.objective == "classification" and tasks.spec.num_way > most:
+        raise OptionError(
+            "num_way",
+            f"is {tasks.spec.num_way} but the learner has {most} outputs: train with more ways, or "
+            "lower num_way.",
+        )
+    if isinstance(tasks, ImageTasks) and facts.normalization is not None:
+        return tasks.normalized_by(facts.normalization)
+    return tasks
+
+
+def serve(run: TrainedRun) -> ServedMethod:
+    """Returns the method of a run with what surrounds it when it is used.
+
+    Raises:
+        ValueError: it has no support set to adapt to.
+    """
+    if not isinstance(run.method, FewShotMethod):
+        raise ValueError(
+            "Only a method with a support set and queries is exported as a classifier; this run is "
+            f"one of {type(run.method).__name__}."
+        )
+    num_way = run.method.num_outputs
+    if num_way is None and run.facts.kind != IMAGES:
+        num_way = run.facts.num_outputs
+    return ServedMethod(run.method, run.facts.normalization, run.facts.input_shape, num_way)

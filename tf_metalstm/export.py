@@ -9,7 +9,6 @@ Writes RUN_DIR/saved_model, which needs TensorFlow and nothing of ours, and with
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import re
@@ -24,16 +23,17 @@ from PIL import Image
 
 from tf_metalstm import experiment
 from tf_metalstm.data.episodes import EpisodeSampler
-from tf_metalstm.data.sine import SineTasks
 from tf_metalstm.data.tasks import ImageTasks
-from tf_metalstm.flags import changed_settings, read_settings, run_command
-from tf_metalstm.methods.base import FewShotMethod
+from tf_metalstm.flags import read_settings, run_command
+from tf_metalstm.methods.few_shot import FewShotMethod
 from tf_metalstm.objectives import OBJECTIVES
+from tf_metalstm.options import OptionError, options_of
+from tf_metalstm.runs import changed_settings
 from tf_metalstm.serving.saved_model import check_replaceable, read_manifest, save_method
-from tf_metalstm.serving.served import ServedMethod
 from tf_metalstm.settings import Settings
-from tf_metalstm.training.checkpoints import RunCheckpoints
 from tf_metalstm.training.provenance import commits
+
+USES = ("evaluation_seed", "checkpoint", "example_dir")
 
 _EXAMPLE_SPLIT = "test"
 _NO_FOLDER_NAME = re.compile(r"[^A-Za-z0-9@+_-]+")
@@ -47,24 +47,23 @@ def main(settings: Settings) -> None:
     target = run_dir / "saved_model"
     check_replaceable(target)
     replaces = read_manifest(target) is not None
-    tasks = experiment.build_tasks(settings.data)
-    method, checkpoints = experiment.load_method(settings, tasks)
-    normalization = tasks.normalization if isinstance(tasks, ImageTasks) else None
-    served = ServedMethod(method, normalization, tasks.input_shape, method.num_outputs)
+    run = experiment.load_run(settings)
+    served = experiment.serve(run)
     example = {}
     if settings.evaluation.example_dir is not None:
+        tasks = experiment.tasks_of_run(settings, run)
         if not isinstance(tasks, ImageTasks):
-            raise ValueError(f"--example_dir is for images, but the source is {tasks.name}.")
+            raise OptionError("example_dir", f"is for images, but the source is {tasks.name}.")
         seed = settings.evaluation.evaluation_seed
         example = example_files(tasks.sampler(_EXAMPLE_SPLIT, seed))
         check_example_dir(settings.evaluation.example_dir, example)
-    step = int(checkpoints.step.numpy())
     weights = settings.evaluation.checkpoint
-    reports = matching_reports(run_dir, method, weights, step, changed_settings(settings))
-    manifest = save_method(served, target, _facts(settings, checkpoints, reports))
+    changed = changed_settings(read_settings(run_dir), settings)
+    reports = matching_reports(run_dir, run.method, weights, run.step, changed)
+    manifest = save_method(served, target, _facts(settings, run.step, reports))
     print(
         f"{'Replaced' if replaces else 'Wrote'} {target}: the {settings.evaluation.checkpoint} "
-        f"weights, after {step} meta-updates. Read back, it answers as the method does."
+        f"weights, after {run.step} meta-updates. Read back, it answers as the method does."
     )
     print(_describe(manifest, run_dir))
     for name, contents in example.items():
@@ -105,6 +104,7 @@ def matching_reports(
             ) from error
         matches = all(report.get(name) == value for name, value in wanted.items())
         matches = matches and report.get("changed", {}) == changed
+        matches = matches and not report.get("other_data", False)
         # One episode has no interval, and reports of early versions had other names.
         if matches and None not in (report.get("mean"), report.get("interval")):
             # The score of every single episode is not for a manifest.
@@ -153,35 +153,37 @@ def check_example_dir(directory: str | Path, files: dict[str, bytes]) -> None:
         name = path.relative_to(root).as_posix()
         if not path.is_dir() and (name not in files or path.read_bytes() != files[name]):
             raise FileExistsError(
-                f"--example_dir={directory} already holds something else ({name}): nothing is "
+                f"example_dir={directory} already holds something else ({name}): nothing is "
                 "overwritten. Name another folder, or move that one away."
             )
 
 
-def _facts(
-    settings: Settings, checkpoints: RunCheckpoints, reports: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _facts(settings: Settings, step: int, reports: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns what the manifest says about the origin of the weights."""
     run_dir = settings.run_dir or ""
     training = read_settings(run_dir)  # whatever was typed now
-    data = training.data
-    trained: dict[str, Any] = {"source": data.source}
-    if data.source == "omniglot":
-        trained |= {"split": data.omniglot_split, "rotations": data.omniglot_rotations}
-    if data.source == SineTasks.name:
-        trained |= {"frequencies": data.sine_frequencies, "phases": data.sine_phases}
-    else:
-        trained["num_way"] = data.num_way
-    trained |= {name: getattr(data, name) for name in ("num_shot", "num_query")}
-    trained["updates"] = int(checkpoints.step.numpy())
-    trained["checkpoint"] = settings.evaluation.checkpoint
-    trained["learner_precision"] = training.method.learner_precision
-    trained["commits"] = commits(run_dir)
-    method_settings = dataclasses.asdict(settings.method)
-    if settings.method.pretrained_run_dir is not None:  # the place says nothing to others
-        method_settings["pretrained_run_dir"] = Path(settings.method.pretrained_run_dir).name
+    trained: dict[str, Any] = {"source": training.source}
+    for name, each in options_of(training.member("source").part.options).items():
+        if not each.may_change and training.values.get(name) is not None:
+            trained[name] = training.values[name]
+    trained |= {
+        "updates": step,
+        "checkpoint": settings.evaluation.checkpoint,
+        "learner_precision": training.get("learner_precision"),
+        "commits": commits(run_dir),
+    }
+    of_method = {
+        name: settings.values[name]
+        for family in settings.chosen
+        if family != "source"
+        for name in options_of(settings.member(family).part.options)
+        if name in settings.values
+    }
+    chosen = {family: name for family, name in settings.chosen.items() if family != "source"}
+    if of_method.get("pretrained_run_dir") is not None:  # the place says nothing to others
+        of_method["pretrained_run_dir"] = Path(of_method["pretrained_run_dir"]).name
     return {
-        "method_settings": method_settings,
+        "method_settings": {**chosen, **of_method},
         "trained": trained,
         "measured": reports,
     }
@@ -192,7 +194,7 @@ def _describe(manifest: dict[str, Any], run_dir: Path) -> str:
     if "image_shape" in manifest:
         height, width, channels = manifest["image_shape"]
         lines = [
-            f"  adapts     to at most {manifest['num_way']} classes{steps}",
+            f"  adapts     to {_classes(manifest['num_way'])}{steps}",
             f"  images     {height} x {width}, {'color' if channels == 3 else 'gray'}",
         ]
     else:
@@ -210,6 +212,10 @@ def _describe(manifest: dict[str, Any], run_dir: Path) -> str:
             f"manifest: python -m tf_metalstm.evaluate --run_dir={run_dir}, then export again."
         )
     return "\n".join(lines)
+
+
+def _classes(num_way: int | None) -> str:
+    return "any number of classes" if num_way is None else f"at most {num_way} classes"
 
 
 def _next_command(target: Path, example_dir: str | None) -> str:
@@ -231,4 +237,4 @@ def _png(pixels: np.ndarray) -> bytes:
 
 
 if __name__ == "__main__":
-    run_command(main, continues_a_run=True)
+    run_command(main, continues_a_run=True, uses=USES)

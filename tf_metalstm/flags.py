@@ -1,243 +1,275 @@
 """The only place that knows absl flags: definitions, from flags to settings, run.flags.
 
-Every command defines every flag, so that one flagfile serves all of them. The last
-value of a flag wins: what is typed after --flagfile overrides the file.
+Every command defines every flag, so that one flagfile serves all of them. The last value of a flag
+wins: what is typed after --flagfile overrides the file. A flag that does nothing with the chosen
+parts is an error, but for those in the run.flags of a run: early versions wrote down all of them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
+import re
 import sys
-import types
-import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
 
+from tf_metalstm.argv import PARTS, RUN_FLAGS, named_modules, wants_help
+from tf_metalstm.catalogue import FAMILIES, check_owners, load_parts
 from tf_metalstm.files import write_atomically
-from tf_metalstm.settings import GROUPS, Settings
+from tf_metalstm.help import print_help
+from tf_metalstm.options import Option, OptionError
+from tf_metalstm.runs import check_is_run, check_same, check_settled
+from tf_metalstm.settings import Settings, known_options, make_settings
 
-# In the folder of a run: what it was trained with, and what `search` has found for it.
-RUN_FLAGS, FOUND_FLAGS = "run.flags", "found.flags"
-
-_DEFINERS: dict[type, Callable[..., Any]] = {
-    bool: flags.DEFINE_bool,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    str: flags.DEFINE_string,
-}
+_OWN = ("run_dir", PARTS, "traceback")  # flags that are no options
 
 
-class RunMismatchError(ValueError):
-    """A run directory belongs to a run with other settings."""
-
-
-def run_command(main: Callable[[Settings], None], *, continues_a_run: bool) -> None:
+def run_command(
+    main: Callable[[Settings], None],
+    *,
+    continues_a_run: bool,
+    uses: Sequence[str] = (),
+) -> None:
     """Runs a command and exits: 0, or 1 after a message that says what to do.
 
     Args:
         main: the command, a function of the settings.
         continues_a_run: the command works on the finished or interrupted run in --run_dir,
             whose settings are read before what was typed.
+        uses: of the options that belong to no part, those that the command uses, where it does
+            not use all. Others are refused on its command line; a flagfile may have them.
     """
-    define_flags()
-    for field in _fields():  # so that --helpshort, which knows the main module alone, lists them
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[field.name])
+    if wants_help(sys.argv):
+        print_help(sys.argv)
+    command: dict[str, Settings] = {}
 
     def parse(argv: list[str]) -> list[str]:
+        with _errors_in_one_sentence():
+            load_parts(named_modules(argv))
+            check_owners(_OWN)
+        define_flags()
         rest = app.parse_flags_with_usage(argv)
-        file = Path(flags.FLAGS.run_dir or "", RUN_FLAGS)
-        if continues_a_run and flags.FLAGS.run_dir and file.is_file():
-            rest = app.parse_flags_with_usage([argv[0], f"--flagfile={file}", *argv[1:]])
+        if len(rest) > 1:
+            _leave(f"Unexpected {' '.join(rest[1:])!r}: every flag begins with --.")
+        with _errors_in_one_sentence():
+            command["settings"] = _read(argv, continues_a_run, uses)
         return rest
 
     def guarded(argv: Sequence[str]) -> None:
+        del argv
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # absl's default tells of every library
-        try:
-            if len(argv) > 1:
-                raise ValueError(f"Unexpected {' '.join(argv[1:])!r}: every flag begins with --.")
-            settings = settings_from_flags()
-            if continues_a_run:
-                _check_is_run(settings.run_dir)
-                check_settled(settings)
-            main(settings)
-        except (ValueError, OSError, ArithmeticError) as error:
-            if flags.FLAGS.traceback:
-                raise
-            sys.exit(f"{type(error).__name__}: {error}")
+        with _errors_in_one_sentence():
+            main(command["settings"])
 
     app.run(guarded, flags_parser=parse)
 
 
+@contextlib.contextmanager
+def _errors_in_one_sentence() -> Iterator[None]:
+    """Ends the process with a message where an error of the user comes up."""
+    try:
+        yield
+    except (ValueError, OSError, ArithmeticError) as error:
+        if flags.FLAGS.is_parsed() and flags.FLAGS.traceback:
+            raise
+        _leave(f"{type(error).__name__}: {error}")
+
+
+def _leave(message: str) -> None:
+    sys.exit(with_dashes(message))
+
+
+def with_dashes(message: str) -> str:
+    """Returns a message with dashes before the names of flags, as a user types them.
+
+    The library names options without: "num_way must be at least 2". Here they become flags.
+
+    >>> with_dashes("num_way is 7, but rule=sgd: lower num_way.")
+    '--num_way is 7, but --rule=sgd: lower --num_way.'
+    """
+    names = sorted({*known_options(), *FAMILIES, *_OWN}, key=len, reverse=True)
+    words = "|".join(rf"{name}\b" if "_" in name else rf"{name}(?==)" for name in names)
+    begins = r"(?<![\w./\\-])"
+    start = rf"|^(?:{'|'.join(names)})(?= (?:must|does|is|needs|goes)\b)"
+    return re.sub(rf"{begins}(?:{words})(?![/\\]){start}", lambda m: f"--{m[0]}", message)
+
+
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines one flag for every setting; doing so again changes nothing."""
-    for field in _fields():
-        if field.name not in values:
-            _define(field, values)
+    """Defines one flag for every option and every family; doing so again adds what is new."""
+    for family in FAMILIES.values():
+        if family.name in values:
+            values.remove_flag_values({family.name: values[family.name]})
+        names = list(family.names())
+        flags.DEFINE_enum(family.name, family.default, names, family.text, flag_values=values)
+    for each in known_options().values():
+        if each.name not in values:
+            _define(each, values)
+    if "run_dir" not in values:
+        text = "Folder of the run; default: a new one under runs/."
+        flags.DEFINE_string("run_dir", None, text, flag_values=values)
+    if PARTS not in values:
+        text = "Modules with further parts, a tuple PARTS each."
+        flags.DEFINE_list(PARTS, [], text, flag_values=values)
     if "traceback" not in values:
         flags.DEFINE_bool("traceback", False, "Show where an error came from.", flag_values=values)
 
 
-def settings_from_flags(values: flags.FlagValues = flags.FLAGS) -> Settings:
-    """Returns the settings that the parsed flags say."""
-    groups = {
-        name: group(**{field.name: values[field.name].value for field in dataclasses.fields(group)})
-        for name, group in GROUPS.items()
-    }
-    return Settings(**groups, run_dir=values["run_dir"].value)
+class _Parser(flags.ArgumentParser):
+    """From a text to the value of an option, with its range checked."""
+
+    def __init__(self, each: Option) -> None:
+        super().__init__()
+        self._each = each
+        self.syntactic_help = each.expected()
+
+    def parse(self, argument: Any) -> Any:
+        value = self._each.parse(argument) if isinstance(argument, str) else argument
+        try:
+            self._each.check(value)
+        except OptionError as error:
+            raise ValueError(str(error).removeprefix(f"{self._each.name} ")) from error
+        return value
+
+    def flag_type(self) -> str:
+        return self._each.expected()
 
 
-def parse_settings(arguments: Sequence[str]) -> Settings:
-    """Returns the settings that flags say, as they are typed."""
+class _Serializer(flags.ArgumentSerializer):
+    def __init__(self, each: Option) -> None:
+        self._each = each
+
+    def serialize(self, value: Any) -> str:
+        return self._each.format(value)
+
+
+def _define(each: Option, values: flags.FlagValues) -> None:
+    if each.kind is bool and not each.many:
+        flags.DEFINE_bool(each.name, each.default, each.text, flag_values=values)
+    else:
+        flags.DEFINE(
+            _Parser(each), each.name, each.default, each.text, values, serializer=_Serializer(each)
+        )
+
+
+def parse_settings(
+    arguments: Sequence[str], strict: bool = True, run_dir: str | Path | None = None
+) -> Settings:
+    """Returns the settings that flags say, as they are typed.
+
+    Args:
+        arguments: the flags.
+        strict: whether flags that do nothing are errors.
+        run_dir: of a trained run, whose run.flags come first.
+
+    Raises:
+        ValueError: a flag is unknown, its value not allowed, or it does nothing.
+    """
+    before = [] if run_dir is None else [f"--flagfile={Path(run_dir, RUN_FLAGS)}"]
+    load_parts(named_modules(["", *before, *arguments]))
     values = flags.FlagValues()
     define_flags(values)
     try:
-        values(["command", *arguments])
+        values(["command", *before, *arguments])
+        typed = _typed(arguments, values)
     except flags.Error as error:  # absl's are of no kind that a command catches
         raise ValueError(f"{' '.join(arguments)}: {error}") from error
-    return settings_from_flags(values)
+    settings = _settings(values, typed if strict else set())
+    return settings if run_dir is None else settings.placed(run_dir)
 
 
 def read_settings(run_dir: str | Path, *arguments: str) -> Settings:
     """Returns the settings that a run was started with, and on top of them what flags say."""
-    settings = parse_settings([f"--flagfile={Path(run_dir, RUN_FLAGS)}", *arguments])
-    return dataclasses.replace(settings, run_dir=str(run_dir))
+    check_is_run(run_dir)
+    return parse_settings(arguments, run_dir=run_dir)
 
 
-def changed_settings(settings: Settings) -> dict[str, Any]:
-    """Returns what is said of images and method that the run was not trained with, by name.
+def write_settings(settings: Settings, run_dir: str | Path, begun: bool = True) -> None:
+    """Writes RUN_DIR/run.flags; where a run has begun there, the two must agree.
 
-    Without the task, the updates and the way to normalize queries, which a report names anyway.
-    """
-    named = {"num_way", "num_shot", "num_query"}
-    named |= {"num_evaluation_steps", "num_steps", "query_normalization"}
-    return {name: now for name, now in _changed(settings).items() if name not in named}
-
-
-def typed_flags(settings: Settings) -> list[str]:
-    """Returns the flags that say all of images and method that the run was not trained with."""
-    return [_flag_line(name, now) for name, now in _changed(settings).items()]
-
-
-def _changed(settings: Settings) -> dict[str, Any]:
-    trained = read_settings(settings.run_dir or "")
-    return {
-        field.name: now
-        for group in ("data", "method")
-        for field in dataclasses.fields(GROUPS[group])
-        if not (group == "data" and field.metadata["may_change"])
-        and (now := getattr(getattr(settings, group), field.name))
-        != getattr(getattr(trained, group), field.name)
-    }
-
-
-def differences(old: Settings, new: Settings) -> list[str]:
-    """Returns what a run may not change between two starts, one line a setting."""
-    return [
-        f"  --{field.name}: the run has {before!r}, now {after!r}"
-        for name, group in GROUPS.items()
-        for field in dataclasses.fields(group)
-        if not field.metadata["may_change"]
-        and (before := getattr(getattr(old, name), field.name))
-        != (after := getattr(getattr(new, name), field.name))
-    ]
-
-
-def write_settings(settings: Settings, run_dir: str | Path) -> None:
-    """Writes RUN_DIR/run.flags; where it is there already, the two must agree.
+    Args:
+        settings: of the run.
+        run_dir: its folder.
+        begun: whether it has a checkpoint. A first start that failed binds nobody.
 
     Raises:
         RunMismatchError: they do not; the error names what differs.
     """
     path = Path(run_dir, RUN_FLAGS)
-    if path.is_file():
-        _check_same(read_settings(run_dir), settings, run_dir)
-    lines = []
-    for name, group in GROUPS.items():
-        lines.append(f"# --- {name}")
-        for field in dataclasses.fields(group):
-            value = getattr(getattr(settings, name), field.name)
-            lines.append(_flag_line(field.name, value))
+    if begun and path.is_file():
+        check_same(read_settings(run_dir), settings, run_dir)
+    known = known_options()
+    lines = ["# The options in use."]
+    if settings.modules:
+        lines.append(f"--{PARTS}={','.join(settings.modules)}")
+    lines += [f"--{family}={name}" for family, name in settings.chosen.items()]
+    lines += [flag_line(known[name], value) for name, value in settings.values.items()]
     write_atomically(path, "\n".join(lines) + "\n")
 
 
-def _flag_line(name: str, value: Any) -> str:
+def flag_line(each: Option, value: Any) -> str:
+    """Returns the line of a flagfile that sets an option."""
     if value is None:
-        return f"# --{name} is not set"
-    if isinstance(value, bool):
-        return f"--{name}={str(value).lower()}"
-    if isinstance(value, list):
-        return f"--{name}={','.join(value)}"
-    return f"--{name}={value}"
+        return f"# --{each.name} is not set"
+    return f"--{each.name}={each.format(value)}"
 
 
-def _check_same(old: Settings, new: Settings, run_dir: str | Path) -> None:
-    different = differences(old, new)
-    if different:
-        raise RunMismatchError(
-            f"{run_dir} belongs to a run with other settings:\n"
-            + "\n".join(different)
-            + "\nGive the same flags to go on with it, or another --run_dir."
-        )
+def _read(argv: list[str], continues_a_run: bool, uses: Sequence[str]) -> Settings:
+    """Returns the settings of a command that was started with `argv`, all flags parsed."""
+    typed = _typed(argv[1:], flags.FLAGS)
+    if not continues_a_run:
+        return _settings(flags.FLAGS, typed)
+    run_dir = _run_dir(flags.FLAGS) or ""
+    check_is_run(run_dir)
+    app.parse_flags_with_usage([argv[0], f"--flagfile={Path(run_dir, RUN_FLAGS)}", *argv[1:]])
+    settings = _settings(flags.FLAGS, typed)
+    on_the_line = _names(argv[1:], flags.FLAGS)
+    check_settled(read_settings(run_dir), settings, on_the_line, uses)
+    return settings
 
 
-def _check_is_run(run_dir: str | None) -> None:
-    if run_dir is None:
-        raise ValueError("Which run? Give --run_dir, the folder that train wrote.")
-    if not Path(run_dir, RUN_FLAGS).is_file():
-        raise FileNotFoundError(
-            f"--run_dir={run_dir} holds no {RUN_FLAGS}: expected a folder written by "
-            "python -m tf_metalstm.train."
-        )
+def _settings(values: flags.FlagValues, strict: set[str]) -> Settings:
+    names = (*FAMILIES, *known_options())
+    said = {name: values[name].value for name in names if values[name].present}
+    settings = make_settings(said, _run_dir(values), strict=strict)
+    return dataclasses.replace(settings, modules=tuple(values[PARTS].value or ()))
 
 
-def check_settled(settings: Settings) -> None:
-    """Checks that nothing is asked of a trained run that was settled when its training began.
-
-    Raises:
-        ValueError: something is; the error names it.
-    """
-    trained = read_settings(settings.run_dir or "")
-    if trained.method.num_steps != settings.method.num_steps:
-        raise ValueError(
-            f"--num_steps={settings.method.num_steps} are the updates in training, and the run in "
-            f"{settings.run_dir} has {trained.method.num_steps}: --num_evaluation_steps are those "
-            "after it."
-        )
-    if trained.method.learn_inner_rate and trained.method.inner_rate != settings.method.inner_rate:
-        raise ValueError(
-            f"--inner_rate={settings.method.inner_rate} is where the rate began that the run in "
-            f"{settings.run_dir} has learned: leave it out."
-        )
-    for name, group in GROUPS.items():
-        for field in dataclasses.fields(group):
-            before, now = (getattr(getattr(s, name), field.name) for s in (trained, settings))
-            if field.metadata["of_start"] and before != now:
-                raise ValueError(
-                    f"--{field.name}={now} is settled when training begins, and the run in "
-                    f"{settings.run_dir} has begun with {before}: leave it out, or train another "
-                    "run."
-                )
+def _run_dir(values: flags.FlagValues) -> str | None:
+    given = values["run_dir"].value
+    return None if given is None else os.path.expanduser(given)
 
 
-def _fields() -> Iterator[dataclasses.Field]:
-    for group in (*GROUPS.values(), Settings):
-        yield from (field for field in dataclasses.fields(group) if field.metadata)
+def _typed(arguments: Sequence[str], values: flags.FlagValues) -> set[str]:
+    """Returns the names of the flags that somebody typed, or wrote into a flagfile."""
+    names: set[str] = set()
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if re.fullmatch(r"--?flagfile", argument) and rest:
+            argument = f"--flagfile={rest.pop(0)}"
+        if not re.match(r"--?flagfile=", argument):
+            names |= _names([argument], values)
+        elif Path(argument.partition("=")[2]).name != RUN_FLAGS:
+            names |= _typed(values.read_flags_from_files([argument]), values)
+    return names
 
 
-def _define(field: dataclasses.Field, values: flags.FlagValues) -> None:
-    owner = next(g for g in (*GROUPS.values(), Settings) if field in dataclasses.fields(g))
-    kind = typing.get_type_hints(owner)[field.name]
-    if isinstance(kind, types.UnionType):
-        kind = next(k for k in typing.get_args(kind) if k is not types.NoneType)
-    text, choices = field.metadata["help"], field.metadata["choices"]
-    default: Any = field.default
-    if kind is list:
-        flags.DEFINE_list(field.name, getattr(owner(), field.name), text, flag_values=values)
-    elif choices:
-        flags.DEFINE_enum(field.name, default, choices, text, flag_values=values)
-    else:
-        _DEFINERS[kind](field.name, default, text, flag_values=values)
+def _names(arguments: Iterable[str], values: flags.FlagValues) -> set[str]:
+    """Returns the names of the flags among arguments, flagfiles left out."""
+    names = set()
+    for argument in arguments:
+        match = re.match(r"--?(\w+)", argument)
+        if match is None:
+            continue
+        name = match[1]
+        if name not in values and name.startswith("no"):
+            name = name.removeprefix("no")
+        if name in values and name not in (*_OWN, "flagfile"):
+            names.add(name)
+    return names & {*FAMILIES, *known_options()}

@@ -1,7 +1,8 @@
-"""What an episode asks for: a class, or a number; and how an answer is judged.
+"""What a task asks for: a class, a number, or a low loss; and how an answer is judged.
 
-    classification   loss = mean of -log softmax(outputs)[label]    score = accuracy
-    regression       loss = mean of (outputs - label)^2             score = the same, "mse"
+    classification   loss = mean of -log softmax(outputs)[label]   score = accuracy
+    regression       loss = mean of (outputs - label)^2            score = the same, "mse"
+    optimization     loss = mean of the losses along the way       score = the last, "final_loss"
 
 Everything that depends on the kind of label is here, so that the inner loop, training,
 evaluation and export carry either without asking which it is.
@@ -24,7 +25,10 @@ def cross_entropy(labels: Tensor, outputs: Tensor) -> Tensor:
     """
     # Not TensorFlow's own: deterministic, it takes a hundred operations, in each of T updates.
     outputs = tf.convert_to_tensor(outputs)
-    chosen = tf.one_hot(tf.cast(labels, tf.int32), outputs.shape[-1], dtype=outputs.dtype)
+    num_way = outputs.shape[-1] if outputs.shape.rank else None
+    if num_way is None:
+        num_way = tf.shape(outputs)[-1]
+    chosen = tf.one_hot(tf.cast(labels, tf.int32), num_way, dtype=outputs.dtype)
     return -tf.reduce_mean(tf.reduce_sum(chosen * tf.nn.log_softmax(outputs), axis=-1))
 
 
@@ -45,6 +49,16 @@ def _squared_errors(labels: Tensor, outputs: Tensor) -> Tensor:
     return tf.cast(tf.reduce_mean(_squares(labels, outputs), axis=[-2, -1]), tf.float32)
 
 
+def _mean_of_losses(labels: Tensor, outputs: Tensor) -> Tensor:
+    del labels  # an optimization is judged by its own losses
+    return tf.reduce_mean(outputs)
+
+
+def _last_losses(labels: Tensor, outputs: Tensor) -> Tensor:
+    del labels
+    return tf.cast(outputs[..., -1], tf.float32)
+
+
 def _squares(labels: Tensor, outputs: Tensor) -> Tensor:
     outputs = tf.convert_to_tensor(outputs)
     return tf.math.squared_difference(outputs, tf.cast(labels, outputs.dtype))
@@ -52,9 +66,9 @@ def _squares(labels: Tensor, outputs: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Objective:
-    """One of the two kinds of episodes.
+    """What a kind of task asks for.
 
-    name: "classification" or "regression".
+    name: "classification", "regression" or "optimization".
     has_classes: labels are integers [B] and outputs logits [B, N]; else both are real, [B, D].
     loss: (labels, outputs) -> a scalar, the mean over everything; inner and outer loop minimize it.
     loss_name: in words, for figures.
@@ -109,4 +123,14 @@ REGRESSION = Objective(
     greater_is_better=False,
 )
 
-OBJECTIVES = {objective.name: objective for objective in (CLASSIFICATION, REGRESSION)}
+OPTIMIZATION = Objective(
+    name="optimization",
+    has_classes=False,
+    loss=_mean_of_losses,
+    loss_name="loss",
+    score_name="final_loss",
+    scores=_last_losses,
+    greater_is_better=False,
+)
+
+OBJECTIVES = {one.name: one for one in (CLASSIFICATION, REGRESSION, OPTIMIZATION)}

@@ -14,12 +14,15 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from tf_metalstm.argv import FOUND_FLAGS, RUN_FLAGS
+from tf_metalstm.catalogue import load_parts
 from tf_metalstm.files import write_atomically
-from tf_metalstm.flags import FOUND_FLAGS, RUN_FLAGS, read_settings
-from tf_metalstm.learners.catalogue import PRECISIONS
+from tf_metalstm.flags import parse_settings, read_settings, with_dashes
+from tf_metalstm.learners.base import PRECISIONS
 from tf_metalstm.tables.catalogue import TABLES, Cell, Run
 from tf_metalstm.tables.results import (
     Result,
@@ -35,9 +38,13 @@ from tf_metalstm.tables.text import table_text
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Fills a table and prints it."""
-    options = parser().parse_args(arguments)
+    try:
+        tables = all_tables(_modules(arguments))
+    except ValueError as error:
+        sys.exit(with_dashes(f"{type(error).__name__}: {error}"))
+    options = parser(tables).parse_args(arguments)
     folder = Path(options.runs_dir, options.table)
-    everything = TABLES[options.table]()
+    everything = tables[options.table]()
     cells = [
         cell
         for cell in everything
@@ -58,18 +65,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text = table_text(everything, folder, options.num_episodes, records)
         write_atomically(folder / "table.md", text)
     except (OSError, ValueError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        sys.exit(with_dashes(f"{type(error).__name__}: {error}"))
     except subprocess.CalledProcessError as error:
         sys.exit(f"Stopped: {' '.join(error.cmd[1:])} ended with {error.returncode}, see above.")
     print(text)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Returns what the command takes."""
+def all_tables(modules: Sequence[str]) -> dict[str, Callable[[], list[Cell]]]:
+    """Returns the tables by name, those of further modules among them.
+
+    Args:
+        modules: as --parts takes them. A module with tables has a dict TABLES, name -> a function
+            that returns its cells.
+    """
+    load_parts(modules)
+    found = dict(TABLES)
+    for name in modules:
+        found |= getattr(sys.modules[name], "TABLES", {})
+    return found
+
+
+def _modules(arguments: Sequence[str] | None) -> list[str]:
+    early = argparse.ArgumentParser(add_help=False)
+    early.add_argument("--parts")
+    parts = early.parse_known_args(arguments)[0].parts
+    return parts.split(",") if parts else []
+
+
+def parser(tables: Mapping[str, Any]) -> argparse.ArgumentParser:
+    """Returns what the command takes, for tables by name."""
     found = argparse.ArgumentParser(
         prog="python -m tf_metalstm.reproduce", description=(__doc__ or "").splitlines()[0]
     )
-    found.add_argument("--table", choices=sorted(TABLES), required=True)
+    found.add_argument("--table", choices=sorted(tables), required=True)
+    found.add_argument("--parts", help="modules with further parts, PARTS, and tables, TABLES")
     found.add_argument("--data_dir", help="folder with the raw files of the images")
     found.add_argument("--prepared_dir", help="folder for prepared data")
     found.add_argument("--runs_dir", default="runs/reproduce")
@@ -99,7 +128,7 @@ def _fill(cell: Cell, folder: Path, options: argparse.Namespace) -> None:
     """Trains, searches and evaluates what is missing of a cell."""
     places = [
         f"--{name}={value}"
-        for name in ("data_dir", "prepared_dir")
+        for name in ("parts", "data_dir", "prepared_dir")
         if (value := getattr(options, name))
     ]
     run_dir = folder / cell.run.name
@@ -140,8 +169,8 @@ def _train(run: Run, folder: Path, places: list[str], options: argparse.Namespac
         extra.append(f"--max_minutes={max_minutes}")
     precision = options.learner_precision
     if (run_dir / RUN_FLAGS).is_file():  # it goes on as it began
-        precision = read_settings(run_dir).method.learner_precision
-    if precision is not None:
+        precision = read_settings(run_dir).get("learner_precision")
+    if precision is not None and "learner_precision" in parse_settings(run.flags).values:
         extra.append(f"--learner_precision={precision}")
     _call("train", [*run.flags, *places, *extra, f"--run_dir={run_dir}"])
 

@@ -8,13 +8,12 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from tf_metalstm.methods.base import FewShotMethod
+from tf_metalstm.methods.base import Method
 
 
 def episode_scores(
-    method: FewShotMethod,
+    method: Method,
     episodes: tf.data.Dataset,
-    num_outputs: int,
     one_of_many: bool = False,
 ) -> tuple[np.ndarray, int]:
     """Returns the score of each episode, [episodes], and how many have outputs that are no numbers.
@@ -22,14 +21,12 @@ def episode_scores(
     Args:
         method: the trained method.
         episodes: a list, as `episode_dataset` makes it.
-        num_outputs: of the episodes. With fewer ways than the learner has outputs, only the
-            outputs in use can be answers.
         one_of_many: lists, so that the progress bar goes when it is done, and a log file has none.
     """
 
     @tf.function
     def answer(inputs: dict[str, tf.Tensor]) -> tf.Tensor:
-        return method(inputs, training=False)[..., :num_outputs]
+        return method(inputs, training=False)
 
     total = int(episodes.cardinality())
     scores: list[float] = []
@@ -46,5 +43,5 @@ def episode_scores(
     for inputs, labels in bar:
         outputs = answer(inputs)
         scores.extend(method.objective.scores(labels, outputs).numpy())
-        num_diverged += int(np.sum(np.any(np.isnan(outputs), axis=(-2, -1))))
+        num_diverged += int(np.sum(np.isnan(outputs).reshape(len(outputs), -1).any(axis=1)))
     return np.asarray(scores), num_diverged

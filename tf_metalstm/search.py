@@ -13,26 +13,29 @@ was broken off goes on where it was.
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import itertools
-import typing
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 
 from tf_metalstm import experiment
+from tf_metalstm.argv import FOUND_FLAGS
+from tf_metalstm.construction import build_tasks
 from tf_metalstm.data.episodes import episode_dataset
-from tf_metalstm.data.tasks import Tasks
 from tf_metalstm.files import write_atomically
-from tf_metalstm.flags import FOUND_FLAGS, check_settled, run_command, typed_flags
+from tf_metalstm.flags import flag_line, read_settings, run_command
 from tf_metalstm.objectives import OBJECTIVES
+from tf_metalstm.options import Option, OptionError, options_of
+from tf_metalstm.runs import changed_of_parts, check_settled
 from tf_metalstm.scoring import episode_scores
-from tf_metalstm.settings import MethodSettings, Settings
+from tf_metalstm.settings import Settings, known_options
 from tf_metalstm.training.checkpoints import best_fingerprint
 from tf_metalstm.training.metrics import estimate
+
+USES = ("evaluation_seed", "checkpoint", "grid", "validation_episodes")
 
 _ROUNDS = (10, 5, 1)  # the whole list over that of a round
 _FEWEST = 2  # episodes of a round
@@ -61,13 +64,14 @@ class Trial(NamedTuple):
 def main(settings: Settings) -> None:
     """Searches for the run in --run_dir and writes what was found."""
     combinations = parse_grid(settings.evaluation.grid)
+    trained = read_settings(settings.run_dir or "")
     for combination in combinations:  # so that a wrong one is said before hours of work
-        check_settled(with_values(settings, combination))
-    tasks = experiment.build_tasks(settings.data)
+        check_settled(trained, with_values(settings, combination))
+    tasks = build_tasks(settings)
     objective = OBJECTIVES[tasks.objective]
     path = Path(settings.run_dir or "", "search.csv")
     everything = settings.training.validation_episodes
-    subject = _subject(settings, tasks)
+    subject = _subject(settings)
     trials = read_trials(path, combinations[0], subject)
     # No round twice, where the list is short.
     rounds = sorted({min(max(everything // part, _FEWEST), everything) for part in _ROUNDS})
@@ -77,7 +81,7 @@ def main(settings: Settings) -> None:
             left = left[: -(-len(left) // _KEPT)]
         for number, combination in enumerate(left, 1):
             if (combination, episodes) not in trials:
-                mean, interval = _score(with_values(settings, combination), tasks, episodes)
+                mean, interval = _score(with_values(settings, combination), episodes)
                 trials[combination, episodes] = Trial(combination, episodes, mean, interval)
                 write_atomically(path, _table(trials.values(), subject))
             trial = trials[combination, episodes]
@@ -112,8 +116,8 @@ def parse_grid(grid: Sequence[str]) -> list[Combination]:
         name, _, values = part.partition("=")
         if not name or not values:
             raise ValueError(
-                f"--grid wants NAME=VALUE|VALUE,NAME=VALUE|VALUE, got {part!r}: for example "
-                "--grid='inner_rate=0.1|0.01,inner_decay=0|1'."
+                f"grid wants NAME=VALUE|VALUE,NAME=VALUE|VALUE, got {part!r}: for example "
+                "grid='inner_rate=0.1|0.01,inner_decay=0|1'."
             )
         axes.append([(name, value) for value in values.split("|")])
     if not axes:
@@ -125,47 +129,69 @@ def with_values(settings: Settings, combination: Combination) -> Settings:
     """Returns the settings with the values of a combination.
 
     Raises:
-        ValueError: there is no such setting of the method, or it is no number or text.
+        ValueError: there is no such option in use, it cannot be searched, or not have the value.
     """
-    known = {field.name: field for field in dataclasses.fields(MethodSettings)}
-    kinds: dict[str, Any] = typing.get_type_hints(MethodSettings)
-    parsers: dict[Any, Any] = {float: float, int: int, str: str}
-    parsers |= {int | None: int, float | None: float}
-    changes: dict[str, Any] = {}
+    known = known_options()
+    of_method = {name for name in settings.values if name not in _not_searched(settings)}
+    changes = {}
     for name, value in combination:
-        kind = parsers.get(kinds.get(name))
-        if kind is None or known[name].metadata["of_start"]:
+        each = known.get(name)
+        if each is None or name not in of_method or not _is_searched(each):
             raise ValueError(
-                f"--grid cannot search {name!r}: it is no number or word that a trained method "
-                "takes."
+                f"grid cannot search {name!r}: it is no number or word that a trained method takes."
             )
-        choices = known[name].metadata["choices"]
         try:
-            changes[name] = kind(value)
+            changes[name] = each.parse(value)
+            each.check(changes[name])
+        except OptionError as error:
+            raise ValueError(f"grid: {error}") from error
         except ValueError as error:
-            raise ValueError(f"--grid: {name} cannot be {value!r}.") from error
-        if choices and value not in choices:
-            raise ValueError(f"--grid: {name} is one of {', '.join(choices)}, not {value!r}.")
-    return dataclasses.replace(settings, method=dataclasses.replace(settings.method, **changes))
+            raise ValueError(f"grid: {name} {error}.") from error
+    return settings.changed(**changes)
 
 
-def _subject(settings: Settings, tasks: Tasks) -> str:
+def _is_searched(each: Option) -> bool:
+    return not (each.settled or each.training_only or each.many)
+
+
+def _not_searched(settings: Settings) -> set[str]:
+    """Returns the options in use that are not of the method or its parts."""
+    of_method = {
+        name
+        for family in settings.chosen
+        if family != "source"
+        for name in options_of(settings.member(family).part.options)
+    }
+    return settings.values.keys() - of_method
+
+
+def _typed_flags(settings: Settings) -> list[str]:
+    """Returns the flags that say all of the parts that the run was not trained with."""
+    trained, known = read_settings(settings.run_dir or ""), known_options()
+    return [
+        flag_line(known[name], now) if name in known else f"--{name}={now}"
+        for name, now in changed_of_parts(trained, settings).items()
+    ]
+
+
+def _subject(settings: Settings) -> str:
     """Returns what is searched: the weights, the way to ask them, the list of episodes."""
-    method, checkpoints = experiment.load_method(settings, tasks)
+    run = experiment.load_run(settings)
+    tasks = experiment.tasks_of_run(settings, run)
     episodes = tasks.episodes("validation", settings.evaluation.evaluation_seed)
     fingerprint = episodes.fingerprint(settings.training.validation_episodes)
-    weights = f"{settings.evaluation.checkpoint} {int(checkpoints.step.numpy())}"
+    weights = f"{settings.evaluation.checkpoint} {run.step}"
     if settings.evaluation.checkpoint == "best":  # trained anew they are others
         weights += f" {best_fingerprint(settings.run_dir or '')}"
-    asked = f"{settings.method.query_normalization}, {method.num_updates} updates"
-    changed = "".join(f", {flag}" for flag in typed_flags(settings))
-    return f"{weights}, {asked}, {tasks.spec.task}, {fingerprint}{changed}"
+    asked = f"{run.method.query_normalization}, {run.method.num_updates} updates"
+    changed = "".join(f", {flag}" for flag in _typed_flags(settings))
+    return f"{weights}, {asked}, {tasks.task}, {fingerprint}{changed}"
 
 
 def _found_text(settings: Settings, combination: Combination) -> str:
     """Returns a flagfile by which a trained run is asked as the best combination was."""
     searched = {name for name, _ in combination}
-    typed = [flag for flag in typed_flags(settings) if flag[2:].split("=")[0] not in searched]
+    typed = [flag for flag in _typed_flags(settings) if flag[2:].split("=")[0] not in searched]
     return "".join(f"{flag}\n" for flag in [*typed, *_flags(combination)])
 
 
@@ -195,7 +221,7 @@ def read_trials(
     if not rows or list(rows[0]) != [*names, *_COLUMNS]:
         raise ValueError(
             f"{path} is of a search for something else than {', '.join(names)}: move it away, or "
-            "give the same --grid."
+            "give the same grid."
         )
     trials = {}
     for row in rows:
@@ -205,12 +231,13 @@ def read_trials(
     return trials
 
 
-def _score(settings: Settings, tasks: Tasks, num_episodes: int) -> tuple[float, float]:
+def _score(settings: Settings, num_episodes: int) -> tuple[float, float]:
     keras.backend.clear_session()  # each combination is a graph of its own
-    method, _ = experiment.load_method(settings, tasks)
+    run = experiment.load_run(settings)
+    tasks = experiment.tasks_of_run(settings, run)
     episodes = tasks.episodes("validation", settings.evaluation.evaluation_seed)
     stream = episode_dataset(episodes, num_episodes=num_episodes)
-    return estimate(episode_scores(method, stream, tasks.num_outputs, one_of_many=True)[0])
+    return estimate(episode_scores(run.method, stream, one_of_many=True)[0])
 
 
 def _table(trials: Iterable[Trial], subject: str) -> str:
@@ -238,4 +265,4 @@ def _sortable(score: float, worst: float) -> float:
 
 
 if __name__ == "__main__":
-    run_command(main, continues_a_run=True)
+    run_command(main, continues_a_run=True, uses=USES)

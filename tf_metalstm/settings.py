@@ -1,213 +1,58 @@
-"""Everything that can be chosen, in one place: name, default, choices and help.
+"""Everything that a command was told: the chosen parts, and the value of every option in use.
 
-A field here is a command line flag of the same name (`flags.py`) and an entry of
-RUN_DIR/run.flags. The library below takes plain arguments and knows none of this.
+    settings = make_settings({"method": "matching_networks", "cosine_scale": 10.0})
+    settings.of(MatchingNetworksOptions).cosine_scale
+
+An option is in use where a chosen part has it, or where it is one of the options below, which
+every run has. Whatever else is said does nothing, and is an error.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
-from tf_metalstm.adaptation import GRADIENT_DIVISORS
-from tf_metalstm.data.catalogue import SOURCE_NAMES
-from tf_metalstm.data.episodes import CLASS_SAMPLINGS
-from tf_metalstm.data.preprocessing import AUGMENTATIONS, NORMALIZATIONS
-from tf_metalstm.data.sine import SineTasks
+from tf_metalstm.catalogue import FAMILIES
 from tf_metalstm.data.sources.base import SPLITS
-from tf_metalstm.data.sources.omniglot import CLASS_SPLITS
-from tf_metalstm.learners.catalogue import LEARNERS, PRECISIONS
-from tf_metalstm.learners.conv4 import DOWNSAMPLINGS, FEATURES, INITIALIZATIONS
-from tf_metalstm.methods.gradient_based import QUERY_NORMALIZATIONS
-from tf_metalstm.methods.matching_networks import SIMILARITIES
-from tf_metalstm.rules.catalogue import RULES
-from tf_metalstm.rules.meta_lstm import GATE_FEEDBACKS
+from tf_metalstm.options import Option, OptionError, Options, option, options_of
 from tf_metalstm.training.devices import STRATEGIES
 
-# Which class of `tf_metalstm.methods` each is, `tf_metalstm.construction` says.
-METHODS = ("gradient_based", "nearest_neighbor", "pixel_nearest_neighbor", "matching_networks")
-
-
-def option(
-    default: Any,
-    text: str,
-    choices: Any = None,
-    may_change: bool = False,
-    of_start: bool = False,
-) -> Any:
-    """Declares a setting.
-
-    Args:
-        default: its value when nothing is said.
-        text: one sentence for `--help`.
-        choices: the values allowed, or None.
-        may_change: whether a run may be continued under another value.
-        of_start: it is settled when training begins: where, what of that is trained, images of
-            which size. The commands after it take it from the run.
-    """
-    metadata = {"help": text, "choices": choices, "may_change": may_change, "of_start": of_start}
-    if isinstance(default, list):
-        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+Chosen = TypeVar("Chosen", bound=Options)
 
 
 @dataclass(frozen=True)
-class DataSettings:
-    """Images, or functions, and episodes."""
+class TrainingOptions(Options):
+    """How long a run goes, and on what it runs."""
 
-    source: str = option(
-        "glyphs", "Where images, or functions, come from.", (*SOURCE_NAMES, SineTasks.name)
-    )
-    data_dir: str | None = option(None, "Folder with the raw files of the source.", may_change=True)
-    prepared_dir: str | None = option(
-        None, "Folder for prepared data; default: a cache in the home folder.", may_change=True
-    )
-    image_size: int | None = option(
-        None,
-        "Height and width in pixels that Omniglot and mini-ImageNet are prepared in; default: 28 "
-        "and 84.",
-        of_start=True,
-    )
-    skip_corrupt: bool = option(False, "Leave out image files that cannot be read.")
-    omniglot_split: str = option("characters", "How Omniglot is split.", CLASS_SPLITS)
-    omniglot_rotations: bool = option(True, "Omniglot: rotated characters are further classes.")
-    sine_frequencies: list = option(["1", "1"], "Sine: lowest and highest w of A sin(w x + b).")
-    sine_phases: list = option(["0", "3.141592653589793"], "Sine: lowest and highest b.")
-    normalization: str = option(
-        "standard", "Of pixels: mean and deviation of the training split, or / 255.", NORMALIZATIONS
-    )
-    augmentation: list = option(
-        [], f"Augmentation in training: any of {','.join(AUGMENTATIONS)}; turn turns whole classes."
-    )
-    num_way: int = option(5, "N, classes of an episode; of no use to functions.")
-    num_shot: int = option(5, "K, support images a class; support points of a function.")
-    num_query: int = option(15, "Q, query images a class; query points of a function.")
-    class_sampling: str = option(
-        "independent", "Draw the classes of each episode, or consume permutations.", CLASS_SAMPLINGS
-    )
-
-
-@dataclass(frozen=True)
-class MethodSettings:
-    """What kind of method it is, the network, the rule and the inner loop."""
-
-    method: str = option("gradient_based", "How an episode is treated.", METHODS)
-    rule: str = option("meta_lstm", "How the learner's parameters move.", tuple(RULES))
-    hidden_units: int = option(20, "H, units of the meta-learner's first LSTM layer.")
-    gate_feedback: str = option("value", "What the gates are fed back as.", GATE_FEEDBACKS)
-    preprocessing_scale: float = option(10.0, "p of the preprocessing of gradient and loss.")
-    inner_rate: float = option(0.01, "sgd: its rate, for the gradient of a mean loss.")
-    inner_decay: float = option(0.0, "sgd: d of the rate of update t, rate / (1 + d (t - 1)).")
-    learn_inner_rate: bool = option(False, "sgd: the rate is a meta-parameter too.")
-    meta_sgd_rates: list = option(
-        ["0.005", "0.1"], "meta_sgd: the learned rates start uniform between these two."
-    )
-    learner: str = option("conv4", "The network that is adapted.", tuple(LEARNERS))
-    num_outputs: int | None = option(None, "Logits of the learner; default: num_way of training.")
-    num_training_classes: int | None = option(
-        None, "Joint training: classes of the training split; default: as many as there are."
-    )
-    pretrained_run_dir: str | None = option(
-        None,
-        "A run whose weights this one begins at: of the same method; or of nearest_neighbor, whose "
-        "network is where c_0, or the network of matching networks, begins.",
-        of_start=True,
-    )
-    kernel_scale: float = option(
-        1.0,
-        "gradient_based, conv4: c_0 starts with its convolutions times this; an update then turns "
-        "them by less.",
-        of_start=True,
-    )
-    learn_c_0: bool = option(
-        True, "gradient_based: c_0 is trained; else it stays as it starts.", of_start=True
-    )
-    learn_linear: bool = option(
-        True,
-        "gradient_based: the last layer of c_0 is trained too; else it stays as it starts.",
-        of_start=True,
-    )
-    dropout: float = option(0.0, "conv4: part dropped after each block; not where it is adapted.")
-    similarity: str = option("softmax", "matching_networks: how cosines vote.", SIMILARITIES)
-    cosine_scale: float = option(1.0, "matching_networks: cosines times this vote.")
-    full_context: bool = option(
-        False, "matching_networks: embed images in view of the whole support set."
-    )
-    attention_steps: int = option(3, "matching_networks: K, passes over the support for a query.")
-    filters: int = option(32, "conv4: filters of each convolution.")
-    downsampling: str = option("max_pool", "conv4: how a block halves images.", DOWNSAMPLINGS)
-    features: str = option("flatten", "conv4: what its linear layer sees.", FEATURES)
-    hidden_layers: list = option(["64"], "mlp: width of each hidden layer.")
-    mlp_batch_normalization: bool = option(False, "mlp: batch norm in each hidden layer.")
-    batch_norm_scale: bool = option(True, "Batch norm has a gamma.")
-    learner_initialization: str = option(
-        "glorot", "conv4: where c_0 starts.", INITIALIZATIONS, of_start=True
-    )
-    learner_precision: str = option(
-        "float32",
-        "Type of the learner's inside; its parameters and the rule are always float32.",
-        tuple(PRECISIONS),
-    )
-    statistics_momentum: float | None = option(
-        None,
-        "Weight of the old running statistics when a pass updates them; default: 0.05 for those of "
-        "an episode (gradient_based), 0.99 for those of the training.",
-    )
-    num_steps: int = option(5, "T, updates on the support set.")
-    num_evaluation_steps: int | None = option(
-        None, "T in validation, test and export; default: num_steps."
-    )
-    support_batch_size: int | None = option(None, "Support images of an update; default: all.")
-    second_order: bool = option(False, "Keep the meta-gradient's path through the gradient.")
-    gradient_divisor: str = option(
-        "none", "Divide the gradient of the mean loss once more.", GRADIENT_DIVISORS
-    )
-    recompute: bool = option(
-        False,
-        "Keep less of each update for the meta-gradient and compute it again: for many updates.",
-        may_change=True,
-    )
-    query_normalization: str = option(
-        "running",
-        "Batch norm of queries outside training: the episode's running statistics, those after "
-        "one more support pass (both inductive), or the queries' own (transductive).",
-        QUERY_NORMALIZATIONS,
-    )
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """The outer loop."""
+    title: ClassVar[str] = "Training"
 
     max_steps: int = option(
-        10_000, "Meta-updates of the run; 0: use the method as it starts.", may_change=True
+        10_000,
+        "Meta-updates of the run; 0: use the method as it starts.",
+        at_least=0,
+        may_change=True,
     )
     max_minutes: float | None = option(
-        None, "Stop after so many minutes of training, all starts together.", may_change=True
+        None,
+        "Stop after so many minutes of training, all starts together.",
+        above=0,
+        may_change=True,
     )
-    learning_rate: float = option(1e-3, "Of Adam; the highest, where it rises and falls.")
-    warmup_steps: int = option(0, "Meta-updates in which the rate rises from 0; 0: none.")
-    decay_steps: int = option(
-        0, "Meta-updates, after those, in which it falls as a cosine to a hundredth; 0: never."
+    episodes_per_step: int = option(1, "E, tasks of a meta-update.", at_least=1)
+    seed: int = option(0, "Of the weights and of the training tasks.", at_least=0, below=2**31)
+    checkpoint_every: int = option(
+        100, "Meta-updates between checkpoints and log entries.", at_least=1
     )
-    weight_average: float = option(
-        0.0, "Share of the old in an average of the weights, which is validated; 0: no average."
+    validate_every: int = option(500, "Meta-updates between validations.", at_least=1)
+    validation_episodes: int = option(
+        100, "Tasks of a validation; always the same ones.", at_least=2
     )
-    clip_norm: float = option(0.25, "Global norm to which meta-gradients are clipped; 0: none.")
-    clip_value: float = option(0.0, "Size to which each number of them is clipped; 0: none.")
-    joint_batch_size: int = option(64, "nearest_neighbor: images of a batch of its training.")
-    episodes_per_step: int = option(1, "E, episodes of a meta-update.")
-    vectorize_episodes: bool = option(
-        False, "mlp: treat the E episodes as one batch; faster where they are tiny."
-    )
-    seed: int = option(0, "Of the weights and of the training episodes.")
-    checkpoint_every: int = option(100, "Meta-updates between checkpoints and log entries.")
-    validate_every: int = option(500, "Meta-updates between validations.")
-    validation_episodes: int = option(100, "Episodes of a validation; always the same ones.")
-    strategy: str = option("none", "Devices to train on.", STRATEGIES)
+    strategy: str = option("none", "Devices to train on.", choices=STRATEGIES)
     jit_compile: bool = option(
-        False, "Compile the step with XLA; with --deterministic=false, and worth it on a GPU."
+        False, "Compile the step with XLA; with deterministic=false, and worth it on a GPU."
     )
     deterministic: bool = option(
         True, "Use only operations that give the same result every time; may be slower where E > 1."
@@ -215,45 +60,279 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True)
-class EvaluationSettings:
-    """What the commands after training look at."""
+class OptimizerOptions(Options):
+    """The optimizer of the training, Adam."""
 
-    split: str = option("test", "Split of the classes.", SPLITS, may_change=True)
-    num_episodes: int = option(600, "Episodes of an evaluation.", may_change=True)
-    evaluation_seed: int = option(0, "Of the list of episodes, in validation too.")
-    checkpoint: str = option(
-        "best",
-        "The weights best on validation, or the last ones.",
-        ("best", "last"),
-        may_change=True,
+    title: ClassVar[str] = "Optimizer of the training"
+    requires: ClassVar[str | None] = "is_trained"
+
+    learning_rate: float = option(
+        1e-3, "Learning rate of Adam; with a schedule, its highest value.", above=0
     )
-    grid: list = option(
-        [], "search: the values to try, NAME=VALUE|VALUE,NAME=VALUE|VALUE.", may_change=True
+    warmup_steps: int = option(
+        0, "Meta-updates in which the learning rate rises from 0; 0: none.", at_least=0
     )
-    baseline_run_dir: str | None = option(
-        None, "visualize: another run on functions, drawn below this one.", may_change=True
+    decay_steps: int = option(
+        0,
+        "Meta-updates, after the warm-up, in which the learning rate falls to a hundredth, as a "
+        "cosine; 0: it stays.",
+        at_least=0,
     )
-    example_dir: str | None = option(
-        None, "export: also write images of one unseen episode there.", may_change=True
+    weight_average: float = option(
+        0.0,
+        "Momentum of an exponential average of the weights, which is what is validated; 0: none.",
+        at_least=0,
+        below=1,
+    )
+    clip_norm: float = option(
+        0.25, "Global norm to which meta-gradients are clipped; 0: no limit.", at_least=0
+    )
+    clip_value: float = option(
+        0.0, "Size to which each number of a meta-gradient is clipped; 0: no limit.", at_least=0
     )
 
 
 @dataclass(frozen=True)
-class Settings:
-    """All settings of a command."""
+class EvaluationOptions(Options):
+    """What the commands after training look at."""
 
-    data: DataSettings = dataclasses.field(default_factory=DataSettings)
-    method: MethodSettings = dataclasses.field(default_factory=MethodSettings)
-    training: TrainingSettings = dataclasses.field(default_factory=TrainingSettings)
-    evaluation: EvaluationSettings = dataclasses.field(default_factory=EvaluationSettings)
-    run_dir: str | None = option(
-        None, "Folder of the run; default: a new one under runs/.", may_change=True
+    title: ClassVar[str] = "Evaluation"
+
+    split: str = option("test", "Split of the classes.", choices=SPLITS, may_change=True)
+    num_episodes: int = option(600, "Tasks of an evaluation.", at_least=1, may_change=True)
+    evaluation_seed: int = option(
+        0, "Of the list of tasks, in validation too.", at_least=0, below=2**31
+    )
+    checkpoint: str = option(
+        "best",
+        "The weights best on validation, or the last ones.",
+        choices=("best", "last"),
+        may_change=True,
+    )
+    grid: tuple[str, ...] = option(
+        (), "search: the values to try, NAME=VALUE|VALUE,NAME=VALUE|VALUE.", may_change=True
+    )
+    baseline_run_dir: str | None = option(
+        None,
+        "visualize: another run on functions, drawn below this one.",
+        may_change=True,
+        is_path=True,
+    )
+    example_dir: str | None = option(
+        None,
+        "export: also write images of one unseen episode there.",
+        may_change=True,
+        is_path=True,
     )
 
 
-GROUPS = {
-    "data": DataSettings,
-    "method": MethodSettings,
-    "training": TrainingSettings,
-    "evaluation": EvaluationSettings,
-}
+ALWAYS: tuple[type[Options], ...] = (TrainingOptions, OptimizerOptions, EvaluationOptions)
+"""Options that belong to no part."""
+
+
+class UnusedOptionError(OptionError):
+    """An option was given that does nothing with the chosen parts."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a command was told.
+
+    chosen: family -> name of the member, for the families in use.
+    values: every option in use, by name.
+    run_dir: folder of the run, or None.
+    modules: with further parts, as --parts names them.
+    """
+
+    chosen: Mapping[str, str]
+    values: Mapping[str, Any]
+    run_dir: str | None = None
+    modules: tuple[str, ...] = ()
+
+    def of(self, options: type[Chosen]) -> Chosen:
+        """Returns options of one class; those not in use have their default."""
+        names = self.values.keys() & options_of(options).keys()
+        return options(**{name: self.values[name] for name in names})
+
+    def member(self, family: str) -> Any:
+        """Returns the chosen member of a family that is in use."""
+        return FAMILIES[family][self.chosen[family]]
+
+    def of_member(self, family: str) -> Any:
+        """Returns the options of the chosen member of a family."""
+        return self.of(self.member(family).part.options)
+
+    def get(self, name: str) -> Any:
+        """Returns the value of an option, or the chosen member of a family; None if not in use."""
+        return self.values.get(name, self.chosen.get(name))
+
+    def said(self) -> dict[str, Any]:
+        """Returns all of it, as `make_settings` takes it."""
+        return {**self.chosen, **self.values}
+
+    def changed(self, **values: Any) -> Settings:
+        """Returns the same settings but for some values.
+
+        Raises:
+            OptionError: a value is not allowed, or its option not in use.
+        """
+        changed = make_settings({**self.said(), **values}, self.run_dir, strict=values.keys())
+        return dataclasses.replace(changed, modules=self.modules)
+
+    def placed(self, run_dir: Any) -> Settings:
+        """Returns the same settings of another run folder."""
+        return dataclasses.replace(self, run_dir=None if run_dir is None else str(run_dir))
+
+    @property
+    def training(self) -> TrainingOptions:
+        """How long the run goes, and on what it runs."""
+        return self.of(TrainingOptions)
+
+    @property
+    def evaluation(self) -> EvaluationOptions:
+        """What the commands after training look at."""
+        return self.of(EvaluationOptions)
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return self.chosen["method"]
+
+    @property
+    def source(self) -> str:
+        """Name of the source."""
+        return self.chosen["source"]
+
+
+def make_settings(
+    said: Mapping[str, Any] | None = None,
+    run_dir: str | None = None,
+    strict: Set[str] | None = None,
+) -> Settings:
+    """Returns settings from options and members of families by name.
+
+    Args:
+        said: what was said; the rest is by default.
+        run_dir: folder of the run.
+        strict: names that must be in use; None for all that were said. Others that are not in use
+            are left out.
+
+    Raises:
+        OptionError: a name is unknown, or a value not allowed.
+        UnusedOptionError: an option does nothing with the chosen parts.
+    """
+    said = dict(said or {})
+    chosen = _choose(said)
+    in_use = _in_use(chosen)
+    values = {name: each.default for name, each in in_use.items()}
+    for name, value in said.items():
+        if name in in_use:
+            values[name] = value
+        elif name not in chosen and (strict is None or name in strict):
+            raise _unused(name, chosen)
+    settings = Settings(chosen, values, run_dir)
+    for owner in (*ALWAYS, *(settings.member(family).part.options for family in chosen)):
+        settings.of(owner)  # checks the values
+    for name in said.keys() if strict is None else strict:
+        if name in in_use:
+            _check_company(in_use[name], settings)
+    _check_kind(settings)
+    return settings
+
+
+def known_options() -> dict[str, Option]:
+    """Returns every option there is, by name."""
+    found: dict[str, Option] = {}
+    for family in FAMILIES.values():
+        for member in family:
+            found.update(options_of(member.part.options))
+    for owner in ALWAYS:
+        found.update(options_of(owner))
+    return found
+
+
+def owners_of(name: str) -> Iterator[tuple[str, str]]:
+    """Yields (family, member) for each part that has an option, or needs a family."""
+    for family in FAMILIES.values():
+        for member in family:
+            if name in options_of(member.part.options) or name in member.part.needs:
+                yield family.name, member.part.name
+
+
+def _choose(said: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the members in use: source, method, and what those need."""
+    chosen: dict[str, str] = {}
+    waiting = ["source", "method"]
+    while waiting:
+        family = FAMILIES[waiting.pop(0)]
+        if family.name not in chosen:
+            name = said.get(family.name) or family.default
+            try:
+                chosen[family.name] = name
+                waiting += family[name].part.needs
+            except ValueError as error:
+                raise OptionError(
+                    family.name, str(error).removeprefix(f"{family.name} ")
+                ) from error
+    return {name: chosen[name] for name in FAMILIES if name in chosen}
+
+
+def _in_use(chosen: Mapping[str, str]) -> dict[str, Option]:
+    method = FAMILIES["method"][chosen["method"]]
+    classes = [FAMILIES[family][name].part.options for family, name in chosen.items()]
+    return {
+        name: each
+        for owner in (*classes, *ALWAYS)
+        for name, each in options_of(owner).items()
+        if (requires := _requires(each)) is None or getattr(method, requires)
+    }
+
+
+def _requires(each: Option) -> str | None:
+    """Returns the attribute that a method must have for an option to do anything."""
+    return vars(each.owner).get("requires")  # not inherited: a subclass has options of its own
+
+
+def _unused(name: str, chosen: Mapping[str, str]) -> OptionError:
+    known = known_options()
+    if name not in known and name not in FAMILIES:
+        near = difflib.get_close_matches(name, [*known, *FAMILIES], n=1)
+        return OptionError(name, "is no option" + (f"; did you mean {near[0]}?" if near else "."))
+    owners = list(owners_of(name))
+    requires = _requires(known[name]) if name in known else None
+    has_it = any(
+        name in options_of(owner)
+        for owner in (*(FAMILIES[f][n].part.options for f, n in chosen.items()), *ALWAYS)
+    )
+    if has_it and requires is not None:
+        why = {"is_episodic": "is not trained on episodes", "is_trained": "is not trained"}
+        return UnusedOptionError(
+            name,
+            f"does nothing with method={chosen['method']}, which {why[requires]}. Leave it out.",
+        )
+    families = dict.fromkeys(family for family, _ in owners)
+    belongs = " and ".join(
+        f"{family}={' or '.join(n for f, n in owners if f == family)}" for family in families
+    )
+    present = [f"{family}={chosen[family]}" for family in families if family in chosen]
+    with_what = " ".join(present or [f"method={chosen['method']}"])
+    return UnusedOptionError(
+        name, f"does nothing with {with_what}: it belongs to {belongs}. Leave it out."
+    )
+
+
+def _check_company(each: Option, settings: Settings) -> None:
+    """Checks that an option that was said is not idle beside the others."""
+    for other, value in each.only_with.items():
+        if settings.get(other) != value:
+            text = other if value is True else f"{other}={value}"
+            raise UnusedOptionError(each.name, f"does nothing without {text}. Leave it out.")
+
+
+def _check_kind(settings: Settings) -> None:
+    method, source = settings.member("method"), settings.member("source")
+    if source.kind not in method.kinds:
+        raise ValueError(
+            f"method={settings.method} is for {' or '.join(method.kinds)}, but "
+            f"source={settings.source} has {source.kind}: choose another source or method."
+        )

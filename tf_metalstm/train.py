@@ -1,4 +1,4 @@
-"""Trains a few-shot method: python -m tf_metalstm.train --flagfile=... --run_dir=..."""
+"""Trains a method: python -m tf_metalstm.train --flagfile=... --run_dir=..."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from pathlib import Path
 import tensorflow as tf
 
 from tf_metalstm import experiment
-from tf_metalstm.construction import build_method, resolve
-from tf_metalstm.flags import RUN_FLAGS, read_settings, run_command, write_settings
-from tf_metalstm.methods.base import FewShotMethod
-from tf_metalstm.methods.gradient_based import GradientBasedMethod
-from tf_metalstm.settings import Settings, TrainingSettings
-from tf_metalstm.start import start_method
+from tf_metalstm.argv import RUN_FLAGS
+from tf_metalstm.construction import build_method, build_tasks, resolve
+from tf_metalstm.flags import read_settings, run_command, write_settings
+from tf_metalstm.methods.base import Method
+from tf_metalstm.options import OptionError
+from tf_metalstm.settings import OptimizerOptions, Settings, TrainingOptions
+from tf_metalstm.start import check_pretrained, start_method
+from tf_metalstm.task_facts import write_facts
 from tf_metalstm.training.checkpoints import LAST, checkpoint_steps
 from tf_metalstm.training.devices import build_strategy, is_chief
 from tf_metalstm.training.interruption import InterruptedRunError
@@ -25,10 +27,11 @@ from tf_metalstm.training.optimizer import make_learning_rate
 from tf_metalstm.training.outer_loop import compile_method, train
 from tf_metalstm.training.provenance import record_start
 from tf_metalstm.training.schedule import Schedule
-from tf_metalstm.visualization.tensorboard import gate_summaries, write_hyper_parameters
+from tf_metalstm.visualization.tensorboard import trace_summaries, write_hyper_parameters
 
 # What tells runs apart that are alike.
-_OF_THE_PLACE = ("data_dir", "prepared_dir", "pretrained_run_dir", "max_steps", "max_minutes")
+_OF_THE_PLACE = {"data_dir", "prepared_dir", "pretrained_run_dir", "max_steps", "max_minutes"}
+_OF_THE_PLACE |= {"baseline_run_dir", "example_dir", "grid", "split", "num_episodes", "checkpoint"}
 
 
 def main(settings: Settings) -> None:
@@ -36,7 +39,7 @@ def main(settings: Settings) -> None:
     training = settings.training
     strategy = build_strategy(training.strategy)  # several workers meet before anything else
     _check_devices(strategy, training)
-    tasks = experiment.build_tasks(settings.data)
+    tasks = build_tasks(settings)
     settings = resolve(settings, tasks)
     schedule = Schedule(
         training.max_steps,
@@ -49,28 +52,22 @@ def main(settings: Settings) -> None:
         tf.config.experimental.enable_op_determinism()
     with strategy.scope():
         method = build_method(settings, tasks)
-        _check_statistics(method, strategy, training)
+        _check_statistics(method, strategy, settings)
         start = None
         # Not whether the folder is there: a checkpoint that could not be written leaves it empty.
         if not checkpoint_steps(run_dir / LAST):
-            pretrained = _pretrained(settings.method.pretrained_run_dir)
-            start = start_method(method, settings, pretrained)
+            start = start_method(method, _pretrained(settings))
             where = "{run}, update {step}".format(**start) if start else "random numbers"
             print(f"Starts from {where}.")
-        compile_method(
-            method,
-            make_learning_rate(training.learning_rate, training.warmup_steps, training.decay_steps),
-            training.clip_norm,
-            training.clip_value,
-            training.jit_compile,
-            training.weight_average,
-        )
+        _compile(method, settings)
     validation = experiment.validation_episodes(settings, tasks)
     with contextlib.ExitStack() as stack:
         on_validation = None
         if is_chief(strategy):
             stack.enter_context(lock(run_dir))
-            write_settings(settings, run_dir)
+            begun = bool(checkpoint_steps(run_dir / LAST))
+            write_settings(settings, run_dir, begun)
+            write_facts(tasks, run_dir, begun)
             record_start(run_dir, start)
             on_validation = _summaries(settings, method, validation, run_dir)
         print(f"Run: {run_dir}\n{tasks.describe()}")
@@ -97,71 +94,83 @@ def main(settings: Settings) -> None:
     )
 
 
-def _check_devices(strategy: tf.distribute.Strategy, training: TrainingSettings) -> None:
+def _compile(method: Method, settings: Settings) -> None:
+    optimizer = settings.of(OptimizerOptions)
+    compile_method(
+        method,
+        make_learning_rate(optimizer.learning_rate, optimizer.warmup_steps, optimizer.decay_steps),
+        optimizer.clip_norm,
+        optimizer.clip_value,
+        settings.training.jit_compile,
+        optimizer.weight_average,
+    )
+
+
+def _check_devices(strategy: tf.distribute.Strategy, training: TrainingOptions) -> None:
     num_devices = strategy.num_replicas_in_sync
     if training.episodes_per_step % num_devices:
-        raise ValueError(
-            f"--episodes_per_step={training.episodes_per_step} cannot be shared out evenly over "
-            f"{num_devices} devices: give a multiple of {num_devices}."
+        raise OptionError(
+            "episodes_per_step",
+            f"is {training.episodes_per_step}, which cannot be shared out evenly over "
+            f"{num_devices} devices: give a multiple of {num_devices}.",
         )
     if training.jit_compile and num_devices > 1:
-        raise ValueError("--jit_compile works on one device only: leave it out.")
+        raise OptionError("jit_compile", "works on one device only: leave it out.")
     if training.jit_compile and training.deterministic:  # Keras would leave XLA out, with a warning
-        raise ValueError(
-            "--jit_compile goes with --deterministic=false only, XLA has no deterministic form of "
-            "every operation: add that, or leave --jit_compile out."
+        raise OptionError(
+            "jit_compile",
+            "goes with deterministic=false only, XLA has no deterministic form of every operation: "
+            "add that, or leave jit_compile out.",
         )
 
 
-def _check_statistics(
-    method: FewShotMethod, strategy: tf.distribute.Strategy, training: TrainingSettings
-) -> None:
-    if isinstance(method, GradientBasedMethod) or not method.non_trainable_weights:
-        return  # statistics belong to an episode, or there are none
+def _check_statistics(method: Method, strategy: tf.distribute.Strategy, settings: Settings) -> None:
+    if not method.keeps_statistics:
+        return
     if strategy.num_replicas_in_sync > 1:
         raise ValueError(
-            f"--strategy={training.strategy} would collect other running statistics on each device "
-            "for this method: train it on one, without --strategy."
+            f"strategy={settings.training.strategy} would collect other running statistics on each "
+            "device for this method: train it on one, without strategy=."
         )
-    if training.weight_average:
-        raise ValueError(
-            "--weight_average averages weights, but not the running statistics that this method "
-            "keeps with them: leave it out."
+    if settings.of(OptimizerOptions).weight_average:
+        raise OptionError(
+            "weight_average",
+            "averages weights, but not the running statistics that this method keeps with them: "
+            "leave it out.",
         )
 
 
-def _pretrained(run_dir: str | None) -> Settings | None:
+def _pretrained(settings: Settings) -> Settings | None:
+    run_dir = settings.get("pretrained_run_dir")
     if run_dir is None:
         return None
     if not Path(run_dir, RUN_FLAGS).is_file():
         raise FileNotFoundError(
-            f"--pretrained_run_dir={run_dir} holds no {RUN_FLAGS}: give the folder of a run."
+            f"pretrained_run_dir={run_dir} holds no {RUN_FLAGS}: give the folder of a run."
         )
-    return read_settings(run_dir)
+    pretrained = read_settings(run_dir)
+    check_pretrained(settings, pretrained)
+    return pretrained
 
 
 def _run_dir(settings: Settings) -> Path:
     if settings.run_dir:
         return Path(settings.run_dir)
     if settings.training.strategy == "multi_worker":
-        raise ValueError("--strategy=multi_worker needs --run_dir, a folder that all machines see.")
+        raise ValueError("strategy=multi_worker needs a run_dir, a folder that all machines see.")
     return Path(f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
 
 
 def _summaries(
-    settings: Settings, method: FewShotMethod, validation: tf.data.Dataset, run_dir: Path
+    settings: Settings, method: Method, validation: tf.data.Dataset, run_dir: Path
 ) -> Callable[[int], None] | None:
     """Returns what to write to TensorBoard after each validation; writes the settings at once."""
     folder = run_dir / "tensorboard"
     if not folder.exists():  # a run that goes on has said it before
-        values = {**vars(settings.data), **vars(settings.method), **vars(settings.training)}
-        for own in _OF_THE_PLACE:
-            values.pop(own)
+        values = {k: v for k, v in settings.said().items() if k not in _OF_THE_PLACE}
         run_flags = (run_dir / RUN_FLAGS).read_text()
         write_hyper_parameters(folder, values, run_flags, name=run_dir.name)
-    if not isinstance(method, GradientBasedMethod):
-        return None  # there are no gates
-    return gate_summaries(method, validation)
+    return trace_summaries(method, validation)
 
 
 if __name__ == "__main__":

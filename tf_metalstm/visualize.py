@@ -1,9 +1,9 @@
-"""Draws figure 3 of the paper for a run: python -m tf_metalstm.visualize --run_dir=...
+"""Draws what a trained rule does: python -m tf_metalstm.visualize --run_dir=...
 
-Takes the first episodes of the fixed list of --split (the authors took validation), 20 of
-them or --num_episodes where that is less, and writes RUN_DIR/figures/gates.png and
-RUN_DIR/figures/support_loss.png; of a run on functions also RUN_DIR/figures/fits.png, where
---baseline_run_dir puts another run below it. The same pictures and histograms of all gates go to
+Takes the first tasks of the fixed list of --split (the authors of the meta-LSTM took validation),
+20 of them or --num_episodes where that is less. Writes RUN_DIR/figures/trace.png, figure 3 of the
+paper, and RUN_DIR/figures/loss.png. Of a run on functions it also writes RUN_DIR/figures/fits.png,
+where --baseline_run_dir puts another run below it. The same pictures and histograms go to
 TensorBoard, as a run of its own, RUN_DIR/tensorboard/visualize.
 """
 
@@ -20,77 +20,82 @@ from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.data.sine import INPUTS, SineTasks
 from tf_metalstm.episode import Support
 from tf_metalstm.flags import read_settings, run_command
-from tf_metalstm.methods.gradient_based import GradientBasedMethod
+from tf_metalstm.methods.base import LOSSES
+from tf_metalstm.methods.few_shot import FewShotMethod
+from tf_metalstm.options import OptionError
 from tf_metalstm.settings import Settings
-from tf_metalstm.visualization.figures import figure_image, gate_figure, loss_figure
+from tf_metalstm.visualization.figures import figure_image, loss_figure, title_of, trace_figure
 from tf_metalstm.visualization.fits import Fit, fit, fit_figure
-from tf_metalstm.visualization.gates import (
-    choose_coordinates,
-    collect,
-    curves_at,
-    first_supports,
-    trajectory_function,
-)
-from tf_metalstm.visualization.tensorboard import write_gates
+from tf_metalstm.visualization.tensorboard import write_traces
+from tf_metalstm.visualization.traces import collect, curves_at, first_tasks, trace_function
+
+USES = ("split", "num_episodes", "evaluation_seed", "checkpoint", "baseline_run_dir")
 
 _CURVES = 20  # as many as in the paper's figure
 _WAVES = 3
 
 
 def main(settings: Settings) -> None:
-    """Draws the gates of the run in --run_dir."""
-    run_dir = Path(settings.run_dir or "")
-    tasks = experiment.build_tasks(settings.data)
-    method, checkpoints = experiment.load_gradient_based(settings, tasks)
-    if settings.evaluation.baseline_run_dir and not isinstance(tasks, SineTasks):
-        raise ValueError(f"--baseline_run_dir is for functions, but the source is {tasks.name}.")
-    if method.evaluation_loop.num_steps < 1:
-        raise ValueError("There are no updates to draw: --num_steps is 0.")
-    step = int(checkpoints.step.numpy())
+    """Draws the traces of the run in --run_dir."""
+    run_dir, evaluation = Path(settings.run_dir or ""), settings.evaluation
+    run = experiment.load_run(settings)
+    method, tasks = run.method, experiment.tasks_of_run(settings, run)
+    if method.num_updates is None:
+        raise ValueError(
+            f"run_dir={run_dir} is a run of method={settings.method}, which makes no updates: "
+            "there is nothing to look at."
+        )
+    if method.num_updates < 1:
+        raise ValueError("There are no updates to draw: num_steps is 0.")
+    if evaluation.baseline_run_dir and not isinstance(tasks, SineTasks):
+        raise OptionError("baseline_run_dir", f"is for functions, but the source is {tasks.name}.")
     episodes = episode_dataset(
-        tasks.episodes(settings.evaluation.split, settings.evaluation.evaluation_seed),
-        num_episodes=settings.evaluation.num_episodes,
+        tasks.episodes(evaluation.split, evaluation.evaluation_seed),
+        num_episodes=evaluation.num_episodes,
     )
-    trajectory = collect(trajectory_function(method), first_supports(episodes, _CURVES))
-    curves = curves_at(trajectory, choose_coordinates(method.learner.parameter_blocks))
+    traces = collect(trace_function(method), first_tasks(episodes, _CURVES))
+    curves = curves_at(traces, method.blocks)
     caption = (
-        f"{run_dir.name} after {step:,} meta-updates: {len(trajectory.losses)} "
-        f"{settings.evaluation.split} episodes of {tasks.name}, {tasks.spec.task}, "
-        f"{method.evaluation_loop.num_steps} updates each"
+        f"{run_dir.name} after {run.step:,} meta-updates: {len(traces[LOSSES])} "
+        f"{evaluation.split} tasks of {tasks.name}, {tasks.task}, {method.num_updates} updates each"
     )
-    losses = loss_figure(trajectory.losses, caption, method.objective.loss_name)
+    losses = loss_figure(traces[LOSSES], caption, method.objective.loss_name)
     written = [
-        _save(gate_figure(curves, caption), run_dir / "figures" / "gates.png"),
-        _save(losses, run_dir / "figures" / "support_loss.png"),
+        _save(losses, run_dir / "figures" / "loss.png"),
         # Apart from the events of train: TensorBoard takes a step that comes again for a restart,
         # and what was written after it for obsolete.
         run_dir / "tensorboard" / "visualize",
     ]
-    fits = _fits(settings, tasks, {run_dir.name: method}) if isinstance(tasks, SineTasks) else None
-    writer = tf.summary.create_file_writer(str(written[-1]))
-    with writer.as_default(step=step):
-        write_gates(trajectory, curves, caption, step)
-        tf.summary.image("gates/support_loss", figure_image(losses))
-        if fits is not None:
+    if curves.values:
+        figure = trace_figure(curves, caption)
+        written.insert(0, _save(figure, run_dir / "figures" / "trace.png"))
+    writer = tf.summary.create_file_writer(str(run_dir / "tensorboard" / "visualize"))
+    with writer.as_default(step=run.step):
+        write_traces(traces, curves, caption, run.step)
+        tf.summary.image("trace/loss", figure_image(losses))
+        if isinstance(tasks, SineTasks) and isinstance(method, FewShotMethod):
+            fits = _fits(settings, tasks, {run_dir.name: method})
             tf.summary.image("fits", figure_image(fits))
             written.append(_save(fits, run_dir / "figures" / "fits.png"))
     writer.close()
     print(caption)
-    for name, gates in (("forget", trajectory.forget), ("input", trajectory.input)):
-        print(f"{name:>6} gate  {_in_words(gates)}")
+    for name, values in traces.items():
+        if name != LOSSES:
+            print(f"{title_of(name):>16}  {_in_words(values)}")
     print("\n".join(f"Written to {path}" for path in written))
 
 
 def _fits(
     settings: Settings,
     tasks: SineTasks,
-    methods: dict[str, GradientBasedMethod],
+    methods: dict[str, FewShotMethod],
 ) -> Figure:
     """Returns the fits of the first waves by this run and by the baseline."""
     evaluation = settings.evaluation
     if evaluation.baseline_run_dir is not None:
-        baseline = read_settings(evaluation.baseline_run_dir)
-        method, _ = experiment.load_gradient_based(baseline, experiment.build_tasks(baseline.data))
+        method = experiment.load_run(read_settings(evaluation.baseline_run_dir)).method
+        if method.objective.has_classes or not isinstance(method, FewShotMethod):
+            raise OptionError("baseline_run_dir", "is a run on something else than functions.")
         methods = {**methods, Path(evaluation.baseline_run_dir).name: method}
     episodes = tasks.episodes(evaluation.split, evaluation.evaluation_seed)
     x = np.linspace(*INPUTS, 200).astype(np.float32)
@@ -101,7 +106,7 @@ def _fits(
         truth = episodes.wave(tf.constant(index))(x).numpy()
         for name, method in methods.items():
             rows[name].append(fit(method, support, x, truth))
-    caption = f"the first {_WAVES} {evaluation.split} waves, {tasks.spec.task}"
+    caption = f"the first {_WAVES} {evaluation.split} waves, {tasks.task}"
     return fit_figure(rows, caption)
 
 
@@ -111,15 +116,15 @@ def _save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def _in_words(gates: np.ndarray) -> str:
-    """Returns mean and range over all episodes and parameters, of gates [E, T, P]."""
-    num_steps = gates.shape[1]
+def _in_words(values: np.ndarray) -> str:
+    """Returns mean and range over all tasks and parameters, of a trace [E, T, ...]."""
+    num_steps = values.shape[1]
     return "; ".join(
-        f"update {t}: mean {gates[:, t - 1].mean():.5f}, "
-        f"{gates[:, t - 1].min():.5f} to {gates[:, t - 1].max():.5f}"
+        f"update {t}: mean {values[:, t - 1].mean():.5f}, "
+        f"{values[:, t - 1].min():.5f} to {values[:, t - 1].max():.5f}"
         for t in sorted({1, num_steps})
     )
 
 
 if __name__ == "__main__":
-    run_command(main, continues_a_run=True)
+    run_command(main, continues_a_run=True, uses=USES)

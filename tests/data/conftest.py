@@ -1,5 +1,8 @@
 """What the tests of the sources share: the glyphs, prepared once, and no progress bars."""
 
+import os
+
+import filelock
 import pytest
 import tensorflow_datasets as tfds
 
@@ -20,6 +23,11 @@ def _cache_of_its_own(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def glyphs(tmp_path_factory):
-    source = Glyphs(tmp_path_factory.mktemp("prepared_glyphs"))
-    source.prepare()
+    """Prepared once for all processes of this test run."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    source = Glyphs(folder / "prepared_glyphs")
+    with filelock.FileLock(folder / "prepared_glyphs.lock"):
+        source.prepare()
     return source

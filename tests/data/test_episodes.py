@@ -145,20 +145,20 @@ def test_the_fingerprint_is_that_of_the_list():
     [
         (
             lambda: sampler(spec=EpisodeSpec(6, 1, 1), source_name="glyphs", split="test"),
-            r"glyphs/test has 5 classes but --num_way is 6: lower --num_way or choose another",
+            r"glyphs/test has 5 classes but num_way is 6: lower num_way or choose another",
         ),
         (
             lambda: sampler(spec=EpisodeSpec(2, 3, 3)),
             r"Class 'class_2' of source/train has 5 images but an episode takes 6 of a class \(3 "
-            r"support \+ 3 queries\): lower --num_shot or --num_query",
+            r"support \+ 3 queries\): lower num_shot or num_query",
         ),
         (lambda: sampler(split="val"), "one of train, validation, test, got 'val'"),
         (lambda: sampler(class_sampling="all"), "one of independent, permutation, got 'all'"),
-        (lambda: EpisodeSpec(0, 1, 1), "--num_way must be at least 1, got 0"),
-        (lambda: sampler(spec=EpisodeSpec(1, 1, 1)), "--num_way must be at least 2.* got 1"),
+        (lambda: EpisodeSpec(0, 1, 1), r"^num_way must be at least 1, got 0"),
+        (lambda: sampler(spec=EpisodeSpec(1, 1, 1)), r"^num_way must be at least 2.* got 1"),
         (
             lambda: episode_dataset(episodes(), num_episodes=5, episodes_per_step=2),
-            "5, must be a multiple of --episodes_per_step, 2",
+            "5, must be a multiple of episodes_per_step, 2",
         ),
         (lambda: Augmentation(["flip", "zoom"]), "knows flip, crop, turn, got zoom"),
         (

@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 from tf_metalstm.data.episodes import episode_dataset
-from tf_metalstm.data.sine import SineTasks
+from tf_metalstm.data.sine import SineOptions, SineTasks
+from tf_metalstm.options import OptionError
 
 
 def episodes(split="train", seed=0, **options):
@@ -90,3 +91,35 @@ def test_the_fingerprint_of_the_data_is_that_of_the_ranges():
 def test_the_waves_are_those_that_all_results_were_measured_on():
     wave = episodes("test", num_shot=4, num_query=6).wave(tf.constant(7))
     np.testing.assert_allclose([float(x) for x in wave], [2.794442, 1.0, 2.249321], rtol=1e-6)
+
+
+def test_tasks_are_those_that_the_options_say():
+    options = SineOptions(
+        num_shot=3,
+        num_query=4,
+        training_num_shot=5,
+        training_num_query=6,
+        sine_frequencies=(0.5, 2.0),
+        sine_phases=(0.0, 1.0),
+    )
+    tasks = SineTasks.from_options(options)
+    expected = SineTasks(3, 4, (0.5, 2.0), (0.0, 1.0), 5, 6)
+    for training in (False, True):
+        one, other = (each.episodes("test", 3, training) for each in (tasks, expected))
+        assert one == other
+    assert (tasks.spec.num_shot, tasks.training_spec.num_query) == (3, 6)
+    assert tasks.facts() == {
+        "name": "sine",
+        "kind": "functions",
+        "objective": "regression",
+        "input_shape": [1],
+        "num_outputs": 1,
+        "fingerprint": expected.data_fingerprint(),
+    }
+
+
+@pytest.mark.parametrize("name", ["sine_frequencies", "sine_phases"])
+@pytest.mark.parametrize("bounds", [(2.0, 1.0), (1.0,), ()])
+def test_bounds_are_two_numbers_the_lower_one_first(name, bounds):
+    with pytest.raises(OptionError, match=f"^{name} must be two numbers"):
+        SineOptions(**{name: bounds})

@@ -4,28 +4,37 @@ import numpy as np
 import pytest
 import toy_images
 
-from tf_metalstm.data.catalogue import SOURCE_NAMES, make_source
+from tf_metalstm.construction import build_tasks
+from tf_metalstm.data.catalogue import SOURCES
 from tf_metalstm.data.sources.base import SPLITS, Source
+from tf_metalstm.options import OptionError, options_of
+from tf_metalstm.settings import UnusedOptionError, make_settings
+
+# But for that of the tests, which is no example of anything.
+SOURCE_NAMES = [
+    source.part.name for source in SOURCES if source.kind == "images" and source.part.name != "toys"
+]
+TOY_FILES = {
+    "omniglot": toy_images.omniglot_files,
+    "mini_imagenet": toy_images.mini_imagenet_files,
+}
 
 
-def toy_omniglot(folder):
-    toy_images.write_folder(folder / "raw", toy_images.omniglot_files())
-    return make_source("omniglot", data_dir=folder / "raw", prepared_dir=folder / "prepared")
-
-
-def toy_mini_imagenet(folder):
-    toy_images.write_folder(folder / "raw", toy_images.mini_imagenet_files())
-    return make_source("mini_imagenet", data_dir=folder / "raw", prepared_dir=folder / "prepared")
-
-
-TOY_SOURCES = {"omniglot": toy_omniglot, "mini_imagenet": toy_mini_imagenet}
+def built(name, folder, **options):
+    """The source as a command builds it, from options."""
+    known = options_of(SOURCES[name].part.options)
+    where = {"data_dir": folder / "raw", "prepared_dir": folder / "prepared"}
+    said = {key: str(value) for key, value in where.items() if key in known}
+    return build_tasks(make_settings({"source": name, **said, **options})).source
 
 
 @pytest.fixture(scope="module", params=SOURCE_NAMES)
 def source(request, tmp_path_factory):
     if request.param == "glyphs":
         return request.getfixturevalue("glyphs")
-    return TOY_SOURCES[request.param](tmp_path_factory.mktemp(request.param))
+    folder = tmp_path_factory.mktemp(request.param)
+    toy_images.write_folder(folder / "raw", TOY_FILES[request.param]())
+    return built(request.param, folder)
 
 
 @pytest.fixture(scope="module")
@@ -87,23 +96,36 @@ def test_an_unknown_split_lists_the_known_ones(source, method):
         getattr(source, method)("val")
 
 
+@pytest.mark.parametrize("split", SPLITS)
+def test_names_of_classes_are_known_without_their_images(source, loaded, split):
+    assert source.class_names(split) == loaded[split].class_names
+
+
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"'imagenet': use one of glyphs, omniglot, mini_imagenet"):
-        make_source("imagenet")
+    with pytest.raises(OptionError, match=r"^source must be one of glyphs, omniglot, .*'imagenet'"):
+        make_settings({"source": "imagenet"})
 
 
-def test_an_unknown_option_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"no option rotate: use .*rotations, skip_corrupt, split"):
-        make_source("omniglot", rotate=True)
-    with pytest.raises(ValueError, match="glyphs has no option rotations: use none"):
-        make_source("glyphs", rotations=True)
+def test_options_of_another_source_are_refused(tmp_path):
+    """A source that draws its own images has no use for raw files, and says so."""
+    for name, value in (("omniglot_rotations", True), ("data_dir", "raw"), ("skip_corrupt", True)):
+        with pytest.raises(UnusedOptionError, match=f"^{name} does nothing with source=glyphs"):
+            built("glyphs", tmp_path, **{name: value})
 
 
-def test_a_data_dir_does_not_disturb_a_source_that_needs_none(tmp_path):
-    assert make_source("glyphs", data_dir=tmp_path / "missing").name == "glyphs"
+def test_options_reach_the_source(tmp_path):
+    toy_images.write_folder(tmp_path / "raw", toy_images.omniglot_files())
+    upright = built("omniglot", tmp_path, omniglot_rotations=False, image_size=20)
+    assert upright.image_shape == (20, 20, 1)
+    rotated = built("omniglot", tmp_path, image_size=20)
+    assert rotated.counts("train").num_classes == 4 * upright.counts("train").num_classes
+    by_alphabet = built("omniglot", tmp_path, omniglot_split="alphabets", image_size=20)
+    assert by_alphabet.class_names("train") != rotated.class_names("train")
+    assert built("mini_imagenet", tmp_path).image_shape == (84, 84, 3)
+    assert built("mini_imagenet", tmp_path, image_size=33).image_shape == (33, 33, 3)
 
 
 def test_making_a_source_touches_no_disk(tmp_path):
     for name in SOURCE_NAMES:
-        make_source(name, data_dir=tmp_path / "missing", prepared_dir=tmp_path / "prepared")
+        built(name, tmp_path)
     assert not list(tmp_path.iterdir())

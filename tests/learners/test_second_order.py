@@ -10,12 +10,13 @@ import toy
 from layer_table import REPLACED, TABLE, model_of, second_order_error
 from tensorflow.python.framework import ops
 
-from tf_metalstm.adaptation import InnerLoop, adapt
+from tf_metalstm.adaptation import InnerLoop, unroll
 from tf_metalstm.learners.conv4 import conv4
 from tf_metalstm.learners.functional import FunctionalLearner
 from tf_metalstm.learners.layers import adaptable
 from tf_metalstm.learners.second_order import UNDIFFERENTIABLE, check_second_order
 from tf_metalstm.objectives import cross_entropy
+from tf_metalstm.problems import SupportProblem
 from tf_metalstm.rules.sgd import SGD
 
 L = keras.layers
@@ -71,13 +72,14 @@ def meta_gradient_error(learner):
     generator = np.random.default_rng(3)
     support, queries = (toy.vector_support(num_inputs=6, seed=seed) for seed in (1, 2))
     rule = SGD(0.5, dtype="float64")
-    rule.build((learner.num_parameters,))
+    rule.build(learner.parameter_blocks)
     start = generator.normal(0.0, 0.5, learner.num_parameters)
     direction = tf.constant(generator.normal(size=start.shape))
 
     def query_loss(theta_0):
-        adapted, _ = adapt(learner, rule, theta_0, support, InnerLoop(2, second_order=True))
-        return cross_entropy(queries.labels, learner.apply(*adapted, queries.inputs, True)[0])
+        loop = InnerLoop(2, second_order=True)
+        adapted = unroll(rule, SupportProblem(learner, support), theta_0, loop)
+        return cross_entropy(queries.labels, learner.apply(*adapted[:2], queries.inputs, True)[0])
 
     theta_0 = tf.constant(start)
     with tf.GradientTape() as tape:

@@ -6,10 +6,14 @@ import pytest
 import tensorflow as tf
 import toy
 
-from tf_metalstm.adaptation import InnerLoop
+from tf_metalstm.adaptation import InnerLoop, unroll
 from tf_metalstm.data.episodes import episode_dataset
+from tf_metalstm.methods.base import LOSSES
 from tf_metalstm.methods.gradient_based import QUERY_NORMALIZATIONS, GradientBasedMethod
 from tf_metalstm.objectives import cross_entropy
+from tf_metalstm.options import OptionError
+from tf_metalstm.problems import SupportProblem
+from tf_metalstm.rules.base import FORGET_GATES, INPUT_GATES
 from tf_metalstm.rules.meta_lstm import MetaLSTM
 from tf_metalstm.rules.sgd import SGD
 from tf_metalstm.training.optimizer import averaged_weights
@@ -118,7 +122,7 @@ def test_without_any_update_the_running_statistics_are_those_of_the_support_set(
     inputs, _ = one_step()
     support = toy.Support(inputs["support_inputs"][0], inputs["support_labels"][0])
     given = None if num_steps is None else tf.constant(num_steps)
-    adapted, _ = method.adapt_with_trajectory(support, num_steps=given)
+    adapted, _ = method.adapt_and_trace(support, num_steps=given)
     fresh = tf.constant(method.learner.initial_statistics())
     _, expected = method.learner.apply(method.c_0, fresh, support.inputs, training=True)
     np.testing.assert_allclose(adapted.statistics, expected, rtol=1e-6)
@@ -221,18 +225,72 @@ def _comparable_weights(method):
 
 
 def test_an_unknown_normalization_lists_the_known_ones():
-    with pytest.raises(ValueError, match="must be one of running, support, batch, got 'train'"):
+    message = r"^query_normalization must be one of running, support, batch, got 'train'"
+    with pytest.raises(OptionError, match=message):
         GradientBasedMethod(toy.conv_learner(), MetaLSTM(4), InnerLoop(1), "train")
 
 
 def test_what_is_recomputed_is_not_vectorized():
     """The two together gave a wrong meta-gradient, without any error."""
-    with pytest.raises(ValueError, match="--recompute does not go with --vectorize_episodes"):
+    with pytest.raises(ValueError, match=r"^recompute does not go with vectorize_episodes"):
         GradientBasedMethod(
             toy.mlp_learner(), toy.lively_rule(), InnerLoop(recompute=True), vectorize_episodes=True
         )
 
 
 def test_convolutions_are_not_vectorized():
-    with pytest.raises(ValueError, match=r"--vectorize_episodes cannot give .* --learner=mlp"):
+    with pytest.raises(ValueError, match=r"^vectorize_episodes cannot give .* learner=mlp"):
         GradientBasedMethod(toy.conv_learner(), MetaLSTM(4), InnerLoop(1), vectorize_episodes=True)
+
+
+@pytest.mark.parametrize("num_steps", [None, 0, 3])
+def test_a_trace_is_what_the_inner_loop_did(num_steps):
+    method = toy.conv_method(rule=toy.lively_rule(dtype="float32"))
+    inputs, _ = one_step()
+    episode = {name: value[0] for name, value in inputs.items()}
+    support = toy.Support(episode["support_inputs"], episode["support_labels"])
+    given = None if num_steps is None else tf.constant(num_steps)
+    adapted, trace = method.adapt_and_trace(support, given)
+    steps = method.num_updates if num_steps is None else num_steps
+    problem = SupportProblem(method.learner, support)
+    expected = unroll(method.rule, problem, tf.convert_to_tensor(method.c_0), InnerLoop(steps))
+    np.testing.assert_allclose(adapted.theta, expected.theta, rtol=1e-4, atol=1e-6)
+    assert trace.keys() == {LOSSES, FORGET_GATES, INPUT_GATES}
+    of_loop = {LOSSES: expected.trajectory.losses, **expected.trajectory.traces}
+    for name, value in trace.items():
+        assert value.shape[0] == steps
+        np.testing.assert_allclose(value, of_loop[name], rtol=1e-4, atol=1e-6)
+    if num_steps is None:
+        whole = method.trace(episode)
+        assert whole.keys() == trace.keys()
+        for name, value in whole.items():
+            np.testing.assert_allclose(value, trace[name], rtol=1e-4, atol=1e-6)
+
+
+def test_mini_batches_and_divisor_reach_the_problem():
+    """The options of the method, as a problem with them has it."""
+    given = {"batch_size": 4, "gradient_divisor": "batch_size"}
+    start = toy.conv_method()
+    method = GradientBasedMethod(start.learner, SGD(0.1), InnerLoop(3), start=start.start, **given)
+    inputs, _ = one_step()
+    support = toy.Support(inputs["support_inputs"][0], inputs["support_labels"][0])
+    problem = SupportProblem(method.learner, support, **given)
+    expected = unroll(method.rule, problem, tf.convert_to_tensor(method.c_0), InnerLoop(3))
+    np.testing.assert_allclose(method.adapt(support).theta, expected.theta, rtol=1e-4, atol=1e-6)
+    plain = GradientBasedMethod(start.learner, SGD(0.1), InnerLoop(3), start=start.start)
+    assert np.abs(plain.adapt(support).theta - expected.theta).max() > 1e-3
+    for bad in ({"batch_size": 0}, {"gradient_divisor": "images"}):
+        with pytest.raises(OptionError, match=r"^(support_batch_size|gradient_divisor) must be"):
+            GradientBasedMethod(start.learner, SGD(0.1), InnerLoop(3), **bad)
+
+
+def test_a_class_without_support_images_is_no_answer():
+    """Outside of training: it has the lowest logit there is; in training it has what it has."""
+    method = toy.conv_method()
+    inputs, _ = one_step()
+    inputs["support_labels"] = tf.where(inputs["support_labels"] == 2, 3, inputs["support_labels"])
+    asked, trained = (method(inputs, training=training)[0].numpy() for training in (False, True))
+    lowest = np.finfo(np.float32).min
+    assert np.all(asked[:, 2] == lowest)
+    assert np.all(np.abs(asked[:, [0, 1, 3, 4]]) < 1e3)
+    assert np.all(np.abs(trained) < 1e3)

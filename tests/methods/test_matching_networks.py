@@ -13,6 +13,7 @@ from tf_metalstm.methods.matching_networks import (
     SupportContext,
     votes,
 )
+from tf_metalstm.options import OptionError
 
 D = 3
 
@@ -157,9 +158,43 @@ def test_dropout_only_in_training():
 
 def test_what_it_does_not_know_is_refused():
     embedding = embedding_of(conv4((16, 16, 1), 3, 4))
-    with pytest.raises(ValueError, match="--similarity must be one of softmax, sum, got 'dot'"):
+    with pytest.raises(OptionError, match=r"^similarity must be one of softmax, sum, got 'dot'"):
         MatchingNetworks(embedding, 3, similarity="dot")
-    with pytest.raises(ValueError, match="--attention_steps must be at least 1, got 0"):
+    with pytest.raises(OptionError, match=r"^attention_steps must be .* at least 1, got 0"):
         MatchingNetworks(embedding, 3, full_context=True, attention_steps=0)
-    with pytest.raises(ValueError, match=r"--cosine_scale must be .* number, got 0\.0"):
+    with pytest.raises(OptionError, match=r"^cosine_scale must be a number above 0, got 0"):
         MatchingNetworks(embedding, 3, cosine_scale=0.0)
+
+
+@pytest.mark.parametrize("num_way", [2, 3, 7])
+@pytest.mark.parametrize("full_context", [False, True])
+def test_it_answers_for_any_number_of_classes(num_way, full_context):
+    """Whatever it was trained with; and one answer needs no other class to be what it is."""
+    method = MatchingNetworks(
+        embedding_of(conv4((16, 16, 1), 3, 4)), 3, full_context=full_context, similarity="sum"
+    )
+    images = np.random.default_rng(0).random((num_way + 4, 16, 16, 1), np.float32)
+    inputs = {
+        "support_inputs": images[np.newaxis, :num_way],
+        "support_labels": np.arange(num_way)[np.newaxis],
+        "query_inputs": images[np.newaxis, num_way:],
+    }
+    found = method(inputs, training=False)
+    assert found.shape == (1, 4, num_way)
+    order = np.random.default_rng(1).permutation(num_way)
+    relabelled = method({**inputs, "support_labels": order[np.newaxis]}, training=False)
+    np.testing.assert_array_equal(tf.gather(relabelled, order, axis=-1), found)
+
+
+def test_a_class_without_support_images_is_no_answer():
+    method = MatchingNetworks(embedding_of(conv4((16, 16, 1), 3, 4)), 3, similarity="sum")
+    images = np.random.default_rng(0).random((1, 4, 16, 16, 1), np.float32)
+    inputs = {
+        "support_inputs": images,
+        "support_labels": np.array([[0, 2, 0, 2]]),
+        "query_inputs": images,
+    }
+    found = method(inputs, training=False)[0].numpy()
+    assert found.shape == (4, 3)
+    assert np.all(found[:, 1] == np.finfo(np.float32).min)
+    assert np.all(np.abs(found[:, [0, 2]]) <= 2.001)

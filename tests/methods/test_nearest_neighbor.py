@@ -1,12 +1,15 @@
 """Nearest neighbour against NumPy; what its two ways of being called do."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tf_metalstm.episode import Support
 from tf_metalstm.learners.conv4 import conv4
 from tf_metalstm.learners.embedding import embedding_of
-from tf_metalstm.methods.nearest_neighbor import NearestNeighbor, nearest
+from tf_metalstm.methods.metric import nearest
+from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
+from tf_metalstm.methods.pixel_nearest_neighbor import PixelNearestNeighbor
 
 SHAPE = (16, 16, 1)
 
@@ -26,7 +29,7 @@ def slow_answers(features, labels, queries, num_way):
 
 
 def test_answers_are_cosines_with_the_nearest():
-    method = NearestNeighbor(conv4(SHAPE, 7, 4), 3)
+    method = NearestNeighbor(conv4(SHAPE, 7, 4))
     support, queries = random_images(5, 0), random_images(4, 1)
     labels = np.array([0, 2, 1, 0, 2])
     adapted = method.adapt(Support(tf.constant(support), tf.constant(labels)))
@@ -40,7 +43,7 @@ def test_answers_are_cosines_with_the_nearest():
 
 def test_pixels_by_hand():
     """(3, 4) and (4, 3) have the cosine 24 / 25, (3, 4) and (0, 2) 8 / 10."""
-    method = NearestNeighbor(None, 2)
+    method = PixelNearestNeighbor()
     images = tf.constant([[4.0, 3.0], [0.0, 2.0]])[:, tf.newaxis, :, tf.newaxis]
     adapted = method.adapt(Support(images, tf.constant([1, 0])))
     query = tf.constant([[3.0, 4.0]])[:, tf.newaxis, :, tf.newaxis]
@@ -53,7 +56,7 @@ def test_a_class_without_images_is_never_the_nearest():
 
 
 def test_in_training_it_classifies_into_all_classes_and_collects_statistics():
-    method = NearestNeighbor(conv4(SHAPE, 7, 4, statistics_momentum=0.9), 3)
+    method = NearestNeighbor(conv4(SHAPE, 7, 4, statistics_momentum=0.9))
     inputs = {
         "support_inputs": tf.zeros([2, 0, *SHAPE]),
         "support_labels": tf.zeros([2, 0], tf.int32),
@@ -73,3 +76,31 @@ def test_the_embedding_is_the_network_without_its_last_layer():
     features = embedding_of(network)(random_images(2, 0))
     assert features.shape == (2, 4)
     np.testing.assert_allclose(network.layers[-1](features), network(random_images(2, 0)))
+
+
+@pytest.mark.parametrize("num_way", [2, 5, 9])
+@pytest.mark.parametrize("in_pixels", [False, True])
+def test_it_answers_for_any_number_of_classes(in_pixels, num_way):
+    """More of them, too, than those that the network was trained on."""
+    method = PixelNearestNeighbor() if in_pixels else NearestNeighbor(conv4(SHAPE, 4, 4))
+    assert method.num_outputs is None
+    inputs = {
+        "support_inputs": random_images(num_way, 0)[np.newaxis],
+        "support_labels": np.arange(num_way)[np.newaxis],
+        "query_inputs": random_images(3, 1)[np.newaxis],
+    }
+    found = method(inputs, training=False)
+    assert found.shape == (1, 3, num_way)
+    order = np.random.default_rng(1).permutation(num_way)
+    relabelled = method({**inputs, "support_labels": order[np.newaxis]}, training=False)
+    np.testing.assert_array_equal(tf.gather(relabelled, order, axis=-1), found)
+
+
+def test_pixels_have_nothing_to_train():
+    method = PixelNearestNeighbor()
+    assert method.weights == []
+    assert not method.is_trained
+    assert not method.keeps_statistics
+    assert method.num_updates is None
+    copy = PixelNearestNeighbor.from_config(method.get_config())
+    assert copy.get_config() == method.get_config()

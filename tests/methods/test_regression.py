@@ -9,7 +9,7 @@ import toy
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.data.sine import SineTasks
 from tf_metalstm.objectives import REGRESSION
-from tf_metalstm.rules.catalogue import RULES, make_rule
+from tf_metalstm.rules.catalogue import RULES
 from tf_metalstm.rules.sgd import SGD
 from tf_metalstm.serving.saved_model import save_method
 from tf_metalstm.serving.served import ServedMethod
@@ -38,13 +38,13 @@ def test_gradient_descent_on_the_mean_squared_error_by_hand():
     np.testing.assert_allclose(method(inputs)[0], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", RULES.names())
 def test_episodes_as_one_batch_are_episodes_one_by_one(name):
     inputs, labels = next(iter(stream(3, episodes_per_step=3)))
     outputs, gradients = [], []
     for vectorize in (False, True):
         keras.utils.set_random_seed(1)
-        rule = make_rule(name, dtype="float64")
+        rule = RULES[name](dtype="float64")
         method = toy.regression_method(rule, vectorize_episodes=vectorize)
         with tf.GradientTape() as tape:
             found = method(inputs, training=True)
@@ -71,12 +71,12 @@ def test_another_number_of_updates_outside_training():
     assert np.abs(answers[1, 3][0] - answers[1, 3][1]).max() > 1e-4
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", RULES.names())
 def test_training_lowers_the_error_of_unseen_waves(name):
     keras.utils.set_random_seed(0)
     options = {"rate": 0.01} if name == "sgd" else {}
     method = toy.regression_method(
-        make_rule(name, dtype="float64", **options), 1, vectorize_episodes=True
+        RULES[name](dtype="float64", **options), 1, vectorize_episodes=True
     )
     compile_method(method, learning_rate=1e-2, clip_norm=0.0)
     before = method.evaluate(stream(100, 25, "validation"), verbose=0, return_dict=True)

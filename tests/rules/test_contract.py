@@ -1,4 +1,4 @@
-"""What every rule promises, whichever it is."""
+"""What every rule promises, whichever it is: those of the catalogue, each by being there."""
 
 import keras
 import numpy as np
@@ -6,65 +6,112 @@ import pytest
 import tensorflow as tf
 import toy
 
-from tf_metalstm.adaptation import InnerLoop, adapt
-from tf_metalstm.rules.catalogue import RULES, make_rule
+from tf_metalstm.adaptation import InnerLoop, unroll, unroll_in_loop
+from tf_metalstm.options import options_of
+from tf_metalstm.parameters import blocks_of
+from tf_metalstm.problems import SupportProblem
+from tf_metalstm.rules.base import FORGET_GATES, INPUT_GATES
+from tf_metalstm.rules.catalogue import RULES
 
+# Two tensors, so that a rule may treat them as two.
+BLOCKS = blocks_of([("layer_1/kernel", (2, 2)), ("layer_2/bias", (2,))])
 P = 6
+LOSS = tf.constant(0.7, tf.float64)
 
 
-def built(name, num_parameters=P, **options):
-    rule = make_rule(name, **{"dtype": "float64", **options})
-    rule.build((num_parameters,))
+def built(member, blocks=BLOCKS, **options):
+    """The rule under its default options but for some, in float64."""
+    options = member.part.options(**options)
+    config = member.from_options(options).get_config()
+    rule = member.from_config({**config, "dtype": "float64"})
+    rule.build(blocks)
     return rule
 
 
-# Others than by default, so that what is lost on the way is missed.
-OPTIONS = {
-    "meta_lstm": {"hidden_units": 3, "gate_feedback": "logit", "preprocessing_scale": 8.0},
-    "sgd": {"rate": 0.3, "decay": 0.5, "learned": True},
-    "meta_sgd": {"low": 0.2, "high": 0.3},
-}
+def other_options(member):
+    """A value that is not the default for every option."""
+    values = {"hidden_units": 3, "preprocessing_scale": 8.0, "meta_sgd_rates": (0.2, 0.3)}
+    found = {}
+    for each in options_of(member.part.options).values():
+        if each.kind is bool:
+            found[each.name] = not each.default
+        elif each.choices:
+            found[each.name] = next(c for c in each.choices if c != each.default)
+        else:
+            found[each.name] = values.get(each.name, 0.5)
+    return found
 
 
 def numbers(seed, *shape):
     return tf.constant(np.random.default_rng(seed).normal(size=shape))
 
 
-@pytest.fixture(params=RULES)
-def rule(request):
-    return built(request.param)
+def lively(rule):
+    """Moves the weights away from where a rule starts so small that nothing could be seen."""
+    for index, weight in enumerate(rule.weights):
+        noise = np.random.default_rng(index).normal(0.0, 0.3, weight.shape)
+        rule_is_positive = not rule.treats_coordinates_alike or weight.shape == ()
+        weight.assign(weight + (np.abs(noise) if rule_is_positive else noise))
+    return rule
 
 
-def test_theta_is_forget_times_theta_minus_input_times_gradient(rule):
-    theta, gradient = numbers(0, P), numbers(1, P)
-    moved, state = rule(gradient, tf.constant(0.7, tf.float64), theta, rule.initial_state(theta))
-    gates = rule.gates(state)
-    assert moved.shape == gates.forget.shape == gates.input.shape == (P,)
+@pytest.fixture(params=RULES, ids=RULES.names())
+def member(request):
+    return request.param
+
+
+@pytest.fixture
+def rule(member):
+    return built(member)
+
+
+def test_an_update_keeps_shape_and_type_and_moves_theta(rule):
+    theta = numbers(0, P)
+    moved, _ = rule(numbers(1, P), LOSS, theta, rule.initial_state(theta))
+    assert moved.shape == (P,)
     assert moved.dtype == tf.float64
-    np.testing.assert_allclose(moved, gates.forget * theta - gates.input * gradient, rtol=1e-12)
     assert np.abs(moved - theta).max() > 1e-6
 
 
-def test_the_state_keeps_its_structure(rule):
+def test_gates_that_are_shown_are_those_that_move_theta(rule):
+    theta, gradient = numbers(0, P), numbers(1, P)
+    moved, state = rule(gradient, LOSS, theta, rule.initial_state(theta))
+    trace = rule.trace(state)
+    if FORGET_GATES in trace:  # a rule may have none
+        expected = trace[FORGET_GATES] * theta - trace[INPUT_GATES] * gradient
+        np.testing.assert_allclose(moved, expected, rtol=1e-12)
+
+
+def test_state_and_trace_keep_their_structure(rule):
     theta = numbers(0, P)
     before = rule.initial_state(theta)
-    _, after = rule(numbers(1, P), tf.constant(0.7, tf.float64), theta, before)
-    tf.nest.assert_same_structure(before, after)
-    for one, other in zip(tf.nest.flatten(before), tf.nest.flatten(after), strict=True):
-        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+    _, after = rule(numbers(1, P), LOSS, theta, before)
+    for one, other in ((before, after), (rule.trace(before), rule.trace(after))):
+        tf.nest.assert_same_structure(one, other)
+        for mine, its in zip(tf.nest.flatten(one), tf.nest.flatten(other), strict=True):
+            assert (mine.shape, mine.dtype) == (its.shape, its.dtype)
 
 
-@pytest.mark.parametrize("name", RULES)
-def test_survives_serialization_and_takes_its_weights_along(name):
-    rule = built(name, **OPTIONS[name])
-    assert OPTIONS[name].items() <= rule.get_config().items()
+def test_coordinates_that_are_treated_alike_may_change_places(rule):
+    if not rule.treats_coordinates_alike:
+        return
+    theta, gradient, order = numbers(0, P), numbers(1, P), [3, 1, 5, 0, 4, 2]
+    lively(rule)
+    plain, _ = rule(gradient, LOSS, theta, rule.initial_state(theta))
+    theta, gradient = tf.gather(theta, order), tf.gather(gradient, order)
+    permuted, _ = rule(gradient, LOSS, theta, rule.initial_state(theta))
+    np.testing.assert_allclose(permuted, tf.gather(plain, order), rtol=1e-12)
+
+
+def test_survives_serialization_and_takes_its_weights_along(member):
+    rule = built(member, **other_options(member))
+    assert rule.get_config() != built(member).get_config() or not other_options(member)
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(rule))
-    if not copy.built:
-        copy.build((P,))
+    assert copy.built  # for the same blocks
     assert copy.get_config() == rule.get_config()
     copy.set_weights(rule.get_weights())
-    theta, gradient, loss = numbers(0, P), numbers(1, P), tf.constant(0.7, tf.float64)
-    one, other = (r(gradient, loss, theta, r.initial_state(theta))[0] for r in (rule, copy))
+    theta, gradient = numbers(0, P), numbers(1, P)
+    one, other = (r(gradient, LOSS, theta, r.initial_state(theta))[0] for r in (rule, copy))
     np.testing.assert_array_equal(one, other)
 
 
@@ -72,29 +119,38 @@ def test_the_same_eager_and_in_a_graph(rule):
     def updates(theta):
         state = rule.initial_state(theta)
         for t in range(3):
-            theta, state = rule(numbers(t, P), tf.constant(0.5, tf.float64), theta, state)
+            theta, state = rule(numbers(t, P), LOSS, theta, state)
         return theta
 
     np.testing.assert_allclose(updates(numbers(9, P)), tf.function(updates)(numbers(9, P)))
 
 
+def test_the_same_unrolled_and_in_a_loop(member):
+    learner = toy.mlp_learner()
+    rule = lively(built(member, learner.parameter_blocks))
+    problem = SupportProblem(learner, toy.vector_support())
+    theta_0, loop = tf.constant(learner.initial_parameters()), InnerLoop(3)
+    one = unroll(rule, problem, theta_0, loop)
+    other = tf.function(lambda: unroll_in_loop(rule, problem, theta_0, loop, tf.constant(3)))()
+    for mine, its in zip(tf.nest.flatten(one), tf.nest.flatten(other), strict=True):
+        np.testing.assert_allclose(mine, its, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("second_order", [False, True])
-def test_every_weight_has_a_meta_gradient_that_finite_differences_confirm(rule, second_order):
+def test_every_weight_has_a_meta_gradient_that_finite_differences_confirm(member, second_order):
     learner = toy.mlp_learner()
     # With 20 hidden units it would be the same test seven times over.
-    few = {"meta_lstm": {"hidden_units": 3}, "sgd": {"learned": True}}
-    rule = built(rule.name, learner.num_parameters, **few.get(rule.name, {}))
+    few = {"hidden_units": 3, "learn_inner_rate": True}
+    options = {n: v for n, v in few.items() if n in options_of(member.part.options)}
+    rule = lively(built(member, learner.parameter_blocks, **options))
     assert rule.trainable_weights
-    for weight in rule.weights:  # a meta-LSTM starts so small that nothing could be seen
-        noise = np.random.default_rng(3).normal(0.0, 0.3, weight.shape)
-        weight.assign(weight + (noise if rule.name == "meta_lstm" else np.abs(noise)))
     support, query = toy.vector_support(), toy.vector_support(seed=8)
     theta_0 = tf.constant(learner.initial_parameters())
-    options = InnerLoop(num_steps=1 if not second_order else 3, second_order=second_order)
+    loop = InnerLoop(num_steps=3 if second_order else 1, second_order=second_order)
 
     def query_loss():
-        adapted, _ = adapt(learner, rule, theta_0, support, options)
-        logits, _ = learner.apply(*adapted, query.inputs, training=True)
+        adapted = unroll(rule, SupportProblem(learner, support), theta_0, loop)
+        logits, _ = learner.apply(adapted.theta, adapted.carry, query.inputs, training=True)
         return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(query.labels, logits))
 
     variables = [w.value for w in rule.trainable_weights]

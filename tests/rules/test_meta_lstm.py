@@ -8,6 +8,8 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tf_metalstm.options import OptionError
+from tf_metalstm.rules.base import FORGET_GATES, INPUT_GATES
 from tf_metalstm.rules.meta_lstm import MetaLSTM, MetaLSTMCell, preprocess
 
 
@@ -45,8 +47,10 @@ def run(rule, gradients, losses, theta):
     thetas, forgets, inputs = [], [], []
     for gradient, loss in zip(tf.unstack(gradients), tf.unstack(losses), strict=True):
         theta, state = rule(gradient, loss, theta, state)
-        gates = rule.gates(state)
-        thetas.append(theta), forgets.append(gates.forget), inputs.append(gates.input)
+        trace = rule.trace(state)
+        thetas.append(theta)
+        forgets.append(trace[FORGET_GATES])
+        inputs.append(trace[INPUT_GATES])
     return tuple(map(tf.stack, (thetas, forgets, inputs)))
 
 
@@ -115,11 +119,11 @@ def test_starts_as_gradient_descent_with_small_rates():
     rule.build()
     theta = tf.random.normal([50])
     _, state = rule(tf.random.normal([50]), tf.constant(1.6), theta, rule.initial_state(theta))
-    gates = rule.gates(state)
-    assert np.min(gates.forget) > 0.978
-    assert np.max(gates.forget) < 0.995
-    assert np.min(gates.input) > 0.005
-    assert np.max(gates.input) < 0.022
+    forget, entry = (rule.trace(state)[name] for name in (FORGET_GATES, INPUT_GATES))
+    assert np.min(forget) > 0.978
+    assert np.max(forget) < 0.995
+    assert np.min(entry) > 0.005
+    assert np.max(entry) < 0.022
     small = [w for w in rule.weights if w.path.split("/")[-1] not in ("forget_bias", "input_bias")]
     assert max(np.abs(w.numpy()).max() for w in small) <= 0.01
     assert sum(int(np.prod(w.shape)) for w in rule.weights) == 2046
@@ -153,11 +157,11 @@ def test_survives_serialization(gate_feedback):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"gate_feedback": "values"}, "one of value, logit"),
-        ({"hidden_units": 0}, "at least 1"),
-        ({"preprocessing_scale": 0.0}, "positive"),
+        ({"gate_feedback": "values"}, "^gate_feedback must be one of value, logit, got 'values'"),
+        ({"hidden_units": 0}, "^hidden_units must be a whole number at least 1, got 0"),
+        ({"preprocessing_scale": 0.0}, "^preprocessing_scale must be a number above 0, got 0"),
     ],
 )
 def test_refuses_what_it_does_not_know(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(OptionError, match=message):
         MetaLSTM(**arguments)

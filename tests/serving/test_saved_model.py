@@ -10,30 +10,47 @@ import pytest
 import tensorflow as tf
 import toy
 
-from tf_metalstm import adaptation as inner_loop
+from tf_metalstm.adaptation import unroll
 from tf_metalstm.data.preprocessing import Normalization
 from tf_metalstm.episode import Support
-from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
+from tf_metalstm.methods.pixel_nearest_neighbor import PixelNearestNeighbor
+from tf_metalstm.problems import SupportProblem
 from tf_metalstm.serving import saved_model
 from tf_metalstm.serving.saved_model import ReloadError, save_method
 from tf_metalstm.serving.served import ServedMethod
-from tf_metalstm.serving.signatures import build_signatures
+from tf_metalstm.serving.signatures import build_signatures, name_keys
 
 SHAPE = (16, 16, 1)
 NUM_WAY = 3
 NUM_STEPS = 2
 
 
-def served_method(**options):
+def served_method(learned_rows=False, gradient_divisor="none", **options):
+    """A method whose c_0 has a row of its own for each class, or treats all classes alike."""
     keras.utils.set_random_seed(1)
     method = toy.conv_method(NUM_STEPS, NUM_WAY, **options)
+    method.gradient_divisor = gradient_divisor
+    if not learned_rows:
+        same_rows(method)
     # An untrained rule hardly moves theta: let its gates depend on their inputs, its rate be 0.2.
     generator = np.random.default_rng(2)
     for weight in method.rule.weights:
         weight.assign(weight + generator.normal(0.0, 0.1, weight.shape))
         if weight.name == "input_bias":
             weight.assign(-1.4)
-    return ServedMethod(method, Normalization((120.0,), (70.0,)), SHAPE, NUM_WAY)
+    served = ServedMethod(method, Normalization((120.0,), (70.0,)), SHAPE, NUM_WAY)
+    # In batches it counts which class comes first.
+    assert served.relabellings == (NUM_WAY if learned_rows or method.batch_size else 1)
+    return served
+
+
+def same_rows(method):
+    """Gives all outputs of the linear layer of c_0 the weights of the first."""
+    start = method.c_0.numpy().copy()
+    for block in method.learner.last_layer_blocks():
+        rows = start[block.start : block.start + block.size].reshape(block.shape)
+        rows[:] = rows[..., :1]
+    method.c_0.assign(start)
 
 
 def pixels(number, seed=0):
@@ -57,20 +74,33 @@ def adapt(signatures, ending="", **support):
 
 
 def probabilities(served, support_images, support_labels, query_images):
-    """What the method itself says, by its ordinary call, of the classes that there are."""
-    episode = {
-        "support_inputs": served.normalization(support_images)[tf.newaxis],
-        "support_labels": support_labels[tf.newaxis],
-        "query_inputs": served.normalization(query_images)[tf.newaxis],
-    }
-    every_way = tf.nn.softmax(served.method(episode, training=False)[0]).numpy()
-    present = every_way * np.isin(np.arange(NUM_WAY), support_labels)
-    return present / present.sum(axis=1, keepdims=True)
+    """What the method itself says, by its ordinary calls, of the classes that there are.
+
+    Where it prefers a class: the mean over the cyclic relabellings.
+    """
+    total = 0.0
+    for shift in range(served.relabellings):
+        given = (support_labels + shift) % NUM_WAY
+        order = tf.argsort(NUM_WAY * (tf.range(len(given)) // NUM_WAY) + given)  # shot by shot
+        episode = {
+            "support_inputs": served.normalization(tf.gather(support_images, order))[tf.newaxis],
+            "support_labels": tf.gather(given, order)[tf.newaxis],
+            "query_inputs": served.normalization(query_images)[tf.newaxis],
+        }
+        every_way = tf.nn.softmax(served.method(episode, training=False)[0]).numpy()
+        present = every_way * np.isin(np.arange(NUM_WAY), given)
+        total += np.roll(present / present.sum(axis=1, keepdims=True), -shift, axis=1)
+    return total / served.relabellings
 
 
-@pytest.fixture(scope="module", params=["running", "support"])
+@pytest.fixture(
+    scope="module",
+    params=[("running", False), ("support", False), ("running", True)],
+    ids=["running", "support", "running-relabelled"],
+)
 def exported(request, tmp_path_factory):
-    served = served_method(query_normalization=request.param)
+    query_normalization, learned_rows = request.param
+    served = served_method(learned_rows, query_normalization=query_normalization)
     directory = tmp_path_factory.mktemp("run") / "saved_model"
     save_method(served, directory, {"trained": {"updates": 7}})
     return served, directory, tf.saved_model.load(str(directory)).signatures
@@ -165,9 +195,11 @@ def test_manifest_says_what_a_client_needs(exported):
     images = {"dtype": "float32", "shape": [None, 16, 16, 1]}
     steps = {"num_steps": {"dtype": "int32", "shape": []}}
     support = {"support_images": images, "support_labels": {"dtype": "int32", "shape": [None]}}
+    relabellings = [NUM_WAY] if served.relabellings > 1 else []
+    assert manifest.get("relabellings") == (NUM_WAY if relabellings else None)
     adapted = {
-        "parameters": {"dtype": "float32", "shape": [learner.num_parameters]},
-        "statistics": {"dtype": "float32", "shape": [learner.num_statistics]},
+        "parameters": {"dtype": "float32", "shape": [*relabellings, learner.num_parameters]},
+        "statistics": {"dtype": "float32", "shape": [*relabellings, learner.num_statistics]},
         "class_mask": {"dtype": "float32", "shape": [NUM_WAY]},
     }
     gates = {"dtype": "float32", "shape": [None, learner.num_parameters]}
@@ -211,21 +243,28 @@ def test_any_number_of_updates(exported, steps):
     adapted, extras = adapt(signatures, **support, num_steps=tf.constant(steps))
     method = served.method
     loop = dataclasses.replace(method.evaluation_loop, num_steps=steps)
-    given = Support(served.normalization(support["support_images"]), support["support_labels"])
-    (theta, statistics), trajectory = inner_loop.adapt(
-        method.learner, method.rule, tf.convert_to_tensor(method.c_0), given, loop
-    )
-    if method.query_normalization == "support" or steps == 0:
-        _, statistics = method.learner.apply(theta, statistics, given.inputs, training=True)
-    np.testing.assert_allclose(adapted["parameters"], theta, atol=1e-5)
-    np.testing.assert_allclose(adapted["statistics"], statistics, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(extras["support_losses"], trajectory.losses, atol=1e-5)
-    np.testing.assert_allclose(extras["input_gates"], trajectory.input, atol=1e-5)
-    np.testing.assert_allclose(extras["forget_gates"], trajectory.forget, atol=1e-5)
+    images = served.normalization(support["support_images"])
+    for shift in range(served.relabellings):
+        given = Support(images, (support["support_labels"] + shift) % NUM_WAY)
+        problem, theta_0 = SupportProblem(method.learner, given), tf.convert_to_tensor(method.c_0)
+        theta, statistics, trajectory = unroll(method.rule, problem, theta_0, loop)
+        if method.query_normalization == "support" or steps == 0:
+            _, statistics = method.learner.apply(theta, statistics, images, training=True)
+        found = adapted
+        if served.relabellings > 1:
+            found = {name: value[shift] for name, value in adapted.items()}
+        np.testing.assert_allclose(found["parameters"], theta, atol=1e-5)
+        np.testing.assert_allclose(found["statistics"], statistics, rtol=1e-4, atol=1e-5)
+        if shift == 0:  # what is shown is of the classes as they were numbered
+            np.testing.assert_allclose(extras["support_losses"], trajectory.losses, atol=1e-5)
+            assert extras.keys() == {"support_losses", *trajectory.traces}
+            for name in ("input_gates", "forget_gates"):
+                np.testing.assert_allclose(extras[name], trajectory.traces[name], atol=1e-5)
 
 
 def test_mini_batches_are_taken_in_turn_as_in_training_however_images_are_given():
     served = served_method(batch_size=4, gradient_divisor="batch_size")
+    assert served.relabellings == NUM_WAY  # which class comes first counts
     _, signatures = build_signatures(served)  # that a file brings them back, others test
     by_class = np.argsort(labels(9), kind="stable")
     found = signatures["classify"](
@@ -284,8 +323,10 @@ def test_classes_that_the_support_set_lacks_get_nothing(exported):
 def test_names_come_back(exported, names, encoded):
     served, _, signatures = exported
     images, queries = pixels(6), pixels(4, seed=1)
-    numbers = np.arange(6) % len(names)
-    given = tf.constant([names[number] for number in numbers])
+    given = tf.constant([names[number % len(names)] for number in range(6)])
+    if served.relabellings > 1:  # numbered otherwise than in the order of their first use
+        names = [names[i] for i in np.argsort(name_keys(tf.constant(names)))]
+    numbers = [names.index(name.decode()) for name in given.numpy()]
     expected = probabilities(served, images, tf.constant(numbers), queries)[:, : len(names)]
     if encoded:
         images, queries = map(png_files, (images, queries))
@@ -325,14 +366,12 @@ def test_what_names_and_files_cannot_be_is_refused(exported, ending, images, giv
 
 
 def test_transductive_methods_are_refused():
-    with pytest.raises(ValueError, match=r"--query_normalization=running or .*=support"):
+    with pytest.raises(ValueError, match=r"query_normalization=running or .*=support"):
         served_method(query_normalization="batch")
 
 
 def without_training():
-    return ServedMethod(
-        NearestNeighbor(None, NUM_WAY), Normalization((0.0,), (255.0,)), SHAPE, NUM_WAY
-    )
+    return ServedMethod(PixelNearestNeighbor(), Normalization((0.0,), (255.0,)), SHAPE, None)
 
 
 @pytest.fixture
@@ -350,13 +389,14 @@ def its_export(tmp_path_factory):
 
 def test_other_methods_can_be_exported(its_export):
     manifest = json.loads((its_export / "manifest.json").read_text())
-    assert manifest["method"] == {"class": "NearestNeighbor"}
+    assert manifest["method"] == {"class": "PixelNearestNeighbor"}
     assert manifest["query_normalization"] == "none"
     remembered = {
         "features": {"dtype": "float32", "shape": [None, 256]},
         "labels": {"dtype": "int32", "shape": [None]},
     }
-    mask = {"class_mask": {"dtype": "float32", "shape": [NUM_WAY]}}
+    assert manifest["num_way"] is None
+    mask = {"class_mask": {"dtype": "float32", "shape": [None]}}
     signatures = manifest["signatures"]
     assert signatures["adapt"]["inputs"].keys() == {"support_images", "support_labels"}
     assert signatures["adapt"]["outputs"] == {**remembered, **mask}

@@ -28,5 +28,5 @@ def test_every_ablation_is_a_row():
 def test_what_is_asked_for_is_what_is_validated(table):
     # The last checkpoint has the weights as they are, validation and the best have their average.
     for cell in TABLES[table]():
-        averaged = parse_settings(cell.run.flags).training.weight_average
+        averaged = parse_settings(cell.run.flags).get("weight_average")
         assert cell.checkpoint == "best" or not averaged

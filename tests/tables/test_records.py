@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 import pytest
-from toy_table import PLAIN, ROOT, begun_at, make_run, report, run
+from toy_table import FLAGS, PLAIN, ROOT, begun_at, make_run, report, run
 
 from tf_metalstm import reproduce
 from tf_metalstm.tables import results, runs, text
@@ -63,7 +63,7 @@ def test_a_record_is_of_one_recipe_and_of_so_many_episodes(clone, tmp_path, caps
     assert "| 50.00 +- 1.00 | recorded |" in capsys.readouterr().out
     run(tmp_path, "--print_only", "--num_episodes=100")
     assert "50.00" not in capsys.readouterr().out
-    other = dataclasses.replace(PLAIN, run=Run("plain", ("--max_steps=100", "--hidden_units=3")))
+    other = dataclasses.replace(PLAIN, run=Run("plain", (*FLAGS, "--hidden_units=3")))
     monkeypatch.setattr(reproduce, "TABLES", {"mini_imagenet": lambda: [other]})
     run(tmp_path, "--print_only")
     assert "| 50.00 +- 1.00 | recorded, of an earlier recipe |" in capsys.readouterr().out

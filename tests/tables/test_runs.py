@@ -4,10 +4,9 @@ import json
 import shutil
 
 import pytest
-from toy_table import BEFORE, PLAIN, TUNED, begun_at, make_run, report, run
+from toy_table import BEFORE, FLAGS, PLAIN, TUNED, begun_at, make_run, report, run
 
 from tf_metalstm import reproduce
-from tf_metalstm.settings import MethodSettings, Settings, TrainingSettings
 from tf_metalstm.tables import runs
 from tf_metalstm.tables.catalogue import Cell, Run
 from tf_metalstm.training.checkpoints import best_fingerprint
@@ -30,27 +29,27 @@ def test_a_run_from_a_network_that_was_trained_on_is_not_shown(calls, tmp_path, 
 
 def test_a_run_of_another_recipe_is_not_shown(calls, tmp_path, capsys):
     run_dir = tmp_path / "mini_imagenet" / "plain"
-    other = Settings(
-        training=TrainingSettings(max_steps=100), method=MethodSettings(hidden_units=3)
-    )
-    make_run(run_dir, 100, best=50, settings=other)
+    make_run(run_dir, 100, best=50, settings=begun_at(None, hidden_units=3))
     report(run_dir)
     run(tmp_path, "--only=plain")
-    assert "made by another recipe:--hidden_units: the run has 3, now 20" in capsys.readouterr().out
+    assert "made by another recipe: hidden_units: the run has 3, now 20" in capsys.readouterr().out
     assert not calls
 
 
 @pytest.mark.parametrize(
-    ("cell", "where", "message"),
+    ("cell", "rule", "where", "message"),
     [
-        (PLAIN, "elsewhere", "it began at elsewhere and not at random numbers"),
-        (TUNED, None, "it began at random numbers and not at joint"),
+        (PLAIN, "meta_lstm", "elsewhere", "it began at elsewhere and not at random numbers"),
+        (TUNED, "sgd", None, "it began at random numbers and not at joint"),
+        (TUNED, "meta_lstm", None, "made by another recipe: rule: the run has 'meta_lstm', now"),
     ],
     ids=lambda value: getattr(value, "method", None),
 )
-def test_a_run_that_began_elsewhere_is_none_of_the_table(calls, tmp_path, cell, where, message):
+def test_a_run_that_began_elsewhere_is_none_of_the_table(
+    calls, tmp_path, cell, rule, where, message
+):
     folder = tmp_path / "mini_imagenet" / cell.run.name
-    make_run(folder, 60, best=50, settings=begun_at(where))
+    make_run(folder, 60, best=50, settings=begun_at(where, rule=rule))
     report(folder, num_shot=cell.num_shot)
     run(tmp_path, f"--only={cell.run.name}")
     assert message in (tmp_path / "mini_imagenet" / "table.md").read_text()
@@ -58,8 +57,8 @@ def test_a_run_that_began_elsewhere_is_none_of_the_table(calls, tmp_path, cell, 
 
 
 def test_a_run_that_begins_at_a_run_that_begins_at_another(calls, tmp_path, monkeypatch):
-    middle = Run("middle", ("--max_steps=100",), before=(BEFORE,))
-    last = Cell("last", 5, 1, "", Run("last", ("--max_steps=100",), before=(middle,)))
+    middle = Run("middle", FLAGS, before=(BEFORE,))
+    last = Cell("last", 5, 1, "", Run("last", FLAGS, before=(middle,)))
     monkeypatch.setattr(reproduce, "TABLES", {"mini_imagenet": lambda: [last]})
     run(tmp_path)
     assert [name for _, name, _ in calls] == ["joint", "middle", "last", "last"]
@@ -97,10 +96,7 @@ def test_a_network_that_was_trained_anew_to_the_same_update_is_another_one(calls
 
 
 def test_the_precision_is_said_and_makes_no_other_recipe(calls, tmp_path, capsys):
-    coarse = Settings(
-        training=TrainingSettings(max_steps=100),
-        method=MethodSettings(learner_precision="bfloat16"),
-    )
+    coarse = begun_at(None, "bfloat16")
     make_run(tmp_path / "mini_imagenet" / "joint", 50, best=50, settings=coarse)
     run(tmp_path, "--only=tuned", "--learner_precision=float32")
     [joint, tuned] = [flags for command, _, flags in calls if command == "train"]
@@ -128,9 +124,9 @@ def test_the_precision_is_said_and_makes_no_other_recipe(calls, tmp_path, capsys
     ],
 )
 def test_what_makes_another_recipe(flags, is_another):
-    one, other = (runs.recipe_fingerprint(Run("run", given)) for given in ((), flags))
+    one, other = (runs.recipe_fingerprint(Run("run", (*FLAGS, *more))) for more in ((), flags))
     assert (one != other) == is_another
-    begins = Run("run", (), before=(Run("first", flags),))
+    begins = Run("run", FLAGS, before=(Run("first", (*FLAGS, *flags)),))
     assert runs.recipe_fingerprint(begins) != one
 
 

@@ -102,7 +102,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_checkpoi
 
     with pytest.raises(NotFiniteError, match=r"The loss is not .* at update 5\. .*step-4") as error:
         run_toy.run(tmp_path, 12, training=spoilt)
-    assert "Lower --learning_rate" in str(error.value)
+    assert "Lower learning_rate" in str(error.value)
     method = run_toy.compiled_method()
     checkpoints = RunCheckpoints(tmp_path, method, method.optimizer)
     assert checkpoints.restore()
@@ -136,9 +136,9 @@ def test_restoring_says_whether_there_was_anything(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"max_steps": 105}, r"--max_steps must be a positive multiple .* 10; got 105"),
-        ({"max_steps": 100, "validate_every": 15}, r"--validate_every must be .* got 15"),
-        ({"max_steps": -10}, r"--max_steps must be a positive multiple"),
+        ({"max_steps": 105}, r"^max_steps must be a positive multiple .* 10; got 105"),
+        ({"max_steps": 100, "validate_every": 15}, r"^validate_every must be .* got 15"),
+        ({"max_steps": -10}, r"^max_steps must be a positive multiple"),
     ],
 )
 def test_a_schedule_must_add_up(arguments, message):

@@ -12,7 +12,8 @@ from command import Command
 
 from tf_metalstm.learners.conv4 import conv4
 from tf_metalstm.learners.functional import FunctionalLearner
-from tf_metalstm.settings import Settings, TrainingSettings
+from tf_metalstm.options import OptionError
+from tf_metalstm.settings import make_settings
 from tf_metalstm.train import main
 from tf_metalstm.training.devices import build_strategy
 from tf_metalstm.training.history import read_history
@@ -95,18 +96,24 @@ def test_two_workers_one_of_them_lost_on_the_way_do_what_one_process_does(tmp_pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"episodes_per_step": 3}, "--episodes_per_step=3 cannot be .* give a multiple of 2"),
-        ({"episodes_per_step": 2, "jit_compile": True}, "--jit_compile works on one device only"),
+        (
+            {"episodes_per_step": 3},
+            r"^episodes_per_step is 3, which cannot be .* give a multiple of 2",
+        ),
+        (
+            {"episodes_per_step": 2, "jit_compile": True},
+            r"^jit_compile works on one device only",
+        ),
         (
             {"strategy": "none", "jit_compile": True},
-            "--jit_compile goes with --deterministic=false",
+            r"^jit_compile goes with deterministic=false",
         ),
     ],
 )
 def test_what_cannot_be_done_is_said_at_once(tmp_path, changes, message):
-    training = TrainingSettings(**{"strategy": "mirrored", **changes})
-    with pytest.raises(ValueError, match=message):
-        main(Settings(training=training, run_dir=str(tmp_path / "run")))
+    settings = make_settings({"strategy": "mirrored", **changes}, str(tmp_path / "run"))
+    with pytest.raises(OptionError, match=message):
+        main(settings)
     assert not (tmp_path / "run").exists()
 
 

@@ -3,8 +3,15 @@
 import numpy as np
 import pytest
 
-from tf_metalstm.visualization.figures import figure_image, gate_figure, loss_figure
-from tf_metalstm.visualization.gates import Coordinate, GateCurves
+from tf_metalstm.rules.base import FORGET_GATES, INPUT_GATES
+from tf_metalstm.visualization.figures import (
+    adaptation_figure,
+    figure_image,
+    loss_figure,
+    title_of,
+    trace_figure,
+)
+from tf_metalstm.visualization.traces import Coordinate, Curves
 
 LAYERS = ("conv_1", "conv_2", "linear")
 
@@ -12,10 +19,11 @@ LAYERS = ("conv_1", "conv_2", "linear")
 def curves(num_episodes=4, num_steps=5, forget=None, entry=None):
     generator = np.random.default_rng(2)
     shape = (num_episodes, len(LAYERS), num_steps)
-    return GateCurves(
+    kept = 0.95 + 0.05 * generator.random(shape) if forget is None else np.full(shape, forget)
+    taken = 0.01 + 0.01 * generator.random(shape) if entry is None else np.full(shape, entry)
+    return Curves(
         tuple(Coordinate(layer, "kernel[0, 1]", i) for i, layer in enumerate(LAYERS)),
-        0.95 + 0.05 * generator.random(shape) if forget is None else np.full(shape, forget),
-        0.01 + 0.01 * generator.random(shape) if entry is None else np.full(shape, entry),
+        {FORGET_GATES: kept, INPUT_GATES: taken},
     )
 
 
@@ -26,10 +34,10 @@ def panels(figure):
 
 def test_a_row_a_layer_a_column_a_gate_a_curve_an_episode():
     drawn = curves()
-    axes = panels(gate_figure(drawn, "caption"))
+    axes = panels(trace_figure(drawn, "caption"))
     for layer, name in enumerate(LAYERS):
         assert axes[layer, 0].get_ylabel().startswith(name)
-        for column, gates in enumerate((drawn.forget, drawn.input)):
+        for column, gates in enumerate(drawn.values.values()):
             lines = axes[layer, column].get_lines()
             assert len(lines) == 4
             for episode, line in enumerate(lines):
@@ -39,13 +47,13 @@ def test_a_row_a_layer_a_column_a_gate_a_curve_an_episode():
 
 
 def test_the_caption_is_in_the_figure():
-    assert gate_figure(curves(), "three words here").get_supxlabel() == "three words here"
+    assert trace_figure(curves(), "three words here").get_supxlabel() == "three words here"
 
 
 def test_a_column_has_one_scale_that_spans_its_values():
     drawn = curves()
-    axes = panels(gate_figure(drawn, "caption"))
-    for column, gates in enumerate((drawn.forget, drawn.input)):
+    axes = panels(trace_figure(drawn, "caption"))
+    for column, gates in enumerate(drawn.values.values()):
         limits = {a.get_ylim() for a in axes[:, column]}
         assert len(limits) == 1
         low, high = limits.pop()
@@ -56,8 +64,8 @@ def test_a_column_has_one_scale_that_spans_its_values():
 @pytest.mark.parametrize("rate", [0.01, 0.5])
 def test_rounding_is_not_blown_up_to_a_curve(rate):
     drawn = curves(forget=1.0, entry=rate)
-    drawn.forget[0] -= 1e-7
-    axes = panels(gate_figure(drawn, "caption"))
+    drawn.values[FORGET_GATES][0] -= 1e-7
+    axes = panels(trace_figure(drawn, "caption"))
     np.testing.assert_allclose(axes[0, 0].get_ylim(), (1.0, 1.0), atol=0.15)
     assert np.ptp(axes[0, 0].get_ylim()) > 0.1
     low, high = axes[0, 1].get_ylim()
@@ -69,9 +77,9 @@ def test_rounding_is_not_blown_up_to_a_curve(rate):
 )
 def test_tick_labels_are_plain_numbers_that_differ(middle, spread):
     drawn = curves(forget=middle, entry=middle)
-    for gates in (drawn.forget, drawn.input):
+    for gates in drawn.values.values():
         gates += np.random.default_rng(0).uniform(-spread, spread, gates.shape)
-    figure = gate_figure(drawn, "caption")
+    figure = trace_figure(drawn, "caption")
     figure_image(figure)
     for axes in figure.axes:
         assert axes.yaxis.get_offset_text().get_text() == ""
@@ -89,18 +97,18 @@ def test_losses_are_drawn_one_curve_an_episode():
 @pytest.mark.parametrize("value", [0.0, 1.0, np.nan])
 def test_degenerate_values_still_give_a_picture(value):
     assert figure_image(loss_figure(np.full([2, 1], value), "caption")).ndim == 4
-    assert figure_image(gate_figure(curves(1, 1, value, value), "caption")).ndim == 4
+    assert figure_image(trace_figure(curves(1, 1, value, value), "caption")).ndim == 4
 
 
 def test_no_updates_are_refused():
-    with pytest.raises(ValueError, match="no updates to draw: --num_steps is 0"):
-        gate_figure(curves(num_steps=0), "caption")
-    with pytest.raises(ValueError, match="no updates to draw: --num_steps is 0"):
+    with pytest.raises(ValueError, match="no updates to draw: num_steps is 0"):
+        trace_figure(curves(num_steps=0), "caption")
+    with pytest.raises(ValueError, match="no updates to draw: num_steps is 0"):
         loss_figure(np.zeros([4, 0]), "caption")
 
 
 def test_an_image_is_what_tensorboard_takes():
-    pixels = figure_image(gate_figure(curves(), "caption"))
+    pixels = figure_image(trace_figure(curves(), "caption"))
     assert pixels.dtype == np.uint8
     assert pixels.shape[0] == 1
     assert pixels.shape[2:] == (800, 3)
@@ -110,5 +118,40 @@ def test_an_image_is_what_tensorboard_takes():
 def test_nothing_global_is_left_behind():
     import matplotlib.pyplot as plt
 
-    gate_figure(curves(), "caption")
+    trace_figure(curves(), "caption")
     assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize("names", [("rates",), ("momentum", "step_sizes", "input_gates")])
+def test_a_rule_shows_what_it_has_under_its_names(names):
+    """A column for each trace, whatever there is and however many."""
+    drawn = curves()
+    values = drawn.values[FORGET_GATES]
+    drawn = Curves(drawn.coordinates, {name: values + i for i, name in enumerate(names)})
+    axes = np.asarray(trace_figure(drawn, "caption").axes).reshape(len(LAYERS), len(names))
+    assert [each.get_title() for each in axes[0]] == [title_of(name) for name in names]
+    for column in range(len(names)):
+        np.testing.assert_array_equal(
+            axes[1, column].get_lines()[2].get_ydata(), values[2, 1] + column
+        )
+    assert title_of("step_sizes") == "step sizes"
+    assert title_of("input_gates") == "input gate $i_t$"
+
+
+def test_a_rule_that_shows_nothing_has_no_figure():
+    with pytest.raises(ValueError, match="shows nothing of its updates"):
+        trace_figure(Curves(curves().coordinates, {}), "caption")
+
+
+def test_an_adaptation_is_drawn_as_loss_and_the_middle_of_each_trace():
+    generator = np.random.default_rng(0)
+    losses, rates = generator.random(4), generator.random((4, 3, 50))
+    first, second = adaptation_figure(losses, {"rates": rates}).axes
+    np.testing.assert_array_equal(first.get_lines()[0].get_ydata(), losses)
+    np.testing.assert_allclose(
+        second.get_lines()[0].get_ydata(), np.median(rates.reshape(4, -1), axis=1)
+    )
+    assert second.get_title() == "rates of all parameters: median, 5 to 95 %"
+    assert len(adaptation_figure(losses, {}).axes) == 1
+    with pytest.raises(ValueError, match="no updates to draw: num_steps is 0"):
+        adaptation_figure(np.zeros([0]), {})

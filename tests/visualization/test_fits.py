@@ -1,20 +1,19 @@
 """The fits of functions: what is drawn is what the learner says."""
 
-import dataclasses
-
 import numpy as np
 import tensorflow as tf
 import toy
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tf_metalstm import experiment, visualize
-from tf_metalstm.construction import build_method
+from tf_metalstm import visualize
+from tf_metalstm.construction import build_method, build_tasks
 from tf_metalstm.data.sine import SineTasks
 from tf_metalstm.episode import Support
 from tf_metalstm.flags import write_settings
 from tf_metalstm.rules.sgd import SGD
-from tf_metalstm.settings import DataSettings, EvaluationSettings, MethodSettings, Settings
+from tf_metalstm.settings import make_settings
+from tf_metalstm.task_facts import write_facts
 from tf_metalstm.training.checkpoints import RunCheckpoints
 from tf_metalstm.visualization.fits import fit, fit_figure
 
@@ -47,19 +46,18 @@ def test_a_fit_is_the_learner_before_after_one_and_after_all_updates():
 
 
 def test_the_command_draws_a_run_above_its_baseline(tmp_path):
-    settings = Settings(
-        DataSettings(source="sine", num_shot=4, num_query=2),
-        MethodSettings(rule="sgd", learner="mlp", num_steps=2, num_outputs=1),
-        evaluation=EvaluationSettings(num_episodes=3, baseline_run_dir=str(tmp_path / "other")),
-        run_dir=str(tmp_path / "run"),
-    )
-    tasks = experiment.build_tasks(settings.data)
+    said = {"source": "sine", "num_shot": 4, "num_query": 2, "rule": "sgd", "learner": "mlp"}
+    said |= {"num_steps": 2, "num_outputs": 1, "num_episodes": 3}
+    settings = make_settings(said)
+    tasks = build_tasks(settings)
     for name in ("run", "other"):
-        of_run = dataclasses.replace(settings, run_dir=str(tmp_path / name))
+        of_run = settings.placed(tmp_path / name)
         write_settings(of_run, of_run.run_dir)
+        write_facts(tasks, of_run.run_dir)
         method = build_method(of_run, tasks)
         RunCheckpoints(of_run.run_dir, method).save_best(0.5, step=7)
-    visualize.main(settings)
+    beside = settings.changed(baseline_run_dir=str(tmp_path / "other"))
+    visualize.main(beside.placed(tmp_path / "run"))
     picture = Image.open(tmp_path / "run" / "figures" / "fits.png")
     assert picture.width == 800
     assert picture.height > 500  # two rows

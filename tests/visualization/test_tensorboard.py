@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 import toy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -11,11 +12,17 @@ from tf_metalstm.adaptation import InnerLoop
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.episode import EpisodeSpec
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
-from tf_metalstm.visualization.gates import collect, first_supports, trajectory_function
-from tf_metalstm.visualization.tensorboard import gate_summaries, write_hyper_parameters
+from tf_metalstm.methods.matching_networks import MatchingNetworks
+from tf_metalstm.rules.base import FORGET_GATES, INPUT_GATES
+from tf_metalstm.visualization.tensorboard import (
+    trace_summaries,
+    write_hyper_parameters,
+    write_traces,
+)
+from tf_metalstm.visualization.traces import collect, curves_at, first_tasks, trace_function
 
 NUM_STEPS = 3
-HISTOGRAMS = {f"gates/{g}/update_{t}" for g in ("forget", "input") for t in (1, 2, 3)}
+HISTOGRAMS = {f"trace/{g}/update_{t}" for g in (FORGET_GATES, INPUT_GATES) for t in (1, 2, 3)}
 
 
 def make_method(num_steps=NUM_STEPS):
@@ -50,29 +57,30 @@ def values(events, tag):
 
 def test_the_hook_writes_histograms_and_the_figure_at_the_step(tmp_path):
     method = make_method()
-    events = write(tmp_path, gate_summaries(method, episodes(), num_episodes=2))
-    assert set(events.Tags()["tensors"]) == HISTOGRAMS | {"gates/figure"}
-    trajectory = collect(trajectory_function(method), first_supports(episodes(), 2))
-    for name, gates in (("forget", trajectory.forget), ("input", trajectory.input)):
+    events = write(tmp_path, trace_summaries(method, episodes(), num_tasks=2))
+    assert set(events.Tags()["tensors"]) == HISTOGRAMS | {"trace/figure"}
+    traces = collect(trace_function(method), first_tasks(episodes(), 2))
+    for name in (FORGET_GATES, INPUT_GATES):
+        gates = traces[name]
         for t in range(NUM_STEPS):
-            buckets = values(events, f"gates/{name}/update_{t + 1}")[500]
+            buckets = values(events, f"trace/{name}/update_{t + 1}")[500]
             assert buckets[:, 2].sum() == gates[:, t].size == 2 * method.learner.num_parameters
             np.testing.assert_allclose(buckets[0, 0], gates[:, t].min(), rtol=1e-4)
             np.testing.assert_allclose(buckets[-1, 1], gates[:, t].max(), rtol=1e-4)
-    width, height, png = values(events, "gates/figure")[500]
+    width, height, png = values(events, "trace/figure")[500]
     assert tf.io.decode_png(png).shape == (int(height), int(width), 3)
 
 
 def test_the_hook_follows_the_weights_without_tracing_again(tmp_path, monkeypatch):
     method, traced = make_method(), []
-    original = method.adapt_with_trajectory
+    original = method.adapt_and_trace
 
     def counted(support):
         traced.append(support)
         return original(support)
 
-    monkeypatch.setattr(method, "adapt_with_trajectory", counted)
-    hook = gate_summaries(method, episodes(), num_episodes=3)
+    monkeypatch.setattr(method, "adapt_and_trace", counted)
+    hook = trace_summaries(method, episodes(), num_tasks=3)
 
     def change_and_write(step):
         method.rule.second_layer.forget_bias.assign(0.0 if step == 500 else 4.0)
@@ -80,7 +88,7 @@ def test_the_hook_follows_the_weights_without_tracing_again(tmp_path, monkeypatc
 
     events = write(tmp_path, change_and_write, steps=(500, 1000))
     assert len(traced) == 1
-    histogram = values(events, "gates/forget/update_1")
+    histogram = values(events, "trace/forget_gates/update_1")
     assert histogram[500][-1, 1] < histogram[1000][-1, 1]
 
 
@@ -88,13 +96,13 @@ def test_the_hook_works_for_a_mirrored_method(tmp_path):
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     with strategy.scope():
         method = make_method()
-    hook = gate_summaries(method, episodes(), num_episodes=1)
+    hook = trace_summaries(method, episodes(), num_tasks=1)
 
     def within_scope(step):
         with strategy.scope():
             hook(step)
 
-    alone = gate_summaries(make_method(), episodes(), num_episodes=1)
+    alone = trace_summaries(make_method(), episodes(), num_tasks=1)
     expected = write(tmp_path / "alone", alone)
     outside, inside = write(tmp_path / "a", hook), write(tmp_path / "b", within_scope)
     for tag in HISTOGRAMS:
@@ -103,16 +111,26 @@ def test_the_hook_works_for_a_mirrored_method(tmp_path):
             np.testing.assert_allclose(values(events, tag)[500][:, :2], limits, rtol=1e-4)
 
 
-def test_a_method_without_updates_writes_nothing(tmp_path):
-    events = write(tmp_path, gate_summaries(make_method(num_steps=0), episodes()))
-    assert events.Tags()["tensors"] == []
+def test_a_method_without_updates_has_nothing_to_write():
+    assert trace_summaries(make_method(num_steps=0), episodes()) is None
+    assert trace_summaries(MatchingNetworks(toy.conv_learner().model, 5), episodes()) is None
+
+
+@pytest.mark.parametrize("shown", [{"temperature": np.arange(6.0).reshape(2, 3)}, {}])
+def test_what_is_not_one_number_a_coordinate_is_no_figure(tmp_path, shown):
+    """One number an update makes a histogram; a rule that shows nothing makes no error either."""
+    traces = {"losses": np.ones([2, 3]), **shown}
+    curves = curves_at(traces, make_method().blocks)
+    events = write(tmp_path, lambda step: write_traces(traces, curves, "", step))
+    expected = {f"trace/{name}/update_{t}" for name in shown for t in (1, 2, 3)}
+    assert set(events.Tags()["tensors"]) == expected
 
 
 def test_weights_that_are_no_numbers_do_not_hide_the_error_of_training(tmp_path):
     method = make_method()
     method.c_0.assign(np.full(method.c_0.shape, np.nan))
-    events = write(tmp_path, gate_summaries(method, episodes(), num_episodes=1))
-    assert "gates/figure" in events.Tags()["tensors"]
+    events = write(tmp_path, trace_summaries(method, episodes(), num_tasks=1))
+    assert "trace/figure" in events.Tags()["tensors"]
 
 
 def test_hyper_parameters_and_the_flags_as_text(tmp_path):

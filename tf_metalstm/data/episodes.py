@@ -18,11 +18,11 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
+from tf_metalstm.data.options import CLASS_SAMPLINGS
 from tf_metalstm.data.preprocessing import Augmentation, Normalization
 from tf_metalstm.data.sources.base import SPLITS, ClassImages
 from tf_metalstm.episode import EpisodeSpec, Tensor
-
-CLASS_SAMPLINGS = ("independent", "permutation")
+from tf_metalstm.options import OptionError
 
 
 @dataclass(frozen=True)
@@ -54,22 +54,22 @@ class EpisodeSampler:
     def __post_init__(self) -> None:
         where = f"{self.source_name}/{self.split}"
         if self.spec.num_way < 2:
-            raise ValueError(
-                f"--num_way must be at least 2, there is nothing to tell apart; got "
-                f"{self.spec.num_way}."
+            raise OptionError(
+                "num_way",
+                f"must be at least 2, there is nothing to tell apart; got {self.spec.num_way}.",
             )
         num_classes = len(self.classes.class_names)
         if self.split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}.")
         if self.class_sampling not in CLASS_SAMPLINGS:
-            raise ValueError(
-                f"--class_sampling must be one of {', '.join(CLASS_SAMPLINGS)}, "
-                f"got {self.class_sampling!r}."
+            raise OptionError(
+                "class_sampling",
+                f"must be one of {', '.join(CLASS_SAMPLINGS)}, got {self.class_sampling!r}.",
             )
         if self.spec.num_way > num_classes:
             raise ValueError(
-                f"{where} has {num_classes} classes but --num_way is {self.spec.num_way}: "
-                "lower --num_way or choose another split."
+                f"{where} has {num_classes} classes but num_way is {self.spec.num_way}: "
+                "lower num_way or choose another split."
             )
         smallest = int(np.argmin(self.classes.class_sizes))
         size = int(self.classes.class_sizes[smallest])
@@ -78,7 +78,7 @@ class EpisodeSampler:
                 f"Class {self.classes.class_names[smallest]!r} of {where} has {size} images but an "
                 f"episode takes {self.spec.images_per_class} of a class "
                 f"({self.spec.num_shot} support + {self.spec.num_query} queries): "
-                "lower --num_shot or --num_query, or add images."
+                "lower num_shot or num_query, or add images."
             )
 
     def sample(self, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -209,7 +209,7 @@ def episode_dataset(
     """
     if num_episodes is not None and num_episodes % episodes_per_step:
         raise ValueError(
-            f"The number of episodes, {num_episodes}, must be a multiple of --episodes_per_step, "
+            f"The number of episodes, {num_episodes}, must be a multiple of episodes_per_step, "
             f"{episodes_per_step}."
         )
     stop = np.iinfo(np.int64).max if num_episodes is None else start + num_episodes

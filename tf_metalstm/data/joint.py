@@ -48,12 +48,12 @@ class JointBatches:
         self._num_images = int(sizes.sum())
         if not 1 <= batch_size <= self._num_images:
             raise ValueError(
-                f"--joint_batch_size must be between 1 and the {self._num_images} images of the "
+                f"joint_batch_size must be between 1 and the {self._num_images} images of the "
                 f"training split, got {batch_size}."
             )
         if augmentation is not None and "turn" in augmentation.names:
             raise ValueError(
-                "--augmentation=turn makes another class of each class of an episode; in the joint "
+                "augmentation=turn makes another class of each class of an episode; in the joint "
                 "training of nearest_neighbor a turned image would keep its label: leave it out."
             )
         self.batch_size, self.seed = batch_size, seed

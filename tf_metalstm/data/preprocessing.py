@@ -56,7 +56,7 @@ def make_normalization(name: str, source: Source) -> Normalization:
         return Normalization(
             tuple(np.asarray(mean, float).tolist()), tuple(np.asarray(deviation, float).tolist())
         )
-    raise ValueError(f"--normalization must be one of {', '.join(NORMALIZATIONS)}, got {name!r}.")
+    raise ValueError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {name!r}.")
 
 
 class Augmentation:
@@ -77,7 +77,7 @@ class Augmentation:
         unknown = [name for name in names if name not in AUGMENTATIONS]
         if unknown:
             raise ValueError(
-                f"--augmentation knows {', '.join(AUGMENTATIONS)}, got {', '.join(unknown)}."
+                f"augmentation knows {', '.join(AUGMENTATIONS)}, got {', '.join(unknown)}."
             )
         self.names = tuple(names)
 
@@ -126,7 +126,7 @@ def _turn(pixels: Tensor, seed: Tensor) -> Tensor:
     num_classes, _, height, width, _ = pixels.shape
     if height != width:
         raise ValueError(
-            f"--augmentation=turn needs square images, these are {height} x {width}: leave it out."
+            f"augmentation=turn needs square images, these are {height} x {width}: leave it out."
         )
     times = tf.random.stateless_uniform([num_classes], seed, 0, 4, tf.int32)
     turned = [tf.image.rot90(pixels[i], times[i]) for i in range(num_classes)]

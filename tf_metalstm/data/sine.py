@@ -23,9 +23,12 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tf_metalstm.data.episodes import random_key
+from tf_metalstm.data.options import EpisodeOptions
 from tf_metalstm.data.sources.base import check_split
-from tf_metalstm.data.tasks import Tasks
+from tf_metalstm.data.tasks import FUNCTIONS, EpisodeTasks
 from tf_metalstm.episode import EpisodeSpec, Tensor
+from tf_metalstm.options import check_bounds, option
+from tf_metalstm.parts import Part
 
 AMPLITUDES = (0.1, 5.0)
 INPUTS = (-5.0, 5.0)
@@ -98,7 +101,24 @@ class SineEpisodes:
         return random_key(self.seed, self.split, stream, index, self.training)
 
 
-class SineTasks(Tasks):
+@dataclass(frozen=True)
+class SineOptions(EpisodeOptions):
+    """Options of the sine waves."""
+
+    sine_frequencies: tuple[float, ...] = option(
+        (1.0, 1.0), "Lowest and highest w of A sin(w x + b)."
+    )
+    sine_phases: tuple[float, ...] = option(
+        (0.0, math.pi), "Lowest and highest b of A sin(w x + b)."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bounds("sine_frequencies", self.sine_frequencies)
+        check_bounds("sine_phases", self.sine_phases)
+
+
+class SineTasks(EpisodeTasks):
     """Regression of sine waves.
 
     Args:
@@ -106,9 +126,13 @@ class SineTasks(Tasks):
         num_query: Q.
         frequencies: lowest and highest w.
         phases: lowest and highest b.
+        training_num_shot: K in training; None for the same.
+        training_num_query: Q in training; None for the same.
     """
 
+    part = Part("sine", "Sine waves", "Finn et al., ICML 2017", SineOptions)
     name = "sine"
+    kind = FUNCTIONS
     objective = "regression"
     input_shape = (1,)
     num_outputs = 1
@@ -119,15 +143,32 @@ class SineTasks(Tasks):
         num_query: int = 10,
         frequencies: tuple[float, float] = (1.0, 1.0),
         phases: tuple[float, float] = (0.0, math.pi),
+        training_num_shot: int | None = None,
+        training_num_query: int | None = None,
     ):
         self.spec = EpisodeSpec(1, num_shot, num_query)
+        self.training_spec = EpisodeSpec(
+            1, training_num_shot or num_shot, training_num_query or num_query
+        )
         self._frequencies = frequencies
         self._phases = phases
+
+    @classmethod
+    def from_options(cls, options: SineOptions) -> SineTasks:  # type: ignore[override]
+        return cls(
+            options.num_shot,
+            options.num_query,
+            (options.sine_frequencies[0], options.sine_frequencies[1]),
+            (options.sine_phases[0], options.sine_phases[1]),
+            options.training_num_shot,
+            options.training_num_query,
+        )
 
     def episodes(self, split: str, seed: int, training: bool = False) -> SineEpisodes:
         """Returns the episodes of a split."""
         ranges = (self._frequencies, self._phases)
-        return SineEpisodes(self.spec, check_split(split), seed, *ranges, training)
+        spec = self.training_spec if training else self.spec
+        return SineEpisodes(spec, check_split(split), seed, *ranges, training)
 
     def describe(self) -> str:
         """Returns the formula with what its letters may be."""

@@ -1,6 +1,6 @@
-"""Where episodes come from, seen from above: images of a source, or anything else.
+"""Where tasks come from, seen from above: images of a source, functions, problems.
 
-Commands ask `Tasks` for the episodes of a split and need not know what is in them.
+Commands ask `Tasks` for the tasks of a split by their number and need not know what is in them.
 """
 
 from __future__ import annotations
@@ -8,27 +8,94 @@ from __future__ import annotations
 import abc
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from tf_metalstm.data.episodes import Episodes, EpisodeSampler, ImageEpisodes
 from tf_metalstm.data.joint import JointBatches
+from tf_metalstm.data.options import ImageOptions
 from tf_metalstm.data.preprocessing import Augmentation, Normalization, make_normalization
 from tf_metalstm.data.sources.base import SPLITS, MissingDataError, Source
-from tf_metalstm.episode import EpisodeSpec
+from tf_metalstm.episode import EpisodeSpec, Tensor
+from tf_metalstm.options import Options
+from tf_metalstm.parameters import Blocks
+from tf_metalstm.parts import Part
+
+IMAGES, FUNCTIONS, PROBLEMS = "images", "functions", "problems"
+"""Kinds of tasks: classes of images, functions of numbers, losses to minimize."""
 
 
 class Tasks(abc.ABC):
-    """A distribution of episodes, in three splits.
+    """A distribution of tasks, in three splits.
 
     Attributes:
         name: of the source.
-        spec: how large an episode is.
-        objective: name of what an episode asks for, as in `tf_metalstm.objectives`.
+        kind: of the tasks, such as `IMAGES`; a method says which kinds it takes.
+        objective: name of what a task asks for, as in `tf_metalstm.objectives`.
+        task: how large a task is, in short, as papers head their tables.
     """
 
+    family: ClassVar[str] = "source"
+    part: ClassVar[Part]
     name: str
-    spec: EpisodeSpec
+    kind: str
     objective: str
+
+    @classmethod
+    def from_options(cls, options: Options) -> Tasks:
+        """Returns the tasks that the options say; nothing is read yet."""
+        raise NotImplementedError(f"{cls.__name__} says how it is built in from_options.")
+
+    @abc.abstractmethod
+    def episodes(self, split: str, seed: int, training: bool = False) -> Episodes:
+        """Returns the tasks of a split by their number.
+
+        Args:
+            split: of the classes.
+            seed: of the list.
+            training: for meta-training: with its own size, augmentation and random numbers.
+        """
+
+    @abc.abstractmethod
+    def describe(self) -> str:
+        """Returns what there is, in a few lines."""
+
+    @property
+    @abc.abstractmethod
+    def task(self) -> str:
+        """How large a task is, in short: "5-way 1-shot"."""
+
+    def sizes(self) -> dict[str, int]:
+        """Returns the sizes of a task by name, for reports."""
+        return {}
+
+    def data_fingerprint(self) -> str:
+        """Returns sixteen hexadecimal digits: equal ones mean that tasks are of the same data.
+
+        Here of what `describe` says, which is all there is to know of a formula.
+        """
+        return hashlib.sha256(self.describe().encode()).hexdigest()[:16]
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what a run keeps, to be used without its data; values that JSON has."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "objective": self.objective,
+            "fingerprint": self.data_fingerprint(),
+        }
+
+
+class EpisodeTasks(Tasks):
+    """Tasks with a support set and queries.
+
+    Attributes:
+        spec: size of an episode of validation and test.
+        training_spec: size of a training episode.
+    """
+
+    spec: EpisodeSpec
+    training_spec: EpisodeSpec
 
     @property
     @abc.abstractmethod
@@ -40,57 +107,103 @@ class Tasks(abc.ABC):
     def num_outputs(self) -> int:
         """How many outputs a learner needs."""
 
+    @property
+    def task(self) -> str:
+        """How large an episode is, as "5-way 1-shot"."""
+        return self.spec.task
+
+    def sizes(self) -> dict[str, int]:
+        """Returns ways, shots and queries."""
+        spec = self.spec
+        return {"num_way": spec.num_way, "num_shot": spec.num_shot, "num_query": spec.num_query}
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what a learner has to fit."""
+        return {
+            **super().facts(),
+            "input_shape": list(self.input_shape),
+            "num_outputs": self.num_outputs,
+        }
+
+
+class ProblemTasks(Tasks):
+    """Tasks that are losses to minimize.
+
+    Attributes:
+        options: that they were built from.
+        blocks: the tensors that theta is made of.
+    """
+
+    kind = PROBLEMS
+    objective = "optimization"
+    options: Options
+    blocks: Blocks
+
     @abc.abstractmethod
-    def episodes(self, split: str, seed: int, training: bool = False) -> Episodes:
-        """Returns the episodes of a split.
+    def problem(self, task: Mapping[str, Tensor]) -> Any:
+        """Returns the problem, a `tf_metalstm.problems.Problem`, that the tensors of a task mean.
 
         Args:
-            split: of the classes.
-            seed: of the list.
-            training: for meta-training: with augmentation, its own way to draw classes and random
-                numbers that no list has.
+            task: as `episodes` gives it, theta_0 [P] among the tensors.
         """
 
-    @abc.abstractmethod
-    def describe(self) -> str:
-        """Returns what there is, in a few lines."""
 
-    def data_fingerprint(self) -> str:
-        """Returns sixteen hexadecimal digits: equal ones mean that episodes are of the same data.
-
-        Here of what `describe` says, which is all there is to know of a formula.
-        """
-        return hashlib.sha256(self.describe().encode()).hexdigest()[:16]
-
-
-class ImageTasks(Tasks):
+class ImageTasks(EpisodeTasks):
     """Classification of images.
 
     Args:
         source: of images; nothing is read before episodes are asked for.
-        spec: ways, shots and queries.
-        normalization: "standard" or "unit".
+        spec: ways, shots and queries of validation and test.
+        normalization: "standard" or "unit"; or the constants themselves, those of a trained run.
         augmentation: names of augmentations, in training.
         class_sampling: how the classes of training episodes are drawn. A fixed list of episodes
             is drawn independently.
+        training_spec: ways, shots and queries of training; None for the same.
     """
 
+    kind = IMAGES
     objective = "classification"
 
     def __init__(
         self,
         source: Source,
         spec: EpisodeSpec,
-        normalization: str = "standard",
+        normalization: str | Normalization = "standard",
         augmentation: Sequence[str] = (),
         class_sampling: str = "independent",
+        training_spec: EpisodeSpec | None = None,
     ):
         self.name = source.name
         self.source = source
         self.spec = spec
+        self.training_spec = training_spec or spec
         self._normalization = normalization
         self._augmentation = Augmentation(augmentation) if augmentation else None
         self._class_sampling = class_sampling
+
+    @classmethod
+    def of(cls, source: Source, options: ImageOptions) -> ImageTasks:
+        """Returns the tasks of a source that the options say."""
+        return cls(
+            source,
+            options.spec(),
+            options.normalization,
+            options.augmentation,
+            options.class_sampling,
+            options.training_spec(),
+        )
+
+    def normalized_by(self, normalization: Normalization) -> ImageTasks:
+        """Returns the same tasks under the constants of a trained run."""
+        names = self._augmentation.names if self._augmentation else ()
+        return ImageTasks(
+            self.source,
+            self.spec,
+            normalization,
+            names,
+            self._class_sampling,
+            self.training_spec,
+        )
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -99,12 +212,19 @@ class ImageTasks(Tasks):
 
     @property
     def num_outputs(self) -> int:
-        """N."""
-        return self.spec.num_way
+        """The most ways that there are."""
+        return max(self.spec.num_way, self.training_spec.num_way)
+
+    @property
+    def training_way(self) -> int:
+        """N of the training episodes."""
+        return self.training_spec.num_way
 
     @functools.cached_property
     def normalization(self) -> Normalization:
         """Of pixels; "standard" prepares the source."""
+        if isinstance(self._normalization, Normalization):
+            return self._normalization
         return make_normalization(self._normalization, self.source)
 
     def sampler(self, split: str, seed: int, training: bool = False) -> EpisodeSampler:
@@ -112,7 +232,7 @@ class ImageTasks(Tasks):
         return EpisodeSampler(
             self.source.load(split),
             split,
-            self.spec,
+            self.training_spec if training else self.spec,
             seed=seed,
             class_sampling=self._class_sampling if training else "independent",
             source_name=self.name,
@@ -140,8 +260,8 @@ class ImageTasks(Tasks):
 
     @property
     def num_training_classes(self) -> int:
-        """Classes of the training split; reads its images."""
-        return len(self.source.load("train").class_names)
+        """Classes of the training split."""
+        return len(self.source.class_names("train"))
 
     def joint_batches(self, batch_size: int, seed: int) -> JointBatches:
         """Returns batches of all training classes together, of `batch_size` images each."""
@@ -151,3 +271,12 @@ class ImageTasks(Tasks):
     def describe(self) -> str:
         """Returns classes and images of each split."""
         return self.source.describe()
+
+    def facts(self) -> dict[str, Any]:
+        """Returns also the constants of the normalization and the classes of the training."""
+        return {
+            **super().facts(),
+            "normalization": self.normalization._asdict(),
+            "training_classes": list(self.source.class_names("train")),
+            "training_way": self.training_way,
+        }

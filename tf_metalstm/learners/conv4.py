@@ -8,19 +8,74 @@ two instead of the max-pool and average what comes out over the image.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 
+from tf_metalstm.learners.base import Learner, NetworkOptions
 from tf_metalstm.learners.batch_normalization import BatchNormalization
+from tf_metalstm.options import OptionError, option
+from tf_metalstm.parts import Part
 
 INITIALIZATIONS = ("glorot", "original", "zero_linear")
 DOWNSAMPLINGS = ("max_pool", "stride")
 FEATURES = ("flatten", "mean")
 
 
+@dataclass(frozen=True)
+class Conv4Options(NetworkOptions):
+    """Options of conv4."""
+
+    filters: int = option(32, "Filters of each convolution.", at_least=1, alike=True)
+    downsampling: str = option(
+        "max_pool", "How a block halves its images.", choices=DOWNSAMPLINGS, alike=True
+    )
+    features: str = option(
+        "flatten",
+        "What the linear layer sees: all values of the last block, or the mean of each filter.",
+        choices=FEATURES,
+        alike=True,
+    )
+    dropout: float = option(
+        0.0,
+        "Part dropped after each block in training; for networks that no rule adapts.",
+        at_least=0,
+        below=1,
+        training_only=True,
+    )
+    learner_initialization: str = option(
+        "glorot", "Initial weights.", choices=INITIALIZATIONS, settled=True
+    )
+
+
+class Conv4(Learner):
+    """The four convolutional blocks of the paper."""
+
+    part = Part("conv4", "Four convolutional blocks", "Vinyals et al., NIPS 2016", Conv4Options)
+
+    @classmethod
+    def from_options(  # type: ignore[override]
+        cls,
+        options: Conv4Options,
+        input_shape: tuple[int, ...],
+        num_outputs: int,
+        statistics_momentum: float,
+    ) -> keras.Model:
+        return conv4(
+            input_shape,
+            num_outputs,
+            options.filters,
+            initialization=options.learner_initialization,
+            downsampling=options.downsampling,
+            features=options.features,
+            dropout=options.dropout,
+            **options.network_arguments(statistics_momentum),
+        )
+
+
 def conv4(
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     num_outputs: int,
     filters: int = 32,
     *,
@@ -59,7 +114,7 @@ def conv4(
     """
     if len(image_shape) != 3:
         raise ValueError(
-            f"conv4 takes images, but an input has the shape {image_shape}: use --learner=mlp."
+            f"conv4 takes images, but an input has the shape {image_shape}: use learner=mlp."
         )
     _check_choice("learner_initialization", initialization, INITIALIZATIONS)
     _check_choice("downsampling", downsampling, DOWNSAMPLINGS)
@@ -67,8 +122,8 @@ def conv4(
     if downsampling == "max_pool" and min(image_shape[:2]) < 16:
         raise ValueError(
             f"conv4 halves its images four times and needs at least 16 x 16 pixels, got "
-            f"{image_shape[0]} x {image_shape[1]}: use larger images, --downsampling=stride or "
-            "--learner=mlp."
+            f"{image_shape[0]} x {image_shape[1]}: use larger images, downsampling=stride or "
+            "learner=mlp."
         )
     full = keras.dtype_policies.get(dtype).variable_dtype
     images = x = keras.Input(image_shape, dtype=full)
@@ -106,9 +161,9 @@ def conv4(
     return keras.Model(images, linear(x), name="conv4")
 
 
-def _check_choice(flag: str, value: str, choices: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"--{flag} must be one of {', '.join(choices)}, got {value!r}.")
+        raise OptionError(name, f"must be one of {', '.join(choices)}, got {value!r}.")
 
 
 def _initializers(initialization: str, fan_in: int) -> dict[str, Any]:

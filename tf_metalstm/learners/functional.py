@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,21 +21,7 @@ import tensorflow as tf
 from tf_metalstm.episode import Tensor
 from tf_metalstm.learners.layers import adaptable, input_shape, output_size
 from tf_metalstm.learners.stateless import stateless_call, statistics_of
-
-
-class ParameterBlock(NamedTuple):
-    """One variable of the model as a stretch of the flat vector.
-
-    name: the path of the variable in the model, as "conv_1/kernel".
-    shape: its shape.
-    start: index of its first coordinate.
-    size: how many coordinates it has.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    start: int
-    size: int
+from tf_metalstm.parameters import Blocks, blocks_of, num_parameters
 
 
 class FunctionalLearner:
@@ -55,8 +41,8 @@ class FunctionalLearner:
         self.model = model = adaptable(model, second_order)
         self.parameter_blocks = _blocks(model.trainable_variables)
         self.statistics_blocks = _blocks(statistics_of(model))
-        self.num_parameters = sum(block.size for block in self.parameter_blocks)
-        self.num_statistics = sum(block.size for block in self.statistics_blocks)
+        self.num_parameters = num_parameters(self.parameter_blocks)
+        self.num_statistics = num_parameters(self.statistics_blocks)
         # Read once, here: inside a traced function variables have no values to read.
         self._initial_parameters = _flat_values(model.trainable_variables, self.dtype)
         self._initial_statistics = _flat_values(statistics_of(model), self.dtype)
@@ -88,10 +74,15 @@ class FunctionalLearner:
         if not last or not before:
             raise ValueError(
                 f"The last layer of {self.model.name!r} has {self.num_parameters - before} of its "
-                f"{self.num_parameters} parameters: --learn_linear=false and --pretrained_run_dir "
+                f"{self.num_parameters} parameters: learn_linear=false and pretrained_run_dir "
                 "need a linear layer with others before it."
             )
         return before
+
+    def last_layer_blocks(self) -> Blocks:
+        """Returns the blocks of the model's last layer; none where it has no parameters."""
+        paths = {variable.path for variable in self.model.layers[-1].trainable_variables}
+        return tuple(block for block in self.parameter_blocks if block.name in paths)
 
     def initial_parameters(self) -> np.ndarray:
         """Returns the model's trainable values, flat, [P]."""
@@ -133,20 +124,15 @@ def _flat_values(variables: Sequence[Any], dtype: str) -> np.ndarray:
     return np.concatenate(values) if values else np.zeros([0], dtype)
 
 
-def _blocks(variables: Sequence[Any]) -> tuple[ParameterBlock, ...]:
-    blocks, start = [], 0
-    for variable in variables:
-        size = int(np.prod(variable.shape))
-        blocks.append(ParameterBlock(variable.path, tuple(variable.shape), start, size))
-        start += size
-    return tuple(blocks)
+def _blocks(variables: Sequence[Any]) -> Blocks:
+    return blocks_of((variable.path, tuple(variable.shape)) for variable in variables)
 
 
 def _flatten(values: Sequence[Tensor]) -> Tensor:
     return tf.concat([v if len(v.shape) == 1 else tf.reshape(v, [-1]) for v in values], axis=0)
 
 
-def _unflatten(vector: Tensor, blocks: tuple[ParameterBlock, ...]) -> list[Tensor]:
+def _unflatten(vector: Tensor, blocks: Blocks) -> list[Tensor]:
     if not blocks:
         return []
     parts = tf.split(vector, [block.size for block in blocks])

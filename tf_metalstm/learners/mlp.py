@@ -7,10 +7,46 @@ layers of 40 for the sine wave; 256, 128, 64, 64 with batch norm for Omniglot.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import keras
 
+from tf_metalstm.learners.base import Learner, NetworkOptions
 from tf_metalstm.learners.batch_normalization import BatchNormalization
+from tf_metalstm.options import OptionError, option
+from tf_metalstm.parts import Part
+
+
+@dataclass(frozen=True)
+class MLPOptions(NetworkOptions):
+    """Options of the fully connected network."""
+
+    hidden_layers: tuple[int, ...] = option(
+        (64,), "Width of each hidden layer.", at_least=1, alike=True
+    )
+    mlp_batch_normalization: bool = option(False, "Batch norm in each hidden layer.", alike=True)
+
+
+class MLP(Learner):
+    """The fully connected network."""
+
+    part = Part("mlp", "Fully connected network", "Finn et al., ICML 2017", MLPOptions)
+
+    @classmethod
+    def from_options(  # type: ignore[override]
+        cls,
+        options: MLPOptions,
+        input_shape: tuple[int, ...],
+        num_outputs: int,
+        statistics_momentum: float,
+    ) -> keras.Model:
+        return mlp(
+            input_shape,
+            num_outputs,
+            options.hidden_layers,
+            batch_normalization=options.mlp_batch_normalization,
+            **options.network_arguments(statistics_momentum),
+        )
 
 
 def mlp(
@@ -42,7 +78,7 @@ def mlp(
         A built model, [B, *input_shape] -> [B, num_outputs].
     """
     if any(width < 1 for width in hidden_layers):
-        raise ValueError(f"--hidden_layers must be positive widths, got {list(hidden_layers)}.")
+        raise OptionError("hidden_layers", f"must be positive widths, got {list(hidden_layers)}.")
     full = keras.dtype_policies.get(dtype).variable_dtype
     inputs = keras.Input(input_shape, dtype=full)
     x = keras.layers.Flatten(dtype=dtype)(inputs)

@@ -1,105 +1,207 @@
-"""A few-shot method is a Keras model over episodes.
+"""What a method is: a Keras model over tasks.
 
-    query_outputs [E, N*Q, N] = method({support_inputs, support_labels, query_inputs})
+    outputs = method(tasks)      a task goes in, and what its objective judges comes out
 
-All of the adaptation happens inside `call`, so `compile`, `fit`, `predict`, metrics,
-callbacks and distribution strategies are Keras's own. What is learned across
-episodes is the model's trainable weights.
+So `compile`, `fit`, metrics, callbacks, distribution strategies and checkpoints are Keras's own.
+What is learned across tasks is the model's weights. `FewShotMethod` is for episodes, tasks with a
+support set and queries; `OptimizationMethod` for tasks that are judged by their own losses.
 """
 
 from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
 import keras
-import tensorflow as tf
 
-from tf_metalstm.episode import Support, Tensor
-from tf_metalstm.objectives import CLASSIFICATION, Objective
+from tf_metalstm.data.episodes import Episodes
+from tf_metalstm.data.tasks import Tasks
+from tf_metalstm.episode import Tensor
+from tf_metalstm.objectives import Objective
+from tf_metalstm.options import Options, option
+from tf_metalstm.parameters import Blocks
+from tf_metalstm.parts import Part
+from tf_metalstm.rules.base import Rule
+from tf_metalstm.starts.base import Start
 
-# Without a loop oneDNN keeps what the gradient of the last max-pools needs, a tenth of the time at
-# 84 x 84. More episodes would make the graph too large: it holds each of their T updates.
-_UNROLLED = 4
 
+class Builder(Protocol):
+    """Makes the members of other families that a method needs; see `tf_metalstm.construction`.
 
-class FewShotMethod(keras.Model, abc.ABC):
-    """Adapts to a support set, then answers queries.
-
-    A subclass says how one episode is treated: `adapt` and `query_outputs`. Between
-    them travels a nested structure of tensors, so that the two can be exported as
-    signatures of their own.
-
-    Args:
-        objective: what an episode asks for.
-        vectorize_episodes: treat the E episodes of a step as one batch instead of one after
-            the other. The same numbers but for rounding; faster where an episode is so small
-            that the overhead of its operations counts.
-
-    Call arguments:
-        inputs: a dict of support_inputs [E, N*K, h, w, c], support_labels [E, N*K] and
-            query_inputs [E, N*Q, h, w, c]; in regression of [E, K, D], [E, K, 1], [E, Q, D].
-        training: True in meta-training.
-
-    Returns:
-        query logits, [E, N*Q, N]; in regression the values, [E, Q, 1].
+    Attributes:
+        tasks: that the method is for: with `objective`, and, as their kind has them,
+            `input_shape`, `num_outputs`, `training_way`, `num_training_classes`, or `blocks` and
+            `problem`.
     """
 
-    # Which way to normalize queries was chosen; None where there is no choice.
-    query_normalization: str | None = None
+    tasks: Any
 
-    def __init__(
-        self,
-        objective: Objective = CLASSIFICATION,
-        vectorize_episodes: bool = False,
-        **kwargs: Any,
-    ) -> None:
+    def network(self, num_outputs: int, statistics_momentum: float) -> keras.Model:
+        """Returns the network of the learner.
+
+        Args:
+            num_outputs: of its last layer.
+            statistics_momentum: of batch norm, where the options leave it open.
+        """
+
+    def rule(self) -> Rule:
+        """Returns the rule, not built yet."""
+
+    def start(self) -> Start:
+        """Returns the start, not built yet."""
+
+    def num_outputs(self, chosen: int | None) -> int:
+        """Returns how many outputs a learner gets.
+
+        Args:
+            chosen: what the options say; None for as many as the tasks need.
+        """
+
+
+LOSSES = "losses"
+"""Name in a trace of the losses before each update, [T]."""
+
+
+@dataclass(frozen=True)
+class TrainedOptions(Options):
+    """Options of every method that has weights to train."""
+
+    pretrained_run_dir: str | None = option(
+        None,
+        "A run at whose weights this one begins: of the same method; or of nearest_neighbor, whose "
+        "network is where c_0, or the embedding, begins.",
+        settled=True,
+        is_path=True,
+    )
+
+
+class Method(keras.Model, abc.ABC):
+    """A model over tasks.
+
+    Args:
+        objective: what a task asks for.
+    """
+
+    family: ClassVar[str] = "method"
+    part: ClassVar[Part]
+
+    kinds: ClassVar[tuple[str, ...]]
+    """The kinds of tasks that it takes."""
+
+    starts_from: ClassVar[tuple[str, ...]] = ()
+    """Methods, besides its own, at whose trained weights it can begin."""
+
+    is_trained: ClassVar[bool] = True
+    """Whether it has weights that training changes."""
+
+    is_episodic: ClassVar[bool] = False
+    """Whether it is trained on episodes, tasks with a support set and queries."""
+
+    statistics_momentum: ClassVar[float] = 0.99
+    """Of batch norm, where it is left open: running statistics of the training change slowly."""
+
+    query_normalization: str | None = None
+    """Which way to normalize queries was chosen; None where there is no choice."""
+
+    def __init__(self, objective: Objective, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.objective = objective
-        self.vectorize_episodes = vectorize_episodes
 
-    @property
+    @classmethod
     @abc.abstractmethod
-    def num_outputs(self) -> int:
-        """N, outputs of an answer."""
+    def from_options(cls, options: Any, builder: Builder) -> Method:
+        """Returns the method with fresh weights.
+
+        Args:
+            options: of this method.
+            builder: makes members of the families that it needs.
+        """
+
+    @classmethod
+    def settled(cls, options: Any, tasks: Any) -> dict[str, Any]:
+        """Returns what follows for options that were left open, by name.
+
+        Args:
+            options: of this method.
+            tasks: that it is to be trained on.
+        """
+        del options, tasks
+        return {"statistics_momentum": cls.statistics_momentum}
+
+    @classmethod
+    def training_stream(cls, options: Any, tasks: Tasks, seed: int) -> Episodes:
+        """Returns what it is trained on: tasks by their number, without end."""
+        del options
+        return tasks.episodes("train", seed, training=True)
+
+    def begin(self, pretrained: Method | None) -> None:
+        """Sets fresh weights to where a run begins.
+
+        Args:
+            pretrained: a trained method, of the same kind or of one in `starts_from`, or None.
+
+        Raises:
+            ValueError: it cannot begin there.
+        """
+        if pretrained is not None:
+            copy_weights(self.weights, pretrained)
 
     @property
     def num_updates(self) -> int | None:
         """T, updates outside meta-training; None where adapting is something else."""
         return None
 
-    @abc.abstractmethod
+    @property
+    def keeps_statistics(self) -> bool:
+        """Whether running statistics of the training are part of its weights."""
+        return bool(self.non_trainable_weights)
+
+    @property
+    def blocks(self) -> Blocks:
+        """The tensors of theta, for figures; empty where nothing is adapted."""
+        return ()
+
+    def trace(self, task: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns what there is to see of the updates of one task, by name; {} if nothing.
+
+        Args:
+            task: its tensors, as `call` takes them, without the leading E.
+
+        Returns:
+            `LOSSES` [T], and what the rule shows of every update, [T, ...].
+        """
+        del task
+        return {}
+
     def describe_normalization(self) -> str:
         """Returns the batch-norm mode in words, to stand beside every reported number."""
+        return "none"
 
-    @abc.abstractmethod
-    def adapt(self, support: Support, training: bool = False) -> Any:
-        """Returns what was learned from the support set of one episode, nested tensors."""
+    def facts(self) -> dict[str, Any]:
+        """Returns what a manifest says of it."""
+        return {}
 
-    @abc.abstractmethod
-    def query_outputs(self, adapted: Any, query_inputs: Tensor, training: bool = False) -> Tensor:
-        """Returns the outputs [B, N] for queries [B, ...] under what `adapt` returned."""
 
-    def call(self, inputs: Mapping[str, Tensor], training: bool = False) -> Tensor:
-        """Adapts to each of the E support sets and answers its queries."""
-        training = bool(training)
-        # Keras may hand integer inputs over as floats.
-        label_dtype = tf.int32 if self.objective.has_classes else self.compute_dtype
+def copy_weights(own: list[keras.Variable], trained: keras.Model) -> None:
+    """Sets weights, running statistics among them, to those of the same names in another model.
 
-        def one_episode(episode: Mapping[str, Tensor]) -> Tensor:
-            labels = tf.cast(episode["support_labels"], label_dtype)
-            adapted = self.adapt(Support(episode["support_inputs"], labels), training)
-            return self.query_outputs(adapted, episode["query_inputs"], training)
+    Args:
+        own: the weights to set; the other model may have more.
+        trained: where they come from.
 
-        if self.vectorize_episodes:
-            return tf.vectorized_map(one_episode, dict(inputs), fallback_to_while_loop=False)
-        num_episodes = inputs["support_inputs"].shape[0]
-        if num_episodes is not None and num_episodes <= _UNROLLED:
-            return tf.stack(
-                [
-                    one_episode({name: value[number] for name, value in inputs.items()})
-                    for number in range(num_episodes)
-                ]
+    Raises:
+        ValueError: the other model lacks one, or has it in another shape.
+    """
+    # `weights` and not `variables`: those count the random states of dropout too.
+    known = {weight.path: weight for weight in trained.weights}
+    for variable in own:
+        found = known.get(variable.path)
+        if found is None or tuple(found.shape) != tuple(variable.shape):
+            has = "nothing" if found is None else f"shape {tuple(found.shape)}"
+            raise ValueError(
+                f"The trained run has {has} for {variable.path}, which is "
+                f"{tuple(variable.shape)} here: both runs need the same parts and options."
             )
-        return tf.map_fn(one_episode, dict(inputs), fn_output_signature=self.compute_dtype)
+        variable.assign(keras.ops.convert_to_numpy(found))

@@ -14,22 +14,77 @@ What method it is, the rule says:
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
+import keras
 import tensorflow as tf
 
-from tf_metalstm.adaptation import Adapted, InnerLoop, Trajectory, adapt, adapt_in_loop
+from tf_metalstm.adaptation import InnerLoop, InnerLoopOptions, unroll, unroll_in_loop
+from tf_metalstm.data.tasks import FUNCTIONS, IMAGES
 from tf_metalstm.episode import Support, Tensor
 from tf_metalstm.learners.functional import FunctionalLearner
-from tf_metalstm.methods.base import FewShotMethod
-from tf_metalstm.objectives import CLASSIFICATION, Objective
+from tf_metalstm.learners.second_order import check_second_order
+from tf_metalstm.methods.base import LOSSES, Builder, Method, TrainedOptions, copy_weights
+from tf_metalstm.methods.few_shot import FewShotMethod
+from tf_metalstm.objectives import CLASSIFICATION, OBJECTIVES, Objective
+from tf_metalstm.options import OptionError, option
+from tf_metalstm.parameters import Blocks
+from tf_metalstm.parts import Part
+from tf_metalstm.problems import GRADIENT_DIVISORS, SupportProblem
 from tf_metalstm.rules.base import Rule
+from tf_metalstm.starts.base import Start
+from tf_metalstm.starts.c_0 import LearnedStart
 
 QUERY_NORMALIZATIONS = ("running", "support", "batch")
 
 
+@dataclass(frozen=True)
+class GradientBasedOptions(TrainedOptions, InnerLoopOptions):
+    """Options of methods that adapt by gradient."""
+
+    num_outputs: int | None = option(
+        None,
+        "Outputs of the learner; default: the most ways of training, validation and test.",
+        at_least=1,
+        alike=True,
+    )
+    support_batch_size: int | None = option(
+        None, "Support images of an update; default: all.", at_least=1
+    )
+    gradient_divisor: str = option(
+        "none",
+        "Divide the gradient of the mean loss once more by the images of an update.",
+        choices=GRADIENT_DIVISORS,
+    )
+    query_normalization: str = option(
+        "running",
+        "Batch norm of queries outside training: the episode's running statistics, those after "
+        "one more support pass (both inductive), or the queries' own (transductive).",
+        choices=QUERY_NORMALIZATIONS,
+    )
+    vectorize_episodes: bool = option(
+        False,
+        "Treat the E episodes of a step as one batch; for learners without convolutions, faster "
+        "where they are tiny.",
+        training_only=True,
+    )
+
+
+class Adapted(NamedTuple):
+    """A learner after the inner loop.
+
+    theta: theta_T, [P].
+    statistics: that the queries are normalized by, [S].
+    """
+
+    theta: Tensor
+    statistics: Tensor
+
+
+@keras.saving.register_keras_serializable("tf_metalstm")
 class GradientBasedMethod(FewShotMethod):
-    """Trainable weights: those of the rule, and c_0 [P].
+    """Trainable weights: those of the rule and of the start, as c_0 [P].
 
     Batch normalization of the queries in validation, test and export, `query_normalization`:
 
@@ -48,15 +103,26 @@ class GradientBasedMethod(FewShotMethod):
         rule: how its parameters move; built here.
         inner_loop: number of updates and the like.
         query_normalization: see above.
+        start: where its parameters begin, built here; None for c_0.
         num_evaluation_steps: updates outside meta-training; None for as many as in it.
+        batch_size: support images of an update, see `SupportProblem`.
+        gradient_divisor: see `SupportProblem`.
         objective: what an episode asks for.
         vectorize_episodes: see `FewShotMethod`.
-        learn_c_0: whether c_0 is a meta-parameter; else it stays where it starts.
-        learn_linear: whether the last layer of c_0 is one too. Which class is which output is drawn
-            anew for every episode, so all that meta-training finds for one output and not for
-            another is noise of the last episodes, which Adam makes as large as any signal.
-        name: fixed, and with it the names of the weights in a checkpoint.
+        name: of the model.
     """
+
+    part = Part(
+        "gradient_based",
+        "Adaptation by gradient (meta-LSTM, MAML, Meta-SGD, fine-tuning)",
+        "Ravi & Larochelle, ICLR 2017",
+        GradientBasedOptions,
+        needs=("learner", "rule", "start"),
+    )
+    kinds: ClassVar[tuple[str, ...]] = (IMAGES, FUNCTIONS)
+    starts_from: ClassVar[tuple[str, ...]] = ("nearest_neighbor",)
+    # Few passes leave the statistics of an episode: each has to count.
+    statistics_momentum: ClassVar[float] = 0.05
 
     def __init__(
         self,
@@ -64,49 +130,96 @@ class GradientBasedMethod(FewShotMethod):
         rule: Rule,
         inner_loop: InnerLoop,
         query_normalization: str = "running",
+        *,
+        start: Start | None = None,
         num_evaluation_steps: int | None = None,
+        batch_size: int | None = None,
+        gradient_divisor: str = "none",
         objective: Objective = CLASSIFICATION,
         vectorize_episodes: bool = False,
-        learn_c_0: bool = True,
-        learn_linear: bool = True,
         name: str = "gradient_based_method",
         **kwargs: Any,
     ) -> None:
-        super().__init__(objective, vectorize_episodes, dtype=learner.dtype, name=name, **kwargs)
+        super().__init__(
+            objective, vectorize_episodes, name=name, **{"dtype": learner.dtype, **kwargs}
+        )
         if query_normalization not in QUERY_NORMALIZATIONS:
-            raise ValueError(
-                f"--query_normalization must be one of {', '.join(QUERY_NORMALIZATIONS)}, "
-                f"got {query_normalization!r}."
+            raise OptionError(
+                "query_normalization",
+                f"must be one of {', '.join(QUERY_NORMALIZATIONS)}, got {query_normalization!r}.",
             )
-        if vectorize_episodes and any(len(b.shape) == 4 for b in learner.parameter_blocks):
-            raise ValueError(
-                "--vectorize_episodes cannot give each episode convolutions of its own: leave it "
-                "out, or use --learner=mlp."
-            )
-        if vectorize_episodes and inner_loop.recompute:
-            # tf.vectorized_map drops the gradient that tf.recompute_grad defines.
-            raise ValueError(
-                "--recompute does not go with --vectorize_episodes: episodes that are treated as "
-                "one batch are too small to need it. Leave one of the two out."
-            )
+        _check_vectorized(vectorize_episodes, learner, inner_loop)
+        if inner_loop.second_order:
+            check_second_order(learner.model)
         self.learner = learner
         self.inner_loop = inner_loop
         self.evaluation_loop = inner_loop
         if num_evaluation_steps is not None:
             self.evaluation_loop = dataclasses.replace(inner_loop, num_steps=num_evaluation_steps)
         self.query_normalization = query_normalization
-        self.rule = rule
+        self.batch_size, self.gradient_divisor = batch_size, gradient_divisor
+        self._problem(Support(tf.zeros([1]), tf.zeros([1])))  # checks them
         if not rule.built:
-            rule.build((learner.num_parameters,))
-        start = learner.initial_parameters()
-        self.c_0 = self.add_weight(
-            shape=start.shape,
-            initializer=lambda shape, dtype: tf.constant(start),
-            trainable=learn_c_0,
-            name="c_0",
-        )
-        self._num_learned = start.size if learn_linear else learner.num_before_last_layer()
+            rule.build(learner.parameter_blocks)
+        start = LearnedStart(dtype=learner.dtype) if start is None else start
+        if not start.built:
+            start.build(learner)
+        # In this order: a checkpoint holds the optimizer's numbers in that of the weights.
+        self.start, self.rule = start, rule
         self.built = True
+
+    @classmethod
+    def from_options(cls, options: GradientBasedOptions, builder: Builder) -> GradientBasedMethod:
+        network = builder.network(builder.num_outputs(options.num_outputs), cls.statistics_momentum)
+        return cls(
+            FunctionalLearner(network, options.second_order),
+            builder.rule(),
+            options.inner_loop(),
+            options.query_normalization,
+            start=builder.start(),
+            num_evaluation_steps=options.num_evaluation_steps,
+            batch_size=options.support_batch_size,
+            gradient_divisor=options.gradient_divisor,
+            objective=OBJECTIVES[builder.tasks.objective],
+            vectorize_episodes=options.vectorize_episodes,
+        )
+
+    @classmethod
+    def settled(cls, options: GradientBasedOptions, tasks: Any) -> dict[str, Any]:
+        """Returns how many outputs the learner has."""
+        return {
+            **super().settled(options, tasks),
+            "num_outputs": options.num_outputs or tasks.num_outputs,
+        }
+
+    def begin(self, pretrained: Method | None) -> None:
+        """Takes over another run of its kind, or a network that was trained on all classes."""
+        whole = isinstance(pretrained, GradientBasedMethod)
+        if whole:
+            copy_weights(self.weights, pretrained)
+        network = None if whole or pretrained is None else pretrained.network
+        self.start.begin(self.learner, network, whole)
+
+    @property
+    def c_0(self) -> keras.Variable:
+        """The learned start, [P]."""
+        return self.start.c_0
+
+    @property
+    def keeps_statistics(self) -> bool:
+        """False: statistics belong to an episode."""
+        return False
+
+    @property
+    def blocks(self) -> Blocks:
+        """The tensors of theta."""
+        return self.learner.parameter_blocks
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether neither the start nor the rule prefers a class, nor the order of the support."""
+        alike = self.rule.treats_coordinates_alike and self.batch_size is None
+        return alike and self.start.is_symmetric(self.learner)
 
     def build(self, input_shape: Any = None) -> None:
         """Nothing left to do: no weight depends on the shape of an episode."""
@@ -123,28 +236,32 @@ class GradientBasedMethod(FewShotMethod):
 
     def adapt(self, support: Support, training: bool = False) -> Adapted:
         """Returns the learner after T updates on the support set of one episode."""
-        return self.adapt_with_trajectory(support, training)[0]
+        return self._adapted(support, training, None)[0]
 
-    def adapt_with_trajectory(
-        self, support: Support, training: bool = False, num_steps: Tensor | None = None
-    ) -> tuple[Adapted, Trajectory]:
-        """As `adapt`, with the support loss and the gates of every update.
+    def adapt_and_trace(
+        self, support: Support, num_steps: Tensor | None = None
+    ) -> tuple[Adapted, dict[str, Tensor]]:
+        """As `adapt`, with the support losses [T] and the trace of the rule, [T, ...]."""
+        return self._adapted(support, False, num_steps)
 
-        Args:
-            support: of one episode.
-            training: True in meta-training.
-            num_steps: T, a scalar, instead of the number that the method was made with.
-        """
+    def _adapted(
+        self, support: Support, training: bool, num_steps: Tensor | None
+    ) -> tuple[Adapted, dict[str, Tensor]]:
         loop = self.inner_loop if training else self.evaluation_loop
-        given = (self.learner, self.rule, self._theta_0(), support, loop)
+        theta_0, problem = self.start.theta_0(self.learner, support), self._problem(support)
         if num_steps is None:
-            adapted, trajectory = adapt(*given, self.objective.loss)
+            unrolled = unroll(self.rule, problem, theta_0, loop)
         else:
-            adapted, trajectory = adapt_in_loop(*given, num_steps, self.objective.loss)
-        num_steps = loop.num_steps if num_steps is None else num_steps
-        return adapted._replace(
-            statistics=self._statistics(adapted, support, num_steps)
-        ), trajectory
+            unrolled = unroll_in_loop(self.rule, problem, theta_0, loop, num_steps)
+        made = loop.num_steps if num_steps is None else num_steps
+        adapted = Adapted(unrolled.theta, unrolled.carry)
+        trace = {LOSSES: unrolled.trajectory.losses, **unrolled.trajectory.traces}
+        return adapted._replace(statistics=self._statistics(adapted, support, made)), trace
+
+    def _problem(self, support: Support) -> SupportProblem:
+        return SupportProblem(
+            self.learner, support, self.objective.loss, self.batch_size, self.gradient_divisor
+        )
 
     def _statistics(self, adapted: Adapted, support: Support, num_steps: int | Tensor) -> Tensor:
         """Returns the statistics [S] that queries are normalized by."""
@@ -159,14 +276,6 @@ class GradientBasedMethod(FewShotMethod):
         if isinstance(num_steps, int):
             return adapted.statistics if num_steps else one_more_pass()
         return tf.cond(num_steps < 1, one_more_pass, lambda: adapted.statistics)
-
-    def _theta_0(self) -> Tensor:
-        c_0 = tf.convert_to_tensor(self.c_0)
-        if self._num_learned == self.learner.num_parameters:
-            return c_0
-        return tf.concat(
-            [c_0[: self._num_learned], tf.stop_gradient(c_0[self._num_learned :])], axis=0
-        )
 
     def query_outputs(
         self, adapted: Adapted, query_inputs: Tensor, training: bool = False
@@ -187,3 +296,60 @@ class GradientBasedMethod(FewShotMethod):
             "support": "inductive (statistics of one more support pass)",
             "batch": "transductive (queries normalized with each other)",
         }[str(self.query_normalization)]
+
+    def facts(self) -> dict[str, Any]:
+        """Returns rule, learner and number of parameters."""
+        return {
+            "rule": type(self.rule).__name__,
+            "start": type(self.start).__name__,
+            "learner": self.learner.model.name,
+            "num_parameters": self.learner.num_parameters,
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what makes an equal method with fresh weights."""
+        return {
+            "name": self.name,
+            "dtype": self.dtype_policy.name,
+            "network": keras.saving.serialize_keras_object(self.learner.model),
+            "rule": keras.saving.serialize_keras_object(self.rule),
+            "start": keras.saving.serialize_keras_object(self.start),
+            "inner_loop": dataclasses.asdict(self.inner_loop),
+            "num_evaluation_steps": self.evaluation_loop.num_steps,
+            "query_normalization": self.query_normalization,
+            "batch_size": self.batch_size,
+            "gradient_divisor": self.gradient_divisor,
+            "objective": self.objective.name,
+            "vectorize_episodes": self.vectorize_episodes,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> GradientBasedMethod:
+        """Returns a method from what `get_config` returned."""
+        config = dict(config)
+        network, rule, start = (
+            keras.saving.deserialize_keras_object(config.pop(name), custom_objects)
+            for name in ("network", "rule", "start")
+        )
+        inner_loop = InnerLoop(**config.pop("inner_loop"))
+        config["objective"] = OBJECTIVES[config["objective"]]
+        return cls(FunctionalLearner(network), rule, inner_loop, start=start, **config)
+
+
+def _check_vectorized(
+    vectorize_episodes: bool, learner: FunctionalLearner, inner_loop: InnerLoop
+) -> None:
+    if not vectorize_episodes:
+        return
+    if any(len(block.shape) == 4 for block in learner.parameter_blocks):
+        raise OptionError(
+            "vectorize_episodes",
+            "cannot give each episode convolutions of its own: leave it out, or use learner=mlp.",
+        )
+    if inner_loop.recompute:
+        # tf.vectorized_map drops the gradient that tf.recompute_grad defines.
+        raise OptionError(
+            "recompute",
+            "does not go with vectorize_episodes: episodes that are treated as one batch are too "
+            "small to need it. Leave one of the two out.",
+        )

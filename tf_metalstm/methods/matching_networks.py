@@ -25,17 +25,39 @@ themselves, between -1 and 1, ask even of a good network to push what is far apa
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
 
 from tf_metalstm.episode import Support, Tensor
-from tf_metalstm.methods.base import FewShotMethod
-from tf_metalstm.methods.nearest_neighbor import LabelledFeatures, cosines
+from tf_metalstm.learners.embedding import embedding_of
+from tf_metalstm.methods.base import Builder, Method, TrainedOptions, copy_weights
+from tf_metalstm.methods.few_shot import FewShotMethod, num_classes
+from tf_metalstm.methods.metric import LabelledFeatures, cosines
+from tf_metalstm.options import option
+from tf_metalstm.parts import Part
 
 SIMILARITIES = ("softmax", "sum")
+
+
+@dataclass(frozen=True)
+class MatchingNetworksOptions(TrainedOptions):
+    """Options of matching networks."""
+
+    similarity: str = option(
+        "softmax", "How cosines vote: their softmax, or their sum.", choices=SIMILARITIES
+    )
+    cosine_scale: float = option(1.0, "Factor on the cosines.", above=0)
+    full_context: bool = option(False, "Embed images in view of the whole support set.", alike=True)
+    attention_steps: int = option(
+        3,
+        "K, passes over the support set for a query.",
+        at_least=1,
+        alike=True,
+        only_with={"full_context": True},
+    )
 
 
 def votes(similarities: Tensor, labels: Tensor, num_way: int, similarity: str) -> Tensor:
@@ -56,6 +78,7 @@ def votes(similarities: Tensor, labels: Tensor, num_way: int, similarity: str) -
     return tf.math.log(tf.maximum(tf.matmul(attention, of_class), smallest))
 
 
+@keras.saving.register_keras_serializable("tf_metalstm")
 class SupportContext(keras.layers.Layer):
     """g: the features of support images in view of each other, [S, D] -> [S, D]."""
 
@@ -76,6 +99,7 @@ class SupportContext(keras.layers.Layer):
         return (self.forward(sequence) + backward)[0] + features
 
 
+@keras.saving.register_keras_serializable("tf_metalstm")
 class QueryContext(keras.layers.Layer):
     """f: the features of queries in view of the support set, by an LSTM that attends to it.
 
@@ -85,8 +109,7 @@ class QueryContext(keras.layers.Layer):
 
     def __init__(self, attention_steps: int = 3, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if attention_steps < 1:
-            raise ValueError(f"--attention_steps must be at least 1, got {attention_steps}.")
+        MatchingNetworksOptions(attention_steps=attention_steps)  # checks it
         self.attention_steps = attention_steps
 
     def build(self, input_shape: Any) -> None:
@@ -111,6 +134,7 @@ class QueryContext(keras.layers.Layer):
         return hidden
 
 
+@keras.saving.register_keras_serializable("tf_metalstm")
 class MatchingNetworks(FewShotMethod):
     """Trained over episodes; adapting is remembering the support set.
 
@@ -119,7 +143,8 @@ class MatchingNetworks(FewShotMethod):
 
     Args:
         embedding: images -> features, with dropout where it is wanted.
-        num_way: N, of the episodes.
+        training_way: N of the training episodes, where it is the same for all; it has to be known
+            to compile the training.
         full_context: embed in view of the support set.
         attention_steps: K, of the full-context embedding of queries.
         similarity: "softmax" or "sum", see `votes`.
@@ -127,10 +152,19 @@ class MatchingNetworks(FewShotMethod):
         name: fixed, and with it the names of the weights in a checkpoint.
     """
 
+    part = Part(
+        "matching_networks",
+        "Matching networks",
+        "Vinyals et al., NIPS 2016",
+        MatchingNetworksOptions,
+        needs=("learner",),
+    )
+    starts_from: ClassVar[tuple[str, ...]] = ("nearest_neighbor",)
+
     def __init__(
         self,
         embedding: keras.Model,
-        num_way: int,
+        training_way: int | None = None,
         full_context: bool = False,
         attention_steps: int = 3,
         similarity: str = "softmax",
@@ -139,16 +173,12 @@ class MatchingNetworks(FewShotMethod):
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, **kwargs)
-        if similarity not in SIMILARITIES:
-            raise ValueError(
-                f"--similarity must be one of {', '.join(SIMILARITIES)}, got {similarity!r}."
-            )
-        if not 0.0 < cosine_scale < math.inf:
-            raise ValueError(f"--cosine_scale must be a positive number, got {cosine_scale}.")
+        MatchingNetworksOptions(None, similarity, cosine_scale)  # checks them
         self.embedding = embedding
         self.similarity = similarity
         self.cosine_scale = cosine_scale
-        self._num_way = num_way
+        self.training_way = training_way
+        self.attention_steps = attention_steps
         self.support_context: SupportContext | None = None
         self.query_context: QueryContext | None = None
         if full_context:
@@ -161,10 +191,22 @@ class MatchingNetworks(FewShotMethod):
     def build(self, input_shape: Any = None) -> None:
         """Nothing left to do: no weight depends on the shape of an episode."""
 
-    @property
-    def num_outputs(self) -> int:
-        """N."""
-        return self._num_way
+    @classmethod
+    def from_options(cls, options: MatchingNetworksOptions, builder: Builder) -> MatchingNetworks:
+        return cls(
+            embedding_of(builder.network(1, cls.statistics_momentum)),
+            builder.tasks.training_way,
+            full_context=options.full_context,
+            attention_steps=options.attention_steps,
+            similarity=options.similarity,
+            cosine_scale=options.cosine_scale,
+        )
+
+    def begin(self, pretrained: Method | None) -> None:
+        """Takes over another run of its kind, or the network of a joint training."""
+        if pretrained is not None:
+            own = self if isinstance(pretrained, MatchingNetworks) else self.embedding
+            copy_weights(own.weights, pretrained)
 
     def adapt(self, support: Support, training: bool = False) -> LabelledFeatures:
         """Remembers the embeddings g of the support images, not normalized."""
@@ -182,7 +224,10 @@ class MatchingNetworks(FewShotMethod):
             queries = self.query_context(queries, adapted.features)
         unit = [tf.math.l2_normalize(x, axis=-1) for x in (adapted.features, queries)]
         similarities = self.cosine_scale * cosines(*unit)
-        return votes(similarities, adapted.labels, self._num_way, self.similarity)
+        num_way = self.training_way if training else None
+        if num_way is None:
+            num_way = num_classes(adapted.labels)
+        return votes(similarities, adapted.labels, num_way, self.similarity)
 
     def _features(self, images: Tensor, training: bool) -> Tensor:
         # The network may calculate in fewer bits; cosines that differ would be equal in those.
@@ -191,3 +236,22 @@ class MatchingNetworks(FewShotMethod):
     def describe_normalization(self) -> str:
         """Returns the batch-norm mode in words."""
         return "inductive (running statistics of the training)"
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what makes an equal method with fresh weights."""
+        return {
+            "name": self.name,
+            "dtype": self.dtype_policy.name,
+            "embedding": keras.saving.serialize_keras_object(self.embedding),
+            "training_way": self.training_way,
+            "full_context": self.query_context is not None,
+            "attention_steps": self.attention_steps,
+            "similarity": self.similarity,
+            "cosine_scale": self.cosine_scale,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> MatchingNetworks:
+        """Returns a method from what `get_config` returned."""
+        embedding = keras.saving.deserialize_keras_object(config["embedding"], custom_objects)
+        return cls(**{**config, "embedding": embedding})

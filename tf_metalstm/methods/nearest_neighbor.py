@@ -6,57 +6,43 @@ whose features x are the most similar to its own, z:
 
     cos(x, z) = x . z / (|x| |z|)
     logit of class n = max over support images i of class n of cos(x_i, z)
-
-The floor below it takes the pixels themselves for features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
 
+from tf_metalstm.data.episodes import Episodes
 from tf_metalstm.episode import Support, Tensor
 from tf_metalstm.learners.embedding import embedding_of
-from tf_metalstm.methods.base import FewShotMethod
+from tf_metalstm.methods.base import Builder, TrainedOptions
+from tf_metalstm.methods.few_shot import FewShotMethod, num_classes
+from tf_metalstm.methods.metric import LabelledFeatures, cosines, nearest
+from tf_metalstm.options import OptionError, option
+from tf_metalstm.parts import Part
 
 
-class LabelledFeatures(NamedTuple):
-    """What is remembered of a support set.
+@dataclass(frozen=True)
+class NearestNeighborOptions(TrainedOptions):
+    """Options of joint training."""
 
-    features: of each image, [B, D].
-    labels: of each image, [B].
-    """
-
-    features: Tensor
-    labels: Tensor
-
-
-def cosines(support: Tensor, queries: Tensor) -> Tensor:
-    """Returns the cosine of each query with each support image, [B, D] x [S, D] -> [B, S].
-
-    Args:
-        support: features of length 1, [S, D].
-        queries: features of length 1, [B, D].
-    """
-    return tf.matmul(queries, support, transpose_b=True)
+    num_training_classes: int | None = option(
+        None,
+        "Classes of the training split; default: as many as there are.",
+        at_least=2,
+        alike=True,
+    )
+    joint_batch_size: int = option(
+        64, "Images of a training batch.", at_least=1, training_only=True
+    )
 
 
-def nearest(similarities: Tensor, labels: Tensor, num_way: int) -> Tensor:
-    """Returns for each class the similarity of its nearest support image, [B, N].
-
-    Args:
-        similarities: of B queries with S support images, [B, S].
-        labels: of the support images, in [0, N), [S].
-        num_way: N. A class without any image has the lowest number there is.
-    """
-    lowest = similarities.dtype.min
-    is_of_class = tf.equal(tf.range(num_way)[:, tf.newaxis], tf.cast(labels, tf.int32))  # [N, S]
-    return tf.reduce_max(tf.where(is_of_class, similarities[:, tf.newaxis], lowest), axis=-1)
-
-
+@keras.saving.register_keras_serializable("tf_metalstm")
 class NearestNeighbor(FewShotMethod):
     """Trained on batches of all classes, asked about episodes.
 
@@ -67,35 +53,54 @@ class NearestNeighbor(FewShotMethod):
     Batch normalization is that of an ordinary classifier: the running statistics of the training.
 
     Args:
-        network: images -> logits of the training classes; None to compare pixels.
-        num_way: N, of the episodes.
+        network: images -> logits of the training classes.
         name: fixed, and with it the names of the weights in a checkpoint.
     """
 
-    def __init__(
-        self,
-        network: keras.Model | None,
-        num_way: int,
-        name: str = "nearest_neighbor",
-        **kwargs: Any,
-    ) -> None:
+    part = Part(
+        "nearest_neighbor",
+        "Nearest neighbour of a jointly trained network",
+        "Ravi & Larochelle, ICLR 2017",
+        NearestNeighborOptions,
+        needs=("learner",),
+    )
+    is_episodic: ClassVar[bool] = False
+
+    def __init__(self, network: keras.Model, name: str = "nearest_neighbor", **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
         self.network = network
-        self.embedding = embedding_of(network) if network is not None else keras.layers.Flatten()
-        self._num_way = num_way
+        self.embedding = embedding_of(network)
         self.built = True
+
+    @classmethod
+    def from_options(cls, options: NearestNeighborOptions, builder: Builder) -> NearestNeighbor:
+        num_classes = options.num_training_classes or builder.tasks.num_training_classes
+        return cls(builder.network(num_classes, cls.statistics_momentum))
+
+    @classmethod
+    def settled(cls, options: NearestNeighborOptions, tasks: Any) -> dict[str, Any]:
+        """Returns how many classes it is trained on."""
+        num_classes = options.num_training_classes or tasks.num_training_classes
+        return {**super().settled(options, tasks), "num_training_classes": num_classes}
+
+    @classmethod
+    def training_stream(cls, options: NearestNeighborOptions, tasks: Any, seed: int) -> Episodes:
+        """Returns batches of all training classes together."""
+        wanted, there = options.num_training_classes, tasks.num_training_classes
+        if wanted is not None and wanted != there:
+            raise OptionError(
+                "num_training_classes",
+                f"is {wanted}, but {tasks.name}/train has {there} classes: give that number, or "
+                "leave the option out.",
+            )
+        return tasks.joint_batches(options.joint_batch_size, seed)
 
     def build(self, input_shape: Any = None) -> None:
         """Nothing left to do: the network is built."""
 
-    @property
-    def num_outputs(self) -> int:
-        """N."""
-        return self._num_way
-
     def call(self, inputs: Mapping[str, Tensor], training: bool = False) -> Tensor:
         """Classifies the queries into all training classes in training, else by the support."""
-        if not training or self.network is None:
+        if not training:
             return super().call(inputs, training)
         queries = inputs["query_inputs"]
         flat = tf.reshape(queries, tf.concat([[-1], tf.shape(queries)[2:]], axis=0))
@@ -111,12 +116,23 @@ class NearestNeighbor(FewShotMethod):
     ) -> Tensor:
         """Returns the cosine with the nearest support image of each class, [B, N]."""
         similarities = cosines(adapted.features, self._features(query_inputs))
-        return nearest(similarities, adapted.labels, self._num_way)
+        return nearest(similarities, adapted.labels, num_classes(adapted.labels))
 
     def describe_normalization(self) -> str:
         """Returns the batch-norm mode in words."""
-        return "none" if self.network is None else "inductive (running statistics of the training)"
+        return "inductive (running statistics of the training)"
 
     def _features(self, images: Tensor) -> Tensor:
         features = tf.cast(self.embedding(images, training=False), self.compute_dtype)
         return tf.math.l2_normalize(features, axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what makes an equal method with fresh weights."""
+        network = keras.saving.serialize_keras_object(self.network)
+        return {"name": self.name, "dtype": self.dtype_policy.name, "network": network}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> NearestNeighbor:
+        """Returns a method from what `get_config` returned."""
+        network = keras.saving.deserialize_keras_object(config["network"], custom_objects)
+        return cls(**{**config, "network": network})

@@ -2,19 +2,25 @@
 
     theta_t, state_t = rule(gradient_t, loss_t, theta_{t-1}, state_{t-1})
 
-A rule is a Keras layer. Its weights are the meta-parameters, learned across
-episodes; its state belongs to one episode and is passed along, never kept. A rule
-never sees an image and knows nothing of the learner whose parameters it moves.
+A rule is a Keras layer. Its weights are the meta-parameters, learned across tasks; its state
+belongs to one task and is passed along, never kept. A rule never sees an image. It knows of the
+learner which tensors theta is made of, and nothing else.
 """
 
 from __future__ import annotations
 
 import abc
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 
 from tf_metalstm.episode import Tensor
+from tf_metalstm.options import Options
+from tf_metalstm.parameters import Blocks, blocks_of
+from tf_metalstm.parts import Part
+
+FORGET_GATES, INPUT_GATES = "forget_gates", "input_gates"
+"""Names in the trace of every rule that has gates."""
 
 
 class Gates(NamedTuple):
@@ -27,6 +33,10 @@ class Gates(NamedTuple):
     forget: Tensor
     input: Tensor
 
+    def trace(self) -> dict[str, Tensor]:
+        """Returns both by name, as `Rule.trace` shows them."""
+        return {FORGET_GATES: self.forget, INPUT_GATES: self.input}
+
 
 def cell_update(gates: Gates, theta: Tensor, gradient: Tensor) -> Tensor:
     """Returns theta_t = f_t * theta_{t-1} - i_t * grad_t (Ravi & Larochelle, equation 2), [P]."""
@@ -36,24 +46,55 @@ def cell_update(gates: Gates, theta: Tensor, gradient: Tensor) -> Tensor:
 class Rule(keras.layers.Layer, abc.ABC):
     """How the flat parameter vector of a learner moves, once.
 
-    `build` takes the shape of the gradient, (P,).
+    `build` takes the blocks that theta is made of; its weights may depend on them.
     """
+
+    family: ClassVar[str] = "rule"
+    part: ClassVar[Part]
+
+    treats_coordinates_alike: ClassVar[bool] = True
+    """Whether a coordinate moves as any other would in its place, so that no class is preferred."""
+
+    @classmethod
+    def from_options(cls, options: Options) -> Rule:
+        """Returns the rule that its options say, not built yet."""
+        raise NotImplementedError(f"{cls.__name__} says how it is built in from_options.")
+
+    @abc.abstractmethod
+    def build(self, blocks: Blocks) -> None:
+        """Creates the weights, for theta of these blocks."""
 
     @abc.abstractmethod
     def initial_state(self, theta: Tensor) -> Any:
-        """Returns the state before the first update of an episode, for theta [P]."""
+        """Returns the state before the first update of a task, for theta [P]; nested tensors."""
 
     @abc.abstractmethod
     def call(self, gradient: Tensor, loss: Tensor, theta: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Returns theta [P] and the state after one update.
 
         Call arguments:
-            gradient: of the support loss with respect to theta, [P].
-            loss: the support loss at theta, a scalar.
+            gradient: of the loss with respect to theta, [P].
+            loss: at theta, a scalar.
             theta: the parameters before the update, [P].
             state: what `initial_state` or the last update returned.
         """
 
-    @abc.abstractmethod
-    def gates(self, state: Any) -> Gates:
-        """Returns the gates of the update that led to `state`."""
+    def trace(self, state: Any) -> dict[str, Tensor]:
+        """Returns what there is to see of the update that led to `state`, by name; {} if nothing.
+
+        Figures, TensorBoard and the signatures of an exported model show it. Names and shapes are
+        the same for every state.
+        """
+        del state
+        return {}
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        """Returns the blocks that it was built for, as Keras keeps them; None before that."""
+        if not self.built:
+            return None
+        [blocks] = (self._build_shapes_dict or {"blocks": ()}).values()
+        return {"blocks": [[block.name, list(block.shape)] for block in blocks]}
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Builds it for the blocks that `get_build_config` returned."""
+        self.build(blocks_of((name, tuple(shape)) for name, shape in config["blocks"]))

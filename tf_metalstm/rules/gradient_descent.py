@@ -48,6 +48,6 @@ class GradientDescent(Rule):
         gates = Gates(tf.ones_like(theta), self.rates(theta, state.updates))
         return cell_update(gates, theta, gradient), DescentState(gates, state.updates + 1)
 
-    def gates(self, state: DescentState) -> Gates:
-        """Returns 1 and the rates."""
-        return state.gates
+    def trace(self, state: DescentState) -> dict[str, Tensor]:
+        """Returns 1 and the rates, as the gates that they are."""
+        return state.gates.trace()

@@ -25,15 +25,18 @@ The paper feeds the *values* of the gates back, its authors' code what they were
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
+from tf_metalstm.options import Options, option
+from tf_metalstm.parameters import Blocks
+from tf_metalstm.parts import Part
 from tf_metalstm.rules.base import Gates, Rule, cell_update
 
-GateFeedback = Literal["value", "logit"]
 GATE_FEEDBACKS = ("value", "logit")
 
 # "initialize the LSTM with small random weights", section 3.3.2 and the authors' code.
@@ -41,6 +44,24 @@ _SMALL = 0.01
 # Forget gates start at 0.982 to 0.993, input gates (learning rates) at 0.0067 to 0.018.
 _FORGET_BIAS = (4.0, 5.0)
 _INPUT_BIAS = (-5.0, -4.0)
+
+
+@dataclass(frozen=True)
+class MetaLSTMOptions(Options):
+    """Options of the meta-learner LSTM."""
+
+    hidden_units: int = option(
+        20, "H, units of the meta-learner's first LSTM layer.", at_least=1, alike=True
+    )
+    gate_feedback: str = option(
+        "value",
+        "Feed the gates back as values (the paper) or as logits (its authors' code).",
+        choices=GATE_FEEDBACKS,
+        alike=True,
+    )
+    preprocessing_scale: float = option(
+        10.0, "p, the scale in the preprocessing of gradient and loss.", above=0, alike=True
+    )
 
 
 class MetaLSTMState(NamedTuple):
@@ -112,9 +133,7 @@ class MetaLSTMCell(keras.layers.Layer):
         theta_t [P] and the gates to feed back.
     """
 
-    def __init__(
-        self, hidden_units: int = 20, gate_feedback: GateFeedback = "value", **kwargs: Any
-    ) -> None:
+    def __init__(self, hidden_units: int = 20, gate_feedback: str = "value", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if gate_feedback not in GATE_FEEDBACKS:
             raise ValueError(
@@ -169,19 +188,22 @@ class MetaLSTM(Rule):
         name: fixed, and with it the names of the weights in a checkpoint.
     """
 
+    part = Part("meta_lstm", "Meta-learner LSTM", "Ravi & Larochelle, ICLR 2017", MetaLSTMOptions)
+
+    @classmethod
+    def from_options(cls, options: MetaLSTMOptions) -> MetaLSTM:  # type: ignore[override]
+        return cls(options.hidden_units, options.gate_feedback, options.preprocessing_scale)
+
     def __init__(
         self,
         hidden_units: int = 20,
-        gate_feedback: GateFeedback = "value",
+        gate_feedback: str = "value",
         preprocessing_scale: float = 10.0,
         name: str = "meta_lstm",
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, **kwargs)
-        if hidden_units < 1:
-            raise ValueError(f"hidden_units must be at least 1, got {hidden_units}.")
-        if preprocessing_scale <= 0:
-            raise ValueError(f"preprocessing_scale must be positive, got {preprocessing_scale}.")
+        MetaLSTMOptions(hidden_units, gate_feedback, preprocessing_scale)  # checks them
         self.hidden_units = hidden_units
         self.gate_feedback = gate_feedback
         self.preprocessing_scale = preprocessing_scale
@@ -202,9 +224,9 @@ class MetaLSTM(Rule):
             hidden_units, gate_feedback, dtype=self.dtype_policy, name="second_layer"
         )
 
-    def build(self, gradient_shape: Any = None) -> None:
-        """Builds both layers; nothing depends on P."""
-        del gradient_shape
+    def build(self, blocks: Blocks = ()) -> None:
+        """Builds both layers; nothing depends on theta."""
+        del blocks
         self.first_layer.build((None, 4))
         self.second_layer.build()
         self.built = True
@@ -228,10 +250,12 @@ class MetaLSTM(Rule):
         theta, gates = self.second_layer(hidden, gradient, theta, (state.forget, state.input))
         return theta, MetaLSTMState(hidden, cell, *gates)
 
-    def gates(self, state: MetaLSTMState) -> Gates:
+    def trace(self, state: MetaLSTMState) -> dict[str, Tensor]:
         """Returns the gate values of the last update, whichever way they are fed back."""
-        fed_back = Gates(state.forget, state.input)
-        return fed_back if self.gate_feedback == "value" else Gates(*map(tf.sigmoid, fed_back))
+        gates = Gates(state.forget, state.input)
+        if self.gate_feedback == "logit":
+            gates = Gates(*map(tf.sigmoid, gates))
+        return gates.trace()
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""

@@ -14,13 +14,30 @@ the update need not go down the gradient.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
+from tf_metalstm.options import Options, check_bounds, option
+from tf_metalstm.parameters import Blocks, num_parameters
+from tf_metalstm.parts import Part
 from tf_metalstm.rules.gradient_descent import GradientDescent
+
+
+@dataclass(frozen=True)
+class MetaSGDOptions(Options):
+    """Options of Meta-SGD."""
+
+    meta_sgd_rates: tuple[float, ...] = option(
+        (0.005, 0.1), "The learned rates start uniform between these two.", above=0
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bounds("meta_sgd_rates", self.meta_sgd_rates)
 
 
 @keras.saving.register_keras_serializable("tf_metalstm")
@@ -33,21 +50,26 @@ class MetaSGD(GradientDescent):
         name: fixed, and with it the names of the weights in a checkpoint.
     """
 
+    part = Part("meta_sgd", "Meta-SGD", "Li et al., 2017", MetaSGDOptions)
+    treats_coordinates_alike = False
+
+    @classmethod
+    def from_options(cls, options: MetaSGDOptions) -> MetaSGD:  # type: ignore[override]
+        low, high = options.meta_sgd_rates
+        return cls(low, high)
+
     def __init__(
         self, low: float = 0.005, high: float = 0.1, name: str = "meta_sgd", **kwargs: Any
     ) -> None:
         super().__init__(name=name, **kwargs)
-        if not 0 < low <= high:
-            raise ValueError(
-                "--meta_sgd_rates are the lowest and the highest rate to start from, both "
-                f"positive, the lowest first; got {low} and {high}."
-            )
+        MetaSGDOptions((low, high))  # checks them
         self.low, self.high = low, high
 
-    def build(self, gradient_shape: Any) -> None:
+    def build(self, blocks: Blocks) -> None:
         """Creates a rate for each of the P coordinates."""
         initial = keras.initializers.RandomUniform(self.low, self.high)
-        self.rate = self.add_weight(shape=tuple(gradient_shape), initializer=initial, name="rate")
+        shape = (num_parameters(blocks),)
+        self.rate = self.add_weight(shape=shape, initializer=initial, name="rate")
         self.built = True
 
     def rates(self, theta: Tensor, updates: Tensor) -> Tensor:

@@ -19,13 +19,28 @@ Ravi & Larochelle's table 1 the rate falls from update to update,
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
+from tf_metalstm.options import Options, option
+from tf_metalstm.parameters import Blocks
+from tf_metalstm.parts import Part
 from tf_metalstm.rules.gradient_descent import GradientDescent
+
+
+@dataclass(frozen=True)
+class SGDOptions(Options):
+    """Options of gradient descent."""
+
+    inner_rate: float = option(0.01, "The learning rate, for the gradient of a mean loss.", above=0)
+    inner_decay: float = option(
+        0.0, "d; the rate of update t is rate / (1 + d (t - 1)).", at_least=0, alike=True
+    )
+    learn_inner_rate: bool = option(False, "The learning rate is a meta-parameter.", alike=True)
 
 
 @keras.saving.register_keras_serializable("tf_metalstm")
@@ -40,6 +55,17 @@ class SGD(GradientDescent):
         name: fixed, and with it the names of the weights in a checkpoint.
     """
 
+    part = Part(
+        "sgd",
+        "Gradient descent (MAML, first-order MAML, fine-tuning)",
+        "Finn et al., ICML 2017",
+        SGDOptions,
+    )
+
+    @classmethod
+    def from_options(cls, options: SGDOptions) -> SGD:  # type: ignore[override]
+        return cls(options.inner_rate, options.learn_inner_rate, options.inner_decay)
+
     def __init__(
         self,
         rate: float = 0.01,
@@ -49,17 +75,14 @@ class SGD(GradientDescent):
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, **kwargs)
-        if rate <= 0:
-            raise ValueError(f"--inner_rate must be positive, got {rate}.")
-        if decay < 0:
-            raise ValueError(f"--inner_decay must not be negative, got {decay}.")
+        SGDOptions(rate, decay, learned)  # checks them
         self.rate = rate
         self.decay = decay
         self.learned = learned
 
-    def build(self, gradient_shape: Any = None) -> None:
-        """Creates alpha if it is learned; nothing depends on P."""
-        del gradient_shape
+    def build(self, blocks: Blocks = ()) -> None:
+        """Creates alpha if it is learned; nothing depends on theta."""
+        del blocks
         if self.learned:
             initial = keras.initializers.Constant(self.rate)
             self.learned_rate = self.add_weight(shape=(), initializer=initial, name="rate")

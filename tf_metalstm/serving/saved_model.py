@@ -20,9 +20,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
-from tf_metalstm.methods.gradient_based import GradientBasedMethod
 from tf_metalstm.serving.served import ServedMethod
-from tf_metalstm.serving.signatures import ENCODED, NAMED, build_signatures
+from tf_metalstm.serving.signatures import ENCODED, NAMED, build_signatures, name_keys
 
 MANIFEST = "manifest.json"
 FORMAT = "tf_metalstm.saved_model"
@@ -33,6 +32,10 @@ _WRITTEN_FILES = {"saved_model.pb", "fingerprint.pb", "variables", "assets", MAN
 # another one, and the meta-LSTM's preprocessing multiplies what tiny gradients differ by, by up to
 # exp(10): on noise 3e-4 was seen.
 _READ_BACK, _METHOD = 1e-5, 1e-2
+
+
+# Classes of the episode of noise, for a model of any number of them.
+_WAYS_OF_NOISE = 5
 
 
 class ReloadError(ValueError):
@@ -65,7 +68,7 @@ def save_method(
     manifest = {
         **_describe(served),
         **(facts or {}),
-        "signatures": {name: _describe_signature(f) for name, f in signatures.items()},
+        "signatures": {name: describe_signature(f) for name, f in signatures.items()},
     }
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
@@ -121,7 +124,7 @@ def check_reload(
     adapted, _ = tf.function(served.adapt)(inputs, labels)
     by_method = served.answers(adapted, queries)
     taken = {
-        ending: _describe_signature(signatures[f"predict{ending}"])["inputs"]
+        ending: describe_signature(signatures[f"predict{ending}"])["inputs"]
         for ending in ("", NAMED, ENCODED, ENCODED + NAMED)
         if f"predict{ending}" in signatures
     }
@@ -131,7 +134,7 @@ def check_reload(
     # The same once more, as each kind of signature takes it.
     forms: dict[str, tuple[Any, Any, Any]] = {"": (inputs, labels, queries)}
     if served.has_classes:
-        forms[NAMED] = (inputs, tf.strings.as_string(labels), queries)
+        forms[NAMED] = (inputs, tf.gather(_names_in_order(labels), labels), queries)
     if served.takes_images:
         files = [_encoded(images) for images in (inputs, queries)]
         for ending, (_, given, _) in list(forms.items()):
@@ -187,16 +190,23 @@ def _answers(
 def _noise(served: ServedMethod) -> tuple[Tensor, Tensor, Tensor]:
     """Returns support inputs, labels and queries of the right shapes, of random numbers."""
     generator = np.random.default_rng(0)
-    num_support, num_queries = 2 * served.num_way, served.num_way + 1
+    num_way = served.num_way or _WAYS_OF_NOISE
+    num_support, num_queries = 2 * num_way, num_way + 1
     shape = [num_support + num_queries, *served.input_shape]
     values = (
         generator.integers(0, 256, shape) if served.takes_images else generator.normal(size=shape)
     )
     inputs, queries = tf.split(tf.constant(values, tf.float32), [num_support, num_queries])
     if served.has_classes:
-        return inputs, tf.range(num_support) % served.num_way, queries
-    labels = generator.normal(size=[num_support, served.num_way])
+        return inputs, tf.range(num_support) % num_way, queries
+    labels = generator.normal(size=[num_support, num_way])
     return inputs, tf.constant(labels, tf.float32), queries
+
+
+def _names_in_order(labels: Tensor) -> Tensor:
+    """Returns a name for each class, such that the named signatures number them as they are."""
+    names = tf.strings.as_string(tf.range(tf.reduce_max(labels) + 1))
+    return tf.gather(names, tf.argsort(name_keys(names)))
 
 
 def _encoded(images: Tensor) -> Tensor:
@@ -228,15 +238,16 @@ def _describe(served: ServedMethod) -> dict[str, Any]:
         facts["input_shape"] = list(served.input_shape)
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # a clone has no version
         facts["versions"]["tf_metalstm"] = importlib.metadata.version("tf_metalstm")
-    if isinstance(method, GradientBasedMethod):
+    if served.num_steps is not None:
         facts["num_steps"] = served.num_steps
-        facts["method"]["rule"] = type(method.rule).__name__
-        facts["method"]["learner"] = method.learner.model.name
-        facts["method"]["num_parameters"] = method.learner.num_parameters
+    if served.relabellings > 1:
+        facts["relabellings"] = served.relabellings
+    facts["method"] |= method.facts()
     return facts
 
 
-def _describe_signature(function: Any) -> dict[str, Any]:
+def describe_signature(function: Any) -> dict[str, Any]:
+    """Returns type and shape of the inputs and outputs of a signature, by name."""
     traced = function.get_concrete_function()
     named, others = traced.structured_input_signature
     inputs = {spec.name: spec for spec in (*named, *others.values())}

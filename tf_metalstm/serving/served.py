@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,10 +11,16 @@ import tensorflow as tf
 
 from tf_metalstm.data.preprocessing import Normalization
 from tf_metalstm.episode import Support, Tensor
-from tf_metalstm.methods.base import FewShotMethod
-from tf_metalstm.methods.gradient_based import GradientBasedMethod
+from tf_metalstm.methods.base import LOSSES
+from tf_metalstm.methods.few_shot import (
+    FewShotMethod,
+    class_mask,
+    num_classes,
+    without_absent_classes,
+)
 
-MAX_STEPS = 1000
+# One request must not take a server's memory.
+MAX_STEPS, MAX_CLASSES = 1000, 1000
 
 
 class AdaptedClasses(NamedTuple):
@@ -35,7 +43,12 @@ class ServedMethod:
         method: the trained method.
         normalization: of pixels, that of the training; None for inputs that are no images.
         input_shape: of one input, (h, w, c) of images.
-        num_way: N, columns of the probabilities; in regression the numbers of an answer.
+        num_way: N, the most classes that it tells apart, None for any number; in regression the
+            numbers of an answer.
+
+    Where the method does not treat all classes alike, because the last layer of c_0 has a row of
+    its own for each, it adapts once to each of the N cyclic relabellings of the classes, and the
+    probabilities are their mean: then the answer does not depend on which class is which number.
 
     Raises:
         ValueError: the queries of the method are normalized with each other.
@@ -44,20 +57,27 @@ class ServedMethod:
     method: FewShotMethod
     normalization: Normalization | None
     input_shape: tuple[int, ...]
-    num_way: int
+    num_way: int | None
 
     def __post_init__(self) -> None:
+        _ = self.relabellings  # looks at weights, which a graph that is traced cannot
         if self.method.query_normalization == "batch":
             raise ValueError(
-                "--query_normalization=batch is transductive, the answer to an image depends on "
+                "query_normalization=batch is transductive, the answer to an image depends on "
                 "the images beside it, but an exported model is asked about single images: pass "
-                "--query_normalization=running or --query_normalization=support."
+                "query_normalization=running or query_normalization=support."
             )
 
     @property
     def has_classes(self) -> bool:
         """Whether it classifies; else its labels and answers are real numbers."""
         return self.method.objective.has_classes
+
+    @functools.cached_property
+    def relabellings(self) -> int:
+        """How many relabellings of the classes an answer is the mean of."""
+        alike = not self.has_classes or self.method.is_symmetric
+        return 1 if alike or self.num_way is None else self.num_way
 
     @property
     def takes_images(self) -> bool:
@@ -113,24 +133,40 @@ class ServedMethod:
             checks += _step_checks(num_steps)
         with tf.control_dependencies(checks):
             inputs, labels = tf.identity(inputs), tf.identity(labels)
-            if self.has_classes:  # the order counts where updates take the images in turn
-                order = _shot_by_shot(labels, self.num_way)
-                inputs, labels = tf.gather(inputs, order), tf.gather(labels, order)
-            support = Support(self._normalized(inputs), labels)
             num_steps = None if num_steps is None else tf.identity(num_steps)
+        inputs = self._normalized(inputs)
         mask: Tensor = ()
         if self.has_classes:
-            present = tf.one_hot(labels, self.num_way, dtype=tf.float32)
-            mask = tf.reduce_max(present, axis=0)
-        if not isinstance(self.method, GradientBasedMethod):
-            return AdaptedClasses(self.method.adapt(support), mask), {}
-        learned, trajectory = self.method.adapt_with_trajectory(support, num_steps=num_steps)
-        extras = {
-            "support_losses": trajectory.losses,
-            "forget_gates": trajectory.forget,
-            "input_gates": trajectory.input,
-        }
+            mask = class_mask(labels, self._num_way(labels))
+        if self.relabellings == 1:
+            learned, trace = self._adapt(inputs, labels, num_steps)
+        else:
+            learned, traces = self._each_relabelling(
+                lambda shift: self._adapt(inputs, (labels + shift) % self.num_way, num_steps)
+            )
+            trace = {name: values[0] for name, values in traces.items()}
+        extras = {"support_losses" if n == LOSSES else n: values for n, values in trace.items()}
         return AdaptedClasses(learned, mask), extras
+
+    def _adapt(
+        self, inputs: Tensor, labels: Tensor, num_steps: Tensor | None
+    ) -> tuple[Any, dict[str, Tensor]]:
+        if self.has_classes:  # the order counts where updates take the images in turn
+            order = _shot_by_shot(labels, self._num_way(labels))
+            inputs, labels = tf.gather(inputs, order), tf.gather(labels, order)
+        return self.method.adapt_and_trace(Support(inputs, labels), num_steps)
+
+    def _each_relabelling(self, function: Callable[[Tensor], Any]) -> Any:
+        """Returns what a function gives for the shifts 0 ... N - 1 of the labels, stacked."""
+        shifts = tf.range(self.relabellings)
+        graph = tf.function(function).get_concrete_function(tf.TensorSpec([], tf.int32))
+        spec = tf.nest.map_structure(
+            lambda one: tf.TensorSpec(one.shape, one.dtype), graph.structured_outputs
+        )
+        return tf.map_fn(function, shifts, fn_output_signature=spec)
+
+    def _num_way(self, labels: Tensor) -> Tensor | int:
+        return num_classes(labels) if self.num_way is None else self.num_way
 
     def answers(self, adapted: AdaptedClasses, inputs: Tensor) -> Tensor:
         """Returns probabilities [B, N], 0 for classes that the support set lacks; or values.
@@ -144,10 +180,19 @@ class ServedMethod:
         )
         with tf.control_dependencies([check]):
             queries = self._normalized(tf.identity(inputs))
-        outputs = self.method.query_outputs(adapted.learned, queries, training=False)
-        if not self.has_classes:
-            return outputs
-        return tf.nn.softmax(tf.where(adapted.class_mask > 0.0, outputs, outputs.dtype.min))
+        if self.relabellings == 1:
+            return self._answers(adapted.learned, adapted.class_mask, queries)
+        several = tf.map_fn(
+            lambda one: self._answers(one[0], tf.roll(adapted.class_mask, one[1], 0), queries),
+            (adapted.learned, tf.range(self.relabellings)),
+            fn_output_signature=tf.TensorSpec([None, self.num_way], self.method.compute_dtype),
+        )
+        back = [tf.roll(several[shift], -shift, axis=1) for shift in range(self.relabellings)]
+        return tf.add_n(back) / self.relabellings
+
+    def _answers(self, learned: Any, mask: Tensor, queries: Tensor) -> Tensor:
+        outputs = self.method.query_outputs(learned, queries, training=False)
+        return tf.nn.softmax(without_absent_classes(outputs, mask)) if self.has_classes else outputs
 
     def _normalized(self, inputs: Tensor) -> Tensor:
         if self.normalization is not None:
@@ -167,22 +212,26 @@ def _support_checks(name: str, inputs: Tensor, labels: Tensor) -> list[Any]:
 def _step_checks(num_steps: Tensor) -> list[Any]:
     return [
         tf.debugging.assert_non_negative(num_steps, "num_steps must not be negative"),
-        # One request must not take a server's memory: the gates of every update are kept.
+        # The trace of every update is kept.
         tf.debugging.assert_less_equal(
             num_steps, MAX_STEPS, f"num_steps must be at most {MAX_STEPS}"
         ),
     ]
 
 
-def _shot_by_shot(labels: Tensor, num_way: int) -> Tensor:
+def _shot_by_shot(labels: Tensor, num_way: Tensor | int) -> Tensor:
     """Returns the order that has one image of each class, then the next of each, as in training."""
     same = tf.cast(labels[:, tf.newaxis] == labels, tf.int32)
     shot = tf.reduce_sum(tf.linalg.band_part(same, -1, 0), axis=1)  # how many so far
     return tf.argsort(shot * num_way + labels, stable=True)
 
 
-def _class_checks(labels: Tensor, num_way: int) -> list[Any]:
-    outside = f"support_labels must be in [0, {num_way}): the model has {num_way} ways"
+def _class_checks(labels: Tensor, num_way: int | None) -> list[Any]:
+    if num_way is None:
+        num_way = MAX_CLASSES
+        outside = f"support_labels must be in [0, {num_way})"
+    else:
+        outside = f"support_labels must be in [0, {num_way}): the model has {num_way} ways"
     return [
         tf.debugging.assert_non_negative(labels, outside),
         tf.debugging.assert_less(labels, num_way, outside),

@@ -13,8 +13,9 @@
     support_labels   [B]           int32 in [0, N), not necessarily all of them
     num_steps        []            int32, T, at most 1000; left out, that of the training
     query_images     [B, h, w, c]  as support_images
-    parameters       [P]           theta_T
-    statistics       [S]           batch-norm statistics of the queries
+    parameters       [P] or [N, P] theta_T; where the answer is the mean over N relabellings of the
+                                   classes (`ServedMethod`), that of each
+    statistics       [S] or [N, S] batch-norm statistics of the queries
     class_mask       [N]           1 for labels that the support set has, else 0
     support_losses   [T]           L_1 ... L_T, before each update
     forget_gates     [T, P]        of each update
@@ -25,10 +26,13 @@ Each of the three exists four times, by what is added to its name:
 
     ..._encoded        *_images are the bytes of JPEG, PNG, GIF, BMP or WebP files, strings [B]
     ..._named          support_labels are names, strings [B], at most N different ones. `adapt`
-                       returns class_names [C], in the order in which they first came, instead of
-                       class_mask; `predict` takes them and answers with class_names, labels [B]
-                       (the most probable name) and probabilities [B, C]
+                       returns class_names [C] instead of class_mask; `predict` takes them and
+                       answers with class_names, labels [B] (the most probable name) and
+                       probabilities [B, C]
     ..._encoded_named  both
+
+What `adapt` returns is named after what the method and its rule call it; above stands what a
+gradient-based method with a meta-LSTM has. N is any number for a method that is not tied to one.
 
 A model of functions has `support_inputs` and `query_inputs` [B, D] and `support_labels` float32
 [B, 1], answers with `outputs` [B, 1], and has the first three signatures only. Whatever nested
@@ -45,7 +49,7 @@ import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
 from tf_metalstm.serving.pictures import decode_pictures
-from tf_metalstm.serving.served import AdaptedClasses, ServedMethod
+from tf_metalstm.serving.served import MAX_CLASSES, AdaptedClasses, ServedMethod
 
 ENCODED, NAMED = "_encoded", "_named"
 # The fields of what a method's `adapt` returns, where the signatures call them otherwise.
@@ -126,7 +130,7 @@ def _triple(
     def adapt(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         labels, names = given["support_labels"], None
         if named:
-            names, labels = _numbered(labels, served.num_way)
+            names, labels = _numbered(labels, served)
         steps = [given["num_steps"]] if "num_steps" in given else []
         learned, mask, extras = core.adapt(pixels(given, support_name), labels, *steps)
         classes = {"class_names": names} if named else {"class_mask": mask}
@@ -140,7 +144,8 @@ def _triple(
         if not named:
             return {served.output_name: core.answers(learned, given["class_mask"], queries)}
         names = given["class_names"]
-        mask = tf.cast(tf.range(served.num_way) < tf.size(names), tf.float32)
+        num_way = tf.size(names) if served.num_way is None else served.num_way
+        mask = tf.cast(tf.range(num_way) < tf.size(names), tf.float32)
         probabilities = core.answers(learned, mask, queries)[:, : tf.size(names)]
         best = tf.gather(names, tf.argmax(probabilities, axis=1))
         return {"class_names": names, "labels": best, served.output_name: probabilities}
@@ -187,16 +192,25 @@ def _signature(
     return tf.function(signature, input_signature=list(specs.values()))
 
 
-def _numbered(labels: Tensor, num_way: int) -> tuple[Tensor, Tensor]:
-    """Returns the different names in the order of their first use, and the number of each."""
+def _numbered(labels: Tensor, served: ServedMethod) -> tuple[Tensor, Tensor]:
+    """Returns the different names, and the number of each label among them."""
     names, numbers = tf.unique(labels)
+    most = MAX_CLASSES if served.num_way is None else served.num_way
     check = tf.debugging.assert_less_equal(
-        tf.size(names),
-        num_way,
-        f"support_labels has more names than the {num_way} ways of the model",
+        tf.size(names), most, f"support_labels has more names than the {most} ways of the model"
     )
     with tf.control_dependencies([check]):
-        return tf.identity(names), tf.identity(numbers)
+        names, numbers = tf.identity(names), tf.identity(numbers)
+    if served.relabellings == 1:
+        return names, numbers  # in the order of their first use
+    # In an order that is the same however the images come; TensorFlow sorts no strings.
+    order = tf.argsort(name_keys(names))
+    return tf.gather(names, order), tf.gather(tf.argsort(order), numbers)
+
+
+def name_keys(names: Tensor) -> Tensor:
+    """Returns a number for each name, by which names are ordered where the order counts."""
+    return tf.strings.to_hash_bucket_fast(names, 2**62)
 
 
 def _by_name(adapted: Any) -> dict[str, Tensor]:

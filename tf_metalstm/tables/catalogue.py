@@ -132,6 +132,17 @@ def _omniglot() -> list[Cell]:
     return cells
 
 
+def _glyphs() -> list[Cell]:
+    rows = (
+        ("pixels, nearest neighbour", "pixel_nearest_neighbor", "glyphs_pixel_nearest_neighbor"),
+        ("nearest neighbour", "nearest_neighbor", "glyphs_nearest_neighbor"),
+        ("matching networks", "5shot_matching", "glyphs_5way_5shot_matching"),
+        ("prototypical networks", "5shot_prototypical", "glyphs_5way_5shot_prototypical"),
+        ("meta-LSTM", "5shot_meta_lstm", "glyphs_5way_5shot"),
+    )
+    return [Cell(words, 5, 5, "", Run(name, (_recipe(recipe),))) for words, name, recipe in rows]
+
+
 # Row and flagfile; those after the first list begin at a jointly trained network.
 _ABLATIONS = (
     ("the preset `paper`", "running_statistics"),
@@ -195,4 +206,9 @@ def _ablations() -> list[Cell]:
     ]
 
 
-TABLES = {"ablations": _ablations, "mini_imagenet": _mini_imagenet, "omniglot": _omniglot}
+TABLES = {
+    "ablations": _ablations,
+    "glyphs": _glyphs,
+    "mini_imagenet": _mini_imagenet,
+    "omniglot": _omniglot,
+}

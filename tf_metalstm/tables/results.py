@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tf_metalstm.argv import FOUND_FLAGS
 from tf_metalstm.files import write_atomically
-from tf_metalstm.flags import FOUND_FLAGS, changed_settings, read_settings
+from tf_metalstm.flags import read_settings
+from tf_metalstm.runs import changed_settings
 from tf_metalstm.tables.catalogue import Cell
 from tf_metalstm.tables.runs import (
     commits_text,
@@ -96,17 +98,18 @@ def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] 
         "split": cell.split,
         "num_way": cell.num_way,
         "num_shot": cell.num_shot,
-        "num_query": settings.data.num_query,
+        "num_query": settings.get("num_query"),
         "num_episodes": num_episodes,
         "evaluation_seed": 0,
         "checkpoint": cell.checkpoint,
         "step": step,
     }
-    if settings.method.method == "gradient_based":
-        wanted["query_normalization"] = settings.method.query_normalization
-        steps = settings.method.num_evaluation_steps
-        wanted["num_steps"] = settings.method.num_steps if steps is None else steps
-    changed = changed_settings(settings)
+    if settings.get("query_normalization") is not None:
+        wanted["query_normalization"] = settings.get("query_normalization")
+    if settings.get("num_steps") is not None:
+        steps = settings.get("num_evaluation_steps")
+        wanted["num_steps"] = settings.get("num_steps") if steps is None else steps
+    changed = _as_json(changed_settings(read_settings(run_dir), settings))
     whole = {"mean", "interval", "batch_norm", "list_fingerprint"}  # early versions wrote less
     for path in sorted((run_dir / "evaluation").glob("*.json")):
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -114,6 +117,11 @@ def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] 
         if is_wanted and all(report.get(name) == value for name, value in wanted.items()):
             return report
     return None
+
+
+def _as_json(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns values as they are read back from a report."""
+    return json.loads(json.dumps(values))
 
 
 def read_records(table: str) -> dict[str, Result]:

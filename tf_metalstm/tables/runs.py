@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
@@ -11,8 +10,10 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tf_metalstm.flags import FOUND_FLAGS, differences, parse_settings, read_settings
-from tf_metalstm.settings import GROUPS, Settings
+from tf_metalstm.argv import FOUND_FLAGS
+from tf_metalstm.flags import parse_settings, read_settings
+from tf_metalstm.runs import differences
+from tf_metalstm.settings import Settings, known_options, make_settings
 from tf_metalstm.tables.catalogue import Run
 from tf_metalstm.training.checkpoints import BEST, LAST, best_fingerprint, checkpoint_steps
 from tf_metalstm.training.provenance import commits, read_starts
@@ -80,18 +81,17 @@ def mismatch(run: Run, folder: Path) -> str:
     if read_state(run_dir) is None:
         return ""
     made, recipe = read_settings(run_dir), parse_settings(run.flags)
-    # What is left open in a recipe follows from the data. So is where a run begins, see below. The
-    # precision is said beside the updates and makes no other recipe of it.
-    open_ones = {
-        field.name: getattr(made.method, field.name)
-        for field in dataclasses.fields(made.method)
-        if getattr(recipe.method, field.name) is None or field.name == "learner_precision"
+    different = {
+        name: values
+        for name, values in differences(made, recipe).items()
+        # What is left open in a recipe follows from the data. So is where a run begins, see below.
+        # The precision is said beside the updates and makes no other recipe of it.
+        if name != "learner_precision" and recipe.get(name) is not None
     }
-    method = dataclasses.replace(recipe.method, **open_ones)
-    different = differences(made, dataclasses.replace(recipe, method=method))
     if different:
-        return "made by another recipe:" + ",".join(line.lstrip() for line in different)
-    where = made.method.pretrained_run_dir
+        words = (f"{name}: the run has {a!r}, now {b!r}" for name, (a, b) in different.items())
+        return f"made by another recipe: {', '.join(words)}"
+    where = made.get("pretrained_run_dir")
     if bool(run.before) != bool(where):
         wanted = run.before[0].name if run.before else "random numbers"
         return f"it began at {where or 'random numbers'} and not at {wanted}"
@@ -148,9 +148,9 @@ def updates_text(run: Run, folder: Path, checkpoint: str = "best") -> str:
         made += ", the last"
     elif state.best_step is not None:
         made += f", best {state.best_step:,}"
-    method = read_settings(run_dir).method
-    if method.learner_precision != "float32" and method.method != "pixel_nearest_neighbor":
-        made += f", {method.learner_precision}"
+    precision = read_settings(run_dir).get("learner_precision")
+    if precision not in (None, "float32"):
+        made += f", {precision}"
     if run.searched and (run_dir / FOUND_FLAGS).is_file():
         made += f", found {' '.join(_found_flags(run, run_dir))}"
     for first in run.before:
@@ -183,13 +183,15 @@ def recipe_fingerprint(run: Run) -> str:
 
 
 def _chosen(settings: Settings) -> dict[str, Any]:
-    plain = Settings()
-    return {
-        field.name: value
-        for name, group in sorted(GROUPS.items())
-        for field in sorted(dataclasses.fields(group), key=lambda field: field.name)
-        if not field.metadata["may_change"]
-        and field.name != "learner_precision"
-        and (value := getattr(getattr(settings, name), field.name))
-        != getattr(getattr(plain, name), field.name)
+    """Returns what is said otherwise than by default and may not change while a run goes on."""
+    plain = make_settings(settings.chosen)
+    known = known_options()
+    families = {k: v for k, v in settings.chosen.items() if v != make_settings().chosen.get(k)}
+    options = {
+        name: value
+        for name, value in settings.values.items()
+        if not known[name].may_change
+        and name != "learner_precision"
+        and value != plain.values[name]
     }
+    return dict(sorted({**families, **options}.items()))

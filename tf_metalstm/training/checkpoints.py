@@ -155,7 +155,7 @@ class RunCheckpoints:
         return (
             f"{what} not a finite number at update {step}. The run stopped; the last good "
             f"checkpoint is {self.last_path or 'none, it happened before the first'}. "
-            "Lower --learning_rate or --clip_norm and start again in a new --run_dir."
+            "Lower learning_rate or clip_norm and start again in a new run_dir."
         )
 
 
@@ -193,8 +193,8 @@ class _Folder:
             return self.read()  # the run goes on, and has written a new one meanwhile
         raise OSError(
             f"No checkpoint in {self.path} can be read, all {len(paths)} are damaged: copy one "
-            "back from elsewhere, look at the other kind (--checkpoint=best or last), or train "
-            "again in another --run_dir."
+            "back from elsewhere, look at the other kind (checkpoint=best or last), or train "
+            "again in another run_dir."
         )
 
     def write(self, step: int) -> None:

@@ -44,15 +44,15 @@ def build_strategy(name: str) -> tf.distribute.Strategy:
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
         if not resolver.cluster_spec().as_dict():
             raise ValueError(
-                "--strategy=multi_worker needs the environment variable TF_CONFIG, for example\n"
+                "strategy=multi_worker needs the environment variable TF_CONFIG, for example\n"
                 '  TF_CONFIG=\'{"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
                 '"task": {"type": "worker", "index": 0}}\'\n'
-                "with its own index on each machine. On one machine use --strategy=mirrored."
+                "with its own index on each machine. On one machine use strategy=mirrored."
             )
         num_gpus = len(tf.config.list_physical_devices("GPU"))
         if num_gpus > 1:
             raise ValueError(
-                f"--strategy=multi_worker takes one GPU a process, this one sees {num_gpus}: start "
+                f"strategy=multi_worker takes one GPU a process, this one sees {num_gpus}: start "
                 "a process for each, with its own CUDA_VISIBLE_DEVICES, port and index."
             )
         return MultiWorkerStrategy(cluster_resolver=resolver)

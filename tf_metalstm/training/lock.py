@@ -30,7 +30,7 @@ def lock(run_dir: str | Path) -> filelock.BaseFileLock:
         taken.acquire(timeout=0)
     except filelock.Timeout as error:
         raise BlockingIOError(
-            f"Another process is training in --run_dir={run_dir}: wait for it, or choose another "
+            f"Another process is training in run_dir={run_dir}: wait for it, or choose another "
             "folder."
         ) from error
     return taken

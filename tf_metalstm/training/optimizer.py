@@ -25,7 +25,7 @@ def make_learning_rate(rate: float, warmup_steps: int = 0, decay_steps: int = 0)
     """
     for flag, steps in (("warmup_steps", warmup_steps), ("decay_steps", decay_steps)):
         if steps < 0:
-            raise ValueError(f"--{flag} must not be negative, got {steps}.")
+            raise ValueError(f"{flag} must not be negative, got {steps}.")
     if not warmup_steps and not decay_steps:
         return rate
     return keras.optimizers.schedules.CosineDecay(
@@ -81,7 +81,7 @@ class ClippedAdam(keras.optimizers.Adam):
         super().__init__(learning_rate, name=name, **kwargs)
         for flag, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
             if limit < 0:
-                raise ValueError(f"--{flag} must be positive, or 0 for no limit; got {limit}.")
+                raise ValueError(f"{flag} must be positive, or 0 for no limit; got {limit}.")
         self.clip_norm, self.clip_value = clip_norm, clip_value
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_metalstm.methods.base import FewShotMethod
+from tf_metalstm.methods.base import Method
 from tf_metalstm.objectives import Objective
 from tf_metalstm.training.callbacks import (
     KeepCheckpoints,
@@ -40,7 +40,7 @@ _LOST_WORKER = (
 
 
 def compile_method(
-    method: FewShotMethod,
+    method: Method,
     learning_rate: Any = 1e-3,
     clip_norm: float = 0.25,
     clip_value: float = 0.0,
@@ -59,7 +59,7 @@ def compile_method(
             for none. It is what is validated, and kept as best.
     """
     if not 0 <= weight_average < 1:
-        raise ValueError(f"--weight_average must be in [0, 1), got {weight_average}.")
+        raise ValueError(f"weight_average must be in [0, 1), got {weight_average}.")
     averaging: dict[str, Any] = {}
     if weight_average:
         averaging = {"use_ema": True, "ema_momentum": weight_average}
@@ -79,7 +79,7 @@ def _loss(objective: Objective) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
 
 
 def train(
-    method: FewShotMethod,
+    method: Method,
     training_episodes: Callable[[int], tf.data.Dataset],
     validation_episodes: tf.data.Dataset,
     schedule: Schedule,
@@ -109,7 +109,7 @@ def train(
         OSError: nothing can be written, or no checkpoint read, or a worker was lost.
     """
     if schedule.max_steps and not method.trainable_weights:
-        raise ValueError("There is nothing to train in this method: give --max_steps=0.")
+        raise ValueError("There is nothing to train in this method: give max_steps=0.")
     writes = is_chief(method.distribute_strategy)
     checkpoints = RunCheckpoints(run_dir, method, method.optimizer, writes)
     checkpoints.restore()
@@ -117,7 +117,7 @@ def train(
     if agreed(method.distribute_strategy, start) != start:
         raise OSError(
             f"The workers of this run read different checkpoints, this one that of update {start}: "
-            f"--run_dir={run_dir} has to be one folder that all of them see."
+            f"run_dir={run_dir} has to be one folder that all of them see."
         )
     if (schedule.max_steps == 0 or validate_start) and checkpoints.last_path is None:
         _keep_the_start(method, validation_episodes, checkpoints)
@@ -162,7 +162,7 @@ def train(
 
 
 def _keep_the_start(
-    method: FewShotMethod, validation_episodes: tf.data.Dataset, checkpoints: RunCheckpoints
+    method: Method, validation_episodes: tf.data.Dataset, checkpoints: RunCheckpoints
 ) -> None:
     """Validates a method as it begins, and writes its checkpoints."""
     logs = method.evaluate(validation_episodes, verbose=0, return_dict=True)
@@ -184,7 +184,7 @@ def _event_writer(folder: Path) -> Iterator[tf.summary.SummaryWriter]:
 
 
 def _fit(
-    method: FewShotMethod,
+    method: Method,
     training_episodes: Callable[[int], tf.data.Dataset],
     validation_episodes: tf.data.Dataset,
     schedule: Schedule,

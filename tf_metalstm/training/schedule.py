@@ -27,6 +27,6 @@ class Schedule:
                 continue
             if value < 1 or value % self.checkpoint_every:
                 raise ValueError(
-                    f"--{name} must be a positive multiple of --checkpoint_every, "
+                    f"{name} must be a positive multiple of checkpoint_every, "
                     f"{self.checkpoint_every}; got {value}."
                 )

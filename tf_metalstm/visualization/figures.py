@@ -1,6 +1,8 @@
-"""Figure 3 of the paper, and the support loss beside it, drawn without global state."""
+"""Figure 3 of the paper, and the loss beside it, drawn without global state."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,7 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, ScalarFormatter
 
-from tf_metalstm.visualization.gates import GateCurves
+from tf_metalstm.rules.base import FORGET_GATES, INPUT_GATES
+from tf_metalstm.visualization.traces import Curves
 
 _WIDTH = 8.0  # inches; at 100 dots an inch as wide as a README
 _DPI = 100
@@ -17,7 +20,7 @@ _FRAME_HEIGHT = 1.15  # titles above, axis label and caption below
 _ROUNDING = 1e-5  # of the values; what varies less is drawn as constant
 _MARGIN = 0.08  # of the range, above and below the curves
 _SMALL, _GRAY = 8, "0.35"
-_COLUMNS = ("forget gate $f_t$", "input gate $i_t$")
+_TITLES = {FORGET_GATES: "forget gate $f_t$", INPUT_GATES: "input gate $i_t$"}
 _COLORS = (  # told apart by the colour-blind too (Okabe and Ito, without yellow)
     "#0072b2",
     "#d55e00",
@@ -29,24 +32,27 @@ _COLORS = (  # told apart by the colour-blind too (Okabe and Ito, without yellow
 )
 
 
-def gate_figure(curves: GateCurves, caption: str) -> Figure:
-    """Draws figure 3: the gates against the update, a row a layer, a curve an episode.
+def trace_figure(curves: Curves, caption: str) -> Figure:
+    """Draws figure 3: a trace against the update, a row a layer, a curve a task.
 
-    All panels of a column share their scale, which spans the values drawn and not 0 to 1.
+    All panels of a column share their scale, which spans the values drawn.
 
     Args:
-        curves: of E episodes at L coordinates.
+        curves: of E tasks at L coordinates.
         caption: one line that says what this is of.
 
     Raises:
-        ValueError: there were no updates.
+        ValueError: there is nothing to draw.
     """
-    _, num_layers, num_steps = curves.forget.shape
+    if not curves.values:
+        raise ValueError("The rule shows nothing of its updates that could be drawn.")
+    num_layers, num_steps = next(iter(curves.values.values())).shape[1:]
     _check_updates(num_steps)
     figure = _figure(_FRAME_HEIGHT + _ROW_HEIGHT * num_layers, caption)
-    panels = figure.subplots(num_layers, 2, sharex=True, sharey="col", squeeze=False)
-    for column, values in enumerate((curves.forget, curves.input)):
-        panels[0, column].set_title(_COLUMNS[column], fontsize=11)
+    shape = (num_layers, len(curves.values))
+    panels = figure.subplots(*shape, sharex=True, sharey="col", squeeze=False)
+    for column, (name, values) in enumerate(curves.values.items()):
+        panels[0, column].set_title(title_of(name), fontsize=11)
         panels[-1, column].set_xlabel("update t", fontsize=9)
         for layer, coordinate in enumerate(curves.coordinates):
             axes = panels[layer, column]
@@ -57,8 +63,13 @@ def gate_figure(curves: GateCurves, caption: str) -> Figure:
     return figure
 
 
+def title_of(name: str) -> str:
+    """Returns a trace in words, for a figure."""
+    return _TITLES.get(name, name.replace("_", " "))
+
+
 def loss_figure(losses: np.ndarray, caption: str, loss_name: str = "cross-entropy") -> Figure:
-    """Draws the support loss before each update, one curve an episode.
+    """Draws the loss before each update, one curve a task.
 
     Args:
         losses: [E, T].
@@ -72,7 +83,7 @@ def loss_figure(losses: np.ndarray, caption: str, loss_name: str = "cross-entrop
     figure = _figure(3.2, caption)
     axes = figure.subplots()
     _draw(axes, losses)
-    axes.set_title("support loss $L_t$, before update t", fontsize=11)
+    axes.set_title("loss $L_t$, before update t", fontsize=11)
     axes.set_xlabel("update t", fontsize=9)
     axes.set_ylabel(f"{loss_name}, log scale", fontsize=9)
     if np.any(losses > 0):  # else there is nothing that a log scale could show
@@ -81,32 +92,32 @@ def loss_figure(losses: np.ndarray, caption: str, loss_name: str = "cross-entrop
     return figure
 
 
-def adaptation_figure(losses: np.ndarray, forget: np.ndarray, inputs: np.ndarray) -> Figure:
-    """Draws what the updates of one adaptation did: the support loss, and all gates at once.
+def adaptation_figure(losses: np.ndarray, traces: Mapping[str, np.ndarray]) -> Figure:
+    """Draws what the updates of one adaptation did: the support loss, and the trace of the rule.
 
-    Of the gates the median over the parameters is drawn, in a band from the 5th to the 95th of a
-    hundred.
+    Of a trace the median over the parameters is drawn, in a band from the 5th to the 95th
+    percentile.
 
     Args:
         losses: before each update, [T].
-        forget: the forget gates, [T, P].
-        inputs: the input gates, [T, P].
+        traces: name -> [T, ...].
 
     Raises:
         ValueError: there were no updates.
     """
     _check_updates(len(losses))
-    figure = Figure(figsize=(4.6, 5.2), dpi=_DPI, layout="constrained")
-    panels = figure.subplots(3, sharex=True)
+    figure = Figure(figsize=(4.6, 1.9 + 1.65 * len(traces)), dpi=_DPI, layout="constrained")
+    panels = figure.subplots(1 + len(traces), sharex=True, squeeze=False)[:, 0]
     _draw(panels[0], losses[np.newaxis])
     panels[0].set_title("support loss $L_t$, before update t", fontsize=9)
     panels[0].set_ylim(bottom=0.0)
-    for axes, title, gates in zip(panels[1:], _COLUMNS, (forget, inputs), strict=True):
-        low, middle, high = np.percentile(gates, [5, 50, 95], axis=1)
+    for axes, (name, values) in zip(panels[1:], traces.items(), strict=True):
+        low, middle, high = np.percentile(values.reshape(len(values), -1), [5, 50, 95], axis=1)
         updates = np.arange(1, len(losses) + 1)
         axes.fill_between(updates, low, high, color=_COLORS[0], alpha=0.2, linewidth=0)
         _draw(axes, middle[np.newaxis])
-        axes.set_title(f"{title} of all parameters: median, 5 to 95 %", fontsize=9)
+        title = f"{title_of(name)} of all parameters: median, 5 to 95 %"
+        axes.set_title(title, fontsize=9)
         _set_scale(axes, np.stack([low, high]))
     panels[-1].set_xlabel("update t", fontsize=9)
     return figure
@@ -160,4 +171,4 @@ def _plain_number(value: float, _position: int | None = None) -> str:
 
 def _check_updates(num_steps: int) -> None:
     if num_steps < 1:
-        raise ValueError("There are no updates to draw: --num_steps is 0.")
+        raise ValueError("There are no updates to draw: num_steps is 0.")

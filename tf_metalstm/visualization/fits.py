@@ -7,7 +7,6 @@ column for each episode.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,9 +14,8 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from tf_metalstm.adaptation import adapt
 from tf_metalstm.episode import Support
-from tf_metalstm.methods.gradient_based import GradientBasedMethod
+from tf_metalstm.methods.few_shot import FewShotMethod
 
 _COLORS = ("#56b4e9", "#009e73", "#d55e00")
 
@@ -37,7 +35,7 @@ class Fit(NamedTuple):
     after: dict[int, np.ndarray]
 
 
-def fit(method: GradientBasedMethod, support: Support, x: np.ndarray, truth: np.ndarray) -> Fit:
+def fit(method: FewShotMethod, support: Support, x: np.ndarray, truth: np.ndarray) -> Fit:
     """Adapts to points of a function and asks for it everywhere.
 
     Args:
@@ -48,15 +46,9 @@ def fit(method: GradientBasedMethod, support: Support, x: np.ndarray, truth: np.
     """
     arguments = tf.constant(x[:, np.newaxis], method.compute_dtype)
     after = {}
-    for num_steps in sorted({0, 1, method.evaluation_loop.num_steps}):
-        adapted, _ = adapt(
-            method.learner,
-            method.rule,
-            tf.convert_to_tensor(method.c_0),
-            support,
-            dataclasses.replace(method.evaluation_loop, num_steps=num_steps),
-            method.objective.loss,
-        )
+    for num_steps in sorted({0, 1, method.num_updates or 0}):
+        # By the method itself: what it shows before the first update is what it answers there.
+        adapted, _ = method.adapt_and_trace(support, num_steps=tf.constant(num_steps))
         after[num_steps] = method.query_outputs(adapted, arguments).numpy()[:, 0]
     return Fit(x, truth, np.concatenate([support.inputs, support.labels], axis=1), after)
 

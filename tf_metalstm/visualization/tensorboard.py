@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run besides its curves: the gates and the hyper-parameters."""
+"""What TensorBoard shows of a run besides its curves: its traces and its hyper-parameters."""
 
 from __future__ import annotations
 
@@ -6,71 +6,75 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams  # type: ignore[import-untyped]
 
-from tf_metalstm.adaptation import Trajectory
-from tf_metalstm.methods.gradient_based import GradientBasedMethod
-from tf_metalstm.visualization.figures import figure_image, gate_figure
-from tf_metalstm.visualization.gates import (
-    GateCurves,
-    choose_coordinates,
+from tf_metalstm.methods.base import LOSSES, Method
+from tf_metalstm.visualization.figures import figure_image, trace_figure
+from tf_metalstm.visualization.traces import (
+    Curves,
     collect,
     curves_at,
-    first_supports,
-    trajectory_function,
+    first_tasks,
+    trace_function,
 )
 
 
-def gate_summaries(
-    method: GradientBasedMethod,
+def trace_summaries(
+    method: Method,
     episodes: tf.data.Dataset,
-    num_episodes: int = 4,
-    caption: str = "the first validation episodes",
-) -> Callable[[int], None]:
-    """Returns a function that writes the gates of a few fixed episodes, for after validations.
+    num_tasks: int = 4,
+    caption: str = "the first validation tasks",
+) -> Callable[[int], None] | None:
+    """Returns a function that writes the traces of a few fixed tasks, for after validations.
 
-    It takes the number of meta-updates made and writes what `write_gates` writes, under the
+    It takes the number of meta-updates made and writes what `write_traces` writes, under the
     default summary writer. A graph is traced on the first call and used again on later ones.
-    Of a method that makes no updates nothing is written.
 
     Args:
         method: read at every call, so that its present weights are what is shown.
         episodes: of which the first are looked at; they are read now.
-        num_episodes: how many; the cost of a call is proportional to it.
-        caption: what the episodes are, for the figure.
+        num_tasks: how many; the cost of a call is proportional to it.
+        caption: what the tasks are, for the figure.
+
+    Returns:
+        None for a method that makes no updates: there is nothing to see.
     """
-    supports = first_supports(episodes, num_episodes)
-    coordinates = choose_coordinates(method.learner.parameter_blocks)
-    trajectory_of = trajectory_function(method)
+    if not method.num_updates:
+        return None
+    tasks = first_tasks(episodes, num_tasks)
+    trace_of = trace_function(method)
 
     def write(step: int) -> None:
-        if method.evaluation_loop.num_steps < 1:
-            return
-        trajectory = collect(trajectory_of, supports)
-        curves = curves_at(trajectory, coordinates)
-        write_gates(trajectory, curves, f"{caption}, after {step:,} meta-updates", step)
+        traces = collect(trace_of, tasks)
+        curves = curves_at(traces, method.blocks)
+        write_traces(traces, curves, f"{caption}, after {step:,} meta-updates", step)
 
     return write
 
 
-def write_gates(trajectory: Trajectory, curves: GateCurves, caption: str, step: int) -> None:
-    """Writes gates under the default summary writer.
+def write_traces(traces: Mapping[str, np.ndarray], curves: Curves, caption: str, step: int) -> None:
+    """Writes traces under the default summary writer.
 
-    The image gates/figure is figure 3 of the paper. The histograms gates/forget/update_t and
-    gates/input/update_t, t = 1 ... T, are over all episodes and all parameters.
+    The image trace/figure is figure 3 of the paper. The histograms trace/NAME/update_t, t = 1 ...
+    T, such as trace/forget_gates/update_1, are over all tasks and all parameters.
 
     Args:
-        trajectory: of E episodes, as `collect` returned it.
+        traces: of E tasks, as `collect` returned them.
         curves: at the coordinates to draw.
         caption: of the figure.
         step: meta-updates made.
     """
     with tf.device("CPU:0"):  # not all of it is deterministic on a GPU, and there is no hurry
-        tf.summary.image("gates/figure", figure_image(gate_figure(curves, caption)), step=step)
-        for name, gates in (("forget", trajectory.forget), ("input", trajectory.input)):
-            for t in range(gates.shape[1]):
-                tf.summary.histogram(f"gates/{name}/update_{t + 1}", gates[:, t], step=step)
+        if curves.values:
+            image = figure_image(trace_figure(curves, caption))
+            tf.summary.image("trace/figure", image, step=step)
+        for name, values in traces.items():
+            if name == LOSSES:
+                continue
+            for t in range(values.shape[1]):
+                tf.summary.histogram(f"trace/{name}/update_{t + 1}", values[:, t], step=step)
 
 
 def write_hyper_parameters(

@@ -14,6 +14,8 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from tf_metalstm.parts import Part
+
 SPLITS = ("train", "validation", "test")
 """The splits of the classes, in the order in which they are reported."""
 
@@ -64,6 +66,9 @@ class ChannelStatistics(NamedTuple):
 class Source(abc.ABC):
     """Classes of images, split by class into train, validation and test."""
 
+    family: ClassVar[str] = "source"
+    part: ClassVar[Part]
+    kind: ClassVar[str] = "images"
     name: ClassVar[str]
 
     @property
@@ -92,6 +97,10 @@ class Source(abc.ABC):
             ValueError: the split is unknown.
             MissingDataError: nothing of this split was among the raw files.
         """
+
+    def class_names(self, split: str) -> tuple[str, ...]:
+        """The names of the classes that `load(split)` would return."""
+        return self.load(split).class_names
 
     @abc.abstractmethod
     def channel_statistics(self) -> ChannelStatistics:

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TypeVar
 
@@ -18,8 +19,9 @@ from tf_metalstm.data.sources.builder import ImageClassesBuilder
 from tf_metalstm.data.sources.contents import KeptDigests
 from tf_metalstm.data.sources.folders import given_folder, is_clutter
 from tf_metalstm.data.sources.known_folders import KnownFolder, KnownFolders
-from tf_metalstm.data.sources.prepared import PreparedSource
+from tf_metalstm.data.sources.prepared import PreparedOptions, PreparedSource
 from tf_metalstm.data.sources.staging import ImageIdentity, StagedSplits, Staging
+from tf_metalstm.options import option
 
 _T = TypeVar("_T")
 
@@ -27,6 +29,22 @@ _T = TypeVar("_T")
 _WORKERS = os.cpu_count() or 1
 
 _IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class FileOptions(PreparedOptions):
+    """Options of every source that is read from image files."""
+
+    data_dir: str | None = option(
+        None, "Folder with the raw files of the source.", may_change=True, is_path=True
+    )
+    image_size: int | None = option(
+        None,
+        "Height and width in pixels that images are prepared in; default: that of the source.",
+        at_least=1,
+        settled=True,
+    )
+    skip_corrupt: bool = option(False, "Leave out image files that cannot be read.")
 
 
 class FileSource(PreparedSource):

@@ -31,8 +31,10 @@ from tf_metalstm.data.sources.glyph_shapes import (
     font_paths,
 )
 from tf_metalstm.data.sources.pixels import encode_png
-from tf_metalstm.data.sources.prepared import PreparedSource
+from tf_metalstm.data.sources.prepared import PreparedOptions, PreparedSource
 from tf_metalstm.data.sources.staging import ImageIdentity, StagedSplits, Staging
+from tf_metalstm.data.tasks import ImageTasks
+from tf_metalstm.parts import Part
 
 IMAGE_SIZE = 28
 IMAGES_PER_CLASS = 20
@@ -53,6 +55,7 @@ _OVERSAMPLING = 3
 class Glyphs(PreparedSource):
     """Letters of fifteen scripts as gray images, dark on white."""
 
+    part = Part("glyphs", "Characters of many scripts, drawn from fonts", "", PreparedOptions)
     name = "glyphs"
     description = (
         "Letters of fifteen scripts, drawn from the DejaVu and STIX fonts that matplotlib "
@@ -62,6 +65,10 @@ class Glyphs(PreparedSource):
 
     def __init__(self, prepared_dir: str | os.PathLike[str] | None = None):
         super().__init__(prepared_dir)
+
+    @classmethod
+    def from_options(cls, options: PreparedOptions) -> ImageTasks:
+        return ImageTasks.of(cls(options.prepared_dir), options)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -22,10 +22,14 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from tf_metalstm.data.sources.base import InconsistentDataError, MissingDataError
-from tf_metalstm.data.sources.file_source import FileSource
+from tf_metalstm.data.sources.file_source import FileOptions, FileSource
 from tf_metalstm.data.sources.pixels import color_pixels
 from tf_metalstm.data.sources.raw_files import is_archive
 from tf_metalstm.data.sources.staging import ImageIdentity
+from tf_metalstm.data.tasks import ImageTasks
+from tf_metalstm.parts import Part
+
+IMAGE_SIZE = 84
 
 _SPLIT_OF_FOLDER = {
     "train": "train",
@@ -47,6 +51,7 @@ class MiniImagenet(FileSource):
         skip_corrupt: leave corrupt files out instead of raising.
     """
 
+    part = Part("mini_imagenet", "mini-ImageNet", "Ravi & Larochelle, ICLR 2017", FileOptions)
     name = "mini_imagenet"
     description = (
         "100 classes of ImageNet with the split of the classes by Ravi and Larochelle, "
@@ -70,10 +75,20 @@ class MiniImagenet(FileSource):
         data_dir: str | os.PathLike[str] | None = None,
         prepared_dir: str | os.PathLike[str] | None = None,
         *,
-        image_size: int = 84,
+        image_size: int = IMAGE_SIZE,
         skip_corrupt: bool = False,
     ) -> None:
         super().__init__(data_dir, prepared_dir, image_size=image_size, skip_corrupt=skip_corrupt)
+
+    @classmethod
+    def from_options(cls, options: FileOptions) -> ImageTasks:
+        source = cls(
+            options.data_dir,
+            options.prepared_dir,
+            image_size=options.image_size or IMAGE_SIZE,
+            skip_corrupt=options.skip_corrupt,
+        )
+        return ImageTasks.of(source, options)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -20,6 +20,7 @@ its own, in every split (Santoro et al. 2016, and most papers since).
 import hashlib
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -30,12 +31,17 @@ from tf_metalstm.data.sources.base import (
     MissingDataError,
     SplitCounts,
 )
-from tf_metalstm.data.sources.file_source import FileSource
+from tf_metalstm.data.sources.file_source import FileOptions, FileSource
 from tf_metalstm.data.sources.pixels import encode_png, gray_pixels
 from tf_metalstm.data.sources.staging import ImageIdentity
+from tf_metalstm.data.tasks import ImageTasks
+from tf_metalstm.options import option
+from tf_metalstm.parts import Part
 
 CLASS_SPLITS = ("characters", "alphabets")
 """The ways to split the classes."""
+
+IMAGE_SIZE = 28
 
 BACKGROUND, EVALUATION = "images_background", "images_evaluation"
 
@@ -44,6 +50,20 @@ BACKGROUND, EVALUATION = "images_background", "images_evaluation"
 _TRAIN_END, _VALIDATION_END, _ALL_CHARACTERS = 1100, 1200, 1623
 
 _QUARTER_TURNS = (0, 1, 2, 3)
+
+
+@dataclass(frozen=True)
+class OmniglotOptions(FileOptions):
+    """Options of Omniglot."""
+
+    omniglot_split: str = option(
+        "characters",
+        "How the classes are split: all characters in a fixed order, or by alphabet.",
+        choices=CLASS_SPLITS,
+        settled=True,
+        alike=True,
+    )
+    omniglot_rotations: bool = option(True, "Rotated characters are further classes.")
 
 
 class Omniglot(FileSource):
@@ -59,6 +79,7 @@ class Omniglot(FileSource):
         skip_corrupt: leave corrupt files out instead of raising.
     """
 
+    part = Part("omniglot", "Omniglot", "Lake et al., Science 2015", OmniglotOptions)
     name = "omniglot"
     description = (
         "Handwritten characters of 50 alphabets, 20 drawings of each by 20 people, "
@@ -82,7 +103,7 @@ class Omniglot(FileSource):
         *,
         split: str = "characters",
         rotations: bool = True,
-        image_size: int = 28,
+        image_size: int = IMAGE_SIZE,
         skip_corrupt: bool = False,
     ) -> None:
         super().__init__(data_dir, prepared_dir, image_size=image_size, skip_corrupt=skip_corrupt)
@@ -92,6 +113,18 @@ class Omniglot(FileSource):
             )
         self._class_split = split
         self._rotations = rotations
+
+    @classmethod
+    def from_options(cls, options: OmniglotOptions) -> ImageTasks:
+        source = cls(
+            options.data_dir,
+            options.prepared_dir,
+            split=options.omniglot_split,
+            rotations=options.omniglot_rotations,
+            image_size=options.image_size or IMAGE_SIZE,
+            skip_corrupt=options.skip_corrupt,
+        )
+        return ImageTasks.of(source, options)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -139,6 +172,11 @@ class Omniglot(FileSource):
         """Returns the drawings of a split, with their rotations as further classes if asked for."""
         upright = super().load(split)
         return with_rotations(upright) if self._rotations else upright
+
+    def class_names(self, split: str) -> tuple[str, ...]:
+        """Returns the names of the classes of a split, the rotations among them."""
+        upright = super().class_names(split)
+        return rotated_names(upright) if self._rotations else upright
 
     def fingerprint_of(self, split: str) -> str:
         """Returns that of the upright drawings; of the turned ones a hash of it."""
@@ -210,9 +248,14 @@ def with_rotations(upright: ClassImages) -> ClassImages:
     blocks: list[np.ndarray] = []
     for images in np.split(upright.images, np.cumsum(upright.class_sizes)[:-1]):
         blocks.extend(np.rot90(images, turns, axes=(1, 2)) for turns in _QUARTER_TURNS)
-    names = [f"{n}@{90 * turns:03d}" for n in upright.class_names for turns in _QUARTER_TURNS]
+    names = rotated_names(upright.class_names)
     sizes = np.repeat(upright.class_sizes, len(_QUARTER_TURNS))
-    return ClassImages(np.concatenate(blocks), sizes, tuple(names))
+    return ClassImages(np.concatenate(blocks), sizes, names)
+
+
+def rotated_names(class_names: Iterable[str]) -> tuple[str, ...]:
+    """Names of each class and of its turns, side by side."""
+    return tuple(f"{name}@{90 * turns:03d}" for name in class_names for turns in _QUARTER_TURNS)
 
 
 def _stable_order(name: str) -> bytes:

@@ -13,6 +13,7 @@ interrupted preparation leaves behind is never taken for a data set.
 import abc
 import contextlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from tf_metalstm.data.options import ImageOptions
 from tf_metalstm.data.sources.base import (
     SPLITS,
     ChannelStatistics,
@@ -38,6 +40,7 @@ from tf_metalstm.data.sources.builder import (
 from tf_metalstm.data.sources.folders import given_folder
 from tf_metalstm.data.sources.staging import StagedSplits
 from tf_metalstm.files import write_atomically
+from tf_metalstm.options import option
 
 CACHE_VARIABLE = "TF_METALSTM_CACHE"
 """Environment variable that names the folder of the prepared data."""
@@ -54,6 +57,18 @@ def default_prepared_dir() -> Path:
     if os.environ.get(CACHE_VARIABLE):
         return given_folder(os.environ[CACHE_VARIABLE], CACHE_VARIABLE)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tf_metalstm"
+
+
+@dataclass(frozen=True)
+class PreparedOptions(ImageOptions):
+    """Options of every source that is prepared once."""
+
+    prepared_dir: str | None = option(
+        None,
+        "Folder for prepared data; default: a cache in the home folder.",
+        may_change=True,
+        is_path=True,
+    )
 
 
 class PreparedSource(Source):
@@ -99,6 +114,10 @@ class PreparedSource(Source):
             row += len(batch)
         sizes = np.fromiter(class_sizes.values(), np.int64)
         return ClassImages(images, sizes, tuple(class_sizes))
+
+    def class_names(self, split: str) -> tuple[str, ...]:
+        """Returns the names of the classes of a split, without reading an image."""
+        return tuple(self._class_sizes(split))
 
     def channel_statistics(self) -> ChannelStatistics:
         """Returns what preparation wrote down of the training images."""

@@ -1,0 +1,261 @@
+"""The learned optimizer: losses by hand, the meta-gradient of a rate, what there is to see."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import toy
+
+from tf_metalstm.adaptation import InnerLoop
+from tf_metalstm.construction import build_method, build_tasks
+from tf_metalstm.data.episodes import episode_dataset
+from tf_metalstm.data.quadratics import Quadratic, QuadraticTasks
+from tf_metalstm.methods.base import LOSSES
+from tf_metalstm.methods.learned_optimizer import LearnedOptimizer
+from tf_metalstm.objectives import OPTIMIZATION
+from tf_metalstm.rules.base import FORGET_GATES, INPUT_GATES
+from tf_metalstm.rules.meta_sgd import MetaSGD
+from tf_metalstm.rules.sgd import SGD
+from tf_metalstm.settings import make_settings
+from tf_metalstm.training.outer_loop import compile_method
+
+D = 3
+
+
+def quadratic(task):
+    return Quadratic(task["matrix"], task["target"])
+
+
+def optimizer(rule, num_steps=4, num_evaluation_steps=None, **inner_loop):
+    loop = InnerLoop(num_steps, **inner_loop)
+    return LearnedOptimizer(rule, QuadraticTasks(D), loop, num_evaluation_steps)
+
+
+def problems(num_problems=2, seed=0):
+    """Tensors of E random problems, float64."""
+    generator = np.random.default_rng(seed)
+    shapes = {"matrix": (D, D), "target": (D,), "theta_0": (D,)}
+    return {
+        name: tf.constant(generator.normal(size=(num_problems, *shape)))
+        for name, shape in shapes.items()
+    }
+
+
+def losses_by_hand(tasks, rate, num_steps):
+    """Of gradient descent: theta - rate * 2 W^T (W theta - y), by NumPy, [E, T + 1]."""
+    matrices, targets, starts = (tasks[n].numpy() for n in ("matrix", "target", "theta_0"))
+    found = []
+    for matrix, target, theta in zip(matrices, targets, starts, strict=True):
+        path = []
+        for _ in range(num_steps + 1):
+            rest = matrix @ theta - target
+            path.append(rest @ rest)
+            theta = theta - rate * 2.0 * matrix.T @ rest
+        found.append(path)
+    return np.array(found)
+
+
+@pytest.mark.parametrize("num_steps", [0, 1, 5])
+@pytest.mark.parametrize("training", [False, True])
+def test_losses_of_gradient_descent_by_hand(num_steps, training):
+    tasks = problems(3)
+    found = optimizer(SGD(0.03, dtype="float64"), num_steps)(tasks, training=training)
+    assert found.shape == (3, num_steps + 1)
+    np.testing.assert_allclose(found, losses_by_hand(tasks, 0.03, num_steps), rtol=1e-12)
+
+
+def test_in_closed_form():
+    """W = 1, y = 0: the loss is theta^2 and each update multiplies theta by 1 - 2 a."""
+    tasks = {
+        "matrix": tf.eye(D, batch_shape=[1], dtype=tf.float64),
+        "target": tf.zeros([1, D], tf.float64),
+        "theta_0": tf.constant([[2.0, 0.0, 0.0]], tf.float64),
+    }
+    found = optimizer(SGD(0.1, dtype="float64"), 3)(tasks)
+    np.testing.assert_allclose(found, [[4.0 * 0.8 ** (2 * t) for t in range(4)]], rtol=1e-12)
+
+
+def test_more_updates_outside_of_training():
+    method = optimizer(SGD(0.03, dtype="float64"), 2, num_evaluation_steps=6)
+    tasks = problems()
+    assert method.num_updates == 6
+    assert method(tasks, training=True).shape == (2, 3)
+    expected = losses_by_hand(tasks, 0.03, 6)
+    np.testing.assert_allclose(method(tasks, training=False), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("by_coordinate", [False, True])
+def test_the_meta_gradient_of_the_rates_agrees_with_finite_differences(by_coordinate):
+    """Of the mean loss along the way; of second order, so that it is the whole derivative."""
+    rule = MetaSGD(0.02, 0.1, dtype="float64") if by_coordinate else toy.learned_sgd()
+    method = optimizer(rule, second_order=True)
+    tasks = problems()
+    [weight] = method.trainable_weights
+
+    def mean_loss():
+        return OPTIMIZATION.loss(tf.zeros([2]), method(tasks, training=True))
+
+    with tf.GradientTape() as tape:
+        value = mean_loss()
+    gradient = np.array(tape.gradient(value, weight.value))
+    for index in np.ndindex(*weight.shape):
+        start, ends = weight.numpy(), []
+        for sign in (1.0, -1.0):
+            moved = np.array(start)
+            moved[index] += sign * 1e-6
+            weight.assign(moved)
+            ends.append(float(mean_loss()))
+        weight.assign(start)
+        expected = (ends[0] - ends[1]) / 2e-6
+        assert abs(expected) > 1e-3
+        np.testing.assert_allclose(gradient[index], expected, rtol=1e-5)
+
+
+def test_the_first_order_meta_gradient_leaves_out_the_path_through_the_gradient():
+    """One update: d L(theta_1) / d rate = -grad(theta_1) . grad(theta_0), either way; two differ.
+
+    The path along theta stays: it is what tells the rule what its updates lead to.
+    """
+    tasks = problems(1)
+    matrix, target, theta = (tasks[n].numpy()[0] for n in ("matrix", "target", "theta_0"))
+
+    def slope(theta):
+        return 2.0 * matrix.T @ (matrix @ theta - target)
+
+    found = {}
+    for num_steps in (1, 2):
+        for second_order in (False, True):
+            method = optimizer(toy.learned_sgd(), num_steps, second_order=second_order)
+            [weight] = method.trainable_weights
+            with tf.GradientTape() as tape:
+                loss = OPTIMIZATION.loss(tf.zeros([1]), method(tasks, training=True))
+            found[num_steps, second_order] = float(tape.gradient(loss, weight.value))
+    rate = float(weight.numpy())
+    first = slope(theta)
+    second = slope(theta - rate * first)
+    third = slope(theta - rate * first - rate * second)
+    # Divided by the T + 1 losses, of which the first does not depend on the rate.
+    one_update = -second @ first / 2
+    two_updates = -(second @ first + third @ (first + second)) / 3
+    np.testing.assert_allclose(found[1, False], one_update, rtol=1e-10)
+    np.testing.assert_allclose(found[1, True], one_update, rtol=1e-10)
+    np.testing.assert_allclose(found[2, False], two_updates, rtol=1e-10)
+    assert abs(found[2, True] / two_updates - 1.0) > 1e-3
+
+
+@pytest.mark.parametrize("second_order", [False, True])
+def test_recomputing_changes_no_meta_gradient(second_order):
+    """In a graph, where the problems of a step are a loop, as `fit` has them."""
+    tasks, rule, gradients = problems(), toy.lively_rule(), []
+    for recompute in (False, True):
+        method = optimizer(rule, recompute=recompute, second_order=second_order)
+
+        @tf.function
+        def gradient(method=method):
+            with tf.GradientTape() as tape:
+                loss = OPTIMIZATION.loss(tf.zeros([2]), method(tasks, training=True))
+            return tape.gradient(loss, [w.value for w in method.trainable_weights])
+
+        gradients.append(gradient())
+    assert len(gradients[0]) == 7
+    for one, other in zip(*gradients, strict=True):
+        assert np.any(one)
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-14)
+
+
+def test_problems_do_not_touch_each_other():
+    method = optimizer(toy.lively_rule())
+    tasks = problems(3)
+    together = method(tasks)
+    for i in range(3):
+        alone = method({name: value[i : i + 1] for name, value in tasks.items()})
+        np.testing.assert_allclose(together[i : i + 1], alone, rtol=1e-10)
+
+
+def test_the_trace_is_that_of_the_updates():
+    rule = toy.lively_rule()
+    method = optimizer(rule, 2, num_evaluation_steps=5)
+    tasks = problems(1)
+    task = {name: value[0] for name, value in tasks.items()}
+    trace = method.trace(task)
+    assert trace.keys() == {LOSSES, FORGET_GATES, INPUT_GATES}
+    losses = method(tasks, training=False)[0].numpy()
+    np.testing.assert_allclose(trace[LOSSES], losses[:-1], rtol=1e-12)  # before each update
+    theta, state = task["theta_0"], rule.initial_state(task["theta_0"])
+    for t in range(5):
+        with tf.GradientTape() as tape:
+            tape.watch(theta)
+            loss, _ = quadratic(task).loss(theta, (), t)
+        theta, state = rule(tape.gradient(loss, theta), loss, theta, state)
+        for name, value in rule.trace(state).items():
+            np.testing.assert_allclose(trace[name][t], value, rtol=1e-10)
+    np.testing.assert_allclose(losses[-1], quadratic(task).loss(theta, (), 5)[0], rtol=1e-10)
+
+
+def test_training_makes_a_rule_better_on_problems_it_has_not_seen():
+    """The score is the last loss, and it falls well below where the rule began."""
+    keras.utils.set_random_seed(0)
+    tasks = QuadraticTasks(5)
+    rule = SGD(0.001, learned=True)
+    method = LearnedOptimizer(rule, tasks, InnerLoop(10))
+    compile_method(method, learning_rate=3e-3, clip_norm=0.0)
+    training = episode_dataset(
+        tasks.episodes("train", 0, training=True), num_episodes=400, episodes_per_step=4
+    )
+    listed = episode_dataset(tasks.episodes("test", 0), num_episodes=40, episodes_per_step=4)
+    before = method.evaluate(listed, verbose=0, return_dict=True)
+    method.fit(training, verbose=0, shuffle=False)
+    after = method.evaluate(listed, verbose=0, return_dict=True)
+    assert after["final_loss"] < 0.5 * before["final_loss"]
+    assert after["final_loss"] < after["loss"]  # the last one, and the mean along the way
+    inputs, labels = next(iter(listed))
+    scores = OPTIMIZATION.scores(labels, method(inputs))
+    np.testing.assert_allclose(scores, method(inputs)[:, -1], rtol=1e-6)
+
+
+def test_it_is_built_from_settings():
+    settings = make_settings(
+        {
+            "source": "quadratics",
+            "quadratic_size": 4,
+            "method": "learned_optimizer",
+            "rule": "meta_sgd",
+            "num_steps": 3,
+            "num_evaluation_steps": 7,
+            "second_order": True,
+        }
+    )
+    tasks = build_tasks(settings)
+    method = build_method(settings, tasks)
+    assert method.inner_loop == InnerLoop(3, second_order=True)
+    assert method.num_updates == 7
+    assert method.blocks == tasks.blocks
+    assert [w.shape for w in method.trainable_weights] == [(4,)]
+    assert not method.is_episodic
+    assert not method.keeps_statistics
+    assert method.facts() == {"rule": "MetaSGD"}
+    inputs, _ = next(iter(episode_dataset(tasks.episodes("test", 0), num_episodes=1)))
+    assert method(inputs).shape == (1, 8)
+
+
+def test_survives_its_config():
+    method = LearnedOptimizer(MetaSGD(0.2, 0.3), QuadraticTasks(4, "paper"), InnerLoop(2), 3)
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(method))
+    assert copy.get_config() == method.get_config()
+    assert copy.blocks == method.blocks
+    copy.set_weights(method.get_weights())
+    inputs, _ = next(iter(episode_dataset(QuadraticTasks(4).episodes("test", 0))))
+    np.testing.assert_array_equal(copy(inputs), method(inputs))
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"source": "sine"}, r"learned_optimizer is for problems, but source=sine has functions"),
+        ({"source": "quadratics", "start": "c_0"}, r"^start does nothing with"),
+        ({"source": "quadratics", "num_shot": 5}, r"^num_shot does nothing with"),
+    ],
+)
+def test_what_has_no_meaning_for_it_is_refused(said, message):
+    with pytest.raises(ValueError, match=message):
+        make_settings({"method": "learned_optimizer", **said})

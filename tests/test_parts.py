@@ -1,0 +1,477 @@
+"""Parts and their options: tables made from the catalogues, so that no member can escape them."""
+
+import dataclasses
+import functools
+import itertools
+import math
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import toy
+import toy_images
+
+from tf_metalstm import train
+from tf_metalstm.catalogue import FAMILIES, add_part, check_owners
+from tf_metalstm.construction import build_method, build_tasks, resolve
+from tf_metalstm.flags import parse_settings, read_settings, with_dashes, write_settings
+from tf_metalstm.options import OptionError, Options, option, options_of
+from tf_metalstm.parts import Part
+from tf_metalstm.rules.sgd import SGD
+from tf_metalstm.settings import (
+    ALWAYS,
+    OptimizerOptions,
+    TrainingOptions,
+    UnusedOptionError,
+    known_options,
+    make_settings,
+)
+
+ROOT = pathlib.Path(__file__).parents[1]
+FLAGFILES = sorted(ROOT.glob("flags/**/*.flags"))
+MEMBERS = [(family.name, member.part.name) for family in FAMILIES.values() for member in family]
+
+# Where something lies, no number follows from it; other tests hold what does.
+PLACES = {"data_dir", "prepared_dir", "pretrained_run_dir"}
+# The same numbers, in other time or memory: these change what a method is made of.
+NO_NUMBERS = {"recompute", "vectorize_episodes"}
+# It has to be what there is: tests/test_baselines.py.
+CHECKED = {"num_training_classes"}
+
+
+def member_of(family, name):
+    return FAMILIES[family][name]
+
+
+def own_options(family, name):
+    return options_of(member_of(family, name).part.options)
+
+
+def company(family, name):
+    """What else has to be chosen, so that a member is in use and its method can be built."""
+    said = {"source": "toys", family: name}
+    if family == "learner" and name == "mlp":
+        said["hidden_layers"] = (4,)
+    if family == "source":
+        kind = member_of("source", name).kind
+        said |= {"functions": {"learner": "mlp"}, "problems": {"method": "learned_optimizer"}}.get(
+            kind, {}
+        )
+    if family == "method" and "problems" in member_of("method", name).kinds:
+        said["source"] = "quadratics"
+    return said
+
+
+def in_use(family, name):
+    """The options of a member that are in use in its company."""
+    values = make_settings(company(family, name)).values
+    return {n: each for n, each in own_options(family, name).items() if n in values}
+
+
+def other_value(each):
+    """A value that an option can have and that is not its default."""
+    special = {
+        "downsampling": "stride",
+        "learner_precision": "bfloat16",
+        "omniglot_split": "alphabets",
+        "image_size": 20,
+        "num_training_classes": 5,
+        "num_outputs": 7,
+        "kernel_scale": 2.0,
+        "dropout": 0.5,
+        "support_batch_size": 4,
+        "sine_frequencies": (2.0, 3.0),
+        "sine_phases": (7.0, 8.0),
+        "meta_sgd_rates": (0.2, 0.3),
+        "augmentation": ("flip", "crop"),
+        "hidden_layers": (3,),
+        "statistics_momentum": 0.5,
+        "num_evaluation_steps": 3,
+    }
+    if each.name in special:
+        return special[each.name]
+    if each.kind is bool:
+        return not each.default
+    if each.kind is str and not each.choices:
+        return "a place"
+    if each.choices:
+        return next(choice for choice in each.choices if choice != each.default)
+    for value in (3, 2, 7, 0.5, 0.25):
+        if each.range.holds(value) and each.kind(value) == value != each.default:
+            return each.kind(value)
+    raise AssertionError(f"no other value of {each.name} is known: add one")
+
+
+def test_names_of_members_differ_and_each_option_has_one_owner():
+    assert len(set(MEMBERS)) == len(MEMBERS)
+    check_owners()
+
+
+@pytest.mark.parametrize(("family", "name"), MEMBERS)
+def test_an_option_of_a_part_is_refused_with_every_other_part(family, name):
+    tried = 0
+    for other in FAMILIES[family].names():
+        lacking = own_options(family, name).keys() - own_options(family, other).keys()
+        for missing in lacking:
+            said = company(family, other)
+            if missing in make_settings(said).values:
+                continue  # another family has it too
+            with pytest.raises(UnusedOptionError) as error:
+                make_settings({**said, missing: other_value(known_options()[missing])})
+            assert error.value.name == missing
+            assert f"{family}={name}" in str(error.value).replace(" or ", f" {family}=")
+            tried += 1
+    assert tried or len(own_options(family, name)) == 0 or name == "toys" or family == "start"
+
+
+@pytest.mark.parametrize("family", ["learner", "rule", "start"])
+def test_a_family_that_the_method_does_not_need_is_refused(family):
+    without = [m for m in FAMILIES["method"] if family not in m.part.needs]
+    for method in without:
+        said = company("method", method.part.name)
+        with pytest.raises(UnusedOptionError, match=f"^{family} does nothing with method="):
+            make_settings({**said, family: FAMILIES[family].default})
+
+
+def in_company_of(each):
+    """The values of other options without which this one does nothing."""
+    return dict(each.only_with)
+
+
+@pytest.mark.parametrize(
+    "each", [e for e in known_options().values() if e.only_with], ids=lambda e: e.name
+)
+def test_an_option_that_is_idle_beside_the_others_is_refused(each):
+    owner = next(
+        (family, name) for family, name in MEMBERS if each.name in own_options(family, name)
+    )
+    idle = {
+        name: (not value) if isinstance(value, bool) else "another"
+        for name, value in each.only_with.items()
+    }
+    said = {**company(*owner), each.name: other_value(each)}
+    make_settings({**said, **each.only_with})
+    with pytest.raises(UnusedOptionError, match=f"{each.name} does nothing without"):
+        make_settings({**said, **idle})
+
+
+RANGED = [
+    each
+    for each in known_options().values()
+    if any(bound is not None for bound in vars(each.range).values())
+]
+
+
+def owner_of(name):
+    for family, member in MEMBERS:
+        if name in own_options(family, member):
+            return company(family, member)
+    return {}
+
+
+@pytest.mark.parametrize("each", RANGED, ids=lambda each: each.name)
+def test_a_range_is_held_below_at_and_above_it(each):
+    bounds = each.range
+    step = 1 if each.kind is int else 1e-6
+    allowed, refused = [], [math.nan] if each.kind is float else []
+    for bound, inside, sign in (
+        (bounds.at_least, True, -1),
+        (bounds.above, False, -1),
+        (bounds.at_most, True, 1),
+        (bounds.below, False, 1),
+    ):
+        if bound is not None:
+            (allowed if inside else refused).append(bound)
+            refused.append(bound + sign * step)
+    said = {**owner_of(each.name), **each.only_with}
+    for value in allowed + refused:
+        value = each.kind(value) if value == value else value
+        given = {**said, each.name: (value, value) if each.many else value}
+        if value in allowed:
+            make_settings(given)
+            continue
+        with pytest.raises(OptionError, match=f"{each.name} must be .*{bounds}, got") as error:
+            make_settings(given)
+        assert error.value.name == each.name
+        with pytest.raises(ValueError, match=f"--{each.name}=.*must be .*{bounds}"):
+            parse_settings([f"--{each.name}={value}"])
+
+
+@pytest.mark.parametrize("path", FLAGFILES, ids=lambda p: p.stem)
+def test_every_flagfile_parses_strictly_and_survives_a_round_trip(path, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    settings = parse_settings([f"--flagfile={path}"])
+    write_settings(settings, tmp_path)
+    assert read_settings(tmp_path).placed(None) == settings
+
+
+@pytest.mark.parametrize(("family", "name"), MEMBERS)
+def test_run_flags_hold_what_was_used_and_nothing_else(family, name, tmp_path):
+    said = company(family, name)
+    for each in in_use(family, name).values():
+        if not each.only_with and each.name not in said:
+            said[each.name] = other_value(each) if each.name not in PLACES else "a place"
+    settings = make_settings(said)
+    write_settings(settings, tmp_path)
+    assert read_settings(tmp_path).placed(None) == settings
+    text = (tmp_path / "run.flags").read_text()
+    for other in known_options().keys() - settings.values.keys():
+        assert f"--{other}=" not in text
+
+
+# --- an option changes something ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def raw_data(tmp_path_factory):
+    """Toy raw files of the sources that read files."""
+    folder = tmp_path_factory.mktemp("raw")
+    toy_images.write_folder(folder / "omniglot", toy_images.omniglot_files(drawings=4))
+    toy_images.write_folder(folder / "mini_imagenet", toy_images.mini_imagenet_files(images=4))
+    return folder
+
+
+def footprint(said):
+    """Numbers that follow from settings: weights, what is trained on, answers, gradients."""
+    return _footprint(tuple(sorted(said.items())))
+
+
+@functools.cache
+def _footprint(said):
+    settings = make_settings(dict(said))
+    tasks = build_tasks(settings)
+    method = build_method(resolve(settings, tasks), tasks)
+    if settings.get("kernel_scale") is not None:
+        method.begin(None)
+    for weight in method.trainable_weights:  # a fresh rule hardly moves anything
+        if "meta_lstm" in weight.path:
+            weight.assign(weight + np.random.default_rng(0).normal(0.0, 0.05, weight.shape))
+    found = [keras.ops.convert_to_numpy(weight) for weight in method.weights]
+    stream = type(method).training_stream(settings.of_member("method"), tasks, 0)
+    task, labels = stream(tf.constant(1, tf.int64))
+    keras.utils.set_random_seed(0)
+    inputs = {name: value[tf.newaxis] for name, value in task.items()}
+    with tf.GradientTape() as tape:
+        outputs = method(inputs, training=True)
+        loss = method.objective.loss(labels[tf.newaxis], outputs)
+    gradients = tape.gradient(loss, [w.value for w in method.trainable_weights])
+    listed, _ = tasks.episodes("validation", 0)(tf.constant(0, tf.int64))
+    answers = method({name: value[tf.newaxis] for name, value in listed.items()}, training=False)
+    found += [*task.values(), *listed.values(), outputs, answers]
+    found += [tf.convert_to_tensor(g) for g in gradients if g is not None]
+    if settings.get("dropout"):
+        found.append(np.ones(1))
+    return [np.asarray(one) for one in found], method
+
+
+def differ(one, other):
+    return len(one) != len(other) or any(
+        a.shape != b.shape or a.dtype != b.dtype or not np.array_equal(a, b, equal_nan=True)
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+SMALL = {
+    "num_way": 3,
+    "num_shot": 2,
+    "num_query": 2,
+    "filters": 4,
+    "downsampling": "max_pool",
+    "num_steps": 2,
+    "normalization": "standard",
+}
+CHANGES = [
+    (family, name, each)
+    for family, name in MEMBERS
+    for each in in_use(family, name).values()
+    if each.name not in PLACES | CHECKED and family != "source"
+]
+
+
+def small(said):
+    """A small company: what of SMALL is in use."""
+    values = make_settings(said).values
+    return {**{name: value for name, value in SMALL.items() if name in values}, **said}
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "each"), CHANGES, ids=[f"{n}-{e.name}" for _, n, e in CHANGES]
+)
+def test_an_option_changes_something(family, name, each):
+    said = {**company(family, name), **in_company_of(each)}
+    if each.name == "dropout":  # of a network that no rule adapts
+        said["method"] = "prototypical_networks"
+    if each.name == "vectorize_episodes":
+        said["learner"] = "mlp"
+    said = small(said)
+    if each.name == "batch_norm_scale" and name == "mlp":
+        said["mlp_batch_normalization"] = True
+    if each.name == "statistics_momentum":
+        said |= {"mlp_batch_normalization": True} if name == "mlp" else {}
+    value = other_value(each)
+    if said.get(each.name) == value:
+        said[each.name] = each.default
+    if each.name == "features":  # in the toy images it is all the same
+        shapes = set()
+        for features in ("flatten", "mean"):
+            options = make_settings({"features": features}).of_member("learner")
+            network = member_of(family, name).from_options(options, (32, 32, 1), 3, 0.05)
+            shapes.add(network.layers[-1].input.shape)
+        assert len(shapes) == 2
+        return
+    (before, method), (after, changed) = footprint(said), footprint({**said, each.name: value})
+    if each.name in NO_NUMBERS:
+        assert method.get_config() != changed.get_config()
+    elif each.name == "dropout":
+        assert {"dropout_1"} <= {layer.name for layer in changed.embedding.layers}
+    else:
+        assert differ(before, after), f"{each.name}={value} changes nothing"
+
+
+# Each option with one source that has it, toys if they do: they are quick.
+# skip_corrupt is in tests/data.
+SOURCES = list(
+    {
+        each.name: (name, each)
+        for name in ("mini_imagenet", "omniglot", *FAMILIES["source"].names(), "toys")
+        for each in in_use("source", name).values()
+        if each.name not in PLACES | {"skip_corrupt"}
+    }.values()
+)
+
+
+@pytest.mark.parametrize(("name", "each"), SOURCES, ids=[f"{n}-{e.name}" for n, e in SOURCES])
+def test_an_option_of_a_source_changes_what_comes_from_it(name, each, raw_data, tmp_path):
+    said = company("source", name)
+    values = make_settings(said).values
+    said |= {n: v for n, v in {"num_way": 2, "num_shot": 1, "num_query": 1}.items() if n in values}
+    if "data_dir" in values:
+        said |= {"data_dir": str(raw_data / name), "prepared_dir": str(tmp_path)}
+    value = {"num_way": 3, "num_shot": 2, "num_query": 2, "training_num_way": 3}.get(
+        each.name, other_value(each)
+    )
+
+    def seen(settings):
+        tasks = build_tasks(settings)
+        splits = ("train", "validation") if name == "toys" else ("train",)
+        found = [np.asarray(tasks.task == 0)]
+        for split, training in itertools.product(splits, (True, False)):
+            for index in range(3):
+                task, _ = tasks.episodes(split, 0, training=training)(tf.constant(index, tf.int64))
+                found += [np.asarray(one) for one in task.values()]
+        return found
+
+    plain, changed = make_settings(said), make_settings({**said, each.name: value})
+    assert differ(seen(plain), seen(changed)), f"{each.name}={value} changes nothing"
+
+
+class CalledError(Exception):
+    """Ends a training where it would begin."""
+
+
+@pytest.fixture
+def started(monkeypatch, tmp_path):
+    """What `train` hands to the outer loop."""
+    numbers = itertools.count()
+
+    def start(**said):
+        given = {}
+
+        def outer_loop(method, training, validation, schedule, *_, **__):
+            config = method.optimizer.get_config()
+            if isinstance(config["learning_rate"], dict):
+                config["learning_rate"] = config["learning_rate"]["config"]
+            task = next(iter(training(0)))[0]
+            given.update(
+                schedule=schedule,
+                optimizer=config,
+                jit_compile=method.jit_compile,
+                validation=int(validation.cardinality()),
+                shapes={name: value.shape.as_list() for name, value in task.items()},
+                task=[value.numpy().tobytes() for value in task.values()],
+                weights=[w.numpy().tobytes() for w in method.weights],
+            )
+            raise CalledError
+
+        monkeypatch.setattr(train, "train", outer_loop)
+        with pytest.raises(CalledError):
+            train.main(toy.settings(tmp_path / str(next(numbers)), **said))
+        return given
+
+    return start
+
+
+# Devices: tests/training/test_workers.py. Determinism cannot be switched off again in a process.
+OF_TRAINING = [
+    each
+    for owner in (TrainingOptions, OptimizerOptions)
+    for each in options_of(owner).values()
+    if each.name not in ("strategy", "deterministic")
+]
+
+
+@pytest.mark.parametrize("each", OF_TRAINING, ids=lambda each: each.name)
+def test_an_option_of_the_training_reaches_it(each, started):
+    values = {"max_steps": 8, "checkpoint_every": 1, "validate_every": 4, "decay_steps": 10}
+    values |= {"episodes_per_step": 2, "validation_episodes": 2}
+    plain = {"validation_episodes": 4}
+    before = started(**plain)
+    after = started(**{**plain, each.name: values.get(each.name, other_value(each))})
+    assert before != after
+
+
+# --- members from elsewhere --------------------------------------------------------------------
+
+
+def test_two_owners_of_a_name_are_refused_and_leave_no_trace():
+    class Thief(SGD):
+        part = Part(
+            "thief",
+            "Takes a name",
+            options=type(
+                "ThiefOptions",
+                (Options,),
+                {"__annotations__": {"cosine_scale": "float"}, "cosine_scale": option(1.0, "Its.")},
+            ),
+        )
+
+    Thief.part = dataclasses.replace(
+        Thief.part, options=dataclasses.dataclass(frozen=True)(Thief.part.options)
+    )
+    with pytest.raises(ValueError, match=r"cosine_scale of .* belongs to .* already"):
+        add_part(Thief)
+    assert "thief" not in FAMILIES["rule"].names()
+
+
+@pytest.mark.parametrize(
+    ("member", "message"),
+    [
+        (object, "belongs to no family: derive it from Method, FewShotMethod, Rule"),
+        (type("Nameless", (SGD,), {"part": None}), "is no rule: it needs the attributes part"),
+        (type("Twin", (SGD,), {}), "Two members of rule are called 'sgd'"),
+    ],
+)
+def test_what_is_no_part_is_refused(member, message):
+    with pytest.raises(ValueError, match=message):
+        add_part(member)
+
+
+def test_a_part_needs_a_name_that_a_flag_can_have():
+    with pytest.raises(ValueError, match="small letters, digits and underscores, got 'My rule'"):
+        Part("My rule", "Mine")
+
+
+def test_dashes_come_at_the_edge():
+    assert (
+        with_dashes("num_way must be at least 2, got 1.") == "--num_way must be at least 2, got 1."
+    )
+    assert with_dashes("lower num_way, rule=sgd") == "lower --num_way, --rule=sgd"
+    assert with_dashes("the rule of runs/run_dir/x") == "the rule of runs/run_dir/x"
+    assert with_dashes("--num_way is told once") == "--num_way is told once"
+    assert with_dashes("dropout does nothing here") == "--dropout does nothing here"
+
+
+def test_every_option_that_belongs_to_no_part_has_a_title():
+    assert all(owner.title for owner in ALWAYS)

@@ -1,0 +1,49 @@
+"""What has to be read from a command line before its flags can be defined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+PARTS = "parts"
+"""The flag that names modules with further parts."""
+
+# In the folder of a run: what it was trained with, and what `search` has found for it.
+RUN_FLAGS, FOUND_FLAGS = "run.flags", "found.flags"
+
+_HELP = {"--help", "-help", "-h", "--helpshort", "-helpshort"}
+
+
+def wants_help(argv: Sequence[str]) -> bool:
+    """Returns whether a command line asks for help; --helpfull is absl's own."""
+    return not _HELP.isdisjoint(argv)
+
+
+def named_modules(argv: Sequence[str]) -> list[str]:
+    """Returns the modules that --parts names: on the command line, in a flagfile, in a run.
+
+    They have to be known before flags are defined: their parts have flags too.
+    """
+    from absl import flags  # not above: this module is imported with the package
+
+    values = flags.FlagValues()
+    found: list[str] = []
+    try:
+        everything = values.read_flags_from_files(list(argv[1:]), force_gnu=False)
+    except flags.Error:
+        everything = list(argv[1:])  # said where the flags are parsed
+    run_dir = None
+    for index, argument in enumerate(everything):
+        name, _, value = argument.lstrip("-").partition("=")
+        if not value and index + 1 < len(everything):
+            value = everything[index + 1]
+        if argument.startswith("-") and name == PARTS:
+            found += value.split(",")
+        if argument.startswith("-") and name == "run_dir":
+            run_dir = value
+    file = Path(run_dir or "", RUN_FLAGS).expanduser()
+    if run_dir and file.is_file():
+        for line in file.read_text(encoding="utf-8").splitlines():
+            if line.startswith(f"--{PARTS}="):
+                found += line.partition("=")[2].split(",")
+    return list(dict.fromkeys(name for name in found if name))

@@ -1,0 +1,72 @@
+"""What a learner is to the rest: a Keras network built from options, and what its options share."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import ClassVar
+
+import keras
+
+from tf_metalstm.options import Options, option
+from tf_metalstm.parts import Part
+
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+"""What an option calls a precision -> the policy of Keras."""
+
+
+@dataclass(frozen=True)
+class NetworkOptions(Options):
+    """Options of every network that is built here."""
+
+    batch_norm_scale: bool = option(True, "Batch norm has a gamma.", alike=True)
+    statistics_momentum: float | None = option(
+        None,
+        "Weight of the old running statistics when a pass updates them; default: 0.05 for those of "
+        "an episode (gradient_based), 0.99 for those of the training.",
+        at_least=0,
+        below=1,
+    )
+    learner_precision: str = option(
+        "float32",
+        "Type of the learner's inside; its parameters and the rule are always float32.",
+        choices=tuple(PRECISIONS),
+    )
+
+    def network_arguments(self, statistics_momentum: float) -> dict:
+        """Returns what the functions that build a network take of these.
+
+        Args:
+            statistics_momentum: the one to use where none was chosen.
+        """
+        chosen = self.statistics_momentum
+        return {
+            "batch_norm_scale": self.batch_norm_scale,
+            "statistics_momentum": statistics_momentum if chosen is None else chosen,
+            "dtype": PRECISIONS[self.learner_precision],
+        }
+
+
+class Learner(abc.ABC):
+    """A kind of network; never made, its class method builds Keras models."""
+
+    family: ClassVar[str] = "learner"
+    part: ClassVar[Part]
+
+    @classmethod
+    @abc.abstractmethod
+    def from_options(
+        cls,
+        options: Options,
+        input_shape: tuple[int, ...],
+        num_outputs: int,
+        statistics_momentum: float,
+    ) -> keras.Model:
+        """Builds a network with fresh weights, its last layer a linear one.
+
+        Args:
+            options: of this learner.
+            input_shape: of one input, (h, w, c) for images.
+            num_outputs: outputs of the last layer.
+            statistics_momentum: of batch norm, where the options leave it open.
+        """

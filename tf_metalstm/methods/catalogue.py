@@ -1,0 +1,22 @@
+"""The methods."""
+
+from tf_metalstm.methods.gradient_based import GradientBasedMethod
+from tf_metalstm.methods.learned_optimizer import LearnedOptimizer
+from tf_metalstm.methods.matching_networks import MatchingNetworks
+from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
+from tf_metalstm.methods.pixel_nearest_neighbor import PixelNearestNeighbor
+from tf_metalstm.methods.prototypical_networks import PrototypicalNetworks
+from tf_metalstm.parts import Family
+
+METHODS = Family(
+    "method",
+    "How a task is treated.",
+    (
+        GradientBasedMethod,
+        NearestNeighbor,
+        PixelNearestNeighbor,
+        MatchingNetworks,
+        PrototypicalNetworks,
+        LearnedOptimizer,
+    ),
+)

@@ -1,0 +1,141 @@
+"""Methods over episodes: adapt to a support set, then answer queries.
+
+    query_outputs [E, N*Q, N] = method({support_inputs, support_labels, query_inputs})
+
+All of the adaptation happens inside `call`.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+from tf_metalstm.data.tasks import IMAGES
+from tf_metalstm.episode import Support, Tensor
+from tf_metalstm.methods.base import Method
+from tf_metalstm.objectives import CLASSIFICATION, Objective
+
+# Without a loop oneDNN keeps what the gradient of the last max-pools needs, a tenth of the time at
+# 84 x 84. More episodes would make the graph too large: it holds each of their T updates.
+_UNROLLED = 4
+
+
+class FewShotMethod(Method, abc.ABC):
+    """Adapts to a support set, then answers queries.
+
+    A subclass says how one episode is treated: `adapt` and `query_outputs`. Between them travels
+    a nested structure of tensors, so that the two can be exported as signatures of their own.
+
+    Args:
+        objective: what an episode asks for.
+        vectorize_episodes: treat the E episodes of a step as one batch instead of one after
+            the other. The same numbers but for rounding; faster where an episode is so small
+            that the overhead of its operations counts.
+
+    Call arguments:
+        inputs: a dict of support_inputs [E, N*K, h, w, c], support_labels [E, N*K] and
+            query_inputs [E, N*Q, h, w, c]; in regression of [E, K, D], [E, K, 1], [E, Q, D].
+        training: True in meta-training.
+
+    Returns:
+        query logits, [E, N*Q, N]; in regression the values, [E, Q, 1]. Outside of training a class
+        that the support set lacks has the lowest logit there is.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = (IMAGES,)
+    is_episodic: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        objective: Objective = CLASSIFICATION,
+        vectorize_episodes: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(objective, **kwargs)
+        self.vectorize_episodes = vectorize_episodes
+
+    @property
+    def num_outputs(self) -> int | None:
+        """N, the most classes that it can tell apart; None for any number of them."""
+        return None
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether a permutation of the classes permutes the answers and does nothing else."""
+        return True
+
+    @abc.abstractmethod
+    def adapt(self, support: Support, training: bool = False) -> Any:
+        """Returns what was learned from the support set of one episode, nested tensors."""
+
+    @abc.abstractmethod
+    def query_outputs(self, adapted: Any, query_inputs: Tensor, training: bool = False) -> Tensor:
+        """Returns the outputs [B, N] for queries [B, ...] under what `adapt` returned."""
+
+    def adapt_and_trace(
+        self, support: Support, num_steps: Tensor | None = None
+    ) -> tuple[Any, dict[str, Tensor]]:
+        """As `adapt`, with what there is to see of it, by name; {} if nothing.
+
+        Args:
+            support: of one episode.
+            num_steps: T, a scalar, for a method that makes updates; None for its own.
+        """
+        del num_steps
+        return self.adapt(support), {}
+
+    def trace(self, task: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns what there is to see of the adaptation to one episode."""
+        support = Support(task["support_inputs"], self._labels(task["support_labels"]))
+        return self.adapt_and_trace(support)[1]
+
+    def _labels(self, labels: Tensor) -> Tensor:
+        # Keras may hand integer inputs over as floats.
+        return tf.cast(labels, tf.int32 if self.objective.has_classes else self.compute_dtype)
+
+    def one_episode(self, episode: dict[str, Tensor], training: bool) -> Tensor:
+        """Adapts to the support set of one episode and answers its queries, [B, N]."""
+        labels = episode["support_labels"]
+        adapted = self.adapt(Support(episode["support_inputs"], labels), training)
+        outputs = self.query_outputs(adapted, episode["query_inputs"], training)
+        if training or not self.objective.has_classes:
+            return outputs
+        return without_absent_classes(outputs, class_mask(labels, tf.shape(outputs)[-1]))
+
+    def call(self, inputs: Mapping[str, Tensor], training: bool = False) -> Tensor:
+        """Adapts to each of the E support sets and answers its queries."""
+        training = bool(training)
+        inputs = {**inputs, "support_labels": self._labels(inputs["support_labels"])}
+
+        def one_episode(episode: dict[str, Tensor]) -> Tensor:
+            return self.one_episode(episode, training)
+
+        if self.vectorize_episodes:
+            return tf.vectorized_map(one_episode, inputs, fallback_to_while_loop=False)
+        num_episodes = inputs["support_inputs"].shape[0]
+        if num_episodes is not None and num_episodes <= _UNROLLED:
+            return tf.stack(
+                [
+                    one_episode({name: value[number] for name, value in inputs.items()})
+                    for number in range(num_episodes)
+                ]
+            )
+        return tf.map_fn(one_episode, inputs, fn_output_signature=self.compute_dtype)
+
+
+def class_mask(labels: Tensor, num_way: Tensor) -> Tensor:
+    """Returns 1 for each class that labels [B] have, else 0, float32 [N]."""
+    return tf.reduce_max(tf.one_hot(labels, num_way, dtype=tf.float32), axis=0)
+
+
+def without_absent_classes(outputs: Tensor, mask: Tensor) -> Tensor:
+    """Returns logits [B, N], the lowest there is for classes whose mask [N] is 0."""
+    return tf.where(mask > 0.0, outputs, outputs.dtype.min)
+
+
+def num_classes(labels: Tensor) -> Tensor:
+    """Returns N, one more than the highest of labels [B], an int32 whatever type those have."""
+    return tf.cast(tf.reduce_max(labels), tf.int32) + 1

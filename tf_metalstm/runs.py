@@ -1,0 +1,166 @@
+"""What a run may change after it began: two settings compared, with words for what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from pathlib import Path
+from typing import Any
+
+from tf_metalstm.argv import RUN_FLAGS
+from tf_metalstm.catalogue import FAMILIES
+from tf_metalstm.options import OptionError, options_of
+from tf_metalstm.settings import ALWAYS, Settings, UnusedOptionError, known_options
+
+_UNKNOWN = object()
+
+
+class RunMismatchError(ValueError):
+    """A run directory belongs to a run with other settings."""
+
+
+def check_is_run(run_dir: str | Path | None) -> None:
+    """Checks that a folder is that of a run.
+
+    Raises:
+        ValueError: no folder is named.
+        FileNotFoundError: it is none.
+    """
+    if not run_dir:
+        raise ValueError("Which run? Give run_dir, the folder that train wrote.")
+    if not Path(run_dir, RUN_FLAGS).is_file():
+        raise FileNotFoundError(
+            f"run_dir={run_dir} holds no {RUN_FLAGS}: expected a folder written by "
+            "python -m tf_metalstm.train."
+        )
+
+
+def differences(old: Settings, new: Settings) -> dict[str, tuple[Any, Any]]:
+    """Returns what a run may not change between two starts: name -> (before, now).
+
+    An option that either lacks, because a part that has it was not chosen, is no difference
+    beside the part itself.
+    """
+    known = known_options()
+    found = {}
+    for name in {**old.said(), **new.said()}:
+        before, now = (s.said().get(name, _UNKNOWN) for s in (old, new))
+        if _UNKNOWN in (before, now) and name not in FAMILIES:
+            continue
+        if before != now and (name in FAMILIES or not known[name].may_change):
+            found[name] = (old.get(name), new.get(name))
+    return found
+
+
+def check_same(old: Settings, new: Settings, run_dir: str | Path) -> None:
+    """Checks that a run goes on as it began.
+
+    Raises:
+        RunMismatchError: it does not; the error names what differs.
+    """
+    different = differences(old, new)
+    if different:
+        lines = "".join(
+            f"\n  {name}: the run has {_text(before)}, now {_text(now)}"
+            for name, (before, now) in different.items()
+        )
+        raise RunMismatchError(
+            f"{run_dir} belongs to a run with other settings:{lines}\n"
+            "Give the same flags to go on with it, or another run_dir."
+        )
+
+
+def changed_settings(trained: Settings, settings: Settings) -> dict[str, Any]:
+    """Returns what is said of the parts that the run was not trained with, by name.
+
+    Without the size of a task, the updates and the way to normalize queries, which a report names
+    anyway.
+    """
+    named = {"num_way", "num_shot", "num_query"}
+    named |= {"num_evaluation_steps", "num_steps", "query_normalization"}
+    return {name: now for name, now in _changed(trained, settings).items() if name not in named}
+
+
+def changed_of_parts(trained: Settings, settings: Settings) -> dict[str, Any]:
+    """Returns all that is said of the parts that the run was not trained with, by name."""
+    return _changed(trained, settings)
+
+
+def _changed(trained: Settings, settings: Settings) -> dict[str, Any]:
+    known = known_options()
+    common = {name for owner in ALWAYS for name in options_of(owner)}
+    return {
+        name: now
+        for name, now in settings.said().items()
+        if name not in common
+        and not (name in known and known[name].may_change and name != "recompute")
+        and now != trained.get(name)
+    }
+
+
+def check_settled(
+    trained: Settings, settings: Settings, typed: Set[str] = frozenset(), uses: Sequence[str] = ()
+) -> None:
+    """Checks that nothing is asked of a trained run that was settled when its training began.
+
+    Args:
+        trained: settings of the training.
+        settings: now.
+        typed: names on the command line.
+        uses: options of no part that the command uses.
+
+    Raises:
+        OptionError: something is asked that was settled, or that does nothing; the error names it.
+    """
+    run_dir = settings.run_dir
+    for family in settings.chosen:
+        if family != "source" and settings.chosen[family] != trained.chosen.get(family):
+            raise OptionError(
+                family,
+                f"is {trained.chosen.get(family)} in the run in {run_dir}, and cannot be "
+                f"{settings.chosen[family]} after its training: leave it out.",
+            )
+    if trained.get("num_steps") != settings.get("num_steps"):
+        raise OptionError(
+            "num_steps",
+            f"are the updates in training, and the run in {run_dir} has "
+            f"{trained.get('num_steps')}: num_evaluation_steps are those after it.",
+        )
+    if trained.get("learn_inner_rate") and trained.get("inner_rate") != settings.get("inner_rate"):
+        raise OptionError(
+            "inner_rate",
+            f"is where the rate began that the run in {run_dir} learned: leave it out.",
+        )
+    other_source = settings.source != trained.source
+    known = known_options()
+    for name, now in settings.values.items():
+        before = trained.values.get(name, _UNKNOWN)
+        if before is _UNKNOWN or before == now or not known[name].settled:
+            continue
+        if other_source and name in options_of(settings.member("source").part.options):
+            continue
+        raise OptionError(
+            name,
+            f"is settled when training begins, and the run in {run_dir} began with "
+            f"{_text(before)}: leave it out, or train another run.",
+        )
+    _check_useful(trained, settings, typed, uses)
+
+
+def _check_useful(
+    trained: Settings, settings: Settings, typed: Set[str], uses: Sequence[str]
+) -> None:
+    known = known_options()
+    common = {name for owner in ALWAYS for name in options_of(owner)}
+    for name in typed & known.keys():
+        idle = name in common and name not in uses
+        if idle or (known[name].training_only and name in trained.values):
+            raise UnusedOptionError(
+                name,
+                f"does nothing here: the training of {settings.run_dir} is over. Leave it out.",
+            )
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or "nothing"
+    return repr(value)

@@ -1,0 +1,1 @@
+"""Starts: where the parameters of a learner begin in each task."""

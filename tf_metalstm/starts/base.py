@@ -1,0 +1,63 @@
+"""The protocol of starts: theta_0, where a task begins.
+
+    theta_0 = start.theta_0(learner, support)
+
+A start is a Keras layer. Its weights are meta-parameters. It may look at the support set, as a
+head made of the means of the classes does, or not, as the learned c_0 of the meta-LSTM.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, ClassVar
+
+import keras
+
+from tf_metalstm.episode import Support, Tensor
+from tf_metalstm.learners.functional import FunctionalLearner
+from tf_metalstm.options import Options
+from tf_metalstm.parts import Part
+
+
+class Start(keras.layers.Layer, abc.ABC):
+    """Where theta begins.
+
+    `build` takes the learner, a `FunctionalLearner`.
+    """
+
+    family: ClassVar[str] = "start"
+    part: ClassVar[Part]
+
+    @classmethod
+    def from_options(cls, options: Options) -> Start:
+        """Returns the start that its options say, not built yet."""
+        raise NotImplementedError(f"{cls.__name__} says how it is built in from_options.")
+
+    @abc.abstractmethod
+    def build(self, learner: FunctionalLearner) -> None:
+        """Creates the weights, for this learner with its initial parameters."""
+
+    @abc.abstractmethod
+    def theta_0(self, learner: FunctionalLearner, support: Support) -> Tensor:
+        """Returns the parameters before the first update of an episode, [P]."""
+
+    @abc.abstractmethod
+    def is_symmetric(self, learner: FunctionalLearner) -> bool:
+        """Returns whether theta_0 treats all classes alike, so that their order does not matter."""
+
+    def begin(self, learner: FunctionalLearner, network: keras.Model | None, whole: bool) -> None:
+        """Sets fresh weights to where a run begins.
+
+        Args:
+            learner: whose parameters they are of.
+            network: a trained network to begin at, or None. Its last layer told other classes
+                apart and stays out.
+            whole: the other weights of the method come from a trained run of the same kind.
+
+        Raises:
+            ValueError: it cannot begin there.
+        """
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        """Returns nothing: the method that it belongs to builds it."""
+        return None

@@ -1,0 +1,63 @@
+"""How a command starts: quietly, and for --help without TensorFlow."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+
+from tf_metalstm import stand_ins
+from tf_metalstm.argv import wants_help
+
+_LEVEL, _ONEDNN = "TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS"
+# Lines that TensorFlow writes while it is imported, whatever the level: absl's notice, and what it
+# says of oneDNN, CUDA and the processor.
+_NOISE = re.compile(
+    rb"WARNING: All log messages before absl::InitializeLog"
+    rb"|[IWE]0000 .*(port\.cc|cudart_stub|cpu_feature_guard|cuda_)"
+    rb"|To enable the following instructions"
+)
+
+
+def prepare() -> None:
+    """Sets what TensorFlow reads when it is first imported; what the user has set stays."""
+    is_asked_for = _LEVEL in os.environ
+    # Without oneDNN, which TensorFlow switches off by itself on processors without AVX-512, a
+    # meta-update at 84 x 84 took twice the processor time.
+    os.environ.setdefault(_ONEDNN, "1")
+    # Otherwise every command begins with a page about the processor. 0 shows it.
+    os.environ.setdefault(_LEVEL, "3")
+    if not command():
+        return
+    if wants_help(sys.orig_argv):
+        stand_ins.use_stand_ins()
+    elif not is_asked_for:
+        with _without_noise():
+            import keras  # noqa: F401 - and TensorFlow with it
+
+
+def command() -> str:
+    """Returns the command of ours that this process was started for by python -m, or ""."""
+    started = sys.orig_argv
+    module = started[started.index("-m") + 1] if "-m" in started[:-1] else ""
+    return module if module.startswith("tf_metalstm.") else ""
+
+
+@contextlib.contextmanager
+def _without_noise() -> Iterator[None]:
+    """Holds back what is written to standard error, and drops the lines that say nothing."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            lines = [line for line in file.read().splitlines(True) if not _NOISE.match(line)]
+            os.write(2, b"".join(lines))
