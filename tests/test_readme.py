@@ -10,6 +10,7 @@ from absl import flags
 from tf_metalstm.demo import parser as demo_parser
 from tf_metalstm.flags import define_flags
 from tf_metalstm.reproduce import parser as reproduce_parser
+from tf_metalstm.tables.catalogue import TABLES
 
 ROOT = pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -24,19 +25,25 @@ def indented_blocks():
     ]
 
 
-def test_the_pieces_fit_together_as_shown():
-    (snippet,) = (block for block in indented_blocks() if "FunctionalLearner(" in block)
-    names = {}
-    exec(compile(snippet, "README.md", "exec"), names)
-    assert names["method"].learner.num_outputs == 5
-    assert names["method"].optimizer is not None
+def test_the_lines_of_python_do_what_they_say(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    (snippet,) = (block for block in indented_blocks() if "FewShotClassifier" in block)
+    exec(compile(snippet, "README.md", "exec"), {})
+    answers = [line.split() for line in capsys.readouterr().out.splitlines()]
+    queries = sorted((ROOT / "tests/golden/episode/query").glob("*/*.png"))
+    right = [label == file.parent.name for file, (_, label) in zip(queries, answers, strict=True)]
+    assert sum(right) > 0.7 * len(right)
+
+
+def test_it_is_read_in_a_minute():
+    assert len(TEXT.splitlines()) <= 120
 
 
 def test_every_command_has_flags_that_exist(monkeypatch):
     monkeypatch.chdir(ROOT)
     joined = TEXT.replace("\\\n", " ")
-    commands = re.findall(r"python -m tf_metalstm\.(\w+)\s+(--.*)", joined)
-    own = {"demo": demo_parser(), "reproduce": reproduce_parser()}
+    commands = re.findall(r"python -m tf_metalstm\.(\w+)\s+(--[^`\n]*)", joined)
+    own = {"demo": demo_parser(), "reproduce": reproduce_parser(TABLES)}
     assert {name for name, _ in commands} == {"train", "evaluate", "visualize", "export", *own}
     for name, arguments in commands:
         if name in own:

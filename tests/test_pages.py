@@ -1,0 +1,68 @@
+"""The public names and the pages that follow from the code."""
+
+import ast
+import importlib.util
+import inspect
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import tf_metalstm
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def public_imports():
+    """Name -> module of the imports that only type checkers see."""
+    tree = ast.parse(pathlib.Path(tf_metalstm.__file__).read_text())
+    [block] = [n for n in tree.body if isinstance(n, ast.If)]
+    return {a.name: node.module for node in block.body for a in node.names}
+
+
+def test_the_public_names_stand_in_one_list():
+    modules = {name: f"tf_metalstm.{place}" for name, place in tf_metalstm._PUBLIC.items()}
+    assert modules == public_imports()
+    assert sorted(modules) == sorted(tf_metalstm.__all__)
+    assert set(tf_metalstm.__all__) <= set(dir(tf_metalstm))
+
+
+@pytest.mark.parametrize("name", tf_metalstm.__all__)
+def test_a_public_name_is_there_and_says_what_it_is(name):
+    found = getattr(tf_metalstm, name)
+    assert found.__name__ == name
+    assert inspect.getdoc(found)
+
+
+def test_a_name_that_there_is_not_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'MetaLstm'"):
+        _ = tf_metalstm.MetaLstm
+
+
+def test_importing_the_package_imports_no_tensorflow_and_sets_the_variables_first():
+    code = (
+        "import os, sys; os.environ.pop('TF_ENABLE_ONEDNN_OPTS', None); import tf_metalstm;"
+        "assert not {'tensorflow', 'keras'} & {*sys.modules};"
+        "assert os.environ['TF_ENABLE_ONEDNN_OPTS'] == '1'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_generated_pages_are_those_of_the_code():
+    """In a process of its own: other tests add parts."""
+    code = (
+        "import sys; sys.path.insert(0, 'tools'); import write_pages as w, pathlib;"
+        "wrong = [n for n, page in w.PAGES.items() if (w.ROOT / n).read_text() != page()];"
+        "sys.exit(f'run python tools/write_pages.py: {wrong}' if wrong else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_page_of_its_own_for_every_member():
+    page = (ROOT / "docs" / "parts.md").read_text()
+    spec = importlib.util.find_spec("tf_metalstm.catalogue")
+    assert spec is not None
+    for member in ("matching_networks", "prototypical_networks", "meta_lstm", "conv4", "c_0"):
+        assert f"### `{member}`" in page
