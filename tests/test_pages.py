@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import inspect
+import os
 import pathlib
 import subprocess
 import sys
@@ -66,3 +67,13 @@ def test_a_page_of_its_own_for_every_member():
     assert spec is not None
     for member in ("matching_networks", "prototypical_networks", "meta_lstm", "conv4", "c_0"):
         assert f"### `{member}`" in page
+
+
+def test_a_command_starts_without_the_lines_of_tensorflow(tmp_path):
+    call = [sys.executable, "-m", "tf_metalstm.evaluate", f"--run_dir={tmp_path}"]
+    for level in ({}, {"TF_CPP_MIN_LOG_LEVEL": "3"}):
+        done = subprocess.run(
+            call, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **level}
+        )
+        assert done.stderr.startswith("FileNotFoundError: --run_dir=")
+        assert len(done.stderr.splitlines()) == 1

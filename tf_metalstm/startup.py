@@ -13,6 +13,7 @@ from tf_metalstm import stand_ins
 from tf_metalstm.argv import wants_help
 
 _LEVEL, _ONEDNN = "TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS"
+_QUIET = "3"  # errors go unsaid too: what goes wrong reaches the user as a Python exception
 # Lines that TensorFlow writes while it is imported, whatever the level: absl's notice, and what it
 # says of oneDNN, CUDA and the processor.
 _NOISE = re.compile(
@@ -24,12 +25,12 @@ _NOISE = re.compile(
 
 def prepare() -> None:
     """Sets what TensorFlow reads when it is first imported; what the user has set stays."""
-    is_asked_for = _LEVEL in os.environ
+    is_asked_for = os.environ.get(_LEVEL, _QUIET) != _QUIET
     # Without oneDNN, which TensorFlow switches off by itself on processors without AVX-512, a
     # meta-update at 84 x 84 took twice the processor time.
     os.environ.setdefault(_ONEDNN, "1")
     # Otherwise every command begins with a page about the processor. 0 shows it.
-    os.environ.setdefault(_LEVEL, "3")
+    os.environ.setdefault(_LEVEL, _QUIET)
     if not command():
         return
     if wants_help(sys.orig_argv):
