@@ -1,5 +1,6 @@
 """A rule, a method and a source of tasks that somebody wrote outside the package."""
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -197,7 +198,7 @@ def values(run_dir):
     ],
     ids=["rule", "method", "tasks", "rule-tasks"],
 )
-def test_it_trains_resumes_and_is_evaluated(chosen, folder, capsys):
+def test_it_trains_resumes_and_is_evaluated(chosen, folder):
     chosen = ("--parts=my_parts", *chosen, "--nodeterministic")
     run(train, *chosen, *SMALL, "--run_dir=straight")
     for steps in (2, 4):
@@ -205,8 +206,8 @@ def test_it_trains_resumes_and_is_evaluated(chosen, folder, capsys):
     for one, other in zip(values("straight"), values("resumed"), strict=True):
         np.testing.assert_array_equal(one, other)
     run(evaluate, "--num_episodes=3", before="straight")
-    assert list(pathlib.Path("straight", "evaluation").glob("*.json"))
-    assert "after 4 meta-updates" in capsys.readouterr().out or values("straight")
+    [report] = pathlib.Path("straight", "evaluation").glob("*.json")
+    assert len(json.loads(report.read_text())["scores"]) == 3
 
 
 def test_a_rule_without_gates_is_drawn_as_far_as_it_goes(folder):

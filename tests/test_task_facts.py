@@ -15,7 +15,7 @@ from tf_metalstm.construction import build_tasks
 from tf_metalstm.data.preprocessing import Normalization
 from tf_metalstm.data.sources.base import MissingDataError
 from tf_metalstm.flags import read_settings
-from tf_metalstm.task_facts import TASKS, facts_of, read_facts, takes_images, write_facts
+from tf_metalstm.task_facts import TASKS, facts_of, read_facts, write_facts
 
 TRAINED = Normalization((100.0,), (50.0,))  # as the toy source has them
 
@@ -56,7 +56,6 @@ def test_training_keeps_what_there_is_to_know(tmp_path):
     assert facts.normalization == TRAINED
     assert facts.training_classes == tuple(f"class_{i:02d}" for i in range(8))
     assert facts.num_training_classes == 8
-    assert takes_images(facts)
 
 
 def test_a_run_is_exported_and_loaded_without_its_data(run, monkeypatch):

@@ -77,15 +77,12 @@ def changed_settings(trained: Settings, settings: Settings) -> dict[str, Any]:
     """
     named = {"num_way", "num_shot", "num_query"}
     named |= {"num_evaluation_steps", "num_steps", "query_normalization"}
-    return {name: now for name, now in _changed(trained, settings).items() if name not in named}
+    changed = changed_of_parts(trained, settings)
+    return {name: now for name, now in changed.items() if name not in named}
 
 
 def changed_of_parts(trained: Settings, settings: Settings) -> dict[str, Any]:
     """Returns all that is said of the parts that the run was not trained with, by name."""
-    return _changed(trained, settings)
-
-
-def _changed(trained: Settings, settings: Settings) -> dict[str, Any]:
     known = known_options()
     common = {name for owner in ALWAYS for name in options_of(owner)}
     return {

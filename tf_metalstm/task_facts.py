@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_metalstm.data.preprocessing import Normalization
-from tf_metalstm.data.tasks import IMAGES, Tasks
+from tf_metalstm.data.tasks import Tasks
 from tf_metalstm.files import write_atomically
 
 TASKS = "tasks.json"
@@ -30,6 +30,7 @@ class TaskFacts:
     normalization: of pixels; None where inputs are no images.
     training_classes: names of the classes of the training split.
     fingerprint: of the data, pixels included; None where there is none.
+    training_way: N of the training episodes; None where tasks have no classes.
     """
 
     name: str
@@ -84,11 +85,6 @@ def read_facts(run_dir: str | Path) -> TaskFacts | None:
         raise ValueError(
             f"{path} is not what train wrote ({error!r}): take back what was changed in it."
         ) from error
-
-
-def takes_images(facts: TaskFacts) -> bool:
-    """Returns whether the inputs are images."""
-    return facts.kind == IMAGES
 
 
 def _from_json(values: dict[str, Any]) -> TaskFacts:
