@@ -43,7 +43,10 @@ MAX_SCANS = 100
 """Passes of the longest JPEG; progressive ones have about ten."""
 
 MAX_BEFORE_FRAME = 2**18
-"""Bytes before the first frame of a GIF; comments in millions of parts take Pillow hours."""
+"""Bytes before the first frame of a GIF."""
+
+MAX_PARTS_BEFORE_FRAME = 10_000
+"""Parts of them, of up to 255 bytes each: comments in millions of parts take Pillow hours."""
 
 _ORIENTATION = 0x0112  # in EXIF
 _TURNS = {
@@ -175,16 +178,19 @@ def orientation(image: Image.Image) -> int:
 
 
 def _frame_is_near(head: bytes) -> bool:
-    """Whether the blocks before the first frame of a GIF end within its head."""
+    """Whether the blocks before the first frame of a GIF end within its head, and are few."""
     flags = head[10] if len(head) > 10 else 0
     at = 13 + (3 << flags % 8 + 1 if flags >= 128 else 0)
+    parts = 0
     while at < len(head) and head[at : at + 1] != b",":
         if head[at : at + 1] == b"!":  # an extension: parts that begin with their length
             at += 2
             while at < len(head) and head[at]:
                 at += head[at] + 1
+                parts += 1
         at += 1
-    return at < len(head)
+        parts += 1
+    return at < len(head) and parts < MAX_PARTS_BEFORE_FRAME
 
 
 def _sample_bits(image: Image.Image, encoded: bytes) -> int:

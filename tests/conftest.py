@@ -22,6 +22,9 @@ tf.config.set_logical_device_configuration(
 )
 tf.config.threading.set_intra_op_parallelism_threads(2)
 tf.config.threading.set_inter_op_parallelism_threads(2)
+# Most graphs of the tests run once or twice. To optimize them takes a fifth of the suite's time.
+# What is delivered runs optimized: the demo, the wheel and the commands of tests/command.py.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 # The first call of an example traces a graph, which takes longer than any deadline; and the same
 # commit gives the same verdict twice.
@@ -29,9 +32,13 @@ hypothesis.settings.register_profile("tf_metalstm", deadline=None, derandomize=T
 hypothesis.settings.load_profile("tf_metalstm")
 
 
+# Once: it makes TensorFlow forget the kernels of all functions that it has compiled.
+tf.random.set_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def _fixed_seeds_and_precision():
-    keras.utils.set_random_seed(0)
+    toy.seed(0)
     floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
     yield
     keras.config.set_floatx(floatx)
@@ -39,6 +46,12 @@ def _fixed_seeds_and_precision():
 
 
 catalogue.add_part(toy.ToySource)
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """An export is written and not read back, which takes most of its time."""
+    monkeypatch.setattr("tf_metalstm.serving.saved_model.check_reload", lambda *arguments: None)
 
 
 @pytest.fixture

@@ -146,6 +146,12 @@ def with_white(pixels, where):
     return pixels
 
 
+def commented(gif, number):
+    """A GIF file with so many comments of one letter before its frame."""
+    frame = 13 + 3 * 2 ** (gif[10] % 8 + 1)  # after the table of colors
+    return gif[:frame] + b"\x21\xfe\1a\0" * number + gif[frame:]
+
+
 def animated(image_format, **options):
     frames = [Image.fromarray(frame) for frame in (COLOR, 255 - COLOR)]
     return encode(frames[0], image_format, save_all=True, append_images=frames[1:], **options)
@@ -264,6 +270,7 @@ def _read_by_all():
     )
     yield OddPicture("GIF", encode(palette, "GIF"), COLOR)
     yield OddPicture("animated GIF", animated("GIF"), COLOR)
+    yield OddPicture("GIF of 4,999 comments", commented(encode(palette, "GIF"), 4_999), COLOR)
     yield OddPicture("BMP", encode(image, "BMP"), COLOR)
     yield OddPicture("BMP with something behind", encode(image, "BMP") + b"\0\0", COLOR)
     yield OddPicture("WebP", encode(image, "WEBP", lossless=True), COLOR)
@@ -285,6 +292,7 @@ def _read_by_all():
     )
 
 
+DAMAGED_GIF = "it is a damaged GIF file"
 NO_KIND = "it is not a JPEG, PNG, GIF, BMP or WebP file"
 OTHER_BMP = "it is a BMP file of other than 24 bits: save it as PNG"
 OTHER_GIF = "it is a GIF file with a transparent color: save it as PNG with an alpha channel"
@@ -334,6 +342,7 @@ def _read_with_pillow():
 
 def _refused():
     whole_png, whole_jpeg = (encode(Image.fromarray(COLOR), kind) for kind in ("PNG", "JPEG"))
+    gif = encode(Image.fromarray(GRAY), "GIF")
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     avif = encode(Image.fromarray(noise), "AVIF")
     wide = GRAY.astype(">u2") * 257
@@ -349,7 +358,7 @@ def _refused():
         ("half a JPEG", whole_jpeg[: len(whole_jpeg) * 2 // 3], "runcated", damaged),
         ("the beginning of a JPEG", whole_jpeg[:30], "", "it is a damaged JPEG file"),
         ("the beginning of a PNG", whole_png[:20], "", "it is damaged"),
-        ("the beginning of a GIF", b"GIF89a\1\0\1\0", "", "it is a damaged GIF file"),
+        ("the beginning of a GIF", b"GIF89a\1\0\1\0", "", DAMAGED_GIF),
         ("the beginning of a WebP", b"RIFF\0\0\0\0WEBPVP8 ", "", "it is damaged"),
         ("damaged QOI", qoi(COLOR)[:200], "", NO_KIND),
         ("damaged AVIF", avif[: len(avif) // 2], "", NO_KIND),
@@ -357,16 +366,22 @@ def _refused():
         ("12,000 x 12,000", png(12_000, 12_000, 1, 0, [bytes(1500)] * 9), large, large),
         ("70,000 columns", png(70_000, 1, 8, 0, [bytes(70_000)]), large, large),
         (
+            "GIF of 5,000 comments",
+            commented(gif, 5_000),
+            DAMAGED_GIF,
+            DAMAGED_GIF,
+        ),
+        (
             "GIF of 300,000 comments",
             b"GIF89a\x10\0\x10\0\0\0\0" + b"\x21\xfe\1a\0" * 300_000,
-            "it is a damaged GIF file",
-            "it is a damaged GIF file",
+            DAMAGED_GIF,
+            DAMAGED_GIF,
         ),
         (
             "GIF of a comment in parts",
             b"GIF89a\x10\0\x10\0\0\0\0\x21\xfe" + b"\1a" * 300_000 + b"\0",
-            "it is a damaged GIF file",
-            "it is a damaged GIF file",
+            DAMAGED_GIF,
+            DAMAGED_GIF,
         ),
         (
             "JPEG of 120 passes",

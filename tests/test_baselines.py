@@ -37,6 +37,14 @@ def weights(run):
     return method, [w.numpy() for w in method.weights]
 
 
+@pytest.fixture(scope="module")
+def joint(tmp_path_factory):
+    """A run of joint training, to start others from; not to be written to."""
+    run = settings(tmp_path_factory.mktemp("runs") / "joint", 2, method="nearest_neighbor")
+    train.main(run)
+    return run
+
+
 @pytest.mark.parametrize(
     "method",
     [
@@ -70,9 +78,7 @@ def test_what_evaluate_writes_is_what_a_table_and_an_export_read(tmp_path):
     assert results.find_report(other, pathlib.Path(run.run_dir), 4) is None
 
 
-def test_fine_tuning_starts_from_the_network_that_was_trained(tmp_path):
-    joint = settings(tmp_path / "joint", 4, method="nearest_neighbor")
-    train.main(joint)
+def test_fine_tuning_starts_from_the_network_that_was_trained(joint, tmp_path):
     assert read_settings(joint.run_dir).get("num_training_classes") == NUM_CLASSES
     start = {"pretrained_run_dir": joint.run_dir, "kernel_scale": 2.0}
     tuned = settings(tmp_path / "tuned", 0, rule="sgd", num_steps=2, **start)
@@ -154,9 +160,7 @@ def test_matching_networks_start_from_others(tmp_path):
         np.testing.assert_array_equal(mine, its)
 
 
-def test_prototypical_networks_start_from_a_joint_training(tmp_path):
-    joint = settings(tmp_path / "joint", 2, method="nearest_neighbor")
-    train.main(joint)
+def test_prototypical_networks_start_from_a_joint_training(joint, tmp_path):
     start = {"method": "prototypical_networks", "pretrained_run_dir": joint.run_dir}
     run = settings(tmp_path / "prototypical", 0, **start)
     train.main(run)
@@ -167,9 +171,7 @@ def test_prototypical_networks_start_from_a_joint_training(tmp_path):
         np.testing.assert_array_equal(weight.numpy(), expected[weight.path])
 
 
-def test_matching_networks_start_from_a_joint_training(tmp_path):
-    joint = settings(tmp_path / "joint", 2, method="nearest_neighbor")
-    train.main(joint)
+def test_matching_networks_start_from_a_joint_training(joint, tmp_path):
     matching = {"method": "matching_networks", "dropout": 0.5, "full_context": True}
     run = settings(tmp_path / "matching", 0, **matching, pretrained_run_dir=joint.run_dir)
     train.main(run)
@@ -182,9 +184,7 @@ def test_matching_networks_start_from_a_joint_training(tmp_path):
     assert start["pretrained"]["run"] == "joint"
 
 
-def test_training_that_spoils_what_it_began_at_keeps_it(tmp_path, capsys):
-    joint = settings(tmp_path / "joint", 4, method="nearest_neighbor")
-    train.main(joint)
+def test_training_that_spoils_what_it_began_at_keeps_it(joint, tmp_path, capsys):
     spoilt = settings(tmp_path / "run", 2, rule="sgd", pretrained_run_dir=joint.run_dir)
     spoilt = spoilt.changed(learning_rate=1e3, clip_norm=0.0)
     capsys.readouterr()

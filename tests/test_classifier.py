@@ -4,7 +4,6 @@ import io
 import json
 import shutil
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -21,7 +20,6 @@ from tf_metalstm.argv import FOUND_FLAGS
 from tf_metalstm.classifier import FewShotClassifier, load_model
 from tf_metalstm.data.preprocessing import Normalization
 from tf_metalstm.flags import read_settings
-from tf_metalstm.serving.saved_model import save_method
 from tf_metalstm.serving.served import ServedMethod
 
 SHAPE = (16, 16, 1)
@@ -30,13 +28,13 @@ NAMES = np.array(["dog", "cat", "ant"])
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    keras.utils.set_random_seed(3)
+    toy.seed(3)
     method = toy.conv_method(num_steps=2, num_way=4)
     for weight in method.rule.weights:  # an untrained rule hardly moves theta
         if weight.name == "input_bias":
             weight.assign(-1.4)
     directory = tmp_path_factory.mktemp("run") / "saved_model"
-    save_method(ServedMethod(method, Normalization((120.0,), (70.0,)), SHAPE, 4), directory)
+    toy.save(ServedMethod(method, Normalization((120.0,), (70.0,)), SHAPE, 4), directory)
     return directory
 
 

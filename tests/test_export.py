@@ -13,7 +13,6 @@ from tf_metalstm import export
 from tf_metalstm.classifier import FewShotClassifier
 from tf_metalstm.construction import build_tasks
 from tf_metalstm.options import OptionError
-from tf_metalstm.serving import saved_model
 from tf_metalstm.settings import make_settings
 from tf_metalstm.training.provenance import STARTS
 
@@ -60,13 +59,8 @@ def test_a_classifier_of_the_run_is_one_of_its_export(run):
     np.testing.assert_allclose(of_run, of_export, atol=1e-6)
 
 
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Leaves out, when it is called, what takes most of an export's time: to read it back."""
-    return lambda: monkeypatch.setattr(saved_model, "check_reload", lambda *arguments: None)
-
-
-def test_export_command(run, unchecked, capsys, tmp_path):
+@pytest.mark.usefixtures("unchecked")
+def test_export_command(run, capsys, tmp_path):
     settings, sampler = run
     write_report(settings.run_dir, "a", mean=0.875)
     write_report(settings.run_dir, "b", split="validation")
@@ -96,14 +90,13 @@ def test_export_command(run, unchecked, capsys, tmp_path):
             np.testing.assert_array_equal(image, images[number, member])
     assert len(toy.files_in(tmp_path / "example")) == NUM_WAY * 5
 
-    unchecked()
     export.main(settings)  # the same again: the same images may stay, the model is made anew
     assert f"Replaced {target}" in capsys.readouterr().out
 
 
-def test_the_manifest_says_how_it_was_trained_whatever_is_exported(run, unchecked):
+@pytest.mark.usefixtures("unchecked")
+def test_the_manifest_says_how_it_was_trained_whatever_is_exported(run):
     settings, _ = run
-    unchecked()
     starts = [{"commit": "abc1234"}, {"commit": None}, {"commit": "abc1234"}]
     pathlib.Path(settings.run_dir, STARTS).write_text(json.dumps(starts))
     export.main(settings.changed(learner_precision="bfloat16"))
@@ -135,6 +128,7 @@ def test_damaged_report_is_named(run):
         export.main(settings)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_examples_are_images(tmp_path):
     said = {"source": "sine", "learner": "mlp", "num_steps": 1, "num_shot": 2, "num_query": 3}
     settings, _ = fresh_run(make_settings(said).placed(tmp_path / "run"))

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import odd_pictures
 import pytest
+import toy
 from export_client import FOLDER
 from golden import EPISODE, MODEL, PROBABILITIES
 from PIL import Image
@@ -18,7 +19,6 @@ from PIL import Image
 from tf_metalstm.classifier import FewShotClassifier
 from tf_metalstm.data.preprocessing import Normalization
 from tf_metalstm.methods.pixel_nearest_neighbor import PixelNearestNeighbor
-from tf_metalstm.serving.saved_model import save_method
 from tf_metalstm.serving.served import ServedMethod
 
 pytestmark = pytest.mark.skipif(
@@ -126,7 +126,7 @@ def exported(tmp_path_factory):
     """A model that decodes as this version does; it makes no updates."""
     folder = tmp_path_factory.mktemp("run") / "saved_model"
     method, normalization = PixelNearestNeighbor(), Normalization((0.0,), (255.0,))
-    save_method(ServedMethod(method, normalization, (28, 28, 1), None), folder)
+    toy.save(ServedMethod(method, normalization, (28, 28, 1), None), folder)
     return folder
 
 

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,7 +17,6 @@ from PIL import Image
 
 from tf_metalstm.data.preprocessing import Normalization
 from tf_metalstm.data.sources.pixels import gray_pixels
-from tf_metalstm.serving.saved_model import save_method
 from tf_metalstm.serving.served import ServedMethod
 from tf_metalstm.serving.signatures import name_keys
 
@@ -56,7 +54,7 @@ def write_classes(root, names, number, first_seed=0):
 
 @pytest.fixture(scope="module")
 def served():
-    keras.utils.set_random_seed(3)
+    toy.seed(3)
     method = toy.conv_method(num_steps=2, num_way=NUM_WAY)
     for weight in method.rule.weights:  # an untrained rule hardly moves theta
         if weight.name == "input_bias":
@@ -69,7 +67,7 @@ def served():
 @pytest.fixture(scope="module")
 def model(served, tmp_path_factory):
     directory = tmp_path_factory.mktemp("run") / "saved_model"
-    save_method(served, directory)
+    toy.save(served, directory)
     return directory
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import odd_pictures
 import pytest
 import tensorflow as tf
+import toy
 from export_client import FOLDER, folders
 from golden import EPISODE, MODEL, expected
 from google.protobuf import json_format, text_format
@@ -32,7 +33,6 @@ from tf_metalstm.learners.conv4 import conv4
 from tf_metalstm.learners.embedding import embedding_of
 from tf_metalstm.methods.matching_networks import MatchingNetworks
 from tf_metalstm.methods.pixel_nearest_neighbor import PixelNearestNeighbor
-from tf_metalstm.serving.saved_model import save_method
 from tf_metalstm.serving.served import ServedMethod
 
 class_files = folders.class_files
@@ -246,7 +246,7 @@ def matching_networks():
 def without_updates(request, tmp_path_factory):
     """A model that makes no updates, and whose `adapt` returns what only it knows."""
     folder = tmp_path_factory.mktemp("run") / "saved_model"
-    save_method(ServedMethod(request.param(), Normalization((0.0,), (255.0,)), SHAPE, None), folder)
+    toy.save(ServedMethod(request.param(), Normalization((0.0,), (255.0,)), SHAPE, None), folder)
     return Served(folder)
 
 

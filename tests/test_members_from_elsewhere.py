@@ -161,6 +161,7 @@ TABLES = {
 '''
 
 SMALL = ("--max_steps=4", "--checkpoint_every=2", "--validate_every=2", "--validation_episodes=2")
+MLP = ("--learner=mlp", "--hidden_layers=4")
 TOYS = ("--source=toys", "--normalization=unit", "--num_way=3", "--num_shot=2", "--num_query=3")
 
 
@@ -191,7 +192,7 @@ def values(run_dir):
 @pytest.mark.parametrize(
     "chosen",
     [
-        (*TOYS, "--rule=sign_descent", "--sign_rate=0.02", "--filters=4", "--num_steps=2"),
+        (*TOYS, "--rule=sign_descent", "--sign_rate=0.02", *MLP, "--num_steps=2"),
         (*TOYS, "--method=templates", "--sharpness=2"),
         ("--source=valleys", "--method=learned_optimizer", "--rule=sgd", "--learn_inner_rate"),
         ("--source=valleys", "--method=learned_optimizer", "--rule=sign_descent"),
@@ -211,12 +212,13 @@ def test_it_trains_resumes_and_is_evaluated(chosen, folder):
 
 
 def test_a_rule_without_gates_is_drawn_as_far_as_it_goes(folder):
-    chosen = ("--parts=my_parts", *TOYS, "--rule=sign_descent", "--filters=4", "--num_steps=2")
+    chosen = ("--parts=my_parts", *TOYS, "--rule=sign_descent", *MLP, "--num_steps=2")
     run(train, *chosen, *SMALL, "--run_dir=run")
     run(visualize, "--num_episodes=2", before="run")
     assert sorted(path.name for path in pathlib.Path("run", "figures").iterdir()) == ["loss.png"]
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_method_is_exported_and_adapts_through_the_same_clients(folder):
     chosen = ("--parts=my_parts", *TOYS, "--method=templates")
     run(train, *chosen, *SMALL, "--run_dir=run")

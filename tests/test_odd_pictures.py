@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import tensorflow as tf
+import toy
 import toy_images
 from export_client import FOLDER
 from export_client import images as client_images
@@ -18,7 +19,6 @@ from tf_metalstm.data.sources import decoding, pixels
 from tf_metalstm.data.sources.base import CorruptImageError
 from tf_metalstm.methods.pixel_nearest_neighbor import PixelNearestNeighbor
 from tf_metalstm.serving.pictures import decode_pictures
-from tf_metalstm.serving.saved_model import save_method
 from tf_metalstm.serving.served import ServedMethod
 
 every_picture = pytest.mark.parametrize("picture", PICTURES, ids=NAMES)
@@ -128,7 +128,7 @@ def model(tmp_path_factory):
     """One that keeps the pixels of its support set, scaled, so that they can be looked at."""
     folder = tmp_path_factory.mktemp("run") / "saved_model"
     method = PixelNearestNeighbor()
-    save_method(ServedMethod(method, Normalization((0.0,) * 3, (1.0,) * 3), COLOR, None), folder)
+    toy.save(ServedMethod(method, Normalization((0.0,) * 3, (1.0,) * 3), COLOR, None), folder)
     return folder
 
 

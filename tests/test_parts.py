@@ -5,6 +5,7 @@ import functools
 import itertools
 import math
 import pathlib
+from unittest import mock
 
 import keras
 import numpy as np
@@ -251,7 +252,7 @@ def _footprint(said):
     found = [keras.ops.convert_to_numpy(weight) for weight in method.weights]
     stream = type(method).training_stream(settings.of_member("method"), tasks, 0)
     task, labels = stream(tf.constant(1, tf.int64))
-    keras.utils.set_random_seed(0)
+    toy.seed(0)
     inputs = {name: value[tf.newaxis] for name, value in task.items()}
     with tf.GradientTape() as tape:
         outputs = method(inputs, training=True)
@@ -371,11 +372,11 @@ class CalledError(Exception):
     """Ends a training where it would begin."""
 
 
-@pytest.fixture
-def started(monkeypatch, tmp_path):
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
     """What `train` hands to the outer loop."""
-    numbers = itertools.count()
 
+    @functools.cache
     def start(**said):
         given = {}
 
@@ -395,9 +396,8 @@ def started(monkeypatch, tmp_path):
             )
             raise CalledError
 
-        monkeypatch.setattr(train, "train", outer_loop)
-        with pytest.raises(CalledError):
-            train.main(toy.settings(tmp_path / str(next(numbers)), **said))
+        with mock.patch.object(train, "train", outer_loop), pytest.raises(CalledError):
+            train.main(toy.settings(tmp_path_factory.mktemp("run") / "run", **said))
         return given
 
     return start

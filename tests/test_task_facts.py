@@ -58,6 +58,7 @@ def test_training_keeps_what_there_is_to_know(tmp_path):
     assert facts.num_training_classes == 8
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_run_is_exported_and_loaded_without_its_data(run, monkeypatch):
     take_away(monkeypatch, "train", "validation", "test")
     assert experiment.load_run(run).facts.normalization == TRAINED

@@ -1,6 +1,8 @@
 """Small things that several tests use: a learner, a method, an episode, images of classes."""
 
+import random
 from typing import ClassVar
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
@@ -21,8 +23,22 @@ from tf_metalstm.parts import Part
 from tf_metalstm.rules.meta_lstm import MetaLSTM
 from tf_metalstm.rules.meta_sgd import MetaSGD
 from tf_metalstm.rules.sgd import SGD
+from tf_metalstm.serving import saved_model
 from tf_metalstm.settings import make_settings
 from tf_metalstm.starts.c_0 import LearnedStart
+
+
+def seed(number):
+    """Seeds what Keras draws initial weights from, and leaves compiled functions as they are.
+
+    `keras.utils.set_random_seed` seeds TensorFlow as well, which then forgets their kernels.
+    """
+    random.seed(number)
+
+
+def noise(*shape, seed=0):
+    """Normal numbers, float32."""
+    return tf.constant(np.random.default_rng(seed).normal(size=shape), tf.float32)
 
 
 def mlp_learner(dtype="float64", num_inputs=3, num_way=2, activation="tanh"):
@@ -174,6 +190,15 @@ def zero_head(method):
         if block.name.startswith("linear"):
             start[block.start : block.start + block.size] = 0.0
     method.c_0.assign(start)
+
+
+def save(served, folder, facts=None):
+    """Writes a model and does not read it back, which takes most of the time of `save_method`.
+
+    tests/serving/test_saved_model.py is about the reading.
+    """
+    with mock.patch.object(saved_model, "check_reload"):
+        return saved_model.save_method(served, folder, facts)
 
 
 def files_in(folder):

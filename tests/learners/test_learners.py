@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import toy
 
 from tf_metalstm.learners.catalogue import LEARNERS
 from tf_metalstm.learners.conv4 import conv4
@@ -46,7 +47,7 @@ def test_apply_leaves_the_model_alone():
     learner = FunctionalLearner(model)
     before = [v.numpy().copy() for v in model.variables]
     learner.apply(
-        tf.random.normal([learner.num_parameters]),
+        toy.noise(learner.num_parameters),
         tf.constant(learner.initial_statistics()),
         images(),
         True,
@@ -110,7 +111,7 @@ def test_a_linear_layer_of_zeros_prefers_no_class():
 
 
 def test_original_initialization_is_that_of_the_lua_code():
-    keras.utils.set_random_seed(1)
+    toy.seed(1)
     model = conv4((32, 32, 3), 5, 32, initialization="original")
     kernel, bias = model.get_layer("conv_2").get_weights()
     bound = (9 * 32) ** -0.5
@@ -230,7 +231,7 @@ def test_bfloat16_inside_is_float32_outside_and_close_to_it(make):
     options = {"batch_normalization": True} if make is mlp else {"filters": 8}
     models = []
     for dtype in ("float32", "mixed_bfloat16"):
-        keras.utils.set_random_seed(0)
+        toy.seed(0)
         models.append(make(shape, 3, dtype=dtype, **options))
     full, half = map(FunctionalLearner, models)
     assert any(layer.compute_dtype == "bfloat16" for layer in models[1].layers)

@@ -71,7 +71,7 @@ def test_only_transduction_lets_queries_see_each_other(query_normalization):
     method = toy.conv_method(query_normalization=query_normalization)
     inputs, _ = one_step()
     changed = dict(inputs)
-    others = tf.random.normal(inputs["query_inputs"][:, 1:].shape)
+    others = toy.noise(*inputs["query_inputs"][:, 1:].shape)
     changed["query_inputs"] = tf.concat([inputs["query_inputs"][:, :1], others], axis=1)
     first, again = (method(x, training=False)[0, 0].numpy() for x in (inputs, changed))
     if query_normalization == "batch":
@@ -174,7 +174,7 @@ def test_mirrored_on_two_devices_equals_one_device():
         ("one", tf.distribute.get_strategy()),
         ("two", tf.distribute.MirroredStrategy(devices)),
     ):
-        keras.utils.set_random_seed(3)
+        toy.seed(3)
         with strategy.scope():
             method = toy.conv_method(num_steps=1)
             compile_method(method, weight_average=0.8)
@@ -194,7 +194,7 @@ def test_loss_and_gradient_of_two_devices_are_those_of_one():
     devices = [device.name for device in tf.config.list_logical_devices("CPU")]
     losses, moments = [], []
     for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(devices)):
-        keras.utils.set_random_seed(3)
+        toy.seed(3)
         with strategy.scope():
             method = toy.conv_method(num_steps=1)
             compile_method(method, clip_norm=0.0)

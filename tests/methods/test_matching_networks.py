@@ -1,9 +1,9 @@
 """Matching networks against NumPy in float64, one query and one support image at a time."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import toy
 
 from tf_metalstm.learners.conv4 import conv4
 from tf_metalstm.learners.embedding import embedding_of
@@ -127,7 +127,7 @@ def test_training_uses_dropout_and_collects_statistics_and_asking_does_neither()
 
 @pytest.mark.parametrize("scale", [1.0, 10.0])
 def test_without_context_the_answer_is_the_vote_of_the_cosines(scale):
-    keras.utils.set_random_seed(0)
+    toy.seed(0)
     method = MatchingNetworks(embedding_of(conv4((16, 16, 1), 3, 4)), 3, cosine_scale=scale)
     generator = np.random.default_rng(0)
     inputs = {

@@ -1,6 +1,5 @@
 """Functions instead of classes: adapted, trained, exported by the same code."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -43,7 +42,7 @@ def test_episodes_as_one_batch_are_episodes_one_by_one(name):
     inputs, labels = next(iter(stream(3, episodes_per_step=3)))
     outputs, gradients = [], []
     for vectorize in (False, True):
-        keras.utils.set_random_seed(1)
+        toy.seed(1)
         rule = RULES[name](dtype="float64")
         method = toy.regression_method(rule, vectorize_episodes=vectorize)
         with tf.GradientTape() as tape:
@@ -60,7 +59,7 @@ def test_another_number_of_updates_outside_training():
     inputs, _ = next(iter(stream(1)))
     answers = {}
     for training_steps, evaluation_steps in ((1, 3), (1, None), (3, None)):
-        keras.utils.set_random_seed(1)
+        toy.seed(1)
         rule = SGD(0.05, dtype="float64")
         method = toy.regression_method(rule, training_steps, num_evaluation_steps=evaluation_steps)
         answers[training_steps, evaluation_steps] = [
@@ -73,7 +72,7 @@ def test_another_number_of_updates_outside_training():
 
 @pytest.mark.parametrize("name", RULES.names())
 def test_training_lowers_the_error_of_unseen_waves(name):
-    keras.utils.set_random_seed(0)
+    toy.seed(0)
     options = {"rate": 0.01} if name == "sgd" else {}
     method = toy.regression_method(
         RULES[name](dtype="float64", **options), 1, vectorize_episodes=True

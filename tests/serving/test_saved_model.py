@@ -4,7 +4,6 @@ import dataclasses
 import json
 import shutil
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -27,7 +26,7 @@ NUM_STEPS = 2
 
 def served_method(learned_rows=False, gradient_divisor="none", **options):
     """A method whose c_0 has a row of its own for each class, or treats all classes alike."""
-    keras.utils.set_random_seed(1)
+    toy.seed(1)
     method = toy.conv_method(NUM_STEPS, NUM_WAY, **options)
     method.gradient_divisor = gradient_divisor
     if not learned_rows:
@@ -102,7 +101,8 @@ def exported(request, tmp_path_factory):
     query_normalization, learned_rows = request.param
     served = served_method(learned_rows, query_normalization=query_normalization)
     directory = tmp_path_factory.mktemp("run") / "saved_model"
-    save_method(served, directory, {"trained": {"updates": 7}})
+    save = toy.save if learned_rows else save_method
+    save(served, directory, {"trained": {"updates": 7}})
     return served, directory, tf.saved_model.load(str(directory)).signatures
 
 
@@ -383,7 +383,7 @@ def nothing_to_train():
 def its_export(tmp_path_factory):
     """Not to be written to."""
     directory = tmp_path_factory.mktemp("nothing_to_train") / "saved_model"
-    save_method(without_training(), directory)
+    toy.save(without_training(), directory)
     return directory
 
 
@@ -401,12 +401,6 @@ def test_other_methods_can_be_exported(its_export):
     assert signatures["adapt"]["inputs"].keys() == {"support_images", "support_labels"}
     assert signatures["adapt"]["outputs"] == {**remembered, **mask}
     assert signatures["predict"]["inputs"].keys() == {"query_images", *remembered, *mask}
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Nothing is read back, which takes most of the time, where it is about files alone."""
-    monkeypatch.setattr(saved_model, "check_reload", lambda *arguments: None)
 
 
 @pytest.mark.usefixtures("unchecked")

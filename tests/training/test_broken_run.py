@@ -19,7 +19,8 @@ ENDLESS = 10_000  # more than a run can make before it is broken off
 
 
 def start(run_dir, max_steps, limit_bytes=None):
-    arguments = ["--source=glyphs", "--num_shot=1", "--num_query=2", "--num_steps=1", "--filters=4"]
+    arguments = ["--source=glyphs", "--num_shot=1", "--num_query=2", "--num_steps=1"]
+    arguments += ["--learner=mlp", "--hidden_layers=4"]
     arguments += ["--validation_episodes=2", f"--checkpoint_every={EVERY}", "--validate_every=4"]
     arguments += [f"--max_steps={max_steps}", f"--run_dir={run_dir}"]
     return Command("tf_metalstm.train", *arguments, limit_bytes=limit_bytes)

@@ -1,6 +1,5 @@
 """What is written for TensorBoard, read back from the event files as TensorBoard does."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -26,7 +25,7 @@ HISTOGRAMS = {f"trace/{g}/update_{t}" for g in (FORGET_GATES, INPUT_GATES) for t
 
 
 def make_method(num_steps=NUM_STEPS):
-    keras.utils.set_random_seed(0)
+    toy.seed(0)
     rule = toy.lively_rule(dtype="float32")
     return GradientBasedMethod(toy.conv_learner(), rule, InnerLoop(num_steps))
 

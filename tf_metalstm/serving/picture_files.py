@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from tf_metalstm.data.sources.decoding import (
     MAX_BEFORE_FRAME,
+    MAX_PARTS_BEFORE_FRAME,
     MAX_PIXELS,
     MAX_SCANS,
     MAX_SIDE,
@@ -187,7 +188,9 @@ def _gif(file: FileBytes) -> _Header:
         flags = file.number(at, 1)
         return choose(flags >= 128, 3 * 2 ** (flags % 8 + 1), 0)
 
-    def follow(at: Tensor, part: Tensor, frame: Tensor, transparent: Tensor) -> tuple[Tensor, ...]:
+    def follow(
+        at: Tensor, part: Tensor, frame: Tensor, transparent: Tensor, parts: Tensor
+    ) -> tuple[Tensor, ...]:
         first, is_before = file.number(at, 1), part == before
         is_extension, is_frame = is_before & (first == 0x21), is_before & (first == 0x2C)
         is_control = is_extension & (file.number(at + 1, 1) == 0xF9)
@@ -197,13 +200,16 @@ def _gif(file: FileBytes) -> _Header:
         inside = choose(first > 0, part, choose(part == extension, before, end))
         begun = choose(is_extension, extension, choose(is_frame, frame_data, wrong))
         step = choose(is_frame, 11 + table(at + 9), choose(is_extension, 2, first + 1))
-        return at + step, choose(is_before, begun, inside), frame, transparent
+        parts = choose(is_before | (frame > 0), parts, parts + 1)
+        return at + step, choose(is_before, begun, inside), frame, transparent, parts
 
     zero = tf.constant(0, tf.int64)
-    at, part, frame, transparent = tf.while_loop(
-        lambda at, part, frame, transparent: (part < end) & (at < file.size),
+    at, part, frame, transparent, _ = tf.while_loop(
+        lambda at, part, frame, transparent, parts: (
+            (part < end) & (at < file.size) & (parts < MAX_PARTS_BEFORE_FRAME)
+        ),
         follow,
-        (13 + table(10), before, zero, tf.constant(False)),
+        (13 + table(10), before, zero, tf.constant(False), zero),
         maximum_iterations=_MOST_BLOCKS,
     )
     width, height = file.number(6, 2), file.number(8, 2)
