@@ -57,6 +57,14 @@ def test_each_image_is_augmented_by_itself():
     assert set(same) == {True, False}
 
 
+@pytest.mark.parametrize("names", [["flip"], ["flip", "crop"]])
+def test_a_stream_augments_as_a_single_batch_is(names):
+    """A stream is a graph, where shapes have to be known before there is a batch."""
+    of = batches(8, augmentation=Augmentation(names))
+    streamed = next(iter(episode_dataset(of, start=1)))[0]["query_inputs"][0]
+    np.testing.assert_array_equal(streamed, of(1)[0]["query_inputs"])
+
+
 def test_a_turned_image_would_keep_its_label():
     with pytest.raises(ValueError, match=r"^augmentation=turn makes another class"):
         batches(augmentation=Augmentation(["flip", "turn"]))

@@ -70,7 +70,7 @@ class JointBatches:
         # Not index_shuffle: its permutations of two passes have batches in common.
         order = tf.random.experimental.stateless_shuffle(tf.range(self._num_images), key)
         first = tf.cast(index % a_pass, tf.int32) * self.batch_size
-        return order[first : first + self.batch_size]
+        return tf.slice(order, [first], [self.batch_size])  # of a shape that a graph knows
 
     def __call__(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Returns query_inputs [B, h, w, c] beside an empty support set, and class numbers [B]."""
