@@ -78,6 +78,12 @@ class OptimizerOptions(Options):
         "cosine; 0: it stays.",
         at_least=0,
     )
+    weight_decay: float = option(
+        0.0,
+        "Decoupled weight decay of kernels (AdamW): each update takes off the learning rate times "
+        "this part of them; 0: none.",
+        at_least=0,
+    )
     weight_average: float = option(
         0.0,
         "Momentum of an exponential average of the weights, which is what is validated; 0: none.",

@@ -103,6 +103,7 @@ def _compile(method: Method, settings: Settings) -> None:
         optimizer.clip_value,
         settings.training.jit_compile,
         optimizer.weight_average,
+        optimizer.weight_decay,
     )
 
 

@@ -64,7 +64,7 @@ class AugmentationOptions(Options):
     augmentation: tuple[str, ...] = option(
         (),
         "Augmentation in training: mirrored (flip) and shifted (crop) images, classes turned by "
-        "quarters (turn).",
+        "quarters (turn), other brightness, contrast and saturation (color).",
         choices=AUGMENTATIONS,
         training_only=True,
     )

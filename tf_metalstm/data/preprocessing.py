@@ -8,11 +8,12 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tf_metalstm.data.color import color_jitter
 from tf_metalstm.data.sources.base import Source
 from tf_metalstm.episode import Tensor
 
 NORMALIZATIONS = ("standard", "unit")
-AUGMENTATIONS = ("flip", "crop", "turn")
+AUGMENTATIONS = ("flip", "crop", "turn", "color")
 
 # The crop may move an image by this part of its size: 10 pixels of 84, 3 of 28.
 _CROP_MARGIN = 0.12
@@ -62,15 +63,16 @@ def make_normalization(name: str, source: Source) -> Normalization:
 class Augmentation:
     """Changes the images of an episode at random.
 
-    "flip" and "crop" change each image by itself: what all images of a class had in common, a
-    mirrored border say, would tell the class from the others without a look at what it shows, and
-    training finds that out (docs/reproduction.md). "turn" changes the images of a class alike: a
-    character that is turned is another character.
+    "flip", "crop" and "color" change each image by itself: what all images of a class had in
+    common, a mirrored border say, would tell the class from the others without a look at what it
+    shows, and training finds that out (docs/reproduction.md). "turn" changes the images of a class
+    alike: a character that is turned is another character.
 
     Args:
         names: any of "flip" (left to right, every other time), "crop" (a window of the
-            original size on the image extended by reflection) and "turn" (by 0, 90, 180 or 270
-            degrees, all as often; of square images only).
+            original size on the image extended by reflection), "turn" (by 0, 90, 180 or 270
+            degrees, all as often; of square images only) and "color" (brightness, contrast and
+            saturation, `tf_metalstm.data.color`; of color images only).
     """
 
     def __init__(self, names: Sequence[str]):
@@ -96,6 +98,8 @@ class Augmentation:
             images = tf.gather(images, rows, axis=1, batch_dims=1)
         if "flip" in self.names or "crop" in self.names:
             images = tf.gather(images, columns, axis=2, batch_dims=1)
+        if "color" in self.names:
+            images = color_jitter(images, tf.random.fold_in(seed, tf.constant(3, seed.dtype)))
         pixels = tf.reshape(images, shape)
         if "turn" in self.names:
             pixels = _turn(pixels, tf.random.fold_in(seed, tf.constant(2, seed.dtype)))

@@ -44,6 +44,12 @@ class Conv4Options(NetworkOptions):
         below=1,
         training_only=True,
     )
+    last_relu: bool = option(
+        True,
+        "The last block has a ReLU; without it features have both signs, and cosines of them tell "
+        "more apart (Gidaris & Komodakis, CVPR 2018).",
+        alike=True,
+    )
     learner_initialization: str = option(
         "glorot", "Initial weights.", choices=INITIALIZATIONS, settled=True
     )
@@ -70,6 +76,7 @@ class Conv4(Learner):
             downsampling=options.downsampling,
             features=options.features,
             dropout=options.dropout,
+            last_relu=options.last_relu,
             **options.network_arguments(statistics_momentum),
         )
 
@@ -85,6 +92,7 @@ def conv4(
     downsampling: str = "max_pool",
     features: str = "flatten",
     dropout: float = 0.0,
+    last_relu: bool = True,
     dtype: str = "float32",
 ) -> keras.Model:
     """Builds the network.
@@ -106,6 +114,7 @@ def conv4(
             the mean of each filter over the image ("mean").
         dropout: part of what comes out of a block that is dropped in training; only for networks
             that no rule adapts.
+        last_relu: whether the last block has a ReLU.
         dtype: "float32", "float64", or "mixed_bfloat16": parameters, batch norm's moments and the
             last layer in float32, the rest in bfloat16.
 
@@ -145,7 +154,8 @@ def conv4(
             dtype=dtype,
             name=f"norm_{i}",
         )(x)
-        x = keras.layers.ReLU(dtype=dtype, name=f"relu_{i}")(x)
+        if i < 4 or last_relu:
+            x = keras.layers.ReLU(dtype=dtype, name=f"relu_{i}")(x)
         if downsampling == "max_pool":
             x = keras.layers.MaxPooling2D(dtype=dtype, name=f"pool_{i}")(x)
         if dropout:

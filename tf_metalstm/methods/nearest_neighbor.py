@@ -1,7 +1,8 @@
 """The nearest neighbour baseline of Ravi & Larochelle, ICLR 2017, section 5.1 and table 1.
 
-One network is trained on all training classes together, an ordinary classifier; its
-linear layer is then thrown away. In an episode a query has the class of the support image
+One network is trained on all training classes together, an ordinary classifier or one by cosines
+(Baseline++, Chen et al., ICLR 2019: `learners/cosine_classifier.py`); its last layer is then thrown
+away. In an episode a query has the class of the support image
 whose features x are the most similar to its own, z:
 
     cos(x, z) = x . z / (|x| |z|)
@@ -19,12 +20,15 @@ import tensorflow as tf
 
 from tf_metalstm.data.episodes import Episodes
 from tf_metalstm.episode import Support, Tensor
+from tf_metalstm.learners.cosine_classifier import with_cosine_classifier
 from tf_metalstm.learners.embedding import embedding_of
 from tf_metalstm.methods.base import Builder, TrainedOptions
 from tf_metalstm.methods.few_shot import FewShotMethod, num_classes
 from tf_metalstm.methods.metric import LabelledFeatures, cosines, nearest
 from tf_metalstm.options import OptionError, option
 from tf_metalstm.parts import Part
+
+CLASSIFIERS = ("linear", "cosine")
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,20 @@ class NearestNeighborOptions(TrainedOptions):
     )
     joint_batch_size: int = option(
         64, "Images of a training batch.", at_least=1, training_only=True
+    )
+    classifier: str = option(
+        "linear",
+        "The last layer in training: a linear one, or scaled cosines (Baseline++).",
+        choices=CLASSIFIERS,
+        settled=True,
+        alike=True,
+    )
+    classifier_scale: float = option(
+        10.0,
+        "Where the learned scale of the cosines begins.",
+        above=0,
+        training_only=True,
+        only_with={"classifier": "cosine"},
     )
 
 
@@ -75,7 +93,10 @@ class NearestNeighbor(FewShotMethod):
     @classmethod
     def from_options(cls, options: NearestNeighborOptions, builder: Builder) -> NearestNeighbor:
         num_classes = options.num_training_classes or builder.tasks.num_training_classes
-        return cls(builder.network(num_classes, cls.statistics_momentum))
+        network = builder.network(num_classes, cls.statistics_momentum)
+        if options.classifier == "cosine":
+            network = with_cosine_classifier(network, num_classes, options.classifier_scale)
+        return cls(network)
 
     @classmethod
     def settled(cls, options: NearestNeighborOptions, tasks: Any) -> dict[str, Any]:

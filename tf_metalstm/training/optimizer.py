@@ -1,5 +1,13 @@
 """Adam with the meta-gradient clipped, by its global norm or by value, on one device or on many.
 
+With weight decay it is AdamW (Loshchilov & Hutter, ICLR 2019): before Adam's own update each kernel
+becomes
+
+    w <- w - learning rate x weight decay x w
+
+beside the gradient, not through it. Only weights that are called a kernel decay: biases and the
+scales of batch norm do not, nor does c_0, which is one vector of all the learner's parameters.
+
 And what goes with it: a rate that rises and falls, and the average of the weights over the last
 updates (Polyak & Juditsky, 1992; exponential), which is what is validated where it is kept.
 """
@@ -66,6 +74,7 @@ class ClippedAdam(keras.optimizers.Adam):
         learning_rate: a number or a schedule.
         clip_norm: the global norm that the gradient of all variables together may have; 0 for any.
         clip_value: the size that any number of the gradient may have; 0 for any.
+        weight_decay: of kernels, as above; None for none.
         name: of the optimizer.
         **kwargs: further arguments of `keras.optimizers.Adam`.
     """
@@ -75,14 +84,27 @@ class ClippedAdam(keras.optimizers.Adam):
         learning_rate: Any = 1e-3,
         clip_norm: float = 0.25,
         clip_value: float = 0.0,
+        weight_decay: float | None = None,
         name: str = "adam",
         **kwargs: Any,
     ) -> None:
-        super().__init__(learning_rate, name=name, **kwargs)
+        super().__init__(learning_rate, weight_decay=weight_decay, name=name, **kwargs)
         for flag, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
             if limit < 0:
                 raise ValueError(f"{flag} must be positive, or 0 for no limit; got {limit}.")
         self.clip_norm, self.clip_value = clip_norm, clip_value
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        """Makes the moments; what is not a kernel is kept out of the weight decay."""
+        if self.weight_decay is not None and not self.built:
+            others = [each for each in variables if each.name != "kernel"]
+            if len(others) == len(variables):
+                raise ValueError(
+                    "weight_decay is for kernels, and none of the weights that are trained here is "
+                    "one: leave it out."
+                )
+            self.exclude_from_weight_decay(var_list=others)
+        super().build(variables)
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
         """Clips, then updates the variables as Adam does."""

@@ -46,6 +46,7 @@ def compile_method(
     clip_value: float = 0.0,
     jit_compile: bool = False,
     weight_average: float = 0.0,
+    weight_decay: float = 0.0,
 ) -> None:
     """Prepares a method for `fit`: Adam on the mean loss of the queries (section 5).
 
@@ -57,14 +58,15 @@ def compile_method(
         jit_compile: compile the step with XLA.
         weight_average: keep an average of the weights, which one update moves by 1 minus this; 0
             for none. It is what is validated, and kept as best.
+        weight_decay: of kernels, per unit of the learning rate; 0 for none.
     """
     if not 0 <= weight_average < 1:
         raise ValueError(f"weight_average must be in [0, 1), got {weight_average}.")
-    averaging: dict[str, Any] = {}
+    further: dict[str, Any] = {"weight_decay": weight_decay or None}
     if weight_average:
-        averaging = {"use_ema": True, "ema_momentum": weight_average}
+        further |= {"use_ema": True, "ema_momentum": weight_average}
     method.compile(
-        optimizer=ClippedAdam(learning_rate, clip_norm, clip_value, epsilon=1e-8, **averaging),
+        optimizer=ClippedAdam(learning_rate, clip_norm, clip_value, epsilon=1e-8, **further),
         loss=_loss(method.objective),
         metrics=[MeanScore(method.objective), ScoreInterval(method.objective)],
         jit_compile=jit_compile,
