@@ -8,6 +8,12 @@ from typing import Any
 from tf_metalstm import experiment
 from tf_metalstm.construction import build_tasks
 from tf_metalstm.data.tasks import EpisodeTasks
+from tf_metalstm.exported import (
+    exported_fingerprint,
+    exported_step,
+    is_exported,
+    load_exported,
+)
 from tf_metalstm.methods.base import Method
 from tf_metalstm.options import OptionError, options_of
 from tf_metalstm.settings import Settings
@@ -23,8 +29,8 @@ def start_method(method: Method, pretrained: Settings | None = None) -> dict[str
 
     Args:
         method: fresh.
-        pretrained: settings of the run whose best weights it begins at, checked by
-            `check_pretrained`; None for random numbers.
+        pretrained: settings of the run whose best weights it begins at, or of an exported model,
+            checked by `check_pretrained`; None for random numbers.
 
     Returns:
         The name of that run, the update that its weights are of, and their fingerprint, {"run",
@@ -37,10 +43,14 @@ def start_method(method: Method, pretrained: Settings | None = None) -> dict[str
     if pretrained is None:
         method.begin(None)
         return None
+    folder = Path(pretrained.run_dir or "")
+    if is_exported(folder):
+        method.begin(load_exported(folder))
+        step, weights = exported_step(folder), exported_fingerprint(folder)
+        return {"run": folder.name, "step": step, "weights": weights}
     trained = experiment.load_run(pretrained)
     method.begin(trained.method)
-    run_dir = Path(pretrained.run_dir or "")
-    return {"run": run_dir.name, "step": trained.step, "weights": best_fingerprint(run_dir)}
+    return {"run": folder.name, "step": trained.step, "weights": best_fingerprint(folder)}
 
 
 def check_pretrained(settings: Settings, pretrained: Settings) -> None:
@@ -48,7 +58,7 @@ def check_pretrained(settings: Settings, pretrained: Settings) -> None:
 
     Args:
         settings: of the run that begins.
-        pretrained: of the other.
+        pretrained: of the other, or of an exported model.
 
     Raises:
         ValueError: it may not; the error says what to change.
@@ -59,7 +69,8 @@ def check_pretrained(settings: Settings, pretrained: Settings) -> None:
     allowed = (own, *settings.member("method").starts_from)
     if other not in allowed:
         raise ValueError(f"{where} is a run of method={other}: give one of {' or '.join(allowed)}.")
-    if not checkpoint_steps(Path(pretrained.run_dir or "", BEST)):
+    folder = Path(pretrained.run_dir or "")
+    if not is_exported(folder) and not checkpoint_steps(folder / BEST):
         raise FileNotFoundError(
             f"{where} holds no weights yet: they appear with the first validation of that run. "
             "Train it longer."

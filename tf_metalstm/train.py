@@ -13,6 +13,7 @@ import tensorflow as tf
 from tf_metalstm import experiment
 from tf_metalstm.argv import RUN_FLAGS
 from tf_metalstm.construction import build_method, build_tasks, resolve
+from tf_metalstm.exported import exported_settings, is_exported
 from tf_metalstm.flags import read_settings, run_command, write_settings
 from tf_metalstm.methods.base import Method
 from tf_metalstm.options import OptionError
@@ -145,11 +146,15 @@ def _pretrained(settings: Settings) -> Settings | None:
     run_dir = settings.get("pretrained_run_dir")
     if run_dir is None:
         return None
-    if not Path(run_dir, RUN_FLAGS).is_file():
+    if Path(run_dir, RUN_FLAGS).is_file():
+        pretrained = read_settings(run_dir)
+    elif is_exported(run_dir):
+        pretrained = exported_settings(run_dir)
+    else:
         raise FileNotFoundError(
-            f"pretrained_run_dir={run_dir} holds no {RUN_FLAGS}: give the folder of a run."
+            f"pretrained_run_dir={run_dir} holds no {RUN_FLAGS} and no exported model: give the "
+            "folder of a run, or one that export wrote."
         )
-    pretrained = read_settings(run_dir)
     check_pretrained(settings, pretrained)
     return pretrained
 

@@ -70,8 +70,8 @@ class TrainedOptions(Options):
 
     pretrained_run_dir: str | None = option(
         None,
-        "A run at whose weights this one begins: of the same method; or of nearest_neighbor, whose "
-        "network is where c_0, or the embedding, begins.",
+        "A run, or an exported model, at whose weights this one begins: of the same method; or of "
+        "nearest_neighbor, whose network is where c_0, or the embedding, begins.",
         settled=True,
         is_path=True,
     )

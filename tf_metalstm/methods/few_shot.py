@@ -11,6 +11,7 @@ import abc
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import keras
 import tensorflow as tf
 
 from tf_metalstm.data.tasks import IMAGES
@@ -61,6 +62,11 @@ class FewShotMethod(Method, abc.ABC):
     def num_outputs(self) -> int | None:
         """N, the most classes that it can tell apart; None for any number of them."""
         return None
+
+    @property
+    def served_variables(self) -> list[keras.Variable]:
+        """What adapting and answering need, which is what an export holds: here all there is."""
+        return self.variables
 
     @property
     def is_symmetric(self) -> bool:

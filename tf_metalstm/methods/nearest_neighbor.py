@@ -139,6 +139,11 @@ class NearestNeighbor(FewShotMethod):
         similarities = cosines(adapted.features, self._features(query_inputs))
         return nearest(similarities, adapted.labels, num_classes(adapted.labels))
 
+    @property
+    def served_variables(self) -> list[keras.Variable]:
+        """Those of the embedding: the last layer is thrown away."""
+        return self.embedding.variables
+
     def describe_normalization(self) -> str:
         """Returns the batch-norm mode in words."""
         return "inductive (running statistics of the training)"

@@ -67,7 +67,7 @@ def build_signatures(served: ServedMethod) -> tuple[tf.Module, dict[str, Any]]:
                 signatures[name + ending] = function
     module = tf.Module()
     # The variables alone: a Keras model inside would bring traces of its own along.
-    module.meta_parameters = [variable.value for variable in served.method.variables]
+    module.meta_parameters = [variable.value for variable in served.method.served_variables]
     for name, function in signatures.items():  # in Python these, too, know num_steps by themselves
         setattr(module, name, function)
     return module, signatures
