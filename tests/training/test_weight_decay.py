@@ -61,6 +61,14 @@ def test_it_falls_with_the_learning_rate():
         np.testing.assert_allclose(now[path], expected, rtol=1e-6)
 
 
+def test_an_lstm_has_two_kernels():
+    weights = [keras.Variable([4.0], name=name) for name in ("kernel", "recurrent_kernel", "bias")]
+    optimizer = ClippedAdam(0.5, clip_norm=0.0, weight_decay=0.2)
+    optimizer.build(weights)
+    optimizer.apply([tf.zeros([1])] * 3)
+    np.testing.assert_allclose(np.concatenate(weights), [3.6, 3.6, 4.0], rtol=1e-6)
+
+
 def test_weights_without_a_kernel_cannot_decay():
     optimizer = ClippedAdam(1e-3, weight_decay=0.1)
     with pytest.raises(ValueError, match=r"^weight_decay is for kernels, and none of the weights"):

@@ -5,7 +5,7 @@ becomes
 
     w <- w - learning rate x weight decay x w
 
-beside the gradient, not through it. Only weights that are called a kernel decay: biases and the
+beside the gradient, not through it. Only weights whose name ends in "kernel" decay: biases and the
 scales of batch norm do not, nor does c_0, which is one vector of all the learner's parameters.
 
 And what goes with it: a rate that rises and falls, and the average of the weights over the last
@@ -97,7 +97,7 @@ class ClippedAdam(keras.optimizers.Adam):
     def build(self, variables: list[keras.Variable]) -> None:
         """Makes the moments; what is not a kernel is kept out of the weight decay."""
         if self.weight_decay is not None and not self.built:
-            others = [each for each in variables if each.name != "kernel"]
+            others = [each for each in variables if not each.name.endswith("kernel")]
             if len(others) == len(variables):
                 raise ValueError(
                     "weight_decay is for kernels, and none of the weights that are trained here is "
