@@ -7,7 +7,10 @@
 --query    images to classify: files, folders or patterns. Where a folder holds one folder a
            class, the accuracy is printed too.
 
-Needs tensorflow, numpy and pillow, the two files beside it, and nothing else of ours.
+Pictures that make answers worth little are warned of: blank or equal ones, queries that are among
+the support images, and the like; `remarks.py` has the list.
+
+Needs tensorflow, numpy and pillow, the files beside it, and nothing else of ours.
 """
 
 from __future__ import annotations
@@ -23,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import remarks
 import report
-from folders import ClientError, class_files, query_files, sentence, user_path
-from images import read_images, read_support
+from folders import ClientError, class_files, query_files, sentence, user_path, warn
+from images import looked_at, read_images, read_support
 
 FORMAT = "tf_metalstm.saved_model"
 FORMAT_VERSION = 2
@@ -59,19 +63,22 @@ def _run(options: argparse.Namespace) -> None:
     queries, known = query_files(options.query, list(classes))
     _check_outputs(options)
     images, labels, paths = read_support(classes, shape)
+    looks = [remarks.look_at(str(p), n, i) for p, n, i in zip(paths, labels, images, strict=True)]
+    said = warn(remarks.of_support(looks))
     model = load_model(options.model)
     state, losses = adapt(model, images, labels, _num_steps(options, manifest))
     print(f"Adapted to {len(images)} images of {len(classes)} classes.")
-    names, read, probabilities = classify(
-        model, state, read_images((path for _, path in queries), shape)
-    )
+    asked: list[remarks.Look] = []
+    read_queries = looked_at(read_images((path for _, path in queries), shape), asked)
+    names, read, probabilities = classify(model, state, read_queries)
+    said += warn(remarks.of_queries(looks, asked))
     shown = {path: name for name, path in queries}
     answers = [
         report.Answer(shown[path], path, names[np.argmax(row)], row, known.get(path))
         for path, row in zip(read, probabilities, strict=True)
     ]
     support = list(zip(paths, labels, strict=True))
-    result = report.Report(options.model, names, support, losses, answers)
+    result = report.Report(options.model, names, support, losses, answers, said)
     texts = (report.csv_text, report.json_text, report.html_text)
     paths_of_texts = (options.csv, options.json, options.html)
     wanted = [(path, text) for path, text in zip(paths_of_texts, texts, strict=True) if path]
@@ -197,7 +204,7 @@ def _call(model: Any, signature: str, **tensors: Any) -> dict[str, Any]:
     try:
         return model.signatures[signature](**tensors)
     except tensorflow.errors.InvalidArgumentError as error:
-        raise ClientError(f"The model says: {sentence(error.message, [], [])}") from error
+        raise ClientError(f"The model says: {sentence(error.message)}") from error
 
 
 def _check_number(support: Path, found: int, num_way: int | None) -> None:

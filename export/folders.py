@@ -79,22 +79,28 @@ def read(path: Path) -> bytes:
         raise ClientError(f"{path} cannot be read ({error}).") from error
 
 
-def sentence(error: str, support: Sequence[Path], queries: Sequence[Path]) -> str:
-    """Returns what a model has to say of a request, in a text that TensorFlow made of it.
+def warn(remarks: Sequence[str]) -> list[str]:
+    """Writes to stderr what is wrong with pictures; returns it."""
+    for remark in remarks:
+        print(f"warning: {remark}", file=sys.stderr)
+    return list(remarks)
+
+
+def sentence(error: str) -> str:
+    """Returns what a model has to say of a request, in a text that TensorFlow made of it."""
+    found = re.search(r"assertion failed: \[(.*?)\](?=\s|$)", error, re.DOTALL)
+    return found[1] if found else error
+
+
+def bad_image(error: str, part: str) -> tuple[int, str] | None:
+    """Returns the place and the reason where a model says that it cannot read an image.
 
     Args:
-        error: the text.
-        support: the files that were sent as support_images.
-        queries: those that were sent as query_images.
+        error: a text that TensorFlow made of what it says.
+        part: "support" or "query".
     """
-    found = re.search(r"assertion failed: \[(.*?)\](?=\s|$)", error, re.DOTALL)
-    said = found[1] if found else error
-    place = re.match(r"(support|query)_images\[(\d+)\]: (.*)", said, re.DOTALL)
-    if place is None:
-        return said
-    files = support if place[1] == "support" else queries
-    number = int(place[2])
-    return f"{files[number]}: {place[3]}" if number < len(files) else said
+    found = re.match(rf"{part}_images\[(\d+)\]: (.*)", sentence(error), re.DOTALL)
+    return (int(found[1]), found[2]) if found else None
 
 
 def is_clutter(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Reads image files as a model wants them. Needs numpy, pillow, and decoding.py beside it."""
+"""Reads image files as a model wants them. Needs numpy, pillow, and the files beside it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from decoding import UnreadableImageError, decode_image, squeeze
 from folders import ClientError
 from PIL import Image
+from remarks import Look, look_at
 
 
 def read_support(
@@ -37,6 +38,15 @@ def read_images(paths: Iterable[Path], shape: Sequence[int]) -> Iterator[tuple[P
             print(f"skipped: {error}", file=sys.stderr)
         else:
             yield path, image
+
+
+def looked_at(
+    images: Iterable[tuple[Path, np.ndarray]], looks: list[Look]
+) -> Iterator[tuple[Path, np.ndarray]]:
+    """Yields queries; adds to a list what is remembered of each."""
+    for path, image in images:
+        looks.append(look_at(str(path), None, image))
+        yield path, image
 
 
 def read_image(path: Path, shape: Sequence[int]) -> np.ndarray:

@@ -46,6 +46,7 @@ class Report:
     support: the files that the model adapted to, and their classes.
     support_losses: the loss before each update; empty for a model that makes none.
     answers: one a query.
+    remarks: what was warned of, sentences.
     """
 
     model: Path
@@ -53,6 +54,7 @@ class Report:
     support: Sequence[tuple[Path, str]]
     support_losses: Sequence[float]
     answers: Sequence[Answer]
+    remarks: Sequence[str]
 
     @property
     def accuracy(self) -> tuple[int, int]:
@@ -109,6 +111,7 @@ def json_text(report: Report) -> str:
             for answer in report.answers
         ],
         "accuracy": hits / known if known else None,
+        "warnings": list(report.remarks),
     }
     return json.dumps(contents, indent=1) + "\n"
 
@@ -117,6 +120,7 @@ def html_text(report: Report) -> str:
     """Returns a page of its own, with everything in it: pictures, bars, and the loss curve."""
     hits, known = report.accuracy
     accuracy = f"<p>Accuracy: {hits / known:.1%} ({hits} of {known} images).</p>" if known else ""
+    remarks = "".join(f'<p class="wrong">{html.escape(said)}</p>' for said in report.remarks)
     rows = "".join(_answer_row(report, answer) for answer in report.answers)
     support = "".join(
         f"<tr><th>{html.escape(name)}</th><td>"
@@ -135,7 +139,7 @@ tr {{ border-bottom: 1px solid #ddd }} img {{ height: 72px; margin-right: 4px }}
 </style></head><body>
 <h1>Few-shot answers</h1>
 <p>Model {html.escape(str(report.model))}, adapted to {len(report.support)} images of
-{len(report.class_names)} classes.</p>{accuracy}
+{len(report.class_names)} classes.</p>{remarks}{accuracy}
 <h2>What it adapted to</h2><table>{support}</table>{_loss_curve(report.support_losses)}
 <h2>What it says</h2><table>{rows}</table>
 </body></html>

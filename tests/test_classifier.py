@@ -22,6 +22,9 @@ from tf_metalstm.data.preprocessing import Normalization
 from tf_metalstm.flags import read_settings
 from tf_metalstm.serving.served import ServedMethod
 
+# Most tests ask about the images that they adapted to.
+pytestmark = pytest.mark.filterwarnings("ignore::tf_metalstm.classifier.ImagesWarning")
+
 SHAPE = (16, 16, 1)
 NAMES = np.array(["dog", "cat", "ant"])
 
@@ -128,7 +131,11 @@ def test_any_labels(model):
 
 def test_with_the_tools_of_scikit_learn(model):
     classifier = FewShotClassifier(model, num_steps=1)
-    assert clone(classifier).get_params() == {"model": model, "num_steps": 1}
+    assert clone(classifier).get_params() == {
+        "model": model,
+        "num_steps": 1,
+        "skip_corrupt": False,
+    }
     images = np.tile(pixels(3), [4, 1, 1, 1])  # the same three pictures four times
     scores = cross_val_score(FewShotClassifier(model, num_steps=5), images, labels(12), cv=2)
     assert scores.shape == (2,)
@@ -159,7 +166,7 @@ def test_checks_of_scikit_learn(model, check):
     [
         (pixels(2), ["a", "b", "c"], "There are 2 images but 3 labels"),
         (pixels(5), list("abcde"), "y has 5 classes, but the model tells at most 4 apart"),
-        (pixels(2)[:, :8], ["a", "b"], r"Expected numbers \[B, 16, 16, 1\].*got uint8"),
+        (pixels(2).reshape(2, -1), ["a", "b"], r"Expected numbers \[B, 16, 16, 1\].*got uint8"),
         (pixels(2) / 255.0, ["a", "b"], "Pixels go from 0 to 255, these from .* to 1"),
         (pixels(2) * np.nan, ["a", "b"], "Pixels go from 0 to 255, these from nan"),
         (pixels(0), [], "There are no images"),

@@ -19,7 +19,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from tf_metalstm import demo
-from tf_metalstm.classifier import FewShotClassifier
+from tf_metalstm.classifier import FewShotClassifier, load_model
 from tf_metalstm.demo import build_page, main
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -252,3 +252,21 @@ def test_a_picture_that_is_dropped_is_decoded_as_all_others(tmp_path):
         demo._guarded(demo._ask)(classifier, str(tmp_path / "gone.png"))
     assert "is not a readable image" in said[0]
     assert "gone.png" in said[1]
+
+
+def test_what_answers_are_worth_is_said_on_the_page(monkeypatch):
+    """Of a gallery and of a drop alike; of the files the names alone."""
+    said = []
+    monkeypatch.setattr(demo.gr, "Warning", said.append)
+    folders = sorted((EPISODE / "support").iterdir())[:2]
+    one, other = ([(str(file), None) for file in sorted(f.iterdir())[:2]] for f in folders)
+    loaded = load_model(MODEL)
+    fitted = [demo._adapt(MODEL, loaded, 5, ("a", "b", one, more))[0] for more in (other, one)]
+    assert len(said) == 1
+    assert said[0].startswith("The same picture is in two classes: 000.png (b) and 000.png (a); 0")
+    demo._ask(fitted[0], other[1][0])
+    assert said[1].startswith(
+        "1 query picture is among the support pictures: 001.png is 001.png (b)"
+    )
+    demo._ask(fitted[0], str(sorted(folders[0].iterdir())[3]))
+    assert len(said) == 2

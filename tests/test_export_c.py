@@ -63,6 +63,7 @@ def answers(output):
 def test_same_probabilities(program):
     result = call(program, MODEL, EPISODE / "support", *queries())
     assert result.returncode == 0, result.stderr
+    assert "\nwarning: " not in result.stderr
     names, rows = answers(result.stdout)
     golden = json.loads(PROBABILITIES.read_text())
     assert names == golden["classes"]
@@ -170,6 +171,29 @@ def test_what_is_of_the_system_is_left(program, tmp_path):
     result = call(program, MODEL, tmp_path / "episode", queries()[0])
     assert result.returncode == 1
     assert "it holds the folders support and query" in result.stderr
+
+
+def test_what_answers_are_worth_is_said(program, tmp_path):
+    """Equal files, and how many there are of each class; the rest takes a decoder."""
+    one, other = sorted((EPISODE / "support").iterdir())[:2]
+    for folder in (one, other):
+        shutil.copytree(folder, tmp_path / "support" / folder.name)
+    known = queries()[-1]
+    first = tmp_path / "support" / one.name
+    for number in range(20):
+        shutil.copy(known, first / f"y{number:02d}.png")
+    shutil.copy(one / "000.png", tmp_path / "support" / other.name / "z.png")
+    (tmp_path / "support" / other.name / "004.png").unlink()
+    result = call(program, MODEL, tmp_path / "support", queries()[0], known)
+    assert result.returncode == 0
+    sizes, two, again, among = (
+        line for line in result.stderr.splitlines() if line.startswith("warning: ")
+    )
+    assert f"{other.name} has 5 of the support pictures, {one.name} has 25." in sizes
+    assert f"in two classes: {tmp_path}/support/{other.name}/z.png is {first}/000.png." in two
+    assert f"more than once: {first}/y01.png is {first}/y00.png; {first}/y02" in again
+    assert again.endswith("; and 14 more.")
+    assert among.endswith(f"are among the support pictures: {known} is {first}/y00.png.")
 
 
 def test_a_number_of_updates_for_a_model_that_makes_none(program, exported):

@@ -143,7 +143,7 @@ def call(capsys, model, folders, *options):
 def test_flat_folder_in_small_chunks(served, model, folders, capsys, monkeypatch):
     shutil.rmtree(folders / "query")
     for k in range(5):
-        write_image(folders / "query" / f"{k}.png", 40 * k, seed=k)
+        write_image(folders / "query" / f"{k}.png", 40 * k, seed=70 + k)
     (folders / "query" / ".DS_Store").touch()
     code, at_once, _ = call(capsys, model, folders)
     assert code == 0

@@ -11,22 +11,22 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from tf_metalstm import experiment
 from tf_metalstm.argv import FOUND_FLAGS, RUN_FLAGS
-from tf_metalstm.data.sources.decoding import plain_image, squeeze
-from tf_metalstm.data.sources.pixels import pixels as decode
 from tf_metalstm.flags import read_settings
+from tf_metalstm.serving.given_images import GivenImages, take_images
+from tf_metalstm.serving.remarks import Look, look_at, of_queries, of_support
 from tf_metalstm.serving.saved_model import (
     FORMAT_VERSION,
     MANIFEST,
@@ -38,32 +38,54 @@ from tf_metalstm.serving.signatures import build_signatures
 _QUERIES = "query_images"
 
 
+class ImagesWarning(UserWarning):
+    """What is wrong with images, so that an answer may be worth nothing; or which were skipped."""
+
+
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
     """Adapts a trained model to a few labelled images, then classifies others.
 
-    Images are pixels 0 ... 255, [B, h, w, c] in the size of the model ([B, h, w] where it is a
-    gray one); or a list (or a column of a table) of images of any size, each a path, the bytes of
-    a file, a picture of Pillow, or an array uint8 of gray or color. They become pixels as in
+    Images are a list (or a tuple, a column of a table, an array) of images of any size, each a
+    path, the bytes of a file, a picture of Pillow, or an array of gray or color; or one array of
+    all of them, [B, h, w] or [B, h, w, c]. Pixels go from 0 to 255. They become pixels as in
     training: `data/sources/decoding.py` says how, and which files are read. Labels are whatever
     scikit-learn takes as classes: numbers, names.
+
+    What makes answers worth little is said, as an `ImagesWarning`: blank or equal support images,
+    the same picture in two classes, classes of very different sizes, queries that are among the
+    support images, or that are inverted against them.
 
     Args:
         model: the folder of an exported model, or of a run.
         num_steps: T, updates that `fit` makes; None for as many as in training.
+        skip_corrupt: leave out files that cannot be read, and warn of each. An answer to one is
+            not a number in `predict_proba`, and None in `predict`.
 
     Attributes:
         classes_: the different labels, sorted, [C].
         support_losses_: the loss before each update, [T]; missing where the method makes none.
         trace_: what the rule shows of each update by name, such as "forget_gates" [T, P]; missing
             likewise.
+        remarks_: what `fit` warned of, sentences.
     """
 
-    def __init__(self, model: str | os.PathLike[str], num_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        num_steps: int | None = None,
+        skip_corrupt: bool = False,
+    ) -> None:
         self.model = model
         self.num_steps = num_steps
+        self.skip_corrupt = skip_corrupt
 
     @classmethod
-    def load(cls, model: str | os.PathLike[str], num_steps: int | None = None) -> FewShotClassifier:
+    def load(
+        cls,
+        model: str | os.PathLike[str],
+        num_steps: int | None = None,
+        skip_corrupt: bool = False,
+    ) -> FewShotClassifier:
         """Returns a classifier whose model has been read, and is there.
 
         Raises:
@@ -71,22 +93,19 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             ValueError: the model is one of functions.
         """
         load_model(model)
-        return cls(model, num_steps)
+        return cls(model, num_steps, skip_corrupt)
 
     def fit(self, X: Any, y: Any) -> FewShotClassifier:  # scikit-learn's names
         """Adapts to images and their labels, in any order, any number of each class.
 
         Raises:
+            FileNotFoundError: files that are not there.
             ValueError: images or labels that the model cannot take.
         """
         model = load_model(self.model)
         check_classification_targets(y)
-        labels = column_or_1d(y, warn=True)
-        images, ending = _images(X, model.image_shape)
-        if len(images) != len(labels):
-            raise ValueError(
-                f"There are {len(images)} images but {len(labels)} labels: give one for each."
-            )
+        given = take_images(X, model.image_shape, self.skip_corrupt)
+        labels = _labels_of(given, column_or_1d(y, warn=True))
         classes, numbers = np.unique(labels, return_inverse=True)
         if model.num_way is not None and len(classes) > model.num_way:
             raise ValueError(
@@ -94,8 +113,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 "apart: leave some out, or train a model with more ways."
             )
         adapted = _call(
-            model.signatures[f"adapt{ending}"],
-            support_images=images,
+            model.signatures["adapt"],
+            support_images=tf.constant(given.pixels, tf.float32),
             support_labels=tf.constant(numbers, tf.int32),
             **self._steps(model),
         )
@@ -108,22 +127,52 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             self.trace_ = adapted
         self.classes_, self._state = classes, state
         self._model: LoadedModel | None = model
+        self._looks = _looks(given, map(str, labels))
+        self.remarks_ = [*map(_skipped, given.skipped), *of_support(self._looks)]
+        _warn(self.remarks_)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Returns the probability of each class, [B, C], in the order of `classes_`."""
-        check_is_fitted(self)
-        if self._model is None:  # it was pickled
-            self._model = load_model(self.model)
-        images, ending = _images(X, self._model.image_shape)
-        state = {name: tf.constant(value) for name, value in self._state.items()}
-        answer = _call(self._model.signatures[f"predict{ending}"], query_images=images, **state)
-        return answer["probabilities"][:, : len(self.classes_)]
+        probabilities, _, remarks = self._answer(X)
+        _warn(remarks)
+        return probabilities
 
     def predict(self, X: Any) -> np.ndarray:
         """Returns the most probable label of each image, [B]."""
-        probabilities = self.predict_proba(X)
-        return self.classes_[np.argmax(probabilities, axis=1)]
+        probabilities, given, remarks = self._answer(X)
+        _warn(remarks)
+        best = self.classes_[np.argmax(probabilities[given.places], axis=1)]
+        if len(best) == given.number:
+            return best
+        labels = np.full(given.number, None, object)
+        labels[given.places] = best
+        return labels
+
+    def remarks(self, X: Any) -> list[str]:
+        """Returns what answers to these images are warned of, sentences."""
+        return self._remarks(take_images(X, self._loaded().image_shape, self.skip_corrupt))
+
+    def _answer(self, X: Any) -> tuple[np.ndarray, GivenImages, list[str]]:
+        """Returns probabilities [B, C], the images that could be read, and what to say of them."""
+        model = self._loaded()
+        given = take_images(X, model.image_shape, self.skip_corrupt)
+        state = {name: tf.constant(value) for name, value in self._state.items()}
+        images = tf.constant(given.pixels, tf.float32)
+        answer = _call(model.signatures["predict"], query_images=images, **state)
+        found = answer["probabilities"]
+        probabilities = np.full([given.number, len(self.classes_)], np.nan, found.dtype)
+        probabilities[given.places] = found[:, : len(self.classes_)]
+        return probabilities, given, self._remarks(given)
+
+    def _loaded(self) -> LoadedModel:
+        check_is_fitted(self)
+        if self._model is None:  # it was pickled
+            self._model = load_model(self.model)
+        return self._model
+
+    def _remarks(self, given: GivenImages) -> list[str]:
+        return [*map(_skipped, given.skipped), *of_queries(self._looks, _looks(given, None))]
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns what is pickled: a model stays where it is, and is read again."""
@@ -211,65 +260,29 @@ def _call(function: Callable[..., dict[str, Any]], **tensors: Any) -> dict[str, 
         raise ValueError(error.message) from error
 
 
-def _images(given: Any, image_shape: tuple[int, ...]) -> tuple[Any, str]:
-    """Returns images as the signatures take them, and the ending of the signatures' names."""
-    if isinstance(given, (str, bytes, os.PathLike, Image.Image)):
-        raise ValueError("Expected a list of images, got a single one: give [image].")
-    listed = _listed(given)
-    if listed is None:
-        pixels = _checked_pixels(np.asarray(given), image_shape)
-    else:
-        pixels = np.stack([_squeezed(one, image_shape, i) for i, one in enumerate(listed)])
-    return tf.constant(pixels, tf.float32), ""
-
-
-def _listed(given: Any) -> list[Any] | None:
-    """Returns files, pictures of Pillow, or arrays of other sizes one by one; None for pixels."""
-    if hasattr(given, "to_numpy"):  # a column of a table
-        given = given.to_numpy()
-    if isinstance(given, np.ndarray) and given.dtype.kind in "OUS":
-        given = given.ravel().tolist()
-    if not isinstance(given, Sequence) or not given:
-        return None
-    one_by_one = isinstance(given[0], (str, bytes, os.PathLike, Image.Image))
-    shapes = {one.shape for one in given if isinstance(one, np.ndarray) and one.dtype == np.uint8}
-    return list(given) if one_by_one or len(shapes) > 1 else None
-
-
-def _squeezed(one: Any, image_shape: tuple[int, ...], place: int) -> np.ndarray:
-    """Returns the pixels [h, w, c] of a file, a picture or an array of any size."""
-    if isinstance(one, bytes):
-        return decode(one, image_shape, f"image {place} of the list")
-    if isinstance(one, (str, os.PathLike)):
-        path = Path(one).expanduser()
-        return decode(path.read_bytes(), image_shape, str(path))
-    try:
-        if not isinstance(one, Image.Image):
-            one = Image.fromarray(np.squeeze(one, -1) if one.shape[2:] == (1,) else one)
-        return squeeze(plain_image(one), image_shape)
-    except (AttributeError, TypeError, ValueError) as error:
+def _labels_of(given: GivenImages, labels: np.ndarray) -> np.ndarray:
+    """Returns the labels of the images that could be read."""
+    if given.number != len(labels):
         raise ValueError(
-            f"image {place} of the list is neither a file, nor a picture of Pillow, nor an array "
-            f"uint8 [h, w], [h, w, 1], [h, w, 3] or [h, w, 4] ({error})."
-        ) from error
-
-
-def _checked_pixels(pixels: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray:
-    """Returns pixels [B, h, w, c] that are such."""
-    if pixels.ndim == 3 and image_shape[-1] == 1:
-        pixels = pixels[..., np.newaxis]
-    if pixels.shape[1:] != image_shape or pixels.dtype.kind not in "uif":
-        raise ValueError(
-            f"Expected numbers [B, {', '.join(map(str, image_shape))}], or a list of image files; "
-            f"got {pixels.dtype} {list(pixels.shape)}."
+            f"There are {given.number} images but {len(labels)} labels: give one for each."
         )
-    if not len(pixels):
-        raise ValueError("There are no images.")
-    pixels = pixels.astype(np.float32)
-    low, high = pixels.min(), pixels.max()
-    if not (low >= 0 and 1 < high <= 255) and not (pixels == 0).all():  # not a number fails too
-        raise ValueError(
-            f"Pixels go from 0 to 255, these from {low:g} to {high:g}: give them as they come from "
-            "a file, without a normalization of your own."
-        )
-    return pixels
+    kept = labels[given.places]
+    lost = np.setdiff1d(labels, kept)
+    if len(lost):
+        reasons = "; ".join(given.skipped)
+        raise ValueError(f"None of the images of class {lost[0]} can be read: {reasons}.")
+    return kept
+
+
+def _looks(given: GivenImages, labels: Iterable[str] | None) -> list[Look]:
+    each = [None] * len(given.names) if labels is None else labels
+    return [look_at(*one) for one in zip(given.names, each, given.pixels, strict=True)]
+
+
+def _skipped(sentence: str) -> str:
+    return f"skipped: {sentence}"
+
+
+def _warn(remarks: Iterable[str]) -> None:
+    for remark in remarks:
+        warnings.warn(remark, ImagesWarning, stacklevel=3)

@@ -13,9 +13,11 @@ import base64
 import functools
 import io
 import os
+import re
 import socket
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from tf_metalstm.classifier import FewShotClassifier, LoadedModel, load_model
+from tf_metalstm.classifier import FewShotClassifier, ImagesWarning, LoadedModel, load_model
 from tf_metalstm.visualization.figures import adaptation_figure
 
 _MOST_UPDATES = 30
@@ -183,6 +185,12 @@ def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
+def _say(remarks: Iterable[str]) -> None:
+    """Says on the page what makes answers worth little; of paths the names alone."""
+    for remark in remarks:
+        gr.Warning(re.sub(r"(?:/[^/\s]+)+/(?=[^/\s])", "", remark))
+
+
 def _introduction(loaded: LoadedModel) -> str:
     height, width, channels = loaded.image_shape
     kind = "color" if channels == 3 else "gray"
@@ -284,7 +292,9 @@ def _adapt(
     files = [file for _, files in named for file in files]
     labels = [name for name, files in named for _ in files]
     num_steps = None if loaded.num_steps is None else int(steps)
-    classifier = FewShotClassifier(model, num_steps=num_steps).fit(files, labels)
+    with warnings.catch_warnings(action="ignore", category=ImagesWarning):
+        classifier = FewShotClassifier(model, num_steps=num_steps).fit(files, labels)
+    _say(classifier.remarks_)
     report = f"Learned **{len(named)} classes** from **{len(files)} pictures**"
     losses = getattr(classifier, "support_losses_", np.zeros([0]))
     if not len(losses):
@@ -296,7 +306,9 @@ def _adapt(
 def _ask(classifier: FewShotClassifier | None, file: bytes | str) -> dict[str, float]:
     if classifier is None:
         raise ValueError("It knows no classes yet: press Adapt first.")
-    probabilities = classifier.predict_proba([file])[0]
+    _say(classifier.remarks([file]))
+    with warnings.catch_warnings(action="ignore", category=ImagesWarning):
+        probabilities = classifier.predict_proba([file])[0]
     return dict(zip(classifier.classes_.tolist(), probabilities.tolist(), strict=True))
 
 

@@ -6,7 +6,9 @@
  * SUPPORT  one folder a class, with a few images in each: JPEG, PNG, GIF, BMP or WebP
  * IMAGE    a file to classify
  *
- * Hidden files and those of the system are left out.
+ * Hidden files and those of the system are left out. Equal files in two classes or twice in one, support
+ * files among the images, and classes of very different sizes are warned of. (That a picture is blank or
+ * inverted is not seen here, as the Python clients see it: the files are decoded inside the model.)
  *
  * Writes a table with tabs between: file, predicted class, the probability of every class. What
  * TensorFlow's library finds on the machine it tells on stderr before anything else runs.
@@ -23,6 +25,11 @@
 #include <unistd.h>
 
 #include "few_shot.h"
+
+enum {
+  WARNED = 5, /* pairs of files that a warning names */
+  UNEQUAL = 5 /* times as many pictures as in another class */
+};
 
 static const char usage[] =
     "usage: adapt [--num_steps T] MODEL SUPPORT IMAGE...\n"
@@ -169,6 +176,79 @@ static const char *of_one(const char *error) {
   return strncmp(error, list, sizeof list - 1) ? error : error + sizeof list - 1;
 }
 
+/* A warning that names pairs of files. */
+typedef struct {
+  const char *what;
+  size_t count;
+} warning;
+
+static void warn_of(warning *found, const char *one, const char *other) {
+  if (!found->count) fprintf(stderr, "warning: %s:", found->what);
+  if (found->count < WARNED)
+    fprintf(stderr, "%s %s is %s", found->count ? ";" : "", one, other);
+  ++found->count;
+}
+
+static void end_warning(const warning *found) {
+  if (found->count > WARNED) fprintf(stderr, "; and %zu more", found->count - WARNED);
+  if (found->count) fputs(".\n", stderr);
+}
+
+static int are_equal(const fs_image *one, const fs_image *other) {
+  return one->size == other->size && memcmp(one->data, other->data, one->size) == 0;
+}
+
+/* Warns of files that are there again, in their class or in another one. */
+static void warn_of_equal_files(const support_set *support, int in_their_class) {
+  warning found = {in_their_class ? "the same picture is in a class more than once"
+                                  : "the same picture is in two classes",
+                   0};
+  for (size_t i = 0; i < support->files.count; ++i)
+    for (size_t j = 0; j < i; ++j)
+      if ((strcmp(support->labels[i], support->labels[j]) == 0) == in_their_class &&
+          are_equal(&support->images[i], &support->images[j])) {
+        warn_of(&found, support->files.paths[i], support->files.paths[j]);
+        break;
+      }
+  end_warning(&found);
+}
+
+/* Warns of a class of few pictures beside one of many, or of one alone. */
+static void warn_of_sizes(const support_set *support, const path_list *classes) {
+  size_t few = 0, many = 0;
+  size_t *sizes = checked(calloc(classes->count, sizeof *sizes));
+  for (size_t i = 0; i < classes->count; ++i) {
+    for (size_t j = 0; j < support->files.count; ++j)
+      sizes[i] += strcmp(support->labels[j], base_name(classes->paths[i])) == 0;
+    if (sizes[i] < sizes[few]) few = i;
+    if (sizes[i] > sizes[many]) many = i;
+  }
+  if (classes->count == 1)
+    fprintf(stderr, "warning: %s is the only class: whatever is asked about, that is the answer.\n",
+            base_name(classes->paths[0]));
+  else if (sizes[many] >= UNEQUAL * sizes[few])
+    fprintf(stderr,
+            "warning: the classes differ in size: %s has %zu of the support pictures, %s has %zu.\n",
+            base_name(classes->paths[few]), sizes[few], base_name(classes->paths[many]),
+            sizes[many]);
+  free(sizes);
+}
+
+/* Warns of images to classify that are support files. */
+static void warn_of_known(const support_set *support, char **paths, size_t count) {
+  warning found = {"images to classify are among the support pictures", 0};
+  for (size_t i = 0; i < count; ++i) {
+    fs_image image = read_file(paths[i]);
+    for (size_t j = 0; j < support->files.count; ++j)
+      if (are_equal(&image, &support->images[j])) {
+        warn_of(&found, paths[i], support->files.paths[j]);
+        break;
+      }
+    free((void *)image.data);
+  }
+  end_warning(&found);
+}
+
 static void print_answer(const fs_classifier *classifier, const char *path) {
   char error[FS_ERROR_SIZE];
   size_t num_classes = fs_num_classes(classifier), best = 0;
@@ -210,6 +290,10 @@ int main(int argc, char **argv) {
   }
   path_list classes = list_classes(argv[first + 1]);
   support_set support = read_support(&classes);
+  warn_of_sizes(&support, &classes);
+  warn_of_equal_files(&support, 0);
+  warn_of_equal_files(&support, 1);
+  warn_of_known(&support, argv + first + 2, (size_t)(argc - first - 2));
   fs_model *model = fs_load(argv[first], error);
   if (!model) fail(argv[first], error);
   fs_classifier *classifier =

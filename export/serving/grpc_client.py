@@ -4,14 +4,14 @@
 
 As rest.py, in a tenth of the bytes: numbers travel as they are. Of what `adapt` returns it asks for
 no more than `predict` takes, which the server's metadata say. Needs tensorflow-serving-api, and the
-file folders.py in the folder above.
+files in the folder above; pillow to warn of pictures that make answers worth little.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ from tensorflow_serving.apis import (
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from folders import ClientError, class_files, query_files, read, sentence, user_path
+import sending
+from folders import ClientError, class_files, query_files, read, user_path
+from sending import ServerError
 
 ADAPT, PREDICT = "adapt_encoded_named", "predict_encoded_named"
 _TIMEOUT = 60  # seconds; the first request waits for the server to warm up
@@ -91,19 +93,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--query", nargs="+", required=True, help="images: files or folders")
     parser.add_argument("--num_steps", type=int, help="updates; by default as in training")
+    parser.add_argument(
+        "--skip_corrupt", action="store_true", help="leave out files that cannot be read"
+    )
     options = parser.parse_args(arguments)
-    support: list[Path] = []
-    queries: list[Path] = []
     try:
         classes = class_files(options.support)
-        support = [path for paths in classes.values() for path in paths]
         queries = [path for _, path in query_files(options.query, list(classes))[0]]
-        answer = _ask(options.address, classes, queries, options.num_steps)
+        answer, support, queries = _ask(options, classes, queries)
+        sending.warn_of(support, queries)
+    except ServerError as error:
+        raise SystemExit(f"error: the server says: {error}") from error
     except ClientError as error:
         raise SystemExit(f"error: {error}") from error
-    except grpc.RpcError as error:
-        said = sentence(error.details(), support, queries)
-        raise SystemExit(f"error: the server says: {said}") from error
     labels = tf.make_ndarray(answer.outputs["labels"])
     probabilities = tf.make_ndarray(answer.outputs["probabilities"])
     for path, label, row in zip(queries, labels, probabilities, strict=True):
@@ -111,16 +113,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _ask(
-    address: str,
-    classes: Mapping[str, Sequence[Path]],
-    queries: Sequence[Path],
-    num_steps: int | None,
-) -> Any:
-    with grpc.insecure_channel(address) as channel:
+    options: argparse.Namespace, classes: sending.Classes, queries: Sequence[Path]
+) -> tuple[Any, sending.Classes, list[Path]]:
+    """Returns the answer, and the files of both parts that were taken."""
+    skip = options.skip_corrupt
+    with grpc.insecure_channel(options.address) as channel:
         service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        model = signatures(service.GetModelMetadata(metadata_request(), _TIMEOUT))
-        adapted = service.Predict(adapt_request(model, classes, num_steps), _TIMEOUT)
-        return service.Predict(predict_request(model, adapted, queries), _TIMEOUT)
+        model = signatures(_called(service.GetModelMetadata, metadata_request()))
+        adapted, support = sending.adapted(
+            lambda c: _called(service.Predict, adapt_request(model, c, options.num_steps)),
+            classes,
+            skip,
+        )
+        answer, taken = sending.answered(
+            lambda q: _called(service.Predict, predict_request(model, adapted, q)), queries, skip
+        )
+        return answer, support, taken
+
+
+def _called(method: Callable[..., Any], request: Any) -> Any:
+    try:
+        return method(request, _TIMEOUT)
+    except grpc.RpcError as error:
+        raise ServerError(error.details()) from error
 
 
 def _state(model: Mapping[str, Any]) -> list[str]:

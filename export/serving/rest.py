@@ -6,7 +6,8 @@ URL is http://HOST:8501/v1/models/few_shot, with the name of the model from mode
 
 The server keeps no state: what `adapt` answered is sent along with every `predict`, and the
 server's metadata say what of it that is. Images go as they are on the disk, classes by their
-names. Needs Python, and the file folders.py in the folder above.
+names. Needs Python, and the files in the folder above; numpy and pillow to warn of pictures that
+make answers worth little.
 """
 
 from __future__ import annotations
@@ -23,16 +24,14 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from folders import ClientError, class_files, query_files, read, sentence, user_path
+import sending
+from folders import ClientError, class_files, query_files, read, user_path
+from sending import ServerError
 
 ADAPT, PREDICT = "adapt_encoded_named", "predict_encoded_named"
 _TIMEOUT = 60  # seconds; the first request waits for the server to warm up
 
 Signatures = Mapping[str, Mapping[str, Any]]
-
-
-class ServerError(ClientError):
-    """What the server has to say of a request."""
 
 
 def signatures(url: str) -> Signatures:
@@ -104,19 +103,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--query", nargs="+", required=True, help="images: files or folders")
     parser.add_argument("--num_steps", type=int, help="updates; the manifest has those of training")
+    parser.add_argument(
+        "--skip_corrupt", action="store_true", help="leave out files that cannot be read"
+    )
     options = parser.parse_args(arguments)
-    support: list[Path] = []
-    queries: list[Path] = []
+    url, skip = options.url, options.skip_corrupt
     try:
         classes = class_files(options.support)
-        support = [path for paths in classes.values() for path in paths]
         queries = [path for _, path in query_files(options.query, list(classes))[0]]
-        model = signatures(options.url)
-        adapted = ask(options.url, adapt_request(model, classes, options.num_steps))
-        answer = ask(options.url, predict_request(model, adapted, queries))
+        model = signatures(url)
+        adapted, support = sending.adapted(
+            lambda c: ask(url, adapt_request(model, c, options.num_steps)), classes, skip
+        )
+        answer, queries = sending.answered(
+            lambda q: ask(url, predict_request(model, adapted, q)), queries, skip
+        )
+        sending.warn_of(support, queries)
     except ServerError as error:
-        said = sentence(str(error), support, queries)
-        raise SystemExit(f"error: the server says: {said}") from error
+        raise SystemExit(f"error: the server says: {error}") from error
     except ClientError as error:
         raise SystemExit(f"error: {error}") from error
     rows = zip(queries, answer["labels"], answer["probabilities"], strict=True)

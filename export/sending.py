@@ -1,0 +1,122 @@
+"""Files that are sent to a model that is served: those that it cannot read, and what is to be said.
+
+The server says which file it cannot read, and only of the first one. `adapted` and `answered` take
+that one out and ask again, where they are told to. Needs Python; what is to be said of pictures
+needs numpy and pillow too.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from folders import ClientError, bad_image, sentence, warn
+
+if TYPE_CHECKING:
+    from remarks import Look
+
+Classes = Mapping[str, Sequence[Path]]
+
+_SHAPE = (64, 64, 3)  # in which pictures are compared
+_OFFER = "Leave such files out with --skip_corrupt."
+
+
+class ServerError(ClientError):
+    """What the server has to say of a request."""
+
+
+def adapted(
+    ask: Callable[[Classes], Any], classes: Classes, skip_corrupt: bool
+) -> tuple[Any, Classes]:
+    """Adapts to the files of each class.
+
+    Args:
+        ask: sends a request to adapt; raises ServerError.
+        classes: the image files of each class.
+        skip_corrupt: leave out files that the model cannot read, and name each.
+
+    Returns:
+        The answer, and the files that were taken.
+    """
+
+    def send(files: Sequence[tuple[str, Path]]) -> Any:
+        left = {name: [path for n, path in files if n == name] for name in classes}
+        for name, paths in left.items():
+            if not paths:
+                raise ClientError(f"None of the images of class {name!r} can be read.")
+        return ask(left)
+
+    pairs = [(name, path) for name, paths in classes.items() for path in paths]
+    answer, taken = _sent(send, pairs, "support", skip_corrupt)
+    return answer, {name: [path for n, path in taken if n == name] for name in classes}
+
+
+def answered(
+    ask: Callable[[Sequence[Path]], Any], queries: Sequence[Path], skip_corrupt: bool
+) -> tuple[Any, list[Path]]:
+    """Asks about files, as `adapted` does; returns the answer and the files it is about."""
+
+    def send(files: Sequence[tuple[str, Path]]) -> Any:
+        if not files:
+            raise ClientError("None of the images to classify can be read.")
+        return ask([path for _, path in files])
+
+    answer, taken = _sent(send, [("", path) for path in queries], "query", skip_corrupt)
+    return answer, [path for _, path in taken]
+
+
+def warn_of(classes: Classes, queries: Sequence[Path]) -> None:
+    """Writes to stderr what makes the answers to queries worth little, in sentences."""
+    try:
+        from remarks import of_queries, of_support
+    except ImportError:
+        print(
+            "note: whether pictures are blank, equal or inverted is not looked at without numpy "
+            "and pillow",
+            file=sys.stderr,
+        )
+        return
+    support = list(
+        itertools.chain.from_iterable(_looks(paths, name) for name, paths in classes.items())
+    )
+    if support:
+        warn([*of_support(support), *of_queries(support, _looks(queries, None))])
+
+
+def _looks(paths: Iterable[Path], label: str | None) -> list[Look]:
+    """Returns what is remembered of the files that Pillow reads."""
+    from decoding import UnreadableImageError
+    from images import read_image
+    from remarks import look_at
+
+    looks = []
+    for path in paths:
+        try:
+            looks.append(look_at(str(path), label, read_image(path, _SHAPE)))
+        except UnreadableImageError:  # the server, which knows better, could
+            continue
+    return looks
+
+
+def _sent(
+    send: Callable[[Sequence[tuple[str, Path]]], Any],
+    files: Sequence[tuple[str, Path]],
+    part: str,
+    skip_corrupt: bool,
+) -> tuple[Any, Sequence[tuple[str, Path]]]:
+    left = list(files)
+    while True:
+        try:
+            return send(left), left
+        except ServerError as error:
+            bad = bad_image(str(error), part)
+            if bad is None or bad[0] >= len(left):
+                raise ServerError(sentence(str(error))) from error
+            place, reason = bad
+            path = left.pop(place)[1]
+            if not skip_corrupt:
+                raise ServerError(f"{path}: {reason}. {_OFFER}") from error
+            print(f"skipped: {path}: {reason}", file=sys.stderr)
