@@ -20,7 +20,9 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,16 @@ from typing import Any
 import numpy as np
 import remarks
 import report
-from folders import ClientError, class_files, query_files, sentence, user_path, warn
+from folders import (
+    ClientError,
+    check_num_steps,
+    class_files,
+    query_files,
+    run_client,
+    sentence,
+    user_path,
+    warn,
+)
 from images import looked_at, read_images, read_support
 
 FORMAT = "tf_metalstm.saved_model"
@@ -51,6 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except BrokenPipeError:  # whoever reads has seen enough, as in `adapt.py ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:  # that there is no room for what is printed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"error: the answers cannot be printed ({error}).", file=sys.stderr)
         return 1
     return 0
 
@@ -224,8 +239,7 @@ def _num_steps(options: argparse.Namespace, manifest: dict[str, Any]) -> int | N
         return trained
     if trained is None:
         raise ClientError("--num_steps is for models that learn by updates; this one does not.")
-    if options.num_steps < 0:
-        raise ClientError(f"--num_steps must not be negative, got {options.num_steps}.")
+    check_num_steps(options.num_steps)
     return options.num_steps
 
 
@@ -248,11 +262,16 @@ def _import_tensorflow() -> Any:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # the kernels that the model was trained on
     before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
+    on_main = threading.current_thread() is threading.main_thread()
+    # Ctrl-C ends the process: to an import it would look like a package that is broken.
+    handler = signal.signal(signal.SIGINT, signal.SIG_DFL) if on_main else None
     try:
         import tensorflow
     except ImportError as error:
         raise ClientError(f"{error}: pip install tensorflow numpy pillow") from error
     finally:
+        if on_main:
+            signal.signal(signal.SIGINT, handler)
         os.dup2(before, 2)
         os.close(before)
         os.close(nowhere)
@@ -281,4 +300,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_client(main)

@@ -68,6 +68,10 @@ class UnreadableImageError(ValueError):
     """The bytes are no image, no whole one, or none that can be taken."""
 
 
+class _RefusedError(ValueError):
+    """A picture that is not taken, with the reason in our words."""
+
+
 def decode_image(encoded: bytes, origin: str) -> Image.Image:
     """Decodes all of an image file.
 
@@ -86,7 +90,8 @@ def decode_image(encoded: bytes, origin: str) -> Image.Image:
         image.load()  # all of it, so that a truncated file is found here
         return plain_image(image, _sample_bits(image, encoded))
     except Exception as error:  # what damage leads to in Pillow is anything, and differs by format
-        reason = str(error) or type(error).__name__
+        # Pillow's own words help where it says what is wrong with a file, and not where it trips.
+        reason = str(error) if isinstance(error, OSError | _RefusedError) else "it is damaged"
         raise UnreadableImageError(f"{origin} is not a readable image ({reason})") from error
 
 
@@ -116,9 +121,9 @@ def squeeze(image: Image.Image, image_shape: Sequence[int]) -> np.ndarray:
 def open_image(encoded: bytes) -> Image.Image:
     """Reads the header of an image file, and refuses what would take memory or time."""
     if not encoded:
-        raise ValueError("the file is empty")
+        raise _RefusedError("the file is empty")
     if encoded.startswith(b"GIF8") and not _frame_is_near(encoded[:MAX_BEFORE_FRAME]):
-        raise ValueError("it is a damaged GIF file")
+        raise _RefusedError("it is a damaged GIF file")
     Image.init()  # all plugins, or the formats below would not be known yet
     formats = [name for name in FORMATS if name in Image.OPEN]
     try:
@@ -126,14 +131,14 @@ def open_image(encoded: bytes) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is another
             image = Image.open(io.BytesIO(encoded), formats=formats)
     except Image.DecompressionBombError as error:
-        raise ValueError(_TOO_LARGE) from error
+        raise _RefusedError(_TOO_LARGE) from error
     except UnidentifiedImageError as error:
         kinds = f"{', '.join(formats[:-1])} or {formats[-1]}"
-        raise ValueError(f"it is damaged or no file of the kinds {kinds}") from error
+        raise _RefusedError(f"it is damaged or no file of the kinds {kinds}") from error
     if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
-        raise ValueError(_TOO_LARGE)
+        raise _RefusedError(_TOO_LARGE)
     if image.format in ("JPEG", "MPO") and encoded.count(b"\xff\xda") > MAX_SCANS:
-        raise ValueError(f"it is a JPEG file of more than {MAX_SCANS} passes: save it as PNG")
+        raise _RefusedError(f"it is a JPEG file of more than {MAX_SCANS} passes: save it as PNG")
     return image
 
 
@@ -200,9 +205,9 @@ def _sample_bits(image: Image.Image, encoded: bytes) -> int:
 
 def _sixteen_to_eight(image: Image.Image) -> Image.Image:
     if image.mode == "F":
-        raise ValueError("its pixels are floating point numbers: save it with 8 or 16 bits")
+        raise _RefusedError("its pixels are floating point numbers: save it with 8 or 16 bits")
     if image.mode == "I" and image.format not in ("PNG", "PPM"):  # there it stands for 16 bits
-        raise ValueError("its pixels are numbers of 32 bits: save it with 8 or 16 bits")
+        raise _RefusedError("its pixels are numbers of 32 bits: save it with 8 or 16 bits")
     _refuse_one_color(image.info.get("transparency"))
     values = np.clip(np.asarray(image) / 257.0, 0, 255)
     return Image.fromarray(np.round(values).astype(np.uint8))
@@ -226,6 +231,6 @@ def _alpha_of_one_color(image: Image.Image, sample_bits: int) -> np.ndarray | No
 
 def _refuse_one_color(transparent: Any) -> None:
     if transparent is not None:
-        raise ValueError(
+        raise _RefusedError(
             "it is a PNG file of 16 bits with a transparent color: save it with an alpha channel"
         )

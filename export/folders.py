@@ -9,9 +9,11 @@ from __future__ import annotations
 import glob
 import os
 import re
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 _CLUTTER = {
     "#recycle",
@@ -27,8 +29,28 @@ _CLUTTER = {
 }
 
 
+MAX_STEPS = 1000
+"""The most updates that an exported model makes."""
+
+
 class ClientError(Exception):
     """Something that the user has to put right."""
+
+
+def run_client(main: Callable[[], int | None]) -> NoReturn:
+    """Runs a client and exits: with its exit code, or with 130 after Ctrl-C and a sentence."""
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one need not wait
+        print("error: stopped by Ctrl-C; nothing half written stays.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+
+
+def check_num_steps(num_steps: int | None) -> None:
+    """Checks what --num_steps says, if anything."""
+    if num_steps is not None and not 0 <= num_steps <= MAX_STEPS:
+        raise ClientError(f"--num_steps must be 0 to {MAX_STEPS}, got {num_steps}.")
 
 
 def user_path(text: str) -> Path:

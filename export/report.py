@@ -7,6 +7,7 @@ import csv
 import html
 import io
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,12 +148,16 @@ tr {{ border-bottom: 1px solid #ddd }} img {{ height: 72px; margin-right: 4px }}
 
 
 def write(path: Path, text: str) -> None:
-    """Writes a text as a file; names of files that are no text are shown by their codes."""
+    """Writes a text as a file, all of it or nothing; names that are no text are shown by codes."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as opened:
+        with partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as opened:
             opened.write(text)
+        partial.rename(path)
     except OSError as error:
-        raise ClientError(f"{path} cannot be written ({error}).") from error
+        raise ClientError(f"{path} cannot be written ({error.strerror}).") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _answer_row(report: Report, answer: Answer) -> str:

@@ -4,7 +4,7 @@
 
 Writes predict.tflite, which needs LiteRT's own operations alone, and classify.tflite, which adapts
 on the device: the gradients of its learner are TensorFlow's operations, so that it needs the
-"select TF ops" (Flex) library beside LiteRT. Needs tensorflow, and nothing of ours.
+"select TF ops" (Flex) library beside LiteRT. Needs tensorflow, and the file folders.py beside it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from folders import ClientError, run_client, user_path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -44,30 +46,55 @@ def convert(model: Path, signature: str, quantize: bool = False) -> bytes:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=_path, required=True, help="folder of the exported model")
-    parser.add_argument("--out", type=_path, required=True, help="where to write")
+    parser.add_argument(
+        "--model", type=user_path, required=True, help="folder of the exported model"
+    )
+    parser.add_argument("--out", type=user_path, required=True, help="where to write")
     parser.add_argument("--quantize", action="store_true", help="constant weights in 8 bits")
     options = parser.parse_args(arguments)
-    if not (options.model / "saved_model.pb").is_file():
-        print(f"error: --model {options.model} is no exported model.", file=sys.stderr)
+    try:
+        _run(options.model, options.out, options.quantize)
+    except ClientError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
-    paths = [options.out / f"{signature}.tflite" for signature in SIGNATURES]
-    for path in paths:
-        if path.exists():
-            print(f"error: {path} exists already, and nothing is overwritten.", file=sys.stderr)
-            return 1
-    converted = {path: convert(options.model, path.stem, options.quantize) for path in paths}
-    options.out.mkdir(parents=True, exist_ok=True)
-    for path, contents in converted.items():
-        path.write_bytes(contents)
-        needs = "LiteRT and select TF ops" if SIGNATURES[path.stem] else "LiteRT"
-        print(f"Wrote {path}: {len(contents) / 1e3:.0f} kB, needs {needs}")
     return 0
 
 
-def _path(text: str) -> Path:
-    return Path(text).expanduser()
+def _run(model: Path, out: Path, quantize: bool) -> None:
+    if not (model / "saved_model.pb").is_file():
+        raise ClientError(f"--model {model} is no exported model.")
+    paths = [out / f"{signature}.tflite" for signature in SIGNATURES]
+    for path in paths:
+        if path.exists():
+            raise ClientError(f"{path} exists already, and nothing is overwritten.")
+    try:
+        converted = {path: convert(model, path.stem, quantize) for path in paths}
+    except Exception as error:  # whatever a file with a piece missing leads to
+        raise ClientError(
+            f"The model in {model} cannot be converted; is the copy complete? "
+            f"({type(error).__name__}: {str(error).strip()[:300]})"
+        ) from error
+    _write(converted)
+    for path, contents in converted.items():
+        needs = "LiteRT and select TF ops" if SIGNATURES[path.stem] else "LiteRT"
+        print(f"Wrote {path}: {len(contents) / 1e3:.0f} kB, needs {needs}")
+
+
+def _write(files: Mapping[Path, bytes]) -> None:
+    """Writes files, all of them or none."""
+    done = False
+    try:
+        for path, contents in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(contents)
+        done = True
+    except OSError as error:
+        raise ClientError(f"{path} cannot be written ({error.strerror}).") from error
+    finally:
+        if not done:
+            for path in files:
+                path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_client(main)

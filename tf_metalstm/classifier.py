@@ -24,6 +24,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from tf_metalstm import experiment
 from tf_metalstm.argv import FOUND_FLAGS, RUN_FLAGS
+from tf_metalstm.failures import reason
 from tf_metalstm.flags import read_settings
 from tf_metalstm.serving.given_images import GivenImages, take_images
 from tf_metalstm.serving.remarks import Look, look_at, of_queries, of_support
@@ -33,6 +34,7 @@ from tf_metalstm.serving.saved_model import (
     describe_signature,
     read_manifest,
 )
+from tf_metalstm.serving.served import MAX_STEPS
 from tf_metalstm.serving.signatures import build_signatures
 
 _QUERIES = "query_images"
@@ -190,8 +192,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 )
             return {}
         num_steps = model.num_steps if self.num_steps is None else self.num_steps
-        if num_steps < 0:
-            raise ValueError(f"num_steps must not be negative, got {num_steps}.")
+        if num_steps not in range(MAX_STEPS + 1):
+            raise ValueError(f"num_steps must be a whole number 0 to {MAX_STEPS}, got {num_steps}.")
         return {"num_steps": tf.constant(num_steps, tf.int32)}
 
 
@@ -257,7 +259,7 @@ def _call(function: Callable[..., dict[str, Any]], **tensors: Any) -> dict[str, 
     try:
         return {name: value.numpy() for name, value in function(**tensors).items()}
     except tf.errors.InvalidArgumentError as error:  # a file that is no image, and the like
-        raise ValueError(error.message) from error
+        raise ValueError(f"The model says: {reason(error)}.") from error
 
 
 def _labels_of(given: GivenImages, labels: np.ndarray) -> np.ndarray:

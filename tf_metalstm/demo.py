@@ -30,6 +30,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from tf_metalstm import ctrl_c
 from tf_metalstm.classifier import FewShotClassifier, ImagesWarning, LoadedModel, load_model
 from tf_metalstm.visualization.figures import adaptation_figure
 
@@ -358,4 +359,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with ctrl_c.in_one_sentence():
+        main()

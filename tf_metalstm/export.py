@@ -24,6 +24,7 @@ from PIL import Image
 from tf_metalstm import experiment
 from tf_metalstm.data.episodes import EpisodeSampler
 from tf_metalstm.data.tasks import ImageTasks
+from tf_metalstm.files import write_new_files
 from tf_metalstm.flags import read_settings, run_command
 from tf_metalstm.methods.few_shot import FewShotMethod
 from tf_metalstm.objectives import OBJECTIVES
@@ -66,10 +67,7 @@ def main(settings: Settings) -> None:
         f"weights, after {run.step} meta-updates. Read back, it answers as the method does."
     )
     print(_describe(manifest, run_dir))
-    for name, contents in example.items():
-        path = Path(settings.evaluation.example_dir or "", name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(contents)
+    write_new_files(settings.evaluation.example_dir or "", example)
     if served.has_classes:
         print(_next_command(target, settings.evaluation.example_dir))
 

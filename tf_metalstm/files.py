@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from tf_metalstm.failures import not_written
 
 
 def write_atomically(path: str | Path, text: str) -> None:
@@ -12,12 +16,75 @@ def write_atomically(path: str | Path, text: str) -> None:
     Args:
         path: of the file; its folder is made where it is not there.
         text: all that the file will hold.
+
+    Raises:
+        OSError: it cannot be written; the error names it.
+    """
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Yields a path beside a file to write to; what is there at the end becomes the file.
+
+    Args:
+        path: of the file; its folder is made where it is not there.
+
+    Raises:
+        OSError: it cannot be written; the error names it.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.write_text(text)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
         partial.replace(path)
+    except OSError as error:
+        raise not_written(path, error) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # said already
+            partial.unlink(missing_ok=True)
+
+
+def write_new_files(folder: str | Path, files: Mapping[str, bytes]) -> None:
+    """Writes files into a folder, all of them or none.
+
+    Args:
+        folder: made where it is not there.
+        files: contents by path in the folder; those that are there already stay.
+
+    Raises:
+        OSError: one cannot be written; the error names it.
+    """
+    made: list[Path] = []
+    try:
+        for name, contents in files.items():
+            path = Path(folder, name)
+            if path.exists():
+                continue
+            made += _make_folders(path.parent)
+            made.append(path)
+            try:
+                path.write_bytes(contents)
+            except OSError as error:
+                raise not_written(path, error) from error
+    except BaseException:  # Ctrl-C too
+        for path in reversed(made):
+            with contextlib.suppress(OSError):
+                path.rmdir() if path.is_dir() else path.unlink()
+        raise
+
+
+def _make_folders(folder: Path) -> list[Path]:
+    """Makes a folder and those above it; returns the new ones, the outer ones first."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for one in reversed(missing):
+        try:
+            one.mkdir()
+        except OSError as error:
+            raise not_written(one, error) from error
+    return missing[::-1]

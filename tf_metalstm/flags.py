@@ -16,10 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
 from absl import app, flags, logging
 
+from tf_metalstm import ctrl_c
 from tf_metalstm.argv import PARTS, RUN_FLAGS, named_modules, wants_help
 from tf_metalstm.catalogue import FAMILIES, check_owners, load_parts
+from tf_metalstm.failures import reason
 from tf_metalstm.files import write_atomically
 from tf_metalstm.help import print_help
 from tf_metalstm.options import Option, OptionError
@@ -35,7 +38,7 @@ def run_command(
     continues_a_run: bool,
     uses: Sequence[str] = (),
 ) -> None:
-    """Runs a command and exits: 0, or 1 after a message that says what to do.
+    """Runs a command and exits: 0, 1 after a message that says what to do, or 130 after Ctrl-C.
 
     Args:
         main: the command, a function of the settings.
@@ -67,7 +70,8 @@ def run_command(
         with _errors_in_one_sentence():
             main(command["settings"])
 
-    app.run(guarded, flags_parser=parse)
+    with ctrl_c.in_one_sentence():
+        app.run(guarded, flags_parser=parse)
 
 
 @contextlib.contextmanager
@@ -75,10 +79,19 @@ def _errors_in_one_sentence() -> Iterator[None]:
     """Ends the process with a message where an error of the user comes up."""
     try:
         yield
-    except (ValueError, OSError, ArithmeticError) as error:
+    except (ValueError, OSError, ArithmeticError, MemoryError, tf.errors.OpError) as error:
         if flags.FLAGS.is_parsed() and flags.FLAGS.traceback:
             raise
-        _leave(f"{type(error).__name__}: {error}")
+        _leave(_one_sentence(error))
+
+
+def _one_sentence(error: Exception) -> str:
+    name = type(error).__name__
+    if isinstance(error, MemoryError | tf.errors.OpError):  # not of our words
+        return f"{name}: {reason(error)}. To see where it came from, give traceback=true."
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{name}: {error.filename}: {error.strerror}."
+    return f"{name}: {error}"
 
 
 def _leave(message: str) -> None:

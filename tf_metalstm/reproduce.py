@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tf_metalstm import ctrl_c
 from tf_metalstm.argv import FOUND_FLAGS, RUN_FLAGS
 from tf_metalstm.catalogue import load_parts
 from tf_metalstm.files import write_atomically
@@ -178,7 +179,14 @@ def _train(run: Run, folder: Path, places: list[str], options: argparse.Namespac
 def _call(command: str, flags: list[str]) -> None:
     call = [sys.executable, "-m", f"tf_metalstm.{command}", *flags]
     print(f"$ python {' '.join(call[1:])}", flush=True)
-    subprocess.run(call, check=True)
+    with subprocess.Popen(call) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # Ctrl-C reaches both: a run writes a checkpoint first
+            process.wait()
+            raise
+    if code:
+        raise subprocess.CalledProcessError(code, call)
 
 
 def _record(
@@ -204,4 +212,5 @@ def _record(
 
 
 if __name__ == "__main__":
-    main()
+    with ctrl_c.in_one_sentence():
+        main()

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from tf_metalstm import stand_ins
+from tf_metalstm import ctrl_c, stand_ins
 from tf_metalstm.argv import wants_help
 
 _LEVEL, _ONEDNN = "TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS"
@@ -33,6 +33,7 @@ def prepare() -> None:
     os.environ.setdefault(_LEVEL, _QUIET)
     if not command():
         return
+    ctrl_c.end_at_once()
     if wants_help(sys.orig_argv):
         stand_ins.use_stand_ins()
     elif not is_asked_for:

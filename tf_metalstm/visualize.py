@@ -19,6 +19,7 @@ from tf_metalstm import experiment
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.data.sine import INPUTS, SineTasks
 from tf_metalstm.episode import Support
+from tf_metalstm.files import whole_file
 from tf_metalstm.flags import read_settings, run_command
 from tf_metalstm.methods.base import LOSSES
 from tf_metalstm.methods.few_shot import FewShotMethod
@@ -111,8 +112,8 @@ def _fits(
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png")
     return path
 
 

@@ -26,7 +26,15 @@ from tensorflow_serving.apis import (
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import sending
-from folders import ClientError, class_files, query_files, read, user_path
+from folders import (
+    ClientError,
+    check_num_steps,
+    class_files,
+    query_files,
+    read,
+    run_client,
+    user_path,
+)
 from sending import ServerError
 
 ADAPT, PREDICT = "adapt_encoded_named", "predict_encoded_named"
@@ -71,6 +79,7 @@ def adapt_request(
     if num_steps is not None:
         if "num_steps" not in model[ADAPT].inputs:
             raise ClientError("--num_steps is for models that learn by updates; this one does not.")
+        check_num_steps(num_steps)
         request.inputs["num_steps"].CopyFrom(tf.make_tensor_proto(num_steps, tf.int32))
     return request
 
@@ -155,4 +164,4 @@ def _files(paths: Iterable[Path]) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    run_client(main)

@@ -25,7 +25,15 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import sending
-from folders import ClientError, class_files, query_files, read, user_path
+from folders import (
+    ClientError,
+    check_num_steps,
+    class_files,
+    query_files,
+    read,
+    run_client,
+    user_path,
+)
 from sending import ServerError
 
 ADAPT, PREDICT = "adapt_encoded_named", "predict_encoded_named"
@@ -64,6 +72,7 @@ def adapt_request(
         )
     if not learns_by_updates and num_steps is not None:
         raise ClientError("--num_steps is for models that learn by updates; this one does not.")
+    check_num_steps(num_steps)
     pairs = [(path, name) for name, paths in classes.items() for path in paths]
     inputs: dict[str, Any] = {
         "support_images": [_bytes(path) for path, _ in pairs],
@@ -153,4 +162,4 @@ def _bytes(path: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    run_client(main)

@@ -11,7 +11,7 @@ import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
+from tf_metalstm.failures import not_written
 from tf_metalstm.serving.served import ServedMethod
 from tf_metalstm.serving.signatures import ENCODED, NAMED, build_signatures, name_keys
 
@@ -60,6 +61,7 @@ def save_method(
 
     Raises:
         FileExistsError: `directory` holds something that is no export of ours.
+        OSError: it cannot be written; the error names it.
         ReloadError: what was written does not answer as the method does.
     """
     target = Path(os.path.realpath(directory))
@@ -71,15 +73,27 @@ def save_method(
         "signatures": {name: describe_signature(f) for name, f in signatures.items()},
     }
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
     try:
-        tf.saved_model.save(module, str(partial), signatures=signatures)
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        with _names_the_folder(target):
+            partial.mkdir(parents=True)
+            tf.saved_model.save(module, str(partial), signatures=signatures)
+            text = json.dumps(manifest, indent=1) + "\n"
+            (partial / MANIFEST).write_text(text, encoding="utf-8")
         check_reload(partial, served, signatures)
-        _put_in_place(partial, target)
+        with _names_the_folder(target):
+            _put_in_place(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return manifest
+
+
+@contextlib.contextmanager
+def _names_the_folder(target: Path) -> Iterator[None]:
+    """Says of an error that the folder of the model cannot be written."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        raise not_written(target, error) from error
 
 
 def read_manifest(directory: str | Path) -> dict[str, Any] | None:

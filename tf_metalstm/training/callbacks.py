@@ -9,15 +9,16 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 import tqdm
 
+from tf_metalstm.failures import reason
 from tf_metalstm.objectives import Objective
-from tf_metalstm.training.checkpoints import NotFiniteError, RunCheckpoints, reason
+from tf_metalstm.training.checkpoints import NotFiniteError, RunCheckpoints
 from tf_metalstm.training.devices import agreed
 from tf_metalstm.training.interruption import InterruptedRunError, Interruption
 from tf_metalstm.training.optimizer import averaged_weights
@@ -198,17 +199,22 @@ class LogToTensorBoard(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Writes the curves, and after a validation what the hook adds."""
         step = (epoch + 1) * self._steps_per_epoch
+        with self._writing(step):
+            for name, value in logs.items():
+                split = "validation" if name.startswith("val_") else "train"
+                tf.summary.scalar(f"{split}/{name.removeprefix('val_')}", value)
+        if "val_loss" in logs and self._on_validation is not None:
+            # What was validated is looked at.
+            with averaged_weights(self.model), self._writing(step):
+                self._on_validation(step)
+
+    @contextlib.contextmanager
+    def _writing(self, step: int) -> Iterator[None]:
         try:
             with self._writer.as_default(step=step):  # is flushed at the end
-                for name, value in logs.items():
-                    split = "validation" if name.startswith("val_") else "train"
-                    tf.summary.scalar(f"{split}/{name.removeprefix('val_')}", value)
+                yield
         except tf.errors.OpError as error:
             raise OSError(
                 f"TensorBoard's files of update {step} cannot be written: {reason(error)}. Is the "
                 "disk full? Once that is mended, the same command goes on."
             ) from error
-        if "val_loss" in logs and self._on_validation is not None:
-            # What was validated is looked at.
-            with averaged_weights(self.model), self._writer.as_default(step=step):
-                self._on_validation(step)

@@ -17,6 +17,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tf_metalstm.failures import reason
+
 _KEPT = 3
 
 LAST, BEST = "checkpoints", "best"  # folders of a run
@@ -207,9 +209,3 @@ class _Folder:
         for path in paths[:position] + paths[position + self._kept :]:
             for file in self.path.glob(f"{path.name}.*"):
                 file.unlink()
-
-
-def reason(error: Exception) -> str:
-    """Returns what went wrong in the first line of an error, without the names of operations."""
-    line = str(error).strip().partition("\n")[0]
-    return re.sub(r"^\{\{.*?\}\} | \[Op:\w+\]", "", line).rstrip(".")

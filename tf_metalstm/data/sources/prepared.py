@@ -39,6 +39,7 @@ from tf_metalstm.data.sources.builder import (
 )
 from tf_metalstm.data.sources.folders import given_folder
 from tf_metalstm.data.sources.staging import StagedSplits
+from tf_metalstm.failures import not_written, reason
 from tf_metalstm.files import write_atomically
 from tf_metalstm.options import option
 
@@ -109,9 +110,15 @@ class PreparedSource(Source):
         class_sizes = self._class_sizes(split)
         images = np.empty((sum(class_sizes.values()), *self.image_shape), np.uint8)
         row = 0
-        for batch in tfds.as_numpy(self._read(split)):
-            images[row : row + len(batch)] = batch
-            row += len(batch)
+        try:
+            for batch in tfds.as_numpy(self._read(split)):
+                images[row : row + len(batch)] = batch
+                row += len(batch)
+        except tf.errors.OpError as error:
+            raise OSError(
+                f"{self.name}: what was prepared in {self._builder().data_dir} cannot be read "
+                f"({reason(error)}): take that folder away, and it is made anew"
+            ) from error
         sizes = np.fromiter(class_sizes.values(), np.int64)
         return ClassImages(images, sizes, tuple(class_sizes))
 
@@ -198,12 +205,14 @@ class PreparedSource(Source):
             try:
                 with unseeded_random():
                     builder.download_and_prepare()
-            except OSError:
+            except (OSError, RuntimeError) as error:
                 # Two processes may prepare at once; the second cannot rename its
                 # folder onto the first one's, and need not.
                 builder = self._make_builder()
-                if not builder.is_prepared():
-                    raise
+                with quiet_absl():
+                    is_prepared = builder.is_prepared()
+                if not is_prepared:
+                    raise self._why_not_prepared(error) from error
             self._prepared = builder
             self.found(builder)
         return self._prepared
@@ -228,6 +237,20 @@ class PreparedSource(Source):
         lines.extend([*metadata["skipped"], *metadata["left_out"]])
         with contextlib.suppress(OSError):  # it helps a reader, nothing needs it
             write_atomically(what, "".join(f"{line}\n" for line in lines))
+
+    def _why_not_prepared(self, error: Exception) -> Exception:
+        """Returns what to say where preparation failed: of the prepared data, or as it was."""
+        # TFDS makes a RuntimeError of what TensorFlow says when it cannot write.
+        cause = error.__cause__ if isinstance(error, RuntimeError) else error
+        file = getattr(cause, "filename", None)
+        of_raw_file = file is not None and not Path(file).is_relative_to(self._prepared_dir)
+        if of_raw_file or not isinstance(cause, OSError | tf.errors.OpError):
+            return error
+        said = str(not_written(self._prepared_dir, cause)).rstrip(".")
+        return OSError(
+            f"{self.name}: {said}. Make room there, pass another prepared_dir or set "
+            f"${CACHE_VARIABLE}"
+        )
 
     def _make_prepared_dir(self) -> None:
         try:
