@@ -18,7 +18,8 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-slow test-fuzz check lint format types imports wheel-test clean
+.PHONY: help demo test test-slow test-fuzz check lint format types imports docs docs-check pages
+.PHONY: wheel-test clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,7 +36,7 @@ test-slow: $(DEV_STAMP) ## the tests that take minutes
 test-fuzz: $(DEV_STAMP) ## an hour of damaged image files, through the graph and through Pillow
 	$(VENV_PYTHON) tests/fuzz_pictures.py --seconds 1800
 
-check: lint types imports test wheel-test ## all that a change has to pass
+check: lint types imports docs-check test wheel-test ## all that a change has to pass
 
 lint: $(DEV_STAMP) ## style and likely mistakes
 	$(VENV_PYTHON) -m ruff check .
@@ -51,11 +52,22 @@ types: $(DEV_STAMP) ## type annotations
 imports: $(DEV_STAMP) ## who may import whom
 	$(VENV)/bin/lint-imports --no-logo
 
+docs: $(DEV_STAMP) ## the site, on a port of this machine; pages that are changed are built again
+	$(VENV)/bin/zensical serve
+
+docs-check: $(DEV_STAMP) ## the site built strictly, generated pages up to date, words spelt right
+	$(VENV_PYTHON) tools/write_pages.py --check
+	$(VENV)/bin/zensical build --strict --clean
+	$(VENV)/bin/codespell
+
+pages: $(DEV_STAMP) ## write the pages and tables that follow from code and records
+	$(VENV_PYTHON) tools/write_pages.py
+
 wheel-test: $(DEV_STAMP) ## the wheel, built and tried in an empty folder
 	@tools/try_wheel.sh $(VENV_PYTHON)
 
 clean: ## remove all that make made, except the results in runs/
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site .cache *.egg-info
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -17,7 +17,15 @@ import types
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-_HEAVY = ("tensorflow", "keras", "tensorboard", "tensorflow_datasets", "matplotlib", "fontTools")
+_HEAVY = (
+    "tensorflow",
+    "keras",
+    "tensorboard",
+    "tensorflow_datasets",
+    "matplotlib",
+    "fontTools",
+    "gradio",
+)
 _WITHOUT = "TF_METALSTM_HELP_WITHOUT_STAND_INS"
 
 

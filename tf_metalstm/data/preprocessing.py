@@ -63,10 +63,10 @@ def make_normalization(name: str, source: Source) -> Normalization:
 class Augmentation:
     """Changes the images of an episode at random.
 
-    "flip", "crop" and "color" change each image by itself: what all images of a class had in
-    common, a mirrored border say, would tell the class from the others without a look at what it
-    shows, and training finds that out (docs/reproduction.md). "turn" changes the images of a class
-    alike: a character that is turned is another character.
+    "flip", "crop" and "color" change each image by itself. If all images of a class were changed
+    alike, what they have in common, such as a mirrored border, would tell the class, and training
+    would learn that (docs/lab_book/mini_imagenet_classwise.md). "turn" changes the images of a
+    class alike: a character that is turned is another character.
 
     Args:
         names: any of "flip" (left to right, every other time), "crop" (a window of the

@@ -1,0 +1,139 @@
+"""The pages of the site: all in the navigation, short where they should be, their commands and
+numbers right. `make docs-check` builds them."""
+
+import pathlib
+import re
+import shlex
+import sys
+
+import pytest
+import yaml
+from absl import flags
+
+from tf_metalstm.catalogue import FAMILIES
+from tf_metalstm.demo import parser as demo_parser
+from tf_metalstm.flags import define_flags, parse_settings
+from tf_metalstm.options import OptionError
+from tf_metalstm.reproduce import parser as reproduce_parser
+from tf_metalstm.tables.catalogue import TABLES
+from tf_metalstm.tables.results import read_records
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("**/*.md"))
+LAB_BOOK = [page for page in PAGES if page.parent.name == "lab_book" and page.stem != "index"]
+TWO_SCREENS = 60  # lines of up to 120 characters
+# In the headers of recipes that were not run: what a paper has.
+PUBLISHED = {
+    "48.70 +- 1.84",
+    "50.47 +- 1.87",
+    "63.11 +- 0.92",
+    "64.03 +- 0.94",
+    "95.8 +- 0.3",
+    "98.9 +- 0.2",
+}
+MEASURED = re.compile(r"\d+\.\d+ \+- \d+\.\d+")
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+def pages_of(navigation):
+    for entry in navigation:
+        value = next(iter(entry.values())) if isinstance(entry, dict) else entry
+        yield from pages_of(value) if isinstance(value, list) else [value]
+
+
+def test_the_navigation_has_every_page_once():
+    settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    listed = list(pages_of(settings["nav"]))
+    assert sorted(listed) == sorted(page.relative_to(DOCS).as_posix() for page in PAGES)
+
+
+def test_nothing_is_fetched_when_the_site_is_built_or_shown():
+    settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    assert settings["theme"]["font"] is False
+    extra = [*settings.get("extra_css", ()), *settings.get("extra_javascript", ())]
+    assert not [path for path in extra if "://" in path or not (DOCS / path).is_file()]
+
+
+@pytest.mark.parametrize("page", LAB_BOOK, ids=name_of)
+def test_a_page_of_the_lab_book_says_question_command_result_and_conclusion(page):
+    text = page.read_text()
+    places = [text.find(f"\n**{word}") for word in ("Question", "Command", "Result", "Conclusion")]
+    assert -1 not in places
+    assert places == sorted(places)
+    assert len(text.splitlines()) <= TWO_SCREENS
+    assert f"({page.name})" in (page.parent / "index.md").read_text()
+
+
+def calls(text):
+    """(command, arguments) of every call of a command in a page."""
+    text = text.replace("ROW.flags", "base.flags").replace("IMAGES.flags", "omniglot.flags")
+    joined = re.sub(r"\\\n\s*", "", text)
+    for name, rest in re.findall(r"python -m tf_metalstm\.(\w+) +(-[^`\n|]*)", joined):
+        yield name, [word for word in shlex.split(rest.partition(" #")[0]) if word.startswith("-")]
+
+
+def stands_for_any(argument):
+    """Whether a reader puts something else in its place, as for DIR or K."""
+    return argument == "--help" or re.fullmatch(r"--\w+=(\.\.\.|(.*/)?[A-Z][A-Z_]*)", argument)
+
+
+@pytest.fixture
+def examples(monkeypatch):
+    """The folder of the clone, where the examples can be imported; their parts go at the end."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(DOCS / "examples")
+    before = {family.name: family.names() for family in FAMILIES.values()}
+    yield
+    for module in [name for name in sys.modules if name.startswith("my_")]:
+        del sys.modules[module]
+    for family in FAMILIES.values():
+        for name in set(family.names()) - set(before[family.name]):
+            family.remove(name)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=name_of)
+def test_every_command_has_flags_that_exist_and_do_something(page, examples):
+    own = {"demo": demo_parser(), "reproduce": reproduce_parser(TABLES)}
+    for name, arguments in calls(page.read_text()):
+        said = [argument for argument in arguments if not stands_for_any(argument)]
+        if name in own:
+            known = {o for action in own[name]._actions for o in action.option_strings}
+            assert {argument.partition("=")[0] for argument in arguments} <= known
+        elif name == "train":
+            parse_settings(said)
+        else:
+            values = flags.FlagValues()
+            define_flags(values)
+            values(["command", *said])
+
+
+def test_commands_are_found_and_a_wrong_one_is_not_taken(examples):
+    page = "    python -m tf_metalstm.train --rule=sgd \\\n        --cosine_scale=2 --run_dir=RUN\n"
+    [(name, arguments)] = calls(page)
+    assert (name, arguments) == ("train", ["--rule=sgd", "--cosine_scale=2", "--run_dir=RUN"])
+    with pytest.raises(OptionError, match="it belongs to method=matching_networks"):
+        parse_settings([argument for argument in arguments if not stands_for_any(argument)])
+
+
+def measured(paths):
+    return {number for path in paths for number in MEASURED.findall(path.read_text())}
+
+
+def test_numbers_elsewhere_are_those_of_the_records_and_of_the_lab_book():
+    known = measured([*LAB_BOOK, DOCS / "results.md"])
+    assert len(known) > 200
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("models/*.md"), *PAGES, *ROOT.glob("flags/**/*.flags")]
+    for page in pages:
+        assert measured([page]) <= known | PUBLISHED, name_of(page)
+
+
+@pytest.mark.parametrize("table", sorted(TABLES.keys() - {"ablations"}))
+def test_the_lab_book_has_the_recorded_numbers(table, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    known = measured(LAB_BOOK)
+    for name, record in read_records(table).items():
+        assert f"{100 * record.mean:.2f} +- {100 * record.interval:.2f}" in known, name

@@ -1,0 +1,16 @@
+"""The generated pages: path in the clone -> a function that returns its text."""
+
+from pages.choose import choose_page
+from pages.commands import commands_page
+from pages.readme import readme
+from pages.reference import api_page, parts_page
+from pages.results import results_page
+
+PAGES = {
+    "README.md": readme,
+    "docs/api.md": api_page,
+    "docs/choose.md": choose_page,
+    "docs/commands.md": commands_page,
+    "docs/parts.md": parts_page,
+    "docs/results.md": results_page,
+}

@@ -1,0 +1,131 @@
+"""docs/choose.md: when to take which method, and what each one reached and cost here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from pages.markdown import between, table
+from pages.results import percent
+from tf_metalstm.catalogue import FAMILIES
+from tf_metalstm.methods.few_shot import FewShotMethod
+from tf_metalstm.tables.catalogue import TABLES
+from tf_metalstm.tables.results import Result, key, read_records
+
+
+class Choice(NamedTuple):
+    """A row.
+
+    title: in words; of the tables, what stands before the first comma there.
+    flags: that make it; the first one names the method.
+    when: to choose it, one sentence.
+    """
+
+    title: str
+    flags: tuple[str, ...]
+    when: str
+
+    @property
+    def method(self) -> str:
+        """As --method takes it."""
+        return self.flags[0].partition("=")[2]
+
+
+_CHOICES = (
+    Choice(
+        "prototypical networks",
+        ("--method=prototypical_networks",),
+        "The first to try: one pass adapts it, and it takes any number of classes.",
+    ),
+    Choice(
+        "nearest neighbour",
+        ("--method=nearest_neighbor",),
+        "A baseline that is hard to beat, trained like an ordinary classifier.",
+    ),
+    Choice(
+        "matching networks",
+        ("--method=matching_networks",),
+        "Every support picture votes, so the pictures of a class need not look alike.",
+    ),
+    Choice(
+        "meta-LSTM",
+        ("--method=gradient_based", "--rule=meta_lstm"),
+        "To study a learned learning rate and weight decay, or to reproduce the paper.",
+    ),
+    Choice(
+        "MAML",
+        ("--method=gradient_based", "--rule=sgd", "--second_order"),
+        "To compare with MAML; without `--second_order` it is first-order MAML.",
+    ),
+    Choice(
+        "Meta-SGD",
+        ("--method=gradient_based", "--rule=meta_sgd", "--second_order"),
+        "As MAML, with a learned rate for every parameter; published with a single update.",
+    ),
+    Choice(
+        "fine-tuning",
+        ("--method=gradient_based", "--rule=sgd", "--max_steps=0", "--pretrained_run_dir=RUN"),
+        "You have a trained network and want no meta-training.",
+    ),
+    Choice(
+        "pixels",
+        ("--method=pixel_nearest_neighbor",),
+        "To know what is possible without any learning.",
+    ),
+    Choice(
+        "learned optimizer",
+        ("--method=learned_optimizer", "--source=quadratics"),
+        "You have losses to minimize instead of classes: [a learned optimizer](optimizer.md).",
+    ),
+)
+
+_SOURCES = {"glyphs": "glyphs", "omniglot": "Omniglot", "mini_imagenet": "mini-ImageNet"}
+_NUM_SHOT = 5
+
+
+def choose_page() -> str:
+    """Returns the page with its tables.
+
+    Raises:
+        ValueError: a method has no row.
+    """
+    missing = set(FAMILIES["method"].names()) - {choice.method for choice in _CHOICES}
+    if missing:
+        raise ValueError(f"tools/pages/choose.py has no row for {', '.join(sorted(missing))}.")
+    when, accuracy = [], []
+    records = {name: _best(name) for name in _SOURCES}
+    for choice in _CHOICES:
+        flags = " ".join(f"`{flag}`" for flag in choice.flags)
+        when.append((choice.title, choice.when, _classes(choice.method), flags))
+        values = [_text(records[name].get(choice.title)) for name in _SOURCES]
+        if set(values) != {"-"}:
+            accuracy.append((choice.title, *values))
+    text = Path("docs/choose.md").read_text(encoding="utf-8")
+    columns = ("method", "choose it when", "classes", "flags")
+    text = between(text, "choices", table(columns, when))
+    return between(text, "accuracy", table(("method", *_SOURCES.values()), accuracy))
+
+
+def _classes(method: str) -> str:
+    member = FAMILIES["method"][method]
+    if not issubclass(member, FewShotMethod):
+        return "-"
+    return "any" if member.num_outputs is FewShotMethod.num_outputs else "fixed in training"
+
+
+def _best(name: str) -> dict[str, Result]:
+    """Returns the best record of each row of a table, by what stands before the first comma."""
+    records = read_records(name)
+    found: dict[str, Result] = {}
+    for cell in TABLES[name]():
+        result = records.get(key(cell))
+        row = cell.method.partition(",")[0]
+        if result is None or cell.num_shot != _NUM_SHOT:
+            continue
+        if row not in found or result.mean > found[row].mean:
+            found[row] = result
+    return found
+
+
+def _text(result: Result | None) -> str:
+    return "-" if result is None else f"{percent(result)} ({result.minutes:.0f} min)"

@@ -1,0 +1,139 @@
+"""docs/commands.md: every command with every flag."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import textwrap
+from types import ModuleType
+
+from absl import flags
+
+from pages.markdown import GENERATED, table
+from pages.reference import option_table
+from tf_metalstm.catalogue import FAMILIES
+from tf_metalstm.flags import define_flags
+from tf_metalstm.options import Option, options_of
+from tf_metalstm.settings import ALWAYS, known_options, owners_of
+from tf_metalstm.tables.catalogue import TABLES
+
+COMMANDS = ("train", "evaluate", "search", "visualize", "export")
+"""Commands that work on a run and take the options of parts."""
+
+OTHERS = ("reproduce", "demo")
+"""Commands with a few flags of their own."""
+
+
+def commands_page() -> str:
+    """Returns the page of all commands and flags."""
+    values = flags.FlagValues()
+    define_flags(values)
+    own = sorted(set(values) - {*FAMILIES, *known_options()})
+    lines = [
+        GENERATED,
+        "",
+        "# Commands",
+        "",
+        "A command is called by `python -m tf_metalstm.NAME`. `--help` prints all flags by the "
+        "part that they belong to.",
+        "",
+        *table(
+            ("command", "what it does"),
+            [(f"[`{name}`](#{name})", _module(name)[1]) for name in (*COMMANDS, *OTHERS)],
+        ),
+        "",
+        "`train` takes every flag on this page. The other commands that work on a run first read "
+        "its `run.flags`, the file with all settings of the training, and then what was typed. "
+        "They refuse a flag that only training uses.",
+        "",
+        "## Flags of every command",
+        "",
+        *table(
+            ("flag", "what it does"),
+            [(f"`--{name}`", values[name].help or "") for name in own]
+            + [("`--flagfile`", "A file of flags, one a line. What is typed after it wins.")],
+        ),
+    ]
+    for name in COMMANDS:
+        module, _ = _module(name)
+        lines += ["", f"## `{name}`", "", *_docstring(module)]
+        uses = getattr(module, "USES", None)
+        chosen = [o for owner in ALWAYS for o in options_of(owner).values()]
+        if uses is not None:
+            chosen = [each for each in chosen if each.name in uses]
+            lines += ["", *option_table(chosen)]
+            lines += [
+                "",
+                "It also takes options of parts that may differ from the training, such as "
+                "`--num_shot`. It refuses those that were settled when the training began.",
+            ]
+        else:
+            lines += ["", "It uses all options of [all flags](#all-flags)."]
+    for name in OTHERS:
+        module, _ = _module(name)
+        lines += ["", f"## `{name}`", "", *_docstring(module), "", *_arguments(module)]
+    lines += [
+        "",
+        "## All flags",
+        "",
+        "Defaults and values are on the page of the part that a flag belongs to.",
+        "",
+        *table(("flag", "belongs to", "what it does"), _index()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _module(name: str) -> tuple[ModuleType, str]:
+    """Returns a command and its first sentence, without the call that follows the colon."""
+    module = importlib.import_module(f"tf_metalstm.{name}")
+    first = (module.__doc__ or "").partition("\n")[0]
+    return module, first.partition(": python")[0].rstrip(".") + "."
+
+
+def _docstring(module: ModuleType) -> list[str]:
+    """Returns the docstring in Markdown: signs for any name become code."""
+    text = textwrap.dedent(module.__doc__ or "").strip()
+    paragraphs = [each if each.startswith("    ") else _code(each) for each in text.split("\n\n")]
+    return "\n\n".join(paragraphs).splitlines()
+
+
+def _code(paragraph: str) -> str:
+    first, colon, call = paragraph.partition(": python -m ")
+    if colon and "\n" not in first:
+        call, newline, rest = call.partition("\n")
+        return f"{_code(first)}:\n\n    python -m {call}{newline}{newline}{_code(rest)}".rstrip()
+    return re.sub(r"(?<![`\w/])(--\w+|[A-Z_]{3,}(?:/[\w.*-]*[\w*])+)(?![`\w])", r"`\1`", paragraph)
+
+
+def _arguments(module: ModuleType) -> list[str]:
+    parser = module.parser(TABLES) if module.__name__.endswith("reproduce") else module.parser()
+    rows = []
+    for action in parser._actions:
+        if not isinstance(action, argparse._HelpAction):
+            choices = f"One of {', '.join(action.choices)}." if action.choices else ""
+            needed = "Required." if action.required else ""
+            default = f"`{action.default}`" if action.default not in (None, False) else ""
+            text = f"{action.help[0].upper()}{action.help[1:]}." if action.help else ""
+            words = " ".join(each for each in (text, choices, needed) if each)
+            rows.append((f"`{action.option_strings[0]}`", default, words))
+    return table(("flag", "default", "what it does"), rows)
+
+
+def _index() -> list[tuple[str, str, str]]:
+    rows = []
+    for family in FAMILIES.values():
+        link = f"[{family.name}](parts.md#{family.name})"
+        rows.append((f"`--{family.name}`", link, f"{family.text} Default: `{family.default}`."))
+    for name, each in known_options().items():
+        rows.append((f"`--{name}`", _owners(each), each.text))
+    return sorted(rows, key=lambda row: row[0].strip("`"))
+
+
+def _owners(each: Option) -> str:
+    links = [f"[{name}](parts.md#{name})" for family, name in owners_of(each.name)]
+    if not links:
+        [owner] = [o for o in ALWAYS if each.name in options_of(o)]
+        anchor = owner.title.lower().replace(" ", "-")
+        links = [f"[{owner.title}](parts.md#{anchor})"]
+    return ", ".join(links)

@@ -1,0 +1,30 @@
+"""Small things that every generated page uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+GENERATED = "<!-- Written by tools/write_pages.py: change the code or the records, then run it. -->"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Returns the lines of a table; none where there is no row."""
+    lines = [_row(row) for row in rows]
+    return [_row(columns), _row(["---"] * len(columns)), *lines] if lines else []
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def between(text: str, name: str, lines: Sequence[str]) -> str:
+    """Returns a text with the lines between the two marks of a name replaced.
+
+    Raises:
+        ValueError: the text lacks a mark.
+    """
+    begin, end = f"<!-- {name}: written by tools/write_pages.py -->", f"<!-- end of {name} -->"
+    if begin not in text or end not in text:
+        raise ValueError(f"The page needs the lines {begin} and {end}.")
+    before, after = text.partition(begin)[0], text.partition(end)[2]
+    return "\n".join([f"{before}{begin}", "", *lines, "", f"{end}{after}"])

@@ -1,0 +1,83 @@
+"""docs/results.md: every number that is recorded in docs/tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pages.markdown import GENERATED, table
+from tf_metalstm.tables.catalogue import TABLES
+from tf_metalstm.tables.results import Result, read_records
+from tf_metalstm.tables.text import rows
+
+NUM_EPISODES = 600
+
+_ABOUT = {
+    "mini_imagenet": (
+        "mini-ImageNet",
+        "The published numbers are those of Ravi & Larochelle, ICLR 2017, table 1. Fine-tuning "
+        "trains nothing: its two searches took 33 minutes and one hour. The lab book has a page "
+        "on each kind of row, see [the lab book](lab_book/index.md).",
+    ),
+    "omniglot": (
+        "Omniglot",
+        "The published numbers are those of each method's own paper; MAML's and Meta-SGD's are "
+        "transductive. A part of their training was run, see "
+        "[MAML and Meta-SGD on Omniglot](lab_book/omniglot_maml.md). The nearest neighbour uses "
+        "64 filters and was trained on all 4,400 training classes at once; the meta-LSTM uses 32.",
+    ),
+    "glyphs": (
+        "Glyphs",
+        "Characters drawn from fonts; nobody has published numbers for them. See "
+        "[five methods on glyphs](lab_book/glyphs_methods.md).",
+    ),
+    "ablations": (
+        "Ablations on mini-ImageNet at 42 x 42 pixels",
+        "Each row changes one thing in the preset `paper` and trains for 1,000 updates. The "
+        "numbers are of validation episodes. See [the ablations](lab_book/ablations.md) for "
+        "what may be concluded from them.",
+    ),
+}
+
+
+def percent(result: Result) -> str:
+    """Returns the mean and its interval in %, as "61.88 +- 0.66"."""
+    return f"{100 * result.mean:.2f} +- {100 * result.interval:.2f}"
+
+
+def results_page() -> str:
+    """Returns the page with every table of records."""
+    lines = [
+        GENERATED,
+        "",
+        "# Results",
+        "",
+        f"Accuracy in % over {NUM_EPISODES} fixed episodes with 15 queries a class, and half the "
+        "width of its 95 % interval. *Inductive* means that a query is classified by itself; the "
+        "[equations](equations.md#batch-normalization-section-34) explain the batch-norm modes. "
+        "The weights are those that were best on validation, unless *updates* says otherwise; "
+        '"n of m" is a run that was stopped before its end. The minutes are those of training on '
+        "one or two processor cores that other work shared, so they show an order of magnitude "
+        "only. The numbers lie in `docs/tables`; this command prints them too:",
+        "",
+        "    python -m tf_metalstm.reproduce --table=mini_imagenet --print_only",
+        "",
+        "Without `--print_only` the command first trains what has not been trained on this "
+        "machine, which takes hours. `--record` adds what it measured to `docs/tables`.",
+    ]
+    for name in (*_ABOUT, *(TABLES.keys() - _ABOUT.keys())):
+        title, text = _ABOUT.get(name, (name, ""))
+        lines += ["", f"## {title}", "", text, "", *_records(name)]
+    return "\n".join(lines) + "\n"
+
+
+def _records(name: str) -> list[str]:
+    records = read_records(name)
+    found = []
+    for cell in TABLES[name]():
+        [row] = rows(cell, Path("nothing was run here"), NUM_EPISODES, records)
+        value = row.value + " (an earlier recipe)" * ("earlier" in row.where)
+        mode = row.batch_norm.removeprefix("inductive (").removesuffix(")")
+        task = f"{cell.num_way}-way {cell.num_shot}-shot"
+        found.append((cell.method, task, cell.published or "-", value, mode, *row[3:]))
+    columns = "method", "task", "published", "measured", "batch norm", "updates", "training"
+    return table((*columns, "commit"), found)
