@@ -1,6 +1,7 @@
 """The pages of the site: all in the navigation, short where they should be, their commands and
 numbers right. `make docs-check` builds them."""
 
+import configparser
 import pathlib
 import re
 import shlex
@@ -56,6 +57,16 @@ def test_nothing_is_fetched_when_the_site_is_built_or_shown():
     assert settings["theme"]["font"] is False
     extra = [*settings.get("extra_css", ()), *settings.get("extra_javascript", ())]
     assert not [path for path in extra if "://" in path or not (DOCS / path).is_file()]
+
+
+def test_the_version_is_the_same_everywhere():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    version = setup["metadata"]["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    released = f"\n## [{version}] - {citation['date-released']}\n"
+    assert citation["version"] == version
+    assert released in (ROOT / "CHANGELOG.md").read_text()
 
 
 @pytest.mark.parametrize("page", LAB_BOOK, ids=name_of)

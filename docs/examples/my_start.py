@@ -1,4 +1,4 @@
-"""A start that looks at the support set: two learned vectors, mixed by how bright its images are."""
+"""A start that looks at the support set: two learned vectors, mixed by its brightness."""
 
 from dataclasses import dataclass
 
