@@ -6,6 +6,7 @@ import pathlib
 import re
 import shlex
 import sys
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -67,6 +68,25 @@ def test_the_version_is_the_same_everywhere():
     released = f"\n## [{version}] - {citation['date-released']}\n"
     assert citation["version"] == version
     assert released in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_figure_is_shown_and_says_in_words_what_it_shows():
+    pages = [ROOT / "README.md", *PAGES]
+    shown = [
+        one for page in pages for one in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", page.read_text())
+    ]
+    names = {path.name for path in (DOCS / "images").iterdir()}
+    assert names == {pathlib.Path(path).name for _, path in shown}
+    assert all(len(words) > 30 for words, _ in shown)
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("images/*.svg")), ids=name_of)
+def test_a_drawing_has_a_title_and_colors_for_the_dark(path):
+    drawing = ElementTree.parse(path).getroot()
+    namespace = "{http://www.w3.org/2000/svg}"
+    assert drawing.find(f"{namespace}title").text
+    assert len(drawing.find(f"{namespace}desc").text) > 60
+    assert "prefers-color-scheme: dark" in drawing.find(f"{namespace}style").text
 
 
 @pytest.mark.parametrize("page", LAB_BOOK, ids=name_of)
