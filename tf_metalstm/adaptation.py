@@ -50,16 +50,17 @@ class InnerLoop:
 class InnerLoopOptions(Options):
     """Options of every method that runs the inner loop."""
 
-    num_steps: int = option(5, "T, updates of the inner loop.", at_least=0)
+    num_steps: int = option(5, "T, the number of updates of the inner loop.", at_least=0)
     num_evaluation_steps: int | None = option(
         None, "T in validation, test and export; default: num_steps.", at_least=0
     )
     second_order: bool = option(
-        False, "Keep the meta-gradient's path through the gradient.", training_only=True
+        False, "Differentiate through the gradients of the inner loop as well.", training_only=True
     )
     recompute: bool = option(
         False,
-        "Keep less of each update for the meta-gradient and compute it again: for many updates.",
+        "Save memory where there are many updates: keep less of each and compute it again for the "
+        "meta-gradient.",
         may_change=True,
         training_only=True,
     )

@@ -319,9 +319,9 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m tf_metalstm.demo",
         description="A page in the browser to try a trained model on pictures of your own.",
     )
-    found.add_argument("--model", required=True, help="an exported model, or a run")
+    found.add_argument("--model", required=True, help="the folder of an exported model or of a run")
     found.add_argument("--examples", help="a folder with one folder of pictures a class")
-    found.add_argument("--port", type=int, default=7860)
+    found.add_argument("--port", type=int, default=7860, help="port of this machine")
     return found
 
 

@@ -127,7 +127,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         text = "Folder of the run; default: a new one under runs/."
         flags.DEFINE_string("run_dir", None, text, flag_values=values)
     if PARTS not in values:
-        text = "Modules with further parts, a tuple PARTS each."
+        text = "Python modules with further parts, each with a tuple PARTS."
         flags.DEFINE_list(PARTS, [], text, flag_values=values)
     if "traceback" not in values:
         flags.DEFINE_bool("traceback", False, "Show where an error came from.", flag_values=values)

@@ -42,8 +42,8 @@ def help_text(argv: Sequence[str] = ()) -> str:
     blocks = [
         "Flags of every command; --helpfull also lists those of absl.",
         _flag("run_dir", "Folder of the run; default: a new one under runs/."),
-        _flag("parts", "Modules with further parts, a tuple PARTS each."),
-        _flag("flagfile", "A file of flags, one a line; what is typed after it overrides it."),
+        _flag("parts", "Python modules with further parts, each with a tuple PARTS."),
+        _flag("flagfile", "A file of flags, one on each line. What is typed after it wins."),
         _flag("traceback", "Show where an error came from."),
     ]
     shown: set[str] = set()
@@ -75,8 +75,11 @@ def _about() -> str:
 
 
 def _described(each: Any) -> str:
+    values = each.expected().capitalize()
+    if each.default is None and "default:" in each.text:
+        return f"{each.text} {values}."
     default = "not set" if each.default is None else each.format(each.default) or "none"
-    return f"{each.text} {each.expected().capitalize()}; default: {default}."
+    return f"{each.text} {values}; default: {default}."
 
 
 def _flag(name: str, text: str) -> str:

@@ -180,7 +180,7 @@ class Option:
         if self.choices is not None:
             return f"one of {', '.join(self.choices)}"
         words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-        found = words[self.kind]
+        found = "a path" if self.is_path else words[self.kind]
         if self.many:
             plural = {"a whole number": "whole numbers", "a number": "numbers"}
             found = plural.get(found, "texts") + " with commas between"

@@ -1,4 +1,4 @@
-"""Runs what is missing of a table, and prints it beside what was published.
+"""Runs what a table lacks, and prints it beside the published numbers.
 
     python -m tf_metalstm.reproduce --table=mini_imagenet --data_dir=DIR
 
@@ -99,19 +99,25 @@ def parser(tables: Mapping[str, Any]) -> argparse.ArgumentParser:
         prog="python -m tf_metalstm.reproduce", description=(__doc__ or "").splitlines()[0]
     )
     found.add_argument("--table", choices=sorted(tables), required=True)
-    found.add_argument("--parts", help="modules with further parts, PARTS, and tables, TABLES")
+    found.add_argument(
+        "--parts", help="Python modules with further parts, PARTS, or tables, TABLES"
+    )
     found.add_argument("--data_dir", help="folder with the raw files of the images")
     found.add_argument("--prepared_dir", help="folder for prepared data")
-    found.add_argument("--runs_dir", default="runs/reproduce")
-    found.add_argument("--only", action="append", help="runs whose name has this; repeatable")
-    found.add_argument("--max_minutes", type=float, help="of training of each run, in all")
-    found.add_argument("--num_episodes", type=int, default=600)
+    found.add_argument("--runs_dir", default="runs/reproduce", help="folder for the runs")
+    found.add_argument(
+        "--only", action="append", help="only runs whose name contains this; may be repeated"
+    )
+    found.add_argument("--max_minutes", type=float, help="longest training of each run")
+    found.add_argument(
+        "--num_episodes", type=int, default=600, help="number of episodes of an evaluation"
+    )
     found.add_argument(
         "--learner_precision",
         choices=sorted(PRECISIONS),
-        help="of runs that begin: bfloat16 is faster where the processor has instructions for it",
+        help="number type of new runs; bfloat16 is faster on processors that have it",
     )
-    found.add_argument("--print_only", action="store_true", help="run nothing")
+    found.add_argument("--print_only", action="store_true", help="run nothing, print what is known")
     found.add_argument(
         "--record", action="store_true", help="keep what was measured here in docs/tables"
     )

@@ -31,28 +31,35 @@ class TrainingOptions(Options):
 
     max_steps: int = option(
         10_000,
-        "Meta-updates of the run; 0: use the method as it starts.",
+        "Number of meta-updates; 0 leaves the method as it is initialized.",
         at_least=0,
         may_change=True,
     )
     max_minutes: float | None = option(
         None,
-        "Stop after so many minutes of training, all starts together.",
+        "Stop after this many minutes of training, summed over all starts of the run.",
         above=0,
         may_change=True,
     )
-    episodes_per_step: int = option(1, "E, tasks of a meta-update.", at_least=1)
-    seed: int = option(0, "Of the weights and of the training tasks.", at_least=0, below=2**31)
+    episodes_per_step: int = option(1, "E, the number of tasks of a meta-update.", at_least=1)
+    seed: int = option(
+        0, "Random seed of the initial weights and of the training tasks.", at_least=0, below=2**31
+    )
     checkpoint_every: int = option(
         100, "Meta-updates between checkpoints and log entries.", at_least=1
     )
     validate_every: int = option(500, "Meta-updates between validations.", at_least=1)
     validation_episodes: int = option(
-        100, "Tasks of a validation; always the same ones.", at_least=2
+        100, "Number of tasks of a validation; always the same ones.", at_least=2
     )
-    strategy: str = option("none", "Devices to train on.", choices=STRATEGIES)
+    strategy: str = option(
+        "none",
+        "Where to train: on one device (none), all GPUs of this machine (mirrored), or several "
+        "machines (multi_worker).",
+        choices=STRATEGIES,
+    )
     jit_compile: bool = option(
-        False, "Compile the step with XLA; with deterministic=false, and worth it on a GPU."
+        False, "Compile the training step with XLA, for GPUs; needs deterministic=false."
     )
     deterministic: bool = option(
         True, "Use only operations that give the same result every time; may be slower where E > 1."
@@ -70,12 +77,12 @@ class OptimizerOptions(Options):
         1e-3, "Learning rate of Adam; with a schedule, its highest value.", above=0
     )
     warmup_steps: int = option(
-        0, "Meta-updates in which the learning rate rises from 0; 0: none.", at_least=0
+        0, "Number of meta-updates in which the learning rate rises from 0; 0: none.", at_least=0
     )
     decay_steps: int = option(
         0,
-        "Meta-updates, after the warm-up, in which the learning rate falls to a hundredth, as a "
-        "cosine; 0: it stays.",
+        "Number of meta-updates after the warm-up in which the learning rate falls as a cosine to "
+        "a hundredth; 0: it stays.",
         at_least=0,
     )
     weight_decay: float = option(
@@ -86,15 +93,19 @@ class OptimizerOptions(Options):
     )
     weight_average: float = option(
         0.0,
-        "Momentum of an exponential average of the weights, which is what is validated; 0: none.",
+        "Momentum of an exponential average of the weights, which is then validated; 0: none.",
         at_least=0,
         below=1,
     )
     clip_norm: float = option(
-        0.25, "Global norm to which meta-gradients are clipped; 0: no limit.", at_least=0
+        0.25,
+        "Largest global norm of a meta-gradient, clipped to it; 0: no limit.",
+        at_least=0,
     )
     clip_value: float = option(
-        0.0, "Size to which each number of a meta-gradient is clipped; 0: no limit.", at_least=0
+        0.0,
+        "Largest absolute value of an entry of a meta-gradient, clipped to it; 0: no limit.",
+        at_least=0,
     )
 
 
@@ -104,10 +115,12 @@ class EvaluationOptions(Options):
 
     title: ClassVar[str] = "Evaluation"
 
-    split: str = option("test", "Split of the classes.", choices=SPLITS, may_change=True)
-    num_episodes: int = option(600, "Tasks of an evaluation.", at_least=1, may_change=True)
+    split: str = option("test", "The split to take tasks from.", choices=SPLITS, may_change=True)
+    num_episodes: int = option(
+        600, "Number of tasks of an evaluation.", at_least=1, may_change=True
+    )
     evaluation_seed: int = option(
-        0, "Of the list of tasks, in validation too.", at_least=0, below=2**31
+        0, "Random seed of the list of tasks, in validation too.", at_least=0, below=2**31
     )
     checkpoint: str = option(
         "best",
@@ -116,17 +129,17 @@ class EvaluationOptions(Options):
         may_change=True,
     )
     grid: tuple[str, ...] = option(
-        (), "search: the values to try, NAME=VALUE|VALUE,NAME=VALUE|VALUE.", may_change=True
+        (), "Values that search tries: NAME=VALUE|VALUE,NAME=VALUE|VALUE.", may_change=True
     )
     baseline_run_dir: str | None = option(
         None,
-        "visualize: another run on functions, drawn below this one.",
+        "Another run on functions, which visualize draws below this one.",
         may_change=True,
         is_path=True,
     )
     example_dir: str | None = option(
         None,
-        "export: also write images of one unseen episode there.",
+        "Folder into which export also writes the images of one unseen episode.",
         may_change=True,
         is_path=True,
     )

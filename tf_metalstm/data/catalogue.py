@@ -9,6 +9,6 @@ from tf_metalstm.parts import Family
 
 SOURCES = Family(
     "source",
-    "Where tasks come from: images, functions or problems.",
+    "Where tasks come from: images, functions or optimization problems.",
     (Glyphs, Omniglot, MiniImagenet, SineTasks, QuadraticTasks),
 )

@@ -19,10 +19,10 @@ class TrainingEpisodeOptions(Options):
     requires: ClassVar[str | None] = "is_episodic"
 
     training_num_shot: int | None = option(
-        None, "K in training; default: num_shot.", at_least=1, training_only=True
+        None, "K of training episodes; default: num_shot.", at_least=1, training_only=True
     )
     training_num_query: int | None = option(
-        None, "Q in training; default: num_query.", at_least=1, training_only=True
+        None, "Q of training episodes; default: num_query.", at_least=1, training_only=True
     )
 
 
@@ -31,10 +31,10 @@ class EpisodeOptions(TrainingEpisodeOptions):
     """Sizes of an episode."""
 
     num_shot: int = option(
-        5, "K, support images a class, or support points of a function.", at_least=1
+        5, "K, support images of each class, or support points of a function.", at_least=1
     )
     num_query: int = option(
-        15, "Q, query images a class, or query points of a function.", at_least=1
+        15, "Q, query images of each class, or query points of a function.", at_least=1
     )
 
 
@@ -45,11 +45,12 @@ class TrainingClassOptions(Options):
     requires: ClassVar[str | None] = "is_episodic"
 
     training_num_way: int | None = option(
-        None, "N in training; default: num_way.", at_least=2, training_only=True
+        None, "N of training episodes; default: num_way.", at_least=2, training_only=True
     )
     class_sampling: str = option(
         "independent",
-        "Draw the classes of each training episode, or consume permutations of all classes.",
+        "How the classes of a training episode are chosen: drawn for each episode (independent), "
+        "or taken in turn from permutations of all classes (permutation).",
         choices=CLASS_SAMPLINGS,
         training_only=True,
     )
@@ -63,8 +64,8 @@ class AugmentationOptions(Options):
 
     augmentation: tuple[str, ...] = option(
         (),
-        "Augmentation in training: mirrored (flip) and shifted (crop) images, classes turned by "
-        "quarters (turn), other brightness, contrast and saturation (color).",
+        "How training images are changed: flip mirrors and crop shifts each image, color changes "
+        "its brightness, contrast and saturation, turn rotates whole classes by quarter turns.",
         choices=AUGMENTATIONS,
         training_only=True,
     )
@@ -77,7 +78,8 @@ class ImageOptions(EpisodeOptions, TrainingClassOptions, AugmentationOptions):
     num_way: int = option(5, "N, classes of an episode.", at_least=2)
     normalization: str = option(
         "standard",
-        "Of pixels: mean and deviation of the training split, or / 255.",
+        "How pixels are normalized: by mean and deviation of the training split (standard), or "
+        "divided by 255 (unit).",
         choices=NORMALIZATIONS,
         settled=True,
         alike=True,

@@ -34,7 +34,9 @@ CONVENTIONS = ("code", "paper")
 class QuadraticOptions(Options):
     """Options of the quadratics."""
 
-    quadratic_size: int = option(10, "D, numbers in theta.", at_least=1, alike=True)
+    quadratic_size: int = option(
+        10, "D, the number of parameters in theta.", at_least=1, alike=True
+    )
     quadratic_convention: str = option(
         "code",
         "How W, y and theta_0 are drawn: as in the authors' code or in their paper.",

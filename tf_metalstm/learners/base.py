@@ -19,17 +19,17 @@ PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 class NetworkOptions(Options):
     """Options of every network that is built here."""
 
-    batch_norm_scale: bool = option(True, "Batch norm has a gamma.", alike=True)
+    batch_norm_scale: bool = option(True, "Batch norm has a learned scale, gamma.", alike=True)
     statistics_momentum: float | None = option(
         None,
-        "Weight of the old running statistics when a pass updates them; default: 0.05 for those of "
-        "an episode (gradient_based), 0.99 for those of the training.",
+        "Momentum of the running statistics of batch norm, the weight of their old value; default: "
+        "0.05 for gradient_based, which collects them in each episode, 0.99 otherwise.",
         at_least=0,
         below=1,
     )
     learner_precision: str = option(
         "float32",
-        "Type of the learner's inside; its parameters and the rule are always float32.",
+        "Number type of the computations in the learner; parameters and rule are always float32.",
         choices=tuple(PRECISIONS),
     )
 

@@ -4,4 +4,6 @@ from tf_metalstm.learners.conv4 import Conv4
 from tf_metalstm.learners.mlp import MLP
 from tf_metalstm.parts import Family
 
-LEARNERS = Family("learner", "The network that is adapted, or that embeds.", (Conv4, MLP))
+LEARNERS = Family(
+    "learner", "The network that is adapted, or whose features are compared.", (Conv4, MLP)
+)

@@ -29,7 +29,7 @@ class Conv4Options(NetworkOptions):
 
     filters: int = option(32, "Filters of each convolution.", at_least=1, alike=True)
     downsampling: str = option(
-        "max_pool", "How a block halves its images.", choices=DOWNSAMPLINGS, alike=True
+        "max_pool", "How a block halves height and width.", choices=DOWNSAMPLINGS, alike=True
     )
     features: str = option(
         "flatten",
@@ -39,7 +39,7 @@ class Conv4Options(NetworkOptions):
     )
     dropout: float = option(
         0.0,
-        "Part dropped after each block in training; for networks that no rule adapts.",
+        "Dropout rate after each block in training; only for networks that no rule adapts.",
         at_least=0,
         below=1,
         training_only=True,
@@ -51,7 +51,11 @@ class Conv4Options(NetworkOptions):
         alike=True,
     )
     learner_initialization: str = option(
-        "glorot", "Initial weights.", choices=INITIALIZATIONS, settled=True
+        "glorot",
+        "How weights are initialized: Glorot uniform (glorot), as in the code of the meta-LSTM's "
+        "authors (original), or Glorot uniform with zeros in the last layer (zero_linear).",
+        choices=INITIALIZATIONS,
+        settled=True,
     )
 
 

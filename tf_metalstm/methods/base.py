@@ -70,8 +70,9 @@ class TrainedOptions(Options):
 
     pretrained_run_dir: str | None = option(
         None,
-        "A run, or an exported model, at whose weights this one begins: of the same method; or of "
-        "nearest_neighbor, whose network is where c_0, or the embedding, begins.",
+        "Folder of a trained run or of an exported model whose weights this run starts from: of "
+        "the same method, or of nearest_neighbor, whose network then initializes c_0 or the "
+        "embedding.",
         settled=True,
         is_path=True,
     )

@@ -10,7 +10,7 @@ from tf_metalstm.parts import Family
 
 METHODS = Family(
     "method",
-    "How a task is treated.",
+    "How a task is learned.",
     (
         GradientBasedMethod,
         NearestNeighbor,

@@ -45,28 +45,31 @@ class GradientBasedOptions(TrainedOptions, InnerLoopOptions):
 
     num_outputs: int | None = option(
         None,
-        "Outputs of the learner; default: the most ways of training, validation and test.",
+        "Number of outputs of the learner; default: the largest N of training, validation and "
+        "test.",
         at_least=1,
         alike=True,
     )
     support_batch_size: int | None = option(
-        None, "Support images of an update; default: all.", at_least=1
+        None, "Number of support images of an update; default: all.", at_least=1
     )
     gradient_divisor: str = option(
         "none",
-        "Divide the gradient of the mean loss once more by the images of an update.",
+        "With batch_size, the gradient of the mean loss is divided once more by the number of "
+        "images of the update.",
         choices=GRADIENT_DIVISORS,
     )
     query_normalization: str = option(
         "running",
-        "Batch norm of queries outside training: the episode's running statistics, those after "
-        "one more support pass (both inductive), or the queries' own (transductive).",
+        "Statistics of batch norm for queries outside training: the running ones of the episode "
+        "(running), those after one more support pass (support), or those of the queries (batch). "
+        "The first two are inductive, the last is transductive.",
         choices=QUERY_NORMALIZATIONS,
     )
     vectorize_episodes: bool = option(
         False,
-        "Treat the E episodes of a step as one batch; for learners without convolutions, faster "
-        "where they are tiny.",
+        "Compute the E episodes of a step as one batch: faster for tiny learners without "
+        "convolutions.",
         training_only=True,
     )
 

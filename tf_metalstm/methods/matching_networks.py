@@ -50,10 +50,12 @@ class MatchingNetworksOptions(TrainedOptions):
         "softmax", "How cosines vote: their softmax, or their sum.", choices=SIMILARITIES
     )
     cosine_scale: float = option(1.0, "Factor on the cosines.", above=0)
-    full_context: bool = option(False, "Embed images in view of the whole support set.", alike=True)
+    full_context: bool = option(
+        False, "Let the features of an image depend on the whole support set.", alike=True
+    )
     attention_steps: int = option(
         3,
-        "K, passes over the support set for a query.",
+        "Number of attention passes over the support set for each query.",
         at_least=1,
         alike=True,
         only_with={"full_context": True},

@@ -37,12 +37,12 @@ class NearestNeighborOptions(TrainedOptions):
 
     num_training_classes: int | None = option(
         None,
-        "Classes of the training split; default: as many as there are.",
+        "Number of classes of the training split; default: as many as there are.",
         at_least=2,
         alike=True,
     )
     joint_batch_size: int = option(
-        64, "Images of a training batch.", at_least=1, training_only=True
+        64, "Batch size of the training.", at_least=1, training_only=True
     )
     classifier: str = option(
         "linear",

@@ -38,7 +38,8 @@ class PrototypicalNetworksOptions(TrainedOptions):
 
     distance: str = option(
         "euclidean",
-        "Squared Euclidean distance (the paper), or that of features and means of length 1.",
+        "Squared Euclidean distance, as in the paper; with cosine, of features and means that are "
+        "scaled to length 1.",
         choices=DISTANCES,
     )
     distance_scale: float = option(1.0, "Factor on the distances.", above=0)

@@ -32,7 +32,7 @@ class MetaSGDOptions(Options):
     """Options of Meta-SGD."""
 
     meta_sgd_rates: tuple[float, ...] = option(
-        (0.005, 0.1), "The learned rates start uniform between these two.", above=0
+        (0.005, 0.1), "Range of the initial learned rates, drawn uniformly: LOW,HIGH.", above=0
     )
 
     def __post_init__(self) -> None:

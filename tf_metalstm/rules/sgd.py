@@ -36,11 +36,16 @@ from tf_metalstm.rules.gradient_descent import GradientDescent
 class SGDOptions(Options):
     """Options of gradient descent."""
 
-    inner_rate: float = option(0.01, "The learning rate, for the gradient of a mean loss.", above=0)
+    inner_rate: float = option(0.01, "Learning rate of an update.", above=0)
     inner_decay: float = option(
-        0.0, "d; the rate of update t is rate / (1 + d (t - 1)).", at_least=0, alike=True
+        0.0,
+        "Decay d of the learning rate: update t has inner_rate / (1 + d (t - 1)).",
+        at_least=0,
+        alike=True,
     )
-    learn_inner_rate: bool = option(False, "The learning rate is a meta-parameter.", alike=True)
+    learn_inner_rate: bool = option(
+        False, "Train the learning rate as a meta-parameter.", alike=True
+    )
 
 
 @keras.saving.register_keras_serializable("tf_metalstm")

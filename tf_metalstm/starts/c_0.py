@@ -27,18 +27,20 @@ from tf_metalstm.starts.base import Start
 class LearnedStartOptions(Options):
     """Options of c_0."""
 
-    learn_c_0: bool = option(True, "c_0 is trained; else it stays as it starts.", settled=True)
+    learn_c_0: bool = option(
+        True, "Train c_0; otherwise it keeps its initial values.", settled=True
+    )
     learn_linear: bool = option(
         True,
-        "The last layer of c_0 is trained too; else it stays as it starts.",
+        "Train the last layer of c_0 too; otherwise it keeps its initial values.",
         settled=True,
         alike=True,
         only_with={"learn_c_0": True},
     )
     kernel_scale: float = option(
         1.0,
-        "Multiplies the convolution kernels of c_0 at the start; a larger kernel makes an update "
-        "turn it by less.",
+        "Factor on the initial convolution kernels of c_0. An update changes the direction of a "
+        "larger kernel less.",
         above=0,
         settled=True,
     )

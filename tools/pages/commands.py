@@ -52,7 +52,7 @@ def commands_page() -> str:
         *table(
             ("flag", "what it does"),
             [(f"`--{name}`", values[name].help or "") for name in own]
-            + [("`--flagfile`", "A file of flags, one a line. What is typed after it wins.")],
+            + [("`--flagfile`", "A file of flags, one on each line. What is typed after it wins.")],
         ),
     ]
     for name in COMMANDS:

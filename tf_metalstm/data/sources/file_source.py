@@ -40,7 +40,7 @@ class FileOptions(PreparedOptions):
     )
     image_size: int | None = option(
         None,
-        "Height and width in pixels that images are prepared in; default: that of the source.",
+        "Height and width of prepared images in pixels; default: that of the source.",
         at_least=1,
         settled=True,
     )

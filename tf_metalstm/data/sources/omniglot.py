@@ -63,7 +63,7 @@ class OmniglotOptions(FileOptions):
         settled=True,
         alike=True,
     )
-    omniglot_rotations: bool = option(True, "Rotated characters are further classes.")
+    omniglot_rotations: bool = option(True, "Count rotated characters as further classes.")
 
 
 class Omniglot(FileSource):
