@@ -8,11 +8,13 @@ import html
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import by_class
 import numpy as np
 from folders import ClientError
 from images import open_image
@@ -63,6 +65,11 @@ class Report:
         known = [answer for answer in self.answers if answer.known is not None]
         return sum(answer.predicted == answer.known for answer in known), len(known)
 
+    @property
+    def confusion(self) -> dict[str, Counter[str]]:
+        """Returns how often each class was taken for which, of images whose class is known."""
+        return by_class.count((a.known, a.predicted) for a in self.answers if a.known is not None)
+
 
 def print_table(report: Report, num_rows: int) -> None:
     """Prints file, predicted class and its probability of the first rows."""
@@ -78,6 +85,7 @@ def print_table(report: Report, num_rows: int) -> None:
         print(f"... and {len(report.answers) - num_rows} more")
     hits, known = report.accuracy
     if known:
+        print(by_class.table(report.confusion))
         print(f"accuracy: {hits / known:.2%} ({hits} of {known} images)")
 
 
@@ -112,6 +120,7 @@ def json_text(report: Report) -> str:
             for answer in report.answers
         ],
         "accuracy": hits / known if known else None,
+        "by_class": by_class.for_json(report.confusion),
         "warnings": list(report.remarks),
     }
     return json.dumps(contents, indent=1) + "\n"
@@ -122,6 +131,7 @@ def html_text(report: Report) -> str:
     hits, known = report.accuracy
     accuracy = f"<p>Accuracy: {hits / known:.1%} ({hits} of {known} images).</p>" if known else ""
     remarks = "".join(f'<p class="wrong">{html.escape(said)}</p>' for said in report.remarks)
+    matrix = by_class.matrix_html(report.confusion, report.class_names) if known else ""
     rows = "".join(_answer_row(report, answer) for answer in report.answers)
     support = "".join(
         f"<tr><th>{html.escape(name)}</th><td>"
@@ -142,6 +152,7 @@ tr {{ border-bottom: 1px solid #ddd }} img {{ height: 72px; margin-right: 4px }}
 <p>Model {html.escape(str(report.model))}, adapted to {len(report.support)} images of
 {len(report.class_names)} classes.</p>{remarks}{accuracy}
 <h2>What it adapted to</h2><table>{support}</table>{_loss_curve(report.support_losses)}
+{matrix}
 <h2>What it says</h2><table>{rows}</table>
 </body></html>
 """

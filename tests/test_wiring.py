@@ -74,9 +74,9 @@ def test_evaluate_takes_the_split_that_it_names(split, monkeypatch, asked, tmp_p
     seen = []
     scores = evaluate.episode_scores
 
-    def looking(method, stream):
+    def looking(method, stream, **options):
         seen.extend(inputs["query_inputs"] for inputs, _ in stream)
-        return scores(method, stream)
+        return scores(method, stream, **options)
 
     monkeypatch.setattr(evaluate, "episode_scores", looking)
     evaluate.main(read_settings(tmp_path, f"--split={split}", "--num_episodes=2"))

@@ -1,19 +1,24 @@
 """Evaluates a trained run on a fixed list of episodes: python -m tf_metalstm.evaluate --run_dir=...
 
 Prints a table and writes RUN_DIR/evaluation/*.json with the score of every episode, so
-that two methods can be compared episode by episode.
+that two methods can be compared episode by episode. Of classes with names it also says which are
+taken for which; the whole confusion matrix is in the report and, drawn, in RUN_DIR/figures.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from tf_metalstm import experiment
-from tf_metalstm.data.episodes import episode_dataset
+from tf_metalstm.confusion import Confusion
+from tf_metalstm.data.episodes import Episodes, ImageEpisodes, episode_dataset
 from tf_metalstm.files import write_atomically
 from tf_metalstm.flags import read_settings, run_command
 from tf_metalstm.objectives import OBJECTIVES
@@ -21,6 +26,9 @@ from tf_metalstm.runs import changed_settings
 from tf_metalstm.scoring import episode_scores
 from tf_metalstm.settings import Settings
 from tf_metalstm.training.metrics import estimate
+from tf_metalstm.visualization.confusion import confusion_figure
+
+_HARDEST = 5  # classes that are printed
 
 USES = ("split", "num_episodes", "evaluation_seed", "checkpoint")
 
@@ -32,7 +40,8 @@ def main(settings: Settings) -> None:
     tasks = experiment.tasks_of_run(settings, run)
     episodes = tasks.episodes(evaluation.split, evaluation.evaluation_seed)
     stream = episode_dataset(episodes, num_episodes=evaluation.num_episodes)
-    scores, num_diverged = episode_scores(method, stream)
+    confusion, each = _by_class(episodes)
+    scores, num_diverged = episode_scores(method, stream, each=each)
     mean, interval = estimate(scores)
     data, trained_on = tasks.data_fingerprint(), run.facts.fingerprint
     same_source = settings.source == run.facts.name
@@ -58,6 +67,7 @@ def main(settings: Settings) -> None:
         "data_fingerprint": data,
         "other_data": same_source and trained_on not in (None, data),
         "num_diverged": num_diverged,
+        **({} if confusion is None else {"by_class": confusion.report()}),
         "scores": [finite_or_none(round(float(score), 6)) for score in scores],
     }
     path = write_report(report, settings.run_dir or "")
@@ -68,6 +78,28 @@ def main(settings: Settings) -> None:
             f"{trained_on}). Images are normalized as in the training."
         )
     print(f"Written to {path}")
+    if confusion is not None:
+        print("By class, the hardest first; shares are of the queries where both are there:")
+        print(textwrap.indent(confusion.table(_HARDEST), "  "))
+        figure = confusion_figure(confusion, f"{tasks.name}/{evaluation.split}, {tasks.task}")
+        drawn = path.parent.with_name("figures") / f"confusion_{path.stem}.png"
+        drawn.parent.mkdir(exist_ok=True)
+        figure.savefig(drawn)
+        print(f"Written to {drawn}")
+
+
+def _by_class(
+    episodes: Episodes,
+) -> tuple[Confusion | None, Callable[[np.ndarray, np.ndarray], None] | None]:
+    """Returns counts by class and what adds one episode after the other; None without names."""
+    if not isinstance(episodes, ImageEpisodes):
+        return None, None
+    confusion, numbers = Confusion(episodes.sampler.classes.class_names), itertools.count()
+
+    def add(labels: np.ndarray, outputs: np.ndarray) -> None:
+        confusion.add(episodes.classes(next(numbers)), labels, outputs)
+
+    return confusion, add
 
 
 def write_report(report: dict, run_dir: str | Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +16,7 @@ def episode_scores(
     method: Method,
     episodes: tf.data.Dataset,
     one_of_many: bool = False,
+    each: Callable[[np.ndarray, np.ndarray], None] | None = None,
 ) -> tuple[np.ndarray, int]:
     """Returns the score of each episode, [episodes], and how many have outputs that are no numbers.
 
@@ -22,6 +24,7 @@ def episode_scores(
         method: the trained method.
         episodes: a list, as `episode_dataset` makes it.
         one_of_many: lists, so that the progress bar goes when it is done, and a log file has none.
+        each: called with the labels [B, ...] and the outputs [B, ...] of every episode in turn.
     """
 
     @tf.function
@@ -43,5 +46,8 @@ def episode_scores(
     for inputs, labels in bar:
         outputs = answer(inputs)
         scores.extend(method.objective.scores(labels, outputs).numpy())
+        if each is not None:
+            for one in zip(labels.numpy(), outputs.numpy(), strict=True):
+                each(*one)
         num_diverged += int(np.sum(np.isnan(outputs).reshape(len(outputs), -1).any(axis=1)))
     return np.asarray(scores), num_diverged

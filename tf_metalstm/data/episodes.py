@@ -78,7 +78,8 @@ class EpisodeSampler:
                 f"Class {self.classes.class_names[smallest]!r} of {where} has {size} images but an "
                 f"episode takes {self.spec.images_per_class} of a class "
                 f"({self.spec.num_shot} support + {self.spec.num_query} queries): "
-                "lower num_shot or num_query, or add images."
+                "lower num_shot or num_query, add images, or leave such classes out with "
+                "skip_small_classes=true."
             )
 
     def sample(self, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,6 +167,7 @@ class ImageEpisodes:
         augmentation: Augmentation | None = None,
     ):
         self.sampler = sampler
+        self._sample = tf.function(sampler.sample)
         self._normalization, self._augmentation = normalization, augmentation
         sizes = sampler.classes.class_sizes
         with tf.device("CPU:0"):  # a data set of images may be larger than a GPU
@@ -183,6 +185,10 @@ class ImageEpisodes:
         for name in ("support_inputs", "query_inputs"):  # last: bytes are the quickest to move
             inputs[name] = self._normalization(inputs[name])
         return inputs, labels
+
+    def classes(self, index: int) -> np.ndarray:
+        """Returns the classes of episode `index`, as numbers in the split, [N]."""
+        return self._sample(tf.constant(index, tf.int64))[0].numpy()
 
     def fingerprint(self, num_episodes: int) -> str:
         """Returns that of the sampler."""

@@ -76,6 +76,9 @@ class ImageOptions(EpisodeOptions, TrainingClassOptions, AugmentationOptions):
     """Options of every source of images."""
 
     num_way: int = option(5, "N, classes of an episode.", at_least=2)
+    skip_small_classes: bool = option(
+        False, "Leave out classes that have fewer images than an episode takes of each."
+    )
     normalization: str = option(
         "standard",
         "How pixels are normalized: by mean and deviation of the training split (standard), or "

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from tf_metalstm.data.class_sizes import describe_small, large_enough
 from tf_metalstm.data.episodes import Episodes, EpisodeSampler, ImageEpisodes
 from tf_metalstm.data.joint import JointBatches
 from tf_metalstm.data.options import ImageOptions
@@ -159,6 +160,7 @@ class ImageTasks(EpisodeTasks):
         class_sampling: how the classes of training episodes are drawn. A fixed list of episodes
             is drawn independently.
         training_spec: ways, shots and queries of training; None for the same.
+        skip_small_classes: leave out classes with fewer images than an episode takes, and say so.
     """
 
     kind = IMAGES
@@ -172,6 +174,7 @@ class ImageTasks(EpisodeTasks):
         augmentation: Sequence[str] = (),
         class_sampling: str = "independent",
         training_spec: EpisodeSpec | None = None,
+        skip_small_classes: bool = False,
     ):
         self.name = source.name
         self.source = source
@@ -180,6 +183,7 @@ class ImageTasks(EpisodeTasks):
         self._normalization = normalization
         self._augmentation = Augmentation(augmentation) if augmentation else None
         self._class_sampling = class_sampling
+        self._skip_small_classes = skip_small_classes
 
     @classmethod
     def of(cls, source: Source, options: ImageOptions) -> ImageTasks:
@@ -191,6 +195,7 @@ class ImageTasks(EpisodeTasks):
             options.augmentation,
             options.class_sampling,
             options.training_spec(),
+            options.skip_small_classes,
         )
 
     def normalized_by(self, normalization: Normalization) -> ImageTasks:
@@ -203,6 +208,7 @@ class ImageTasks(EpisodeTasks):
             names,
             self._class_sampling,
             self.training_spec,
+            self._skip_small_classes,
         )
 
     @property
@@ -229,10 +235,17 @@ class ImageTasks(EpisodeTasks):
 
     def sampler(self, split: str, seed: int, training: bool = False) -> EpisodeSampler:
         """Returns which images make up the episodes of a split; reads its images."""
+        spec = self.training_spec if training else self.spec
+        classes = self.source.load(split)
+        if self._skip_small_classes:
+            least, number = spec.images_per_class, len(classes.class_names)
+            classes, small = large_enough(classes, least)
+            if small:
+                print(describe_small(small, number, least, f"{self.name}/{split}"))
         return EpisodeSampler(
-            self.source.load(split),
+            classes,
             split,
-            self.training_spec if training else self.spec,
+            spec,
             seed=seed,
             class_sampling=self._class_sampling if training else "independent",
             source_name=self.name,

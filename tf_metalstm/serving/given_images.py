@@ -105,7 +105,7 @@ def _listed(given: Any) -> list[Any] | np.ndarray:
         )
     if is_array:
         return _rows(np.asarray(given))
-    given = list(given)
+    given = [np.asarray(one) if hasattr(one, "__array__") else one for one in given]
     return given if any(isinstance(one, _FILES) for one in given) else _stacked(given)
 
 
@@ -178,18 +178,16 @@ def _one(one: Any, image_shape: Sequence[int], place: int) -> np.ndarray:
             return squeeze(plain_image(one), image_shape)
         except (OSError, ValueError) as error:  # Pillow reads a file only when it has to
             raise UnreadableImageError(f"{_place(place)} cannot be read ({error})") from error
-    array = np.asarray(one) if hasattr(one, "__array__") else None
-    if array is None or array.dtype.kind not in "uif" or not array.size:
-        array = None
-    elif array.ndim == 2:
-        array = array[..., np.newaxis]
-    if array is None or array.ndim != 3 or array.shape[-1] not in _CHANNELS:
-        found = f"{array.dtype} {list(array.shape)}" if array is not None else type(one).__name__
-        raise ValueError(
-            f"{_place(place)} is neither a file, nor a picture of Pillow, nor an array of numbers "
-            f"[h, w], [h, w, 1], [h, w, 3] or [h, w, 4], but {found}."
-        )
-    return _of_array(array, image_shape)
+    if isinstance(one, np.ndarray) and one.size and one.dtype.kind in "uif":
+        array = one[..., np.newaxis] if one.ndim == 2 else one
+        if array.ndim == 3 and array.shape[-1] in _CHANNELS:
+            return _of_array(array, image_shape)
+    is_array = isinstance(one, np.ndarray)
+    raise ValueError(
+        f"{_place(place)} is neither a file, nor a picture of Pillow, nor an array of numbers "
+        "[h, w], [h, w, 1], [h, w, 3] or [h, w, 4], but "
+        f"{f'{one.dtype} {list(one.shape)}' if is_array else type(one).__name__}."
+    )
 
 
 def _contents(path: str | os.PathLike[str]) -> bytes:

@@ -1,0 +1,104 @@
+"""Which classes are taken for which, over episodes: accuracy by class and the confusion matrix.
+
+In an episode a class can be taken only for those that are beside it. So a share is one of the
+queries that were asked where both classes were:
+
+    share of a taken for b = answers b to queries of a / queries of a in episodes that have b
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+_MOST_LIKELY = 3  # classes that one was taken for, in a table
+
+
+class Confusion:
+    """Counts answers by class.
+
+    Args:
+        names: of the C classes.
+
+    Attributes:
+        names: the same.
+        counts: answers to queries of the class of the row, by their class, int [C, C].
+        met: queries of the class of the row in episodes that have the class of the column, int
+            [C, C].
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self.counts = np.zeros([len(names)] * 2, np.int64)
+        self.met = np.zeros([len(names)] * 2, np.int64)
+
+    def add(self, classes: np.ndarray, labels: np.ndarray, outputs: np.ndarray) -> None:
+        """Adds the answers of an episode; of outputs that are no numbers no answer is counted.
+
+        Args:
+            classes: numbers of the classes of the episode, [N].
+            labels: of the queries, in [0, N), [B].
+            outputs: logits, [B, N] or wider.
+        """
+        answered = ~np.isnan(outputs).any(axis=1)
+        answers = np.argmax(outputs[answered], axis=1)
+        np.add.at(self.counts, (classes[labels[answered]], classes[answers]), 1)
+        queries = np.bincount(labels, minlength=len(classes))
+        self.met[np.ix_(classes, classes)] += queries[:, np.newaxis]
+
+    @property
+    def queries(self) -> np.ndarray:
+        """Queries of each class, [C]."""
+        return np.diagonal(self.met)
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Shares of queries as above, [C, C]; accuracies on the diagonal; nan where none met."""
+        with np.errstate(invalid="ignore"):
+            return self.counts / self.met
+
+    @property
+    def hardest_first(self) -> np.ndarray:
+        """Numbers of the classes that were asked about, those of low accuracy first."""
+        order = np.argsort(np.diagonal(self.shares), kind="stable")
+        return order[self.queries[order] > 0]
+
+    def report(self) -> dict[str, Any]:
+        """Returns, by class, queries, accuracy, and how often it was taken for which; for JSON."""
+        found = {}
+        for number in np.flatnonzero(self.queries).tolist():
+            others = [n for n in np.flatnonzero(self.counts[number]).tolist() if n != number]
+            others.sort(key=lambda n: -self.shares[number, n])
+            found[self.names[number]] = {
+                "queries": int(self.queries[number]),
+                "accuracy": round(float(self.shares[number, number]), 6),
+                "taken_for": {
+                    self.names[n]: {
+                        "answers": int(self.counts[number, n]),
+                        "of": int(self.met[number, n]),
+                    }
+                    for n in others
+                },
+            }
+        return found
+
+    def table(self, num_rows: int) -> str:
+        """Returns the classes of lowest accuracy, and what they were taken for, as text."""
+        lines = [("class", "queries", "accuracy", "taken for")]
+        for number in self.hardest_first[:num_rows].tolist():
+            shares = np.where(self.counts[number] > 0, self.shares[number], 0.0)
+            shares[number] = 0.0
+            likely = [n for n in np.argsort(-shares)[:_MOST_LIKELY].tolist() if shares[n] > 0]
+            taken_for = ", ".join(f"{self.names[n]} {shares[n]:.1%}" for n in likely)
+            accuracy = f"{self.shares[number, number]:.1%}"
+            lines.append((self.names[number], f"{self.queries[number]}", accuracy, taken_for))
+        widths = [max(len(line[column]) for line in lines) for column in range(3)]
+        rows = [
+            f"{name:<{widths[0]}}  {queries:>{widths[1]}}  {accuracy:>{widths[2]}}  {taken_for}"
+            for name, queries, accuracy, taken_for in lines
+        ]
+        left = len(self.hardest_first) - num_rows
+        more = [f"... and {left} more classes, of higher accuracy"] if left > 0 else []
+        return "\n".join(line.rstrip() for line in [*rows, *more])

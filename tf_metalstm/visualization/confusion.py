@@ -1,0 +1,44 @@
+"""The confusion matrix as a figure."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from tf_metalstm.confusion import Confusion
+
+MOST_CLASSES = 40
+"""Rows and columns of the figure; of more classes those of lowest accuracy are drawn."""
+
+_DPI = 100
+_CELL = 0.24  # inches
+_FRAME = 2.4  # names and color bar
+_SMALL, _GRAY = 7, "0.35"
+
+
+def confusion_figure(confusion: Confusion, caption: str) -> Figure:
+    """Draws which class is taken for which, in shares; white where two never met.
+
+    Args:
+        confusion: of at least one query.
+        caption: one line that says what this is of.
+    """
+    hardest = confusion.hardest_first
+    drawn = np.sort(hardest[:MOST_CLASSES])
+    if len(drawn) < len(hardest):
+        caption = f"{caption}; the {len(drawn)} hardest of {len(hardest)} classes"
+    names = [confusion.names[number] for number in drawn]
+    side = max(4.0, _FRAME + _CELL * len(drawn))
+    figure = Figure(figsize=(side + 0.8, side), dpi=_DPI, layout="constrained")
+    figure.supxlabel(caption, fontsize=_SMALL, color=_GRAY)
+    axes = figure.subplots()
+    shares = 100 * confusion.shares[np.ix_(drawn, drawn)]
+    image = axes.imshow(np.ma.masked_invalid(shares), cmap="viridis", vmin=0, vmax=100)
+    axes.set_xticks(range(len(drawn)), names, rotation=90, fontsize=_SMALL)
+    axes.set_yticks(range(len(drawn)), names, fontsize=_SMALL)
+    axes.set_xlabel("taken for", fontsize=9)
+    axes.set_ylabel("class", fontsize=9)
+    bar = figure.colorbar(image, shrink=0.8)
+    bar.set_label("% of the queries where both are there", fontsize=_SMALL)
+    bar.ax.tick_params(labelsize=_SMALL)
+    return figure
