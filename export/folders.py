@@ -6,6 +6,7 @@ is a link that leads back to a folder above it. Linked folders and files are tak
 
 from __future__ import annotations
 
+import argparse
 import glob
 import os
 import re
@@ -28,6 +29,8 @@ _CLUTTER = {
     "thumbs.db",
 }
 
+
+_ARCHIVES = {".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst"}
 
 MAX_STEPS = 1000
 """The most updates that an exported model makes."""
@@ -55,6 +58,8 @@ def check_num_steps(num_steps: int | None) -> None:
 
 def user_path(text: str) -> Path:
     """Returns a path as it was typed; `~` is the user's own folder."""
+    if not text:  # an unset variable of a shell; Path takes it for the present folder
+        raise argparse.ArgumentTypeError("a path is needed, got nothing")
     return Path(text).expanduser()
 
 
@@ -81,7 +86,7 @@ def query_files(
     reader = _Reader()
     files: list[tuple[str, Path]] = []
     classes: dict[Path, str] = {}
-    for pattern in map(str, map(user_path, patterns)):
+    for pattern in map(_query_path, patterns):
         for path in [Path(pattern)] if Path(pattern).exists() else _matches(pattern):
             if path.is_dir():
                 below, labelled = _in_folder(reader, path, names)
@@ -125,6 +130,11 @@ def bad_image(error: str, part: str) -> tuple[int, str] | None:
     return (int(found[1]), found[2]) if found else None
 
 
+def is_archive(path: Path) -> bool:
+    """Whether a name is that of an archive, as .zip or .tar.gz."""
+    return path.suffix.lower() in _ARCHIVES
+
+
 def is_clutter(name: str) -> bool:
     """Whether a name is that of a hidden file or folder, or of one of the system."""
     return name.startswith(".") or name.lower() in _CLUTTER
@@ -159,7 +169,8 @@ class _Reader:
     def entries(self, folder: Path) -> tuple[list[Path], list[Path]]:
         """Returns the folders and the files in a folder, sorted."""
         if not folder.is_dir():
-            raise ClientError(f"{folder} is not a folder.")
+            what = "is an archive: unpack it" if is_archive(folder) else "is not a folder"
+            raise ClientError(f"{folder} {what}.")
         folders, files = [], []
         try:
             found = sorted(folder.iterdir())
@@ -235,6 +246,15 @@ def _labelled(reader: _Reader, root: Path, names: Sequence[str]) -> dict[Path, s
             )
         labelled.update(dict.fromkeys(files, name))
     return labelled
+
+
+def _query_path(text: str) -> str:
+    if not text:
+        raise ClientError("--query: a path is needed, got nothing.")
+    path = user_path(text)
+    if is_archive(path) and path.is_file():
+        raise ClientError(f"{path} is an archive: unpack it.")
+    return str(path)
 
 
 def _matches(pattern: str) -> list[Path]:

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from tf_metalstm import ctrl_c, evaluate, files, flags, reproduce, visualize
 from tf_metalstm.classifier import FewShotClassifier, LoadedModel
 from tf_metalstm.data.sources import builder
+from tf_metalstm.data.sources.base import MissingDataError
 from tf_metalstm.data.sources.decoding import UnreadableImageError, decode_image
 from tf_metalstm.data.sources.omniglot import Omniglot
 from tf_metalstm.failures import not_written, reason
@@ -174,6 +175,13 @@ def test_a_raw_file_that_cannot_be_read_is_no_full_disk(source, tmp_path, monkey
     monkeypatch.setattr(Omniglot, "stage", lambda self: raise_(error))
     with pytest.raises(PermissionError, match=r"a\.png"):
         source.prepare()
+
+
+def test_data_that_are_not_there_are_no_full_disk(tmp_path):
+    files = {"images_background/A/character01/deeper/0001_01.png": b"", "images_evaluation/a": b""}
+    toy_images.write_folder(tmp_path / "raw", files)
+    with pytest.raises(MissingDataError, match="no image of the expected layout is in"):
+        Omniglot(tmp_path / "raw", tmp_path / "prepared").prepare()
 
 
 def raise_(error):

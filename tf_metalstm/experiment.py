@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -15,7 +16,7 @@ from tf_metalstm.options import OptionError
 from tf_metalstm.serving.served import ServedMethod
 from tf_metalstm.settings import Settings
 from tf_metalstm.task_facts import TaskFacts, facts_of, read_facts
-from tf_metalstm.training.checkpoints import RunCheckpoints
+from tf_metalstm.training.checkpoints import BEST, LAST, RunCheckpoints, checkpoint_steps
 
 
 def training_episodes(settings: Settings, tasks: Tasks, start: int) -> tf.data.Dataset:
@@ -69,12 +70,20 @@ def load_run(settings: Settings) -> TrainedRun:
     checkpoints = RunCheckpoints(run_dir, method)
     which = settings.evaluation.checkpoint
     if not checkpoints.restore(which):
-        when, other = ("validation", "last") if which == "best" else ("checkpoint", "best")
-        raise FileNotFoundError(
-            f"run_dir={run_dir} holds no {which} weights yet: they appear with the first {when} of "
-            f"the training. Train longer, or give checkpoint={other}."
-        )
+        raise FileNotFoundError(_no_weights(run_dir, which))
     return TrainedRun(method, checkpoints, facts)
+
+
+def _no_weights(run_dir: str, which: str) -> str:
+    """Returns what to say where a run has no weights of a kind; what it has is advised."""
+    when, other = ("validation", LAST) if which == "best" else ("checkpoint", BEST)
+    advice = "Train longer"
+    if checkpoint_steps(Path(run_dir, other)):
+        advice += f", or give checkpoint={'last' if other == LAST else 'best'}"
+    return (
+        f"run_dir={run_dir} holds no {which} weights yet: they appear with the first {when} of the "
+        f"training. {advice}."
+    )
 
 
 def tasks_of_run(settings: Settings, run: TrainedRun) -> Tasks:

@@ -9,7 +9,7 @@ from pathlib import Path
 _WHERE = ("Graph execution error", "Detected at node", "<stack traces", "Hint:", " ", "\t")
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """Returns what went wrong, without names of operations and without a full stop.
 
     >>> reason(ValueError("assertion failed: [num_steps must be at most 9] [x = ] [10]"))
@@ -25,7 +25,7 @@ def reason(error: Exception) -> str:
     return re.sub(r"^\{\{.*?\}\} | \[Op:\w+\]", "", line).rstrip(".")
 
 
-def not_written(path: str | Path, error: Exception) -> OSError:
+def not_written(path: str | Path, error: BaseException) -> OSError:
     """Returns the error to raise where a file or folder cannot be written.
 
     Args:

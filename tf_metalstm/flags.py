@@ -109,7 +109,8 @@ def with_dashes(message: str) -> str:
     names = sorted({*known_options(), *FAMILIES, *_OWN}, key=len, reverse=True)
     words = "|".join(rf"{name}\b" if "_" in name else rf"{name}(?==)" for name in names)
     begins = r"(?<![\w./\\-])"
-    start = rf"|^(?:{'|'.join(names)})(?= (?:must|does|is|needs|goes)\b)"
+    first = rf"(?:{'|'.join(names)})(?= (?:must|does|is|are|needs|goes|cannot)\b)"
+    start = rf"|^{first}|(?<=Error: ){first}|(?<=\n  )(?:{'|'.join(names)})(?=: )"
     return re.sub(rf"{begins}(?:{words})(?![/\\]){start}", lambda m: f"--{m[0]}", message)
 
 

@@ -19,7 +19,9 @@ PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 class NetworkOptions(Options):
     """Options of every network that is built here."""
 
-    batch_norm_scale: bool = option(True, "Batch norm has a learned scale, gamma.", alike=True)
+    batch_norm_scale: bool = option(
+        True, "Batch norm has a learned scale, gamma.", alike=True, settled=True
+    )
     statistics_momentum: float | None = option(
         None,
         "Momentum of the running statistics of batch norm, the weight of their old value; default: "

@@ -27,15 +27,20 @@ FEATURES = ("flatten", "mean")
 class Conv4Options(NetworkOptions):
     """Options of conv4."""
 
-    filters: int = option(32, "Filters of each convolution.", at_least=1, alike=True)
+    filters: int = option(32, "Filters of each convolution.", at_least=1, alike=True, settled=True)
     downsampling: str = option(
-        "max_pool", "How a block halves height and width.", choices=DOWNSAMPLINGS, alike=True
+        "max_pool",
+        "How a block halves height and width.",
+        choices=DOWNSAMPLINGS,
+        alike=True,
+        settled=True,
     )
     features: str = option(
         "flatten",
         "What the linear layer sees: all values of the last block, or the mean of each filter.",
         choices=FEATURES,
         alike=True,
+        settled=True,
     )
     dropout: float = option(
         0.0,

@@ -22,9 +22,11 @@ class MLPOptions(NetworkOptions):
     """Options of the fully connected network."""
 
     hidden_layers: tuple[int, ...] = option(
-        (64,), "Width of each hidden layer.", at_least=1, alike=True
+        (64,), "Width of each hidden layer.", at_least=1, alike=True, settled=True
     )
-    mlp_batch_normalization: bool = option(False, "Batch norm in each hidden layer.", alike=True)
+    mlp_batch_normalization: bool = option(
+        False, "Batch norm in each hidden layer.", alike=True, settled=True
+    )
 
 
 class MLP(Learner):

@@ -49,6 +49,7 @@ class GradientBasedOptions(TrainedOptions, InnerLoopOptions):
         "test.",
         at_least=1,
         alike=True,
+        settled=True,
     )
     support_batch_size: int | None = option(
         None, "Number of support images of an update; default: all.", at_least=1

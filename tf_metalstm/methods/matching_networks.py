@@ -51,7 +51,10 @@ class MatchingNetworksOptions(TrainedOptions):
     )
     cosine_scale: float = option(1.0, "Factor on the cosines.", above=0)
     full_context: bool = option(
-        False, "Let the features of an image depend on the whole support set.", alike=True
+        False,
+        "Let the features of an image depend on the whole support set.",
+        alike=True,
+        settled=True,
     )
     attention_steps: int = option(
         3,

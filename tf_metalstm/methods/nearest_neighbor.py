@@ -40,6 +40,7 @@ class NearestNeighborOptions(TrainedOptions):
         "Number of classes of the training split; default: as many as there are.",
         at_least=2,
         alike=True,
+        settled=True,
     )
     joint_batch_size: int = option(
         64, "Batch size of the training.", at_least=1, training_only=True

@@ -51,7 +51,7 @@ class MetaLSTMOptions(Options):
     """Options of the meta-learner LSTM."""
 
     hidden_units: int = option(
-        20, "H, units of the meta-learner's first LSTM layer.", at_least=1, alike=True
+        20, "H, units of the meta-learner's first LSTM layer.", at_least=1, alike=True, settled=True
     )
     gate_feedback: str = option(
         "value",

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -43,6 +45,10 @@ def best_fingerprint(run_dir: str | Path) -> str | None:
 
 class NotFiniteError(ArithmeticError):
     """The loss or a weight is no longer a number."""
+
+
+class OtherWeightsError(ValueError):
+    """A checkpoint holds weights of other shapes, or other ones, than a method has."""
 
 
 class RunCheckpoints:
@@ -84,15 +90,14 @@ class RunCheckpoints:
         # By name and not by the tree of Python objects: a checkpoint stays readable when the code
         # around the variables is arranged anew.
         weights = {w.path.replace("/", "."): w.value for w in method.weights}
-        run = {**progress, "weights": tf.train.Checkpoint(**weights)}
+        run: dict[str, Any] = dict(progress)
         # Where a dropout layer stands. Their names count all layers of the process: no names.
         if states := [v.value for v in method.variables if "seed_generator" in v.path]:
             run["random"] = tf.train.Checkpoint(values=states)
         if optimizer is not None:
             run["optimizer"] = tf.train.Checkpoint(values=[v.value for v in optimizer.variables])
-        self._last = _Folder(tf.train.Checkpoint(**run), Path(run_dir, LAST), _KEPT)
-        best = {**progress, "weights": tf.train.Checkpoint(**weights)}
-        self._best = _Folder(tf.train.Checkpoint(**best), Path(run_dir, BEST), 1)
+        self._last = _Folder(run, weights, Path(run_dir, LAST), _KEPT)
+        self._best = _Folder(progress, weights, Path(run_dir, BEST), 1)
 
     @property
     def last_path(self) -> Path | None:
@@ -107,6 +112,7 @@ class RunCheckpoints:
 
         Raises:
             OSError: there are checkpoints, and none of them can be read.
+            OtherWeightsError: they are of another method, or one of another size.
         """
         return (self._best if which == "best" else self._last).read()
 
@@ -168,9 +174,12 @@ class _Folder:
     them instead, and takes a run whose list is lost for one that never began.
     """
 
-    def __init__(self, checkpoint: tf.train.Checkpoint, path: Path, kept: int):
+    def __init__(
+        self, others: Mapping[str, Any], weights: Mapping[str, tf.Variable], path: Path, kept: int
+    ):
         self.path = path
-        self._checkpoint = checkpoint
+        self._weights = weights
+        self._checkpoint = tf.train.Checkpoint(**others, weights=tf.train.Checkpoint(**weights))
         self._kept = kept
 
     def paths(self) -> list[Path]:
@@ -186,8 +195,13 @@ class _Folder:
             except (tf.errors.OpError, RuntimeError, IndexError) as error:  # IndexError: too short
                 logging.warning("%s cannot be read and is passed over: %s.", path, reason(error))
                 continue
+            except ValueError as error:  # a weight has another shape there
+                raise self._other_weights(path) from error
             # What a command has no use for, as the state of the optimizer, stays on disk.
-            status.assert_existing_objects_matched().expect_partial()
+            try:
+                status.assert_existing_objects_matched().expect_partial()
+            except AssertionError as error:
+                raise self._other_weights(path) from error
             return True
         if not paths:
             return False
@@ -197,6 +211,22 @@ class _Folder:
             f"No checkpoint in {self.path} can be read, all {len(paths)} are damaged: copy one "
             "back from elsewhere, look at the other kind (checkpoint=best or last), or train "
             "again in another run_dir."
+        )
+
+    def _other_weights(self, path: Path) -> OtherWeightsError:
+        """Returns the error for a checkpoint whose weights are not those of the method."""
+        in_file = dict(tf.train.list_variables(str(path)))
+        differ = []
+        for name, variable in self._weights.items():
+            key = name.replace(".", "..")  # as a checkpoint writes names
+            kept = in_file.get(f"weights/{key}/.ATTRIBUTES/VARIABLE_VALUE")
+            shape = variable.shape.as_list()
+            if kept != shape:
+                which = "is not there" if kept is None else f"has the shape {kept}, not {shape}"
+                differ.append(f"{name} {which}")
+        return OtherWeightsError(
+            f"{path} does not fit the method: {differ[0] if differ else 'it is of another one'}. "
+            "The options that size its networks must be those of the training; run.flags has them."
         )
 
     def write(self, step: int) -> None:

@@ -145,8 +145,8 @@ class MiniImagenet(FileSource):
                 rows = csv.DictReader(opened)
                 if not {"filename", "label"} <= set(rows.fieldnames or ()):
                     raise InconsistentDataError(
-                        f"mini_imagenet: {path} needs the columns filename and label, but its "
-                        f"first line is {','.join(rows.fieldnames or ())!r}"
+                        f"mini_imagenet: {path} needs the columns filename and label, with a comma "
+                        f"between; its first line is {','.join(rows.fieldnames or ())[:80]!r}"
                     )
                 for row in rows:
                     entry = (_CSV_FILES[path.name], row["label"])
@@ -165,5 +165,5 @@ def _text_of(path: Path) -> str:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InconsistentDataError(
-            f"mini_imagenet: {path} is not in UTF-8 ({error}): save it as CSV in UTF-8"
+            f"mini_imagenet: {path} is no text in UTF-8: save it as CSV (comma, UTF-8)"
         ) from error

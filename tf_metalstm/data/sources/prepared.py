@@ -244,7 +244,7 @@ class PreparedSource(Source):
         cause = error.__cause__ if isinstance(error, RuntimeError) else error
         file = getattr(cause, "filename", None)
         of_raw_file = file is not None and not Path(file).is_relative_to(self._prepared_dir)
-        if of_raw_file or not isinstance(cause, OSError | tf.errors.OpError):
+        if cause is None or of_raw_file or not _is_of_the_system(cause):
             return error
         said = str(not_written(self._prepared_dir, cause)).rstrip(".")
         return OSError(
@@ -271,3 +271,8 @@ class PreparedSource(Source):
             stage=self.stage,
         )
         return ImageClassesBuilder(config, self._prepared_dir)
+
+
+def _is_of_the_system(error: BaseException) -> bool:
+    """Whether it is what the operating system said, and not one of our own messages."""
+    return isinstance(error, tf.errors.OpError) or getattr(error, "errno", None) is not None

@@ -148,6 +148,7 @@ class Staging:
             raise InconsistentDataError(
                 f"{self._source_name}: {self.num_images} images found, but none of a training "
                 f"class; splits found: {', '.join(splits) or 'none'}"
+                f"{''.join(f'; {line}' for line in self.left_out.lines())}"
             )
         fingerprints = {split: self._fingerprint(members) for split, members in splits.items()}
         statistics = self._statistics(splits["train"])
