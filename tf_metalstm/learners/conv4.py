@@ -54,6 +54,7 @@ class Conv4Options(NetworkOptions):
         "The last block has a ReLU; without it features have both signs, and cosines of them tell "
         "more apart (Gidaris & Komodakis, CVPR 2018).",
         alike=True,
+        settled=True,
     )
     learner_initialization: str = option(
         "glorot",
