@@ -35,6 +35,13 @@ class Conv4Options(NetworkOptions):
         alike=True,
         settled=True,
     )
+    halvings: int = option(
+        4,
+        "Blocks that halve height and width, the first ones; the others leave them as they are.",
+        at_least=0,
+        at_most=4,
+        alike=True,
+    )
     features: str = option(
         "flatten",
         "What the linear layer sees: all values of the last block, or the mean of each filter.",
@@ -84,6 +91,7 @@ class Conv4(Learner):
             options.filters,
             initialization=options.learner_initialization,
             downsampling=options.downsampling,
+            halvings=options.halvings,
             features=options.features,
             dropout=options.dropout,
             last_relu=options.last_relu,
@@ -100,6 +108,7 @@ def conv4(
     statistics_momentum: float = 0.05,
     batch_norm_scale: bool = True,
     downsampling: str = "max_pool",
+    halvings: int = 4,
     features: str = "flatten",
     dropout: float = 0.0,
     last_relu: bool = True,
@@ -108,7 +117,7 @@ def conv4(
     """Builds the network.
 
     Args:
-        image_shape: (h, w, c), h and w at least 16 where it max-pools.
+        image_shape: (h, w, c), h and w at least 16 where four blocks max-pool.
         num_outputs: logits, N.
         filters: of each convolution; the paper's meta-learner uses 32, its baselines 64.
         initialization: "glorot", Keras's own; or "original", as in the authors' code: weights
@@ -120,6 +129,7 @@ def conv4(
             authors' code.
         batch_norm_scale: whether batch norm has a gamma; the code of MAML's authors has none.
         downsampling: how a block halves its images, "max_pool" or the "stride" of its convolution.
+        halvings: how many blocks, from the first on, halve their images.
         features: what the linear layer sees, all that comes out of the last block ("flatten") or
             the mean of each filter over the image ("mean").
         dropout: part of what comes out of a block that is dropped in training; only for networks
@@ -138,11 +148,11 @@ def conv4(
     _check_choice("learner_initialization", initialization, INITIALIZATIONS)
     _check_choice("downsampling", downsampling, DOWNSAMPLINGS)
     _check_choice("features", features, FEATURES)
-    if downsampling == "max_pool" and min(image_shape[:2]) < 16:
+    if downsampling == "max_pool" and min(image_shape[:2]) < 2**halvings:
         raise ValueError(
-            f"conv4 halves its images four times and needs at least 16 x 16 pixels, got "
-            f"{image_shape[0]} x {image_shape[1]}: use larger images, downsampling=stride or "
-            "learner=mlp."
+            f"conv4 halves its images {halvings} times and needs at least {2**halvings} x "
+            f"{2**halvings} pixels, got {image_shape[0]} x {image_shape[1]}: use larger images, "
+            "fewer halvings, downsampling=stride or learner=mlp."
         )
     full = keras.dtype_policies.get(dtype).variable_dtype
     images = x = keras.Input(image_shape, dtype=full)
@@ -150,7 +160,7 @@ def conv4(
         x = keras.layers.Conv2D(
             filters,
             3,
-            strides=2 if downsampling == "stride" else 1,
+            strides=2 if downsampling == "stride" and i <= halvings else 1,
             padding="same",
             dtype=dtype,
             name=f"conv_{i}",
@@ -166,7 +176,7 @@ def conv4(
         )(x)
         if i < 4 or last_relu:
             x = keras.layers.ReLU(dtype=dtype, name=f"relu_{i}")(x)
-        if downsampling == "max_pool":
+        if downsampling == "max_pool" and i <= halvings:
             x = keras.layers.MaxPooling2D(dtype=dtype, name=f"pool_{i}")(x)
         if dropout:
             x = keras.layers.Dropout(dropout, dtype=dtype, name=f"dropout_{i}")(x)

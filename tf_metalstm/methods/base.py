@@ -149,6 +149,15 @@ class Method(keras.Model, abc.ABC):
         if pretrained is not None:
             copy_weights(self.weights, pretrained)
 
+    def training_loss(self, labels: Tensor, outputs: Tensor) -> Tensor:
+        """Returns what training minimizes, a scalar: that of the objective, or one of its own.
+
+        Args:
+            labels: of a step of tasks.
+            outputs: what `call` returned in training.
+        """
+        return self.objective.loss(labels, outputs)
+
     @property
     def num_updates(self) -> int | None:
         """T, updates outside meta-training; None where adapting is something else."""

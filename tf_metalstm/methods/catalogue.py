@@ -6,6 +6,8 @@ from tf_metalstm.methods.matching_networks import MatchingNetworks
 from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
 from tf_metalstm.methods.pixel_nearest_neighbor import PixelNearestNeighbor
 from tf_metalstm.methods.prototypical_networks import PrototypicalNetworks
+from tf_metalstm.methods.relation_networks import RelationNetworks
+from tf_metalstm.methods.siamese_networks import SiameseNetworks
 from tf_metalstm.parts import Family
 
 METHODS = Family(
@@ -17,6 +19,8 @@ METHODS = Family(
         PixelNearestNeighbor,
         MatchingNetworks,
         PrototypicalNetworks,
+        SiameseNetworks,
+        RelationNetworks,
         LearnedOptimizer,
     ),
 )

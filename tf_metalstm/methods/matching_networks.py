@@ -31,10 +31,10 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from tf_metalstm.episode import Support, Tensor
+from tf_metalstm.episode import Tensor
 from tf_metalstm.learners.embedding import embedding_of
-from tf_metalstm.methods.base import Builder, Method, TrainedOptions, copy_weights
-from tf_metalstm.methods.few_shot import FewShotMethod, num_classes
+from tf_metalstm.methods.base import Builder, TrainedOptions
+from tf_metalstm.methods.embedding_method import EmbeddingMethod
 from tf_metalstm.methods.metric import LabelledFeatures, cosines
 from tf_metalstm.options import option
 from tf_metalstm.parts import Part
@@ -140,7 +140,7 @@ class QueryContext(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tf_metalstm")
-class MatchingNetworks(FewShotMethod):
+class MatchingNetworks(EmbeddingMethod):
     """Trained over episodes; adapting is remembering the support set.
 
     In meta-training support and queries are each normalized by their own batch moments; outside
@@ -164,7 +164,7 @@ class MatchingNetworks(FewShotMethod):
         MatchingNetworksOptions,
         needs=("learner",),
     )
-    starts_from: ClassVar[tuple[str, ...]] = ("nearest_neighbor",)
+    one_pass: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -177,12 +177,10 @@ class MatchingNetworks(FewShotMethod):
         name: str = "matching_networks",
         **kwargs: Any,
     ) -> None:
-        super().__init__(name=name, **kwargs)
+        super().__init__(embedding, training_way, name=name, **kwargs)
         MatchingNetworksOptions(None, similarity, cosine_scale)  # checks them
-        self.embedding = embedding
         self.similarity = similarity
         self.cosine_scale = cosine_scale
-        self.training_way = training_way
         self.attention_steps = attention_steps
         self.support_context: SupportContext | None = None
         self.query_context: QueryContext | None = None
@@ -192,9 +190,6 @@ class MatchingNetworks(FewShotMethod):
             self.support_context.build(embedding.output_shape)
             self.query_context.build(embedding.output_shape)
         self.built = True
-
-    def build(self, input_shape: Any = None) -> None:
-        """Nothing left to do: no weight depends on the shape of an episode."""
 
     @classmethod
     def from_options(cls, options: MatchingNetworksOptions, builder: Builder) -> MatchingNetworks:
@@ -207,56 +202,29 @@ class MatchingNetworks(FewShotMethod):
             cosine_scale=options.cosine_scale,
         )
 
-    def begin(self, pretrained: Method | None) -> None:
-        """Takes over another run of its kind, or the network of a joint training."""
-        if pretrained is not None:
-            own = self if isinstance(pretrained, MatchingNetworks) else self.embedding
-            copy_weights(own.weights, pretrained)
-
-    def adapt(self, support: Support, training: bool = False) -> LabelledFeatures:
-        """Remembers the embeddings g of the support images, not normalized."""
-        features = self._features(support.inputs, training)
+    def summarize(self, features: Tensor, labels: Tensor, num_way: Tensor | int) -> Any:
+        """Returns the embeddings g of the support images, not normalized."""
         if self.support_context is not None:
             features = self.support_context(features)
-        return LabelledFeatures(features, tf.identity(support.labels))
+        return LabelledFeatures(features, tf.identity(labels))
 
-    def query_outputs(
-        self, adapted: LabelledFeatures, query_inputs: Tensor, training: bool = False
+    def compare(
+        self, summary: LabelledFeatures, features: Tensor, training: bool = False
     ) -> Tensor:
         """Returns logits [B, N]."""
-        queries = self._features(query_inputs, training)
         if self.query_context is not None:
-            queries = self.query_context(queries, adapted.features)
-        unit = [tf.math.l2_normalize(x, axis=-1) for x in (adapted.features, queries)]
+            features = self.query_context(features, summary.features)
+        unit = [tf.math.l2_normalize(x, axis=-1) for x in (summary.features, features)]
         similarities = self.cosine_scale * cosines(*unit)
-        num_way = self.training_way if training else None
-        if num_way is None:
-            num_way = num_classes(adapted.labels)
-        return votes(similarities, adapted.labels, num_way, self.similarity)
-
-    def _features(self, images: Tensor, training: bool) -> Tensor:
-        # The network may calculate in fewer bits; cosines that differ would be equal in those.
-        return tf.cast(self.embedding(images, training=training), self.compute_dtype)
-
-    def describe_normalization(self) -> str:
-        """Returns the batch-norm mode in words."""
-        return "inductive (running statistics of the training)"
+        num_way = self._num_way(summary.labels, training)
+        return votes(similarities, summary.labels, num_way, self.similarity)
 
     def get_config(self) -> dict[str, Any]:
         """Returns what makes an equal method with fresh weights."""
         return {
-            "name": self.name,
-            "dtype": self.dtype_policy.name,
-            "embedding": keras.saving.serialize_keras_object(self.embedding),
-            "training_way": self.training_way,
+            **super().get_config(),
             "full_context": self.query_context is not None,
             "attention_steps": self.attention_steps,
             "similarity": self.similarity,
             "cosine_scale": self.cosine_scale,
         }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> MatchingNetworks:
-        """Returns a method from what `get_config` returned."""
-        embedding = keras.saving.deserialize_keras_object(config["embedding"], custom_objects)
-        return cls(**{**config, "embedding": embedding})

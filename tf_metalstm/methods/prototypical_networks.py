@@ -17,15 +17,15 @@ biases -|c_k|^2 (section 2.4).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from tf_metalstm.episode import Support, Tensor
+from tf_metalstm.episode import Tensor
 from tf_metalstm.learners.embedding import embedding_of
-from tf_metalstm.methods.base import Builder, Method, TrainedOptions, copy_weights
-from tf_metalstm.methods.few_shot import FewShotMethod, num_classes
+from tf_metalstm.methods.base import Builder, TrainedOptions
+from tf_metalstm.methods.embedding_method import EmbeddingMethod
 from tf_metalstm.options import option
 from tf_metalstm.parts import Part
 
@@ -75,17 +75,12 @@ def negative_squared_distances(features: Tensor, means: Tensor) -> Tensor:
 
 
 @keras.saving.register_keras_serializable("tf_metalstm")
-class PrototypicalNetworks(FewShotMethod):
+class PrototypicalNetworks(EmbeddingMethod):
     """Trained over episodes; adapting is taking means.
-
-    In meta-training support and queries go through the network as one batch, so that batch norm
-    sees both, as in the authors' code; outside of it the running statistics of the training are
-    used.
 
     Args:
         embedding: images -> features.
-        training_way: N of the training episodes, where it is the same for all; it has to be known
-            to compile the training.
+        training_way: see `EmbeddingMethod`.
         distance: "euclidean" or "cosine".
         distance_scale: factor on the distances; positive.
         name: fixed, and with it the names of the weights in a checkpoint.
@@ -98,7 +93,6 @@ class PrototypicalNetworks(FewShotMethod):
         PrototypicalNetworksOptions,
         needs=("learner",),
     )
-    starts_from: ClassVar[tuple[str, ...]] = ("nearest_neighbor",)
 
     def __init__(
         self,
@@ -109,10 +103,8 @@ class PrototypicalNetworks(FewShotMethod):
         name: str = "prototypical_networks",
         **kwargs: Any,
     ) -> None:
-        super().__init__(name=name, **kwargs)
+        super().__init__(embedding, training_way, name=name, **kwargs)
         PrototypicalNetworksOptions(None, distance, distance_scale)  # checks them
-        self.embedding = embedding
-        self.training_way = training_way
         self.distance, self.distance_scale = distance, distance_scale
         self.built = True
 
@@ -127,66 +119,23 @@ class PrototypicalNetworks(FewShotMethod):
             options.distance_scale,
         )
 
-    def begin(self, pretrained: Method | None) -> None:
-        """Takes over another run of its kind, or the network of a joint training."""
-        if pretrained is not None:
-            copy_weights(self.weights, pretrained)
-
-    def build(self, input_shape: Any = None) -> None:
-        """Nothing left to do: no weight depends on the shape of an episode."""
-
-    def one_episode(self, episode: dict[str, Tensor], training: bool) -> Tensor:
-        """Answers the queries of one episode; in training with one pass for all its images."""
-        if not training:
-            return super().one_episode(episode, training)
-        support, labels = episode["support_inputs"], episode["support_labels"]
-        images = tf.concat([support, episode["query_inputs"]], axis=0)
-        features = self._features(images, training=True)
-        num_support = tf.shape(support)[0]
-        num_way = num_classes(labels) if self.training_way is None else self.training_way
-        means = prototypes(features[:num_support], labels, num_way)
-        return self._outputs(means, features[num_support:])
-
-    def adapt(self, support: Support, training: bool = False) -> Prototypes:
+    def summarize(self, features: Tensor, labels: Tensor, num_way: Tensor | int) -> Prototypes:
         """Returns the mean of each class."""
-        features = self._features(support.inputs, training)
-        return Prototypes(prototypes(features, support.labels, num_classes(support.labels)))
+        return Prototypes(prototypes(features, labels, num_way))
 
-    def query_outputs(
-        self, adapted: Prototypes, query_inputs: Tensor, training: bool = False
-    ) -> Tensor:
+    def compare(self, summary: Prototypes, features: Tensor, training: bool = False) -> Tensor:
         """Returns minus the distance to the mean of each class, [B, N]."""
-        return self._outputs(adapted.means, self._features(query_inputs, training))
-
-    def _outputs(self, means: Tensor, features: Tensor) -> Tensor:
+        means = summary.means
         if self.distance == "cosine":
             means = tf.math.l2_normalize(means, axis=-1)
         return self.distance_scale * negative_squared_distances(features, means)
 
-    def _features(self, images: Tensor, training: bool) -> Tensor:
-        # The network may calculate in fewer bits than distances need.
-        features = tf.cast(self.embedding(images, training=training), self.compute_dtype)
+    def features(self, images: Tensor, training: bool = False) -> Tensor:
+        """Returns the features of images, of length 1 where cosines are compared."""
+        features = super().features(images, training)
         return tf.math.l2_normalize(features, axis=-1) if self.distance == "cosine" else features
-
-    def describe_normalization(self) -> str:
-        """Returns the batch-norm mode in words."""
-        return "inductive (running statistics of the training)"
 
     def get_config(self) -> dict[str, Any]:
         """Returns what makes an equal method with fresh weights."""
-        return {
-            "name": self.name,
-            "dtype": self.dtype_policy.name,
-            "embedding": keras.saving.serialize_keras_object(self.embedding),
-            "training_way": self.training_way,
-            "distance": self.distance,
-            "distance_scale": self.distance_scale,
-        }
-
-    @classmethod
-    def from_config(
-        cls, config: dict[str, Any], custom_objects: Any = None
-    ) -> PrototypicalNetworks:
-        """Returns a method from what `get_config` returned."""
-        embedding = keras.saving.deserialize_keras_object(config["embedding"], custom_objects)
-        return cls(**{**config, "embedding": embedding})
+        own = {"distance": self.distance, "distance_scale": self.distance_scale}
+        return {**super().get_config(), **own}

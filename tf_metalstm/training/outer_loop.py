@@ -11,7 +11,6 @@ import keras
 import tensorflow as tf
 
 from tf_metalstm.methods.base import Method
-from tf_metalstm.objectives import Objective
 from tf_metalstm.training.callbacks import (
     KeepCheckpoints,
     LogToTensorBoard,
@@ -67,17 +66,17 @@ def compile_method(
         further |= {"use_ema": True, "ema_momentum": weight_average}
     method.compile(
         optimizer=ClippedAdam(learning_rate, clip_norm, clip_value, epsilon=1e-8, **further),
-        loss=_loss(method.objective),
+        loss=_loss(method),
         metrics=[MeanScore(method.objective), ScoreInterval(method.objective)],
         jit_compile=jit_compile,
     )
     method.optimizer.build(method.trainable_variables)
 
 
-def _loss(objective: Objective) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+def _loss(method: Method) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     # Keras shares the mean of a vector out over the devices; a scalar it takes as it is, and then
     # adds up as many of them as there are devices.
-    return lambda labels, outputs: objective.loss(labels, outputs)[tf.newaxis]
+    return lambda labels, outputs: method.training_loss(labels, outputs)[tf.newaxis]
 
 
 def train(

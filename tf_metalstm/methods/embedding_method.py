@@ -1,0 +1,122 @@
+"""What methods share that compare the features of queries with those of a support set.
+
+    summary = summarize(f(support images), labels)      what is remembered of the support set
+    logits  = compare(summary, f(query images))         one number for each class
+
+A method of this kind says what `summarize` and `compare` are.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, ClassVar, Self
+
+import keras
+import tensorflow as tf
+
+from tf_metalstm.episode import Support, Tensor
+from tf_metalstm.methods.base import Method, copy_weights
+from tf_metalstm.methods.few_shot import FewShotMethod, num_classes
+
+
+class EmbeddingMethod(FewShotMethod, abc.ABC):
+    """Trained over episodes; adapting is embedding the support set.
+
+    In meta-training support and queries go through the embedding as one batch, so that batch norm
+    sees both. Outside of it the running statistics of the training are used.
+
+    Args:
+        embedding: images -> features.
+        training_way: N of the training episodes, where it is the same for all; it has to be known
+            to compile the training.
+        name: fixed, and with it the names of the weights in a checkpoint.
+    """
+
+    starts_from: ClassVar[tuple[str, ...]] = ("nearest_neighbor",)
+    one_pass: ClassVar[bool] = True
+    """Whether support and queries are one batch in meta-training."""
+
+    def __init__(
+        self, embedding: keras.Model, training_way: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.embedding = embedding
+        self.training_way = training_way
+
+    @abc.abstractmethod
+    def summarize(self, features: Tensor, labels: Tensor, num_way: Tensor | int) -> Any:
+        """Returns what is remembered of a support set, nested tensors.
+
+        Args:
+            features: of its images, [B, ...].
+            labels: of its images, in [0, N), [B].
+            num_way: N.
+        """
+
+    @abc.abstractmethod
+    def compare(self, summary: Any, features: Tensor, training: bool = False) -> Tensor:
+        """Returns logits [B, N] of queries.
+
+        Args:
+            summary: as `summarize` returned it.
+            features: of the queries, [B, ...].
+            training: True in meta-training.
+        """
+
+    def begin(self, pretrained: Method | None) -> None:
+        """Takes over another run of its kind, or the network of a joint training."""
+        if pretrained is not None:
+            own = self if isinstance(pretrained, type(self)) else self.embedding
+            copy_weights(own.weights, pretrained)
+
+    def build(self, input_shape: Any = None) -> None:
+        """Nothing left to do: no weight depends on the shape of an episode."""
+
+    def one_episode(self, episode: dict[str, Tensor], training: bool) -> Tensor:
+        """Answers the queries of one episode; in training with one pass for all its images."""
+        if not (training and self.one_pass):
+            return super().one_episode(episode, training)
+        support, labels = episode["support_inputs"], episode["support_labels"]
+        images = tf.concat([support, episode["query_inputs"]], axis=0)
+        features = self.features(images, training=True)
+        num_support = tf.shape(support)[0]
+        num_way = self._num_way(labels, training=True)
+        summary = self.summarize(features[:num_support], labels, num_way)
+        return self.compare(summary, features[num_support:], training=True)
+
+    def adapt(self, support: Support, training: bool = False) -> Any:
+        """Returns what is remembered of the support set."""
+        features = self.features(support.inputs, training)
+        return self.summarize(features, support.labels, self._num_way(support.labels, training))
+
+    def query_outputs(self, adapted: Any, query_inputs: Tensor, training: bool = False) -> Tensor:
+        """Returns logits [B, N]."""
+        return self.compare(adapted, self.features(query_inputs, training), training)
+
+    def features(self, images: Tensor, training: bool = False) -> Tensor:
+        """Returns the features of images, in the precision of the method."""
+        # The network may calculate in fewer bits than distances need.
+        return tf.cast(self.embedding(images, training=training), self.compute_dtype)
+
+    def _num_way(self, labels: Tensor, training: bool) -> Tensor | int:
+        known = self.training_way if training else None
+        return num_classes(labels) if known is None else known
+
+    def describe_normalization(self) -> str:
+        """Returns the batch-norm mode in words."""
+        return "inductive (running statistics of the training)"
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what makes an equal method with fresh weights."""
+        return {
+            "name": self.name,
+            "dtype": self.dtype_policy.name,
+            "embedding": keras.saving.serialize_keras_object(self.embedding),
+            "training_way": self.training_way,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
+        """Returns a method from what `get_config` returned."""
+        embedding = keras.saving.deserialize_keras_object(config["embedding"], custom_objects)
+        return cls(**{**config, "embedding": embedding})
