@@ -41,6 +41,7 @@ class Conv4Options(NetworkOptions):
         at_least=0,
         at_most=4,
         alike=True,
+        settled=True,
     )
     features: str = option(
         "flatten",

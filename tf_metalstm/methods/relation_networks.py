@@ -38,7 +38,7 @@ class RelationNetworksOptions(TrainedOptions):
     """Options of relation networks."""
 
     relation_units: int = option(
-        8, "Units of the dense layer of the relation module.", at_least=1, alike=True
+        8, "Units of the dense layer of the relation module.", at_least=1, alike=True, settled=True
     )
 
 

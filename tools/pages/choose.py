@@ -48,6 +48,16 @@ _CHOICES = (
         "Every support picture votes, so the pictures of a class need not look alike.",
     ),
     Choice(
+        "siamese networks",
+        ("--method=siamese_networks",),
+        "To compare with Koch et al.: pairs of pictures, a learned weighted distance.",
+    ),
+    Choice(
+        "relation networks",
+        ("--method=relation_networks", "--halvings=2"),
+        "To compare with Sung et al.: a network compares feature maps; slower than the others.",
+    ),
+    Choice(
         "meta-LSTM",
         ("--method=gradient_based", "--rule=meta_lstm"),
         "To study a learned learning rate and weight decay, or to reproduce the paper.",
