@@ -31,6 +31,7 @@ import numpy as np
 import remarks
 import report
 from folders import (
+    MAX_STEPS,
     ClientError,
     check_num_steps,
     class_files,
@@ -51,11 +52,10 @@ _ROWS_BESIDE_FILES = 20
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the client; returns its exit code."""
-    options = _parser().parse_args(arguments)
     if hasattr(sys.stdout, "reconfigure"):  # for file names that are no text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        _run(options)
+        _run(_parser().parse_args(arguments))
         sys.stdout.flush()
     except ClientError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -73,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     manifest = read_manifest(options.model)
     shape = manifest["image_shape"]
+    num_steps = _num_steps(options.num_steps, manifest)
     classes = class_files(options.support)
     _check_number(options.support, len(classes), manifest.get("num_way"))
     queries, known = query_files(options.query, list(classes))
@@ -81,7 +82,7 @@ def _run(options: argparse.Namespace) -> None:
     looks = [remarks.look_at(str(p), n, i) for p, n, i in zip(paths, labels, images, strict=True)]
     said = warn(remarks.of_support(looks))
     model = load_model(options.model)
-    state, losses = adapt(model, images, labels, _num_steps(options, manifest))
+    state, losses = adapt(model, images, labels, num_steps)
     print(f"Adapted to {len(images)} images of {len(classes)} classes.")
     asked: list[remarks.Look] = []
     read_queries = looked_at(read_images((path for _, path in queries), shape), asked)
@@ -232,15 +233,13 @@ def _check_number(support: Path, found: int, num_way: int | None) -> None:
         )
 
 
-def _num_steps(options: argparse.Namespace, manifest: dict[str, Any]) -> int | None:
+def _num_steps(asked: int | None, manifest: dict[str, Any]) -> int | None:
     """Returns the updates to make; None for a model that makes none."""
+    check_num_steps(asked)
     trained = manifest.get("num_steps")
-    if options.num_steps is None:
-        return trained
-    if trained is None:
+    if asked is not None and trained is None:
         raise ClientError("--num_steps is for models that learn by updates; this one does not.")
-    check_num_steps(options.num_steps)
-    return options.num_steps
+    return trained if asked is None else asked
 
 
 def _check_outputs(options: argparse.Namespace) -> None:
@@ -289,7 +288,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--query", nargs="+", required=True, help="images: files, folders, or patterns as 'a/*.jpg'"
     )
-    parser.add_argument("--num_steps", type=int, help="updates; by default as in training")
+    parser.add_argument(
+        "--num_steps", type=int, help=f"updates, 0 to {MAX_STEPS}; by default as in training"
+    )
     parser.add_argument("--csv", type=user_path, help="write all probabilities to this file")
     parser.add_argument("--json", type=user_path, help="write them as JSON, with the losses")
     parser.add_argument("--html", type=user_path, help="write a page with pictures")

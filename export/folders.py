@@ -53,14 +53,24 @@ def run_client(main: Callable[[], int | None]) -> NoReturn:
 def check_num_steps(num_steps: int | None) -> None:
     """Checks what --num_steps says, if anything."""
     if num_steps is not None and not 0 <= num_steps <= MAX_STEPS:
-        raise ClientError(f"--num_steps must be 0 to {MAX_STEPS}, got {num_steps}.")
+        raise ClientError(f"--num_steps must be from 0 to {MAX_STEPS}, got {num_steps}.")
 
 
 def user_path(text: str) -> Path:
-    """Returns a path as it was typed; `~` is the user's own folder."""
+    """Returns a path as it was typed; `~` is the user's own folder.
+
+    Raises:
+        ClientError: it begins with `~` and the name of no user.
+    """
     if not text:  # an unset variable of a shell; Path takes it for the present folder
         raise argparse.ArgumentTypeError("a path is needed, got nothing")
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ClientError(
+            f"{text}: there is no home folder of that name: give the whole path, or ./ before a "
+            "name that begins with ~"
+        ) from error
 
 
 def class_files(root: Path) -> dict[str, list[Path]]:

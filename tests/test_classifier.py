@@ -181,8 +181,10 @@ def test_what_it_cannot_take(model, images, given, message):
 def test_wrong_settings(model, tmp_path):
     with pytest.raises(NotFittedError):
         FewShotClassifier(model).predict(pixels(1))
-    with pytest.raises(ValueError, match="num_steps must be a whole number 0 to 1000, got -1"):
-        FewShotClassifier(model, num_steps=-1).fit(pixels(2), ["a", "b"])
+    for steps in (-1, 1001, 2.5):
+        message = f"^num_steps must be a whole number from 0 to 1000, got {steps}.$"
+        with pytest.raises(ValueError, match=message):
+            FewShotClassifier(model, num_steps=steps).fit(pixels(2), ["a", "b"])
     with pytest.raises(FileNotFoundError, match=r"neither a model .* nor a run"):
         FewShotClassifier.load(tmp_path)
 

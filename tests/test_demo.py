@@ -225,6 +225,29 @@ def test_a_port_that_is_taken_is_said_at_once():
             main(["--model", str(MODEL), "--port", str(port)])
 
 
+@pytest.mark.parametrize("port", [-1, 0, 65536, 10**9])
+def test_what_is_no_port_is_said(port):
+    with pytest.raises(SystemExit, match=f"--port={port} is no port: give one from 1 to 65535"):
+        main(["--model", str(MODEL), "--port", str(port)])
+
+
+@pytest.mark.parametrize("way", ["~/my episode/support", "~/my episode/support/", "link", "~/link"])
+def test_paths_are_taken_as_they_are_typed(way, tmp_path, monkeypatch):
+    """The user's folder, with a blank, a slash at the end, relative, by a link; without clutter."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(EPISODE, tmp_path / "my episode")
+    (tmp_path / "link").symlink_to("my episode/support")
+    (tmp_path / "model").symlink_to(MODEL)
+    (tmp_path / "my episode/support/@eaDir").mkdir()
+    found = demo._examples(way, 5)
+    assert list(found) == sorted(path.name for path in (EPISODE / "support").iterdir())
+    assert all(len(files) == 5 for files in found.values())
+    assert load_model("~/model") is load_model(MODEL)
+    with pytest.raises(ValueError, match="--examples=~nobody-here: there is no home folder"):
+        demo._examples("~nobody-here", 5)
+
+
 def test_a_model_that_is_not_there_and_examples_that_do_not_fit(tmp_path):
     with pytest.raises(FileNotFoundError, match="neither a model"):
         build_page(tmp_path)

@@ -24,6 +24,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from tf_metalstm import experiment
 from tf_metalstm.argv import FOUND_FLAGS, RUN_FLAGS
+from tf_metalstm.data.sources.folders import given_folder
 from tf_metalstm.failures import reason
 from tf_metalstm.flags import read_settings
 from tf_metalstm.serving.given_images import GivenImages, take_images
@@ -193,7 +194,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             return {}
         num_steps = model.num_steps if self.num_steps is None else self.num_steps
         if num_steps not in range(MAX_STEPS + 1):
-            raise ValueError(f"num_steps must be a whole number 0 to {MAX_STEPS}, got {num_steps}.")
+            raise ValueError(
+                f"num_steps must be a whole number from 0 to {MAX_STEPS}, got {num_steps}."
+            )
         return {"num_steps": tf.constant(num_steps, tf.int32)}
 
 
@@ -216,7 +219,7 @@ class LoadedModel(NamedTuple):
 
 def load_model(folder: str | os.PathLike[str]) -> LoadedModel:
     """Returns the model in a folder as it is there now, read only once."""
-    path = Path(folder).resolve()
+    path = given_folder(folder, "model").resolve()
     marks = [path / MANIFEST, path / FOUND_FLAGS, *sorted((path / "best").glob("*.index"))]
     times = tuple(mark.stat().st_mtime_ns for mark in marks if mark.is_file())
     model = _load(str(path), times)

@@ -18,7 +18,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 # Before Gradio is imported: nothing here speaks to anybody.
@@ -32,6 +32,7 @@ from PIL import Image
 
 from tf_metalstm import ctrl_c
 from tf_metalstm.classifier import FewShotClassifier, ImagesWarning, LoadedModel, load_model
+from tf_metalstm.data.sources.folders import files_below, given_folder, is_clutter
 from tf_metalstm.visualization.figures import adaptation_figure
 
 _MOST_UPDATES = 30
@@ -240,13 +241,13 @@ def _steps_slider(loaded: LoadedModel) -> gr.Slider:
 
 def _examples(folder: str | os.PathLike[str], num_way: int) -> dict[str, list[str]]:
     """Returns the pictures of each class by its name."""
-    root = Path(folder)
+    root = given_folder(folder, "--examples")
     if not root.is_dir():
         raise FileNotFoundError(f"--examples {folder} is no folder.")
     found = {
-        one.name: [str(p) for p in sorted(one.iterdir()) if p.suffix.lower() in _PICTURES]
+        one.name: [str(file) for file in files_below(one) if file.suffix.lower() in _PICTURES]
         for one in sorted(root.iterdir())
-        if one.is_dir()
+        if one.is_dir() and not is_clutter(PurePath(one.name))
     }
     if not 1 <= len(found) <= num_way:
         raise ValueError(
@@ -321,16 +322,18 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--model", required=True, help="the folder of an exported model or of a run")
     found.add_argument("--examples", help="a folder with one folder of pictures a class")
-    found.add_argument("--port", type=int, default=7860, help="port of this machine")
+    found.add_argument("--port", type=int, default=7860, help="port of this machine, 1 to 65535")
     return found
 
 
 def _check_port(port: int) -> None:
+    if not 1 <= port <= 65535:
+        raise ValueError(f"--port={port} is no port: give one from 1 to 65535.")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             raise OSError(f"--port={port} cannot be used ({error}): give another.") from error
 
 

@@ -27,6 +27,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import sending
 from folders import (
+    MAX_STEPS,
     ClientError,
     check_num_steps,
     class_files,
@@ -101,12 +102,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--support", type=user_path, required=True, help="one folder of images a class"
     )
     parser.add_argument("--query", nargs="+", required=True, help="images: files or folders")
-    parser.add_argument("--num_steps", type=int, help="updates; by default as in training")
+    parser.add_argument(
+        "--num_steps", type=int, help=f"updates, 0 to {MAX_STEPS}; by default as in training"
+    )
     parser.add_argument(
         "--skip_corrupt", action="store_true", help="leave out files that cannot be read"
     )
-    options = parser.parse_args(arguments)
     try:
+        options = parser.parse_args(arguments)
+        check_num_steps(options.num_steps)
         classes = class_files(options.support)
         queries = [path for _, path in query_files(options.query, list(classes))[0]]
         answer, support, queries = _ask(options, classes, queries)

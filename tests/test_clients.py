@@ -1,4 +1,5 @@
-"""Each client says by name what makes answers worth little, and which files it had to leave out."""
+"""Each client says by name what makes answers worth little and which files it had to leave out, and
+takes numbers in their range and paths as they are typed."""
 
 import base64
 import importlib
@@ -119,6 +120,7 @@ def a_model(tmp_path, monkeypatch):
     """A folder that looks like a model to export/adapt.py, which always answers the first class."""
 
     def adapt(model, images, labels, num_steps):
+        taken.append(num_steps)
         names = sorted(set(labels))
         return {"class_names": Value([name.encode() for name in names])}, []
 
@@ -126,12 +128,13 @@ def a_model(tmp_path, monkeypatch):
         row = [1.0] + [0.0] * (len(class_names.numpy()) - 1)
         return {"probabilities": Value([row] * len(query_images))}
 
-    folder = tmp_path / "model"
+    folder, taken = tmp_path / "model", []
     folder.mkdir()
     (folder / "saved_model.pb").touch()
     (folder / "manifest.json").write_text(json.dumps(MANIFEST))
     for name, function in (("load_model", lambda _: None), ("adapt", adapt), ("_call", call)):
         monkeypatch.setattr(client, name, function)
+    monkeypatch.setattr(client, "taken", taken, raising=False)
     return folder
 
 
@@ -212,15 +215,18 @@ class RestServer:
     """Answers as a server would; always the first class."""
 
     def __init__(self):
-        self.requests = 0
+        self.requests, self.makes_updates, self.taken = 0, False, []
 
     def __call__(self, url, body=None):
+        assert url in ("http://here/few_shot/metadata", "http://here/few_shot:predict")
         if body is None:
-            inputs = {"inputs": {"query_images": {}, "state": {}}}
-            signatures = {"signature_def": dict.fromkeys(TAKEN, inputs)}
-            return {"metadata": {"signature_def": signatures}}
+            adapt = {"num_steps": {}} if self.makes_updates else {}
+            inputs = (adapt, {"query_images": {}, "state": {}})
+            found = {name: {"inputs": each} for name, each in zip(TAKEN, inputs, strict=True)}
+            return {"metadata": {"signature_def": {"signature_def": found}}}
         self.requests += 1
         request = json.loads(body)["inputs"]
+        self.taken += [request["num_steps"]] if "num_steps" in request else []
         part = "support" if "support_images" in request else "query"
         files = [base64.b64decode(one["b64"]) for one in request[f"{part}_images"]]
         if refused(files, part):
@@ -237,18 +243,22 @@ class GrpcServer:
     """The same over gRPC."""
 
     def __init__(self):
-        self.requests = 0
+        self.requests, self.makes_updates, self.taken = 0, False, []
 
     def __call__(self, method, request):
         if isinstance(request, get_model_metadata_pb2.GetModelMetadataRequest):
             found = get_model_metadata_pb2.SignatureDefMap()
-            for name in TAKEN:
-                found.signature_def[name].inputs["query_images"].name = "q"
-                found.signature_def[name].inputs["state"].name = "s"
+            adapt = ["num_steps"] if self.makes_updates else []
+            for name, inputs in zip(TAKEN, (adapt, ["query_images", "state"]), strict=True):
+                found.signature_def[name].method_name = "predict"
+                for each in inputs:
+                    found.signature_def[name].inputs[each].name = each
             answer = get_model_metadata_pb2.GetModelMetadataResponse()
             answer.metadata["signature_def"].Pack(found)
             return answer
         self.requests += 1
+        if "num_steps" in request.inputs:
+            self.taken.append(int(tf.make_ndarray(request.inputs["num_steps"])))
         part = "support" if "support_images" in request.inputs else "query"
         files = tf.make_ndarray(request.inputs[f"{part}_images"])
         if refused(files, part):
@@ -278,7 +288,8 @@ def served(request, monkeypatch):
 
 
 def asked(client_of, support, *query, flags=()):
-    client_of.main([str(a) for a in ("--support", support, "--query", *query, *flags)])
+    where = ["--url", "http://here/few_shot/"] if client_of is rest else []
+    client_of.main([str(a) for a in (*where, "--support", support, "--query", *query, *flags)])
 
 
 @every_case
@@ -297,3 +308,131 @@ def test_without_numpy_nothing_is_looked_at_and_that_is_said(tmp_path, monkeypat
     asked(rest, support, query)
     errors = capsys.readouterr().err
     assert "note: whether pictures are blank, equal or inverted is not looked at" in errors
+
+
+@pytest.fixture
+def with_a_bad_file(tmp_path):
+    """Folders of files, one of which in each part is no image."""
+    support, query, _ = folders(tmp_path, "nothing")
+    (support / "ant" / "1").write_bytes(BAD)
+    (query / "1").write_bytes(BAD)
+    return support, query
+
+
+def test_served_a_bad_file_is_named_and_there_is_an_offer(served, with_a_bad_file):
+    support, query = with_a_bad_file
+    offer = "it is damaged. Leave such files out with --skip_corrupt.$"
+    with pytest.raises(SystemExit, match=f"^error: the server says: {support}/ant/1: {offer}"):
+        asked(served[0], support, query)
+    (support / "ant" / "1").unlink()
+    with pytest.raises(SystemExit, match=f"^error: the server says: {query}/1: {offer}"):
+        asked(served[0], support, query)
+
+
+def test_served_bad_files_are_left_out_where_that_is_wanted(served, with_a_bad_file, capsys):
+    support, query = with_a_bad_file
+    for number in (2, 4):
+        (support / "bee" / str(number)).write_bytes(BAD)
+        (query / str(number)).write_bytes(BAD)
+    write(query / "3", drawing(30))
+    asked(served[0], support, query, flags=["--skip_corrupt"])
+    output, errors = capsys.readouterr()
+    assert [line.split("\t")[:2] for line in output.splitlines()] == [
+        [f"{query}/0", "ant"],
+        [f"{query}/3", "ant"],
+    ]
+    bad = [support / "ant/1", support / "bee/2", support / "bee/4"]
+    bad += [query / name for name in "124"]
+    skipped = [line for line in errors.splitlines() if line.startswith("skipped: ")]
+    assert skipped == [f"skipped: {path}: it is damaged" for path in bad]
+    assert served[1].requests == len(bad) + 2
+
+
+@pytest.mark.parametrize("part", ["support", "query"])
+def test_served_when_nothing_of_a_part_can_be_read(served, part, tmp_path):
+    support, query, _ = folders(tmp_path, "nothing")
+    said = "None of the images to classify can be read"
+    if part == "support":
+        said = "None of the images of class 'bee' can be read"
+    for path in (support / "bee").iterdir() if part == "support" else query.iterdir():
+        path.write_bytes(BAD)
+    with pytest.raises(SystemExit, match=f"^error: {said}.$"):
+        asked(served[0], support, query, flags=["--skip_corrupt"])
+
+
+def test_few_shot_classifier_leaves_bad_files_out(a_classifier, with_a_bad_file):
+    support, query = with_a_bad_file
+    files, labels = files_and_labels(support)
+    queries = sorted(query.iterdir())
+    with pytest.raises(ValueError, match=rf"^{support}/ant/1 is not a .* skip_corrupt=True\.$"):
+        a_classifier.fit(files, labels)
+    a_classifier.set_params(skip_corrupt=True)
+    said = rf"^skipped: {support}/ant/1 is not a readable image \("
+    with pytest.warns(ImagesWarning, match=said):
+        a_classifier.fit(files, labels)
+    assert a_classifier.classes_.tolist() == ["ant", "bee"]
+    with pytest.warns(ImagesWarning, match=rf"^skipped: {query}/1 is not a readable image \("):
+        probabilities = a_classifier.predict_proba(queries)
+    np.testing.assert_allclose(probabilities, [[0.7, 0.3], [np.nan, np.nan]])
+    with pytest.warns(ImagesWarning, match="^skipped: "):
+        assert a_classifier.predict(queries).tolist() == ["ant", None]
+    assert a_classifier.predict(queries[:1]).dtype == a_classifier.classes_.dtype
+    (support / "ant" / "0").write_bytes(BAD)
+    said = r"None of the images of class ant can be read: .*ant/0.*; .*ant/1"
+    with pytest.raises(ValueError, match=said):
+        a_classifier.fit(files, labels)
+
+
+STEPS = [(-1, False), (0, True), (1, True), (1000, True), (1001, False), (2**31, False)]
+
+
+@pytest.mark.parametrize(("steps", "taken"), STEPS)
+def test_numbers_of_updates_of_adapt(steps, taken, a_model, tmp_path, capsys):
+    (a_model / "manifest.json").write_text(json.dumps(MANIFEST | {"num_steps": 5}))
+    support, query, _ = folders(tmp_path, "nothing")
+    arguments = ["--model", a_model, "--support", support, "--query", query]
+    code = client.main([str(a) for a in (*arguments, "--num_steps", steps)])
+    said = f"error: --num_steps must be from 0 to 1000, got {steps}.\n"
+    assert (code, capsys.readouterr().err) == ((0, "") if taken else (1, said))
+    assert client.taken == ([steps] if taken else [])
+
+
+@pytest.mark.parametrize(("steps", "taken"), STEPS)
+def test_numbers_of_updates_of_those_that_are_served(steps, taken, served, tmp_path):
+    client_of, server = served
+    server.makes_updates = True
+    support, query, _ = folders(tmp_path, "nothing")
+    if taken:
+        asked(client_of, support, query, flags=["--num_steps", steps])
+    else:
+        said = f"^error: --num_steps must be from 0 to 1000, got {steps}.$"
+        with pytest.raises(SystemExit, match=said):
+            asked(client_of, support, query, flags=["--num_steps", steps])
+    assert server.taken == ([steps] if taken else [])
+
+
+@pytest.mark.parametrize("steps", ["3.5", "many", ""])
+def test_numbers_that_are_none(steps, a_model, served, tmp_path):
+    support, query, _ = folders(tmp_path, "nothing")
+    for call in (
+        lambda flags: asked(served[0], support, query, flags=flags),
+        lambda flags: client.main(["--model", "m", "--support", "s", "--query", "q", *flags]),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            call(["--num_steps", steps])
+        assert caught.value.code == 2
+
+
+def test_a_home_folder_that_is_not_there(served, a_model, tmp_path, capsys):
+    support, query, _ = folders(tmp_path, "nothing")
+    said = "error: ~nobody-here/x: there is no home folder of that name"
+    for paths in (("~nobody-here/x", query), (support, "~nobody-here/x")):
+        with pytest.raises(SystemExit, match=f"^{said}"):
+            asked(served[0], *paths)
+        arguments = ["--model", a_model, "--support", paths[0], "--query", paths[1]]
+        assert client.main(list(map(str, arguments))) == 1
+        assert capsys.readouterr().err.startswith(said)
+    for flag in ("model", "csv", "json", "html", "save"):
+        arguments = ["--model", a_model, "--support", support, "--query", query]
+        assert client.main([*map(str, arguments), f"--{flag}", "~nobody-here/x"]) == 1
+        assert capsys.readouterr().err.startswith(said)
