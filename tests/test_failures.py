@@ -326,7 +326,7 @@ def test_reproduce_waits_for_the_checkpoint_of_the_run_it_started(monkeypatch):
 def test_the_clients_know_how_many_updates_there_are_at_most():
     assert folders.MAX_STEPS == served.MAX_STEPS
     for number in (-1, served.MAX_STEPS + 1, 5_000, 5_000_000_000):
-        with pytest.raises(folders.ClientError, match=f"must be 0 to 1000, got {number}"):
+        with pytest.raises(folders.ClientError, match=f"must be from 0 to 1000, got {number}"):
             folders.check_num_steps(number)
     for number in (None, 0, served.MAX_STEPS):
         folders.check_num_steps(number)
@@ -347,7 +347,7 @@ def test_what_cannot_be_printed_is_one_sentence():
 @pytest.mark.parametrize("number", [-1, 1001, 5_000, 5_000_000_000, 1.5, "3", math.nan, [2]])
 def test_updates_of_a_classifier_are_a_whole_number_within_the_range(number):
     model = LoadedModel({}, (8, 8, 1), 3, 2, ())
-    with pytest.raises(ValueError, match="num_steps must be a whole number 0 to 1000, got"):
+    with pytest.raises(ValueError, match="num_steps must be a whole number from 0 to 1000, got"):
         FewShotClassifier("model", num_steps=number)._steps(model)
     assert int(FewShotClassifier("model", num_steps=1000)._steps(model)["num_steps"]) == 1000
 
