@@ -128,7 +128,7 @@ def unroll(rule: Rule, problem: Problem, theta_0: Tensor, options: InnerLoop) ->
 def unroll_in_loop(
     rule: Rule, problem: Problem, theta_0: Tensor, options: InnerLoop, num_steps: Tensor
 ) -> Unrolled:
-    """As `unroll`, with a number of updates that only the running graph knows, a scalar.
+    """Runs the inner loop as `unroll` does, for a number of updates that is a scalar tensor.
 
     A loop of the graph with one update in it: small, and meant for models that are trained.
     """

@@ -40,7 +40,7 @@ class Support(NamedTuple):
 
 @dataclass(frozen=True)
 class EpisodeSpec:
-    """How large an episode is.
+    """The size of an episode.
 
     num_way: N, classes of an episode; 1 where it is about a function and not about classes.
     num_shot: K, support images a class.

@@ -34,7 +34,7 @@ USES = ("split", "num_episodes", "evaluation_seed", "checkpoint")
 
 
 def main(settings: Settings) -> None:
-    """Evaluates the run in --run_dir and writes what came out."""
+    """Evaluates the run in --run_dir, prints the result and writes a report."""
     run = experiment.load_run(settings)
     method, evaluation = run.method, settings.evaluation
     tasks = experiment.tasks_of_run(settings, run)
@@ -122,7 +122,7 @@ def write_report(report: dict, run_dir: str | Path) -> Path:
 
 
 def finite_or_none(value: float) -> float | None:
-    """Returns a number, or None for what JSON has no word for."""
+    """Returns a number, or None for infinity and not-a-number, which JSON lacks."""
     return float(value) if np.isfinite(value) else None
 
 

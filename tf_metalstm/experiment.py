@@ -117,7 +117,7 @@ def tasks_of_run(settings: Settings, run: TrainedRun) -> Tasks:
 
 
 def serve(run: TrainedRun) -> ServedMethod:
-    """Returns the method of a run with what surrounds it when it is used.
+    """Returns the method of a run, ready for pixels and any labels.
 
     Raises:
         ValueError: it has no support set to adapt to.

@@ -1,4 +1,4 @@
-"""Options: what a part can be told, declared once, in the file of the part.
+"""Options: the settings of a part, declared once, in the file of the part.
 
     @dataclass(frozen=True)
     class MatchingNetworksOptions(Options):
@@ -205,7 +205,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Options:
-    """The options of a part that has none; base of all others. Values are checked on the way in.
+    """Base of the options of all parts; itself for a part that has none. Values are checked.
 
     title: of those that belong to no part, for the help.
     requires: a class that sets it is in use only with a method that has this attribute, true. It is

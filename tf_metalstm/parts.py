@@ -21,7 +21,7 @@ from tf_metalstm.options import Options, options_of
 
 @dataclass(frozen=True)
 class Part:
-    """What a member says of itself.
+    """Name, title, paper, options and needs of a part.
 
     name: as flags name it: small letters, digits and underscores.
     title: in words, for tables and help.

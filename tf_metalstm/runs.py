@@ -70,7 +70,7 @@ def check_same(old: Settings, new: Settings, run_dir: str | Path) -> None:
 
 
 def changed_settings(trained: Settings, settings: Settings) -> dict[str, Any]:
-    """Returns what is said of the parts that the run was not trained with, by name.
+    """Returns the settings of parts that differ from those of the training, by name.
 
     Without the size of a task, the updates and the way to normalize queries, which a report names
     anyway.
@@ -82,7 +82,7 @@ def changed_settings(trained: Settings, settings: Settings) -> dict[str, Any]:
 
 
 def changed_of_parts(trained: Settings, settings: Settings) -> dict[str, Any]:
-    """Returns all that is said of the parts that the run was not trained with, by name."""
+    """Returns all settings of parts that differ from those of the training, by name."""
     known = known_options()
     common = {name for owner in ALWAYS for name in options_of(owner)}
     return {
@@ -97,7 +97,7 @@ def changed_of_parts(trained: Settings, settings: Settings) -> dict[str, Any]:
 def check_settled(
     trained: Settings, settings: Settings, typed: Set[str] = frozenset(), uses: Sequence[str] = ()
 ) -> None:
-    """Checks that nothing is asked of a trained run that was settled when its training began.
+    """Checks that no setting is changed that was settled when the training began.
 
     Args:
         trained: settings of the training.

@@ -1,4 +1,4 @@
-"""Everything that a command was told: the chosen parts, and the value of every option in use.
+"""The settings of a command: the chosen parts, and the value of every option in use.
 
     settings = make_settings({"method": "matching_networks", "cosine_scale": 10.0})
     settings.of(MatchingNetworksOptions).cosine_scale
@@ -150,12 +150,12 @@ ALWAYS: tuple[type[Options], ...] = (TrainingOptions, OptimizerOptions, Evaluati
 
 
 class UnusedOptionError(OptionError):
-    """An option was given that does nothing with the chosen parts."""
+    """An option was set that does nothing with the chosen parts."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a command was told.
+    """The settings of a command: the chosen parts and the value of every option in use.
 
     chosen: family -> name of the member, for the families in use.
     values: every option in use, by name.

@@ -25,7 +25,7 @@ _OF_THE_NETWORK = ("source", "learner")
 
 
 def start_method(method: Method, pretrained: Settings | None = None) -> dict[str, Any] | None:
-    """Sets a fresh method to where its run begins.
+    """Sets the weights of a fresh method to those that its run starts from.
 
     Args:
         method: fresh.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -36,7 +37,7 @@ _OF_THE_PLACE |= {"baseline_run_dir", "example_dir", "grid", "split", "num_episo
 
 
 def main(settings: Settings) -> None:
-    """Trains, or goes on with, the run in --run_dir."""
+    """Trains the run in --run_dir, or continues its training."""
     training = settings.training
     strategy = build_strategy(training.strategy)  # several workers meet before anything else
     _check_devices(strategy, training)
@@ -87,12 +88,30 @@ def main(settings: Settings) -> None:
         except InterruptedRunError as stop:
             print(stop)
             sys.exit(128 + stop.signal)  # as a shell reports a process that the signal ended
-    print(
-        f"Trained for {int(checkpoints.step)} updates in {float(checkpoints.minutes):.1f} minutes. "
-        f"Best validation {method.objective.score_name} {float(checkpoints.best_score):.4f}, "
-        f"after {int(checkpoints.best_step)} updates.\n"
-        f"Next: python -m tf_metalstm.evaluate --run_dir={run_dir}"
+    words = last_words(
+        method.objective.score_name,
+        float(checkpoints.best_score),
+        int(checkpoints.best_step),
+        run_dir,
     )
+    minutes = float(checkpoints.minutes)
+    print(f"Trained for {int(checkpoints.step)} updates in {minutes:.1f} minutes. {words}")
+
+
+def last_words(score_name: str, best_score: float, best_step: int, run_dir: Path) -> str:
+    """Returns the best validation of a run in words, and the command that comes next.
+
+    Args:
+        score_name: of the objective.
+        best_score: not-a-number before the first validation.
+        best_step: the update that had it.
+        run_dir: of the run.
+    """
+    evaluate = f"Next: python -m tf_metalstm.evaluate --run_dir={run_dir}"
+    if math.isnan(best_score):
+        why = "No validation came before its end, see --validate_every."
+        return f"{why}\n{evaluate} --checkpoint=last"
+    return f"Best validation {score_name} {best_score:.4f}, after {best_step} updates.\n{evaluate}"
 
 
 def _compile(method: Method, settings: Settings) -> None:

@@ -107,13 +107,13 @@ class Augmentation:
 
 
 def _flip(columns: Tensor, seed: Tensor) -> Tensor:
-    """Mirrors the columns [B, w] of each image or not, as often."""
+    """Mirrors the columns [B, w] of each image with probability 1/2."""
     mirrored = tf.random.stateless_uniform([columns.shape[0], 1], seed) < 0.5
     return tf.where(mirrored, columns[:, ::-1], columns)
 
 
 def _crop(rows: Tensor, columns: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
-    """Sees the rows [B, h] and columns [B, w] of each image through a window, moved at random."""
+    """Shifts the rows [B, h] and columns [B, w] of each image at random."""
     margins = [round(axis.shape[1] * _CROP_MARGIN) for axis in (rows, columns)]
     places = tf.constant([2 * margin + 1 for margin in margins], tf.float32)
     corners = tf.random.stateless_uniform([rows.shape[0], 2], seed) * places

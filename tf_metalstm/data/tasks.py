@@ -1,4 +1,4 @@
-"""Where tasks come from, seen from above: images of a source, functions, problems.
+"""Distributions of tasks: images of a source, functions, optimization problems.
 
 Commands ask `Tasks` for the tasks of a split by their number and need not know what is in them.
 """
@@ -59,12 +59,12 @@ class Tasks(abc.ABC):
 
     @abc.abstractmethod
     def describe(self) -> str:
-        """Returns what there is, in a few lines."""
+        """Returns a description of the data in a few lines."""
 
     @property
     @abc.abstractmethod
     def task(self) -> str:
-        """How large a task is, in short: "5-way 1-shot"."""
+        """The size of a task in short, such as "5-way 1-shot"."""
 
     def sizes(self) -> dict[str, int]:
         """Returns the sizes of a task by name, for reports."""
@@ -78,7 +78,7 @@ class Tasks(abc.ABC):
         return hashlib.sha256(self.describe().encode()).hexdigest()[:16]
 
     def facts(self) -> dict[str, Any]:
-        """Returns what a run keeps, to be used without its data; values that JSON has."""
+        """Returns what a run keeps, so that it can be used without its data; values for JSON."""
         return {
             "name": self.name,
             "kind": self.kind,
@@ -110,7 +110,7 @@ class EpisodeTasks(Tasks):
 
     @property
     def task(self) -> str:
-        """How large an episode is, as "5-way 1-shot"."""
+        """The size of an episode in short, such as "5-way 1-shot"."""
         return self.spec.task
 
     def sizes(self) -> dict[str, int]:
@@ -218,7 +218,7 @@ class ImageTasks(EpisodeTasks):
 
     @property
     def num_outputs(self) -> int:
-        """The most ways that there are."""
+        """The larger N of training and evaluation."""
         return max(self.spec.num_way, self.training_spec.num_way)
 
     @property
@@ -228,7 +228,7 @@ class ImageTasks(EpisodeTasks):
 
     @functools.cached_property
     def normalization(self) -> Normalization:
-        """Of pixels; "standard" prepares the source."""
+        """The normalization of pixels; "standard" prepares the source."""
         if isinstance(self._normalization, Normalization):
             return self._normalization
         return make_normalization(self._normalization, self.source)

@@ -1,4 +1,4 @@
-"""What a learner is to the rest: a Keras network built from options, and what its options share."""
+"""The protocol of learners: Keras networks built from options, and the options they share."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class NetworkOptions(Options):
 
 
 class Learner(abc.ABC):
-    """A kind of network; never made, its class method builds Keras models."""
+    """A kind of network. It has no instances: its class method builds Keras models."""
 
     family: ClassVar[str] = "learner"
     part: ClassVar[Part]

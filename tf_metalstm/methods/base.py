@@ -122,7 +122,7 @@ class Method(keras.Model, abc.ABC):
 
     @classmethod
     def settled(cls, options: Any, tasks: Any) -> dict[str, Any]:
-        """Returns what follows for options that were left open, by name.
+        """Returns the values of options whose default depends on method and tasks, by name.
 
         Args:
             options: of this method.
@@ -133,15 +133,15 @@ class Method(keras.Model, abc.ABC):
 
     @classmethod
     def training_stream(cls, options: Any, tasks: Tasks, seed: int) -> Episodes:
-        """Returns what it is trained on: tasks by their number, without end."""
+        """Returns the endless stream of tasks that it is trained on, by their number."""
         del options
         return tasks.episodes("train", seed, training=True)
 
     def begin(self, pretrained: Method | None) -> None:
-        """Sets fresh weights to where a run begins.
+        """Sets fresh weights to those that a run starts from.
 
         Args:
-            pretrained: a trained method, of the same kind or of one in `starts_from`, or None.
+            pretrained: a trained method, this one or one in `starts_from`; or None.
 
         Raises:
             ValueError: it cannot begin there.
@@ -160,7 +160,7 @@ class Method(keras.Model, abc.ABC):
 
     @property
     def num_updates(self) -> int | None:
-        """T, updates outside meta-training; None where adapting is something else."""
+        """T outside meta-training; None for a method that makes no updates."""
         return None
 
     @property
@@ -174,7 +174,7 @@ class Method(keras.Model, abc.ABC):
         return ()
 
     def trace(self, task: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns what there is to see of the updates of one task, by name; {} if nothing.
+        """Returns what can be drawn of the updates of one task, by name; {} if nothing.
 
         Args:
             task: its tensors, as `call` takes them, without the leading E.

@@ -60,7 +60,7 @@ class FewShotMethod(Method, abc.ABC):
 
     @property
     def num_outputs(self) -> int | None:
-        """N, the most classes that it can tell apart; None for any number of them."""
+        """N, the largest number of classes it can tell apart; None for any number."""
         return None
 
     @property
@@ -70,7 +70,7 @@ class FewShotMethod(Method, abc.ABC):
 
     @property
     def is_symmetric(self) -> bool:
-        """Whether a permutation of the classes permutes the answers and does nothing else."""
+        """Whether permuting the classes permutes the answers and changes nothing else."""
         return True
 
     @abc.abstractmethod
@@ -84,7 +84,7 @@ class FewShotMethod(Method, abc.ABC):
     def adapt_and_trace(
         self, support: Support, num_steps: Tensor | None = None
     ) -> tuple[Any, dict[str, Tensor]]:
-        """As `adapt`, with what there is to see of it, by name; {} if nothing.
+        """Adapts as `adapt` does, and returns what can be drawn of it by name too; {} if nothing.
 
         Args:
             support: of one episode.
@@ -94,7 +94,7 @@ class FewShotMethod(Method, abc.ABC):
         return self.adapt(support), {}
 
     def trace(self, task: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns what there is to see of the adaptation to one episode."""
+        """Returns what can be drawn of the adaptation to one episode."""
         support = Support(task["support_inputs"], self._labels(task["support_labels"]))
         return self.adapt_and_trace(support)[1]
 

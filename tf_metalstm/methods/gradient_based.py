@@ -1,4 +1,4 @@
-"""Methods that adapt by gradient: a learner, a rule and c_0 in the one inner loop.
+"""Methods that adapt by gradient: a learner, a rule and a start in the inner loop.
 
 The rule's weights and the initial parameters c_0 are trained together on the loss of
 the queries; c_0 may also start from a network that was trained otherwise, or stay there.
@@ -88,7 +88,9 @@ class Adapted(NamedTuple):
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class GradientBasedMethod(FewShotMethod):
-    """Trainable weights: those of the rule and of the start, as c_0 [P].
+    """Adapts the parameters of a learner to the support set by T updates of a rule.
+
+    Its trainable weights are those of the rule and of the start, such as c_0 [P].
 
     Batch normalization of the queries in validation, test and export, `query_normalization`:
 
@@ -197,7 +199,7 @@ class GradientBasedMethod(FewShotMethod):
         }
 
     def begin(self, pretrained: Method | None) -> None:
-        """Takes over another run of its kind, or a network that was trained on all classes."""
+        """Starts from another run of this method, or from a network trained on all classes."""
         whole = isinstance(pretrained, GradientBasedMethod)
         if whole:
             copy_weights(self.weights, pretrained)
@@ -221,7 +223,7 @@ class GradientBasedMethod(FewShotMethod):
 
     @property
     def is_symmetric(self) -> bool:
-        """Whether neither the start nor the rule prefers a class, nor the order of the support."""
+        """Whether neither start, rule nor the order of the support images prefers a class."""
         alike = self.rule.treats_coordinates_alike and self.batch_size is None
         return alike and self.start.is_symmetric(self.learner)
 

@@ -1,4 +1,4 @@
-"""A learned optimizer: a rule trained on the losses along its own way.
+"""A learned optimizer: a rule that is trained on the losses it goes through.
 
 Andrychowicz et al., "Learning to learn by gradient descent by gradient descent", NIPS 2016,
 equation 3, with w_t = 1: the rule is trained to make
@@ -42,7 +42,9 @@ class LearnedOptimizerOptions(TrainedOptions, InnerLoopOptions):
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class LearnedOptimizer(Method):
-    """Trainable weights: those of the rule.
+    """Minimizes problems by T updates of a rule, and is trained on the losses along the way.
+
+    Its trainable weights are those of the rule.
 
     Args:
         rule: how theta moves; built here.

@@ -141,7 +141,7 @@ class QueryContext(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class MatchingNetworks(EmbeddingMethod):
-    """Trained over episodes; adapting is remembering the support set.
+    """Classifies a query by the votes of all support images, weighted by similarity.
 
     In meta-training support and queries are each normalized by their own batch moments; outside
     of it by the running statistics of the training.

@@ -10,7 +10,7 @@ from tf_metalstm.episode import Tensor
 
 
 class LabelledFeatures(NamedTuple):
-    """What is remembered of a support set.
+    """What `adapt` keeps of a support set.
 
     features: of each image, [B, D].
     labels: of each image, [B].

@@ -63,7 +63,9 @@ class NearestNeighborOptions(TrainedOptions):
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class NearestNeighbor(FewShotMethod):
-    """Trained on batches of all classes, asked about episodes.
+    """Classifies a query as the support image with the most similar features.
+
+    Its network is trained on batches of all training classes together.
 
     In training `call` ignores the support set and returns logits of all training classes for
     the queries, [E, B, classes]. Its answers are an order of the classes: the softmax of cosines

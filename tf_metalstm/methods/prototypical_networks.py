@@ -46,7 +46,7 @@ class PrototypicalNetworksOptions(TrainedOptions):
 
 
 class Prototypes(NamedTuple):
-    """What is remembered of a support set.
+    """What `adapt` keeps of a support set.
 
     means: of the features of each class, [N, D]; zeros for a class without images.
     """
@@ -76,7 +76,7 @@ def negative_squared_distances(features: Tensor, means: Tensor) -> Tensor:
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class PrototypicalNetworks(EmbeddingMethod):
-    """Trained over episodes; adapting is taking means.
+    """Classifies a query by the distance of its features to the mean features of each class.
 
     Args:
         embedding: images -> features.

@@ -44,7 +44,7 @@ def cell_update(gates: Gates, theta: Tensor, gradient: Tensor) -> Tensor:
 
 
 class Rule(keras.layers.Layer, abc.ABC):
-    """How the flat parameter vector of a learner moves, once.
+    """One update of the flat parameter vector of a learner.
 
     `build` takes the blocks that theta is made of; its weights may depend on them.
     """
@@ -80,7 +80,7 @@ class Rule(keras.layers.Layer, abc.ABC):
         """
 
     def trace(self, state: Any) -> dict[str, Tensor]:
-        """Returns what there is to see of the update that led to `state`, by name; {} if nothing.
+        """Returns what can be drawn of the update that led to `state`, by name; {} if nothing.
 
         Figures, TensorBoard and the signatures of an exported model show it. Names and shapes are
         the same for every state.

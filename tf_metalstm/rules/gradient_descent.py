@@ -1,4 +1,4 @@
-"""Rules whose learning rates do not depend on what they meet in an episode.
+"""Gradient descent, whose learning rates do not depend on the episode.
 
     theta_t = theta_{t-1} - rate_t * grad_t
 
@@ -29,7 +29,7 @@ class DescentState(NamedTuple):
 
 
 class GradientDescent(Rule):
-    """A subclass says what the rates are."""
+    """Gradient descent with the learning rates of a subclass."""
 
     @abc.abstractmethod
     def rates(self, theta: Tensor, updates: Tensor) -> Tensor:

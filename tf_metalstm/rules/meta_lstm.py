@@ -176,7 +176,7 @@ class MetaLSTMCell(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class MetaLSTM(Rule):
-    """The whole rule: an ordinary LSTM over losses and gradients, then `MetaLSTMCell`.
+    """The meta-learner LSTM: an LSTM over losses and gradients, then `MetaLSTMCell`.
 
     All coordinates share the weights, 2,046 at H = 20; each has a state of its own.
     Permuting coordinates permutes the result and does nothing else.

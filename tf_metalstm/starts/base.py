@@ -20,7 +20,7 @@ from tf_metalstm.parts import Part
 
 
 class Start(keras.layers.Layer, abc.ABC):
-    """Where theta begins.
+    """Returns the parameters theta_0 from which the adaptation to a task starts.
 
     `build` takes the learner, a `FunctionalLearner`.
     """
@@ -43,10 +43,10 @@ class Start(keras.layers.Layer, abc.ABC):
 
     @abc.abstractmethod
     def is_symmetric(self, learner: FunctionalLearner) -> bool:
-        """Returns whether theta_0 treats all classes alike, so that their order does not matter."""
+        """Returns whether theta_0 treats all classes alike, whatever their order."""
 
     def begin(self, learner: FunctionalLearner, network: keras.Model | None, whole: bool) -> None:
-        """Sets fresh weights to where a run begins.
+        """Sets fresh weights to those that a run starts from.
 
         Args:
             learner: whose parameters they are of.

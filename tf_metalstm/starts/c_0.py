@@ -83,7 +83,7 @@ class LearnedStart(Start):
         return cls(options.learn_c_0, options.learn_linear, options.kernel_scale)
 
     def build(self, learner: FunctionalLearner) -> None:
-        """Creates c_0 where the network has its parameters."""
+        """Creates c_0 with the initial parameters of the network."""
         start = learner.initial_parameters()
         self.num_learned = start.size if self.learn_linear else learner.num_before_last_layer()
         self.c_0 = self.add_weight(
@@ -114,7 +114,7 @@ class LearnedStart(Start):
         return True
 
     def begin(self, learner: FunctionalLearner, network: keras.Model | None, whole: bool) -> None:
-        """Takes over a network, all but its last layer; then scales the kernels."""
+        """Copies a network, except its last layer; then scales the kernels."""
         if whole and self.kernel_scale != 1.0:
             raise OptionError(
                 "kernel_scale",

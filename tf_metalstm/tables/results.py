@@ -32,7 +32,7 @@ RECORDS = Path("docs", "tables")
 
 @dataclass(frozen=True)
 class Result:
-    """One number, and what it is a number of.
+    """One number, and how it was measured.
 
     mean: of the scores of all episodes.
     interval: half width of its 95 % interval.

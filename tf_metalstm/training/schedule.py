@@ -1,4 +1,4 @@
-"""How long a run goes, and how often it looks up."""
+"""How long a run goes on, and how often it writes checkpoints and validates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long a run goes and how often it looks up.
+    """How long a run goes on, and how often it writes checkpoints and validates.
 
     max_steps: meta-updates of the run; 0 for a method that is used as it starts.
     checkpoint_every: meta-updates between checkpoints; divides the other two numbers.

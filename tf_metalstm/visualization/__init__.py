@@ -1,1 +1,1 @@
-"""To see what a trained rule does: gate trajectories, figures, TensorBoard."""
+"""Figures and TensorBoard summaries of what a trained rule does."""

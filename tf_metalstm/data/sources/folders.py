@@ -1,4 +1,4 @@
-"""Folders as they are: links followed, loops ended, what no one put there left out.
+"""Folders of images: links are followed, loops end, clutter of other programs is left out.
 
 One reader for all that is read from folders, so that a file is in the data, in their
 fingerprint and in their description, or in none of them.

@@ -1,0 +1,22 @@
+"""What `train` says at its end."""
+
+import math
+import pathlib
+
+from tf_metalstm.train import last_words
+
+RUN = pathlib.Path("runs/mine")
+
+
+def test_the_best_validation_is_said_with_the_next_command():
+    assert last_words("accuracy", 0.97654, 500, RUN) == (
+        "Best validation accuracy 0.9765, after 500 updates.\n"
+        "Next: python -m tf_metalstm.evaluate --run_dir=runs/mine"
+    )
+
+
+def test_a_run_that_was_not_validated_is_evaluated_with_its_last_weights():
+    words = last_words("accuracy", math.nan, 0, RUN)
+    assert words.startswith("No validation came before its end, see --validate_every.")
+    assert words.endswith("evaluate --run_dir=runs/mine --checkpoint=last")
+    assert "nan" not in words
