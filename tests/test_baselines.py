@@ -18,8 +18,11 @@ from tf_metalstm.training.checkpoints import RunCheckpoints, best_fingerprint
 NUM_CLASSES = 8
 
 
+MLP = {"learner": "mlp", "hidden_layers": (4,)}
+
+
 def settings(run_dir, max_steps, **said):
-    if said.get("method") != "pixel_nearest_neighbor":
+    if said.get("method") != "pixel_nearest_neighbor" and said.get("learner") != "mlp":
         said = {"statistics_momentum": 0.9, **said}
     if said.get("method") == "nearest_neighbor":
         said = {"joint_batch_size": 8, **said}
@@ -65,7 +68,7 @@ def test_a_run_that_goes_on_is_the_run_that_was_never_stopped(method, tmp_path):
 
 
 def test_what_evaluate_writes_is_what_a_table_and_an_export_read(tmp_path):
-    run = settings(tmp_path / "run", 2, rule="sgd", num_steps=1)
+    run = settings(tmp_path / "run", 2, rule="sgd", num_steps=1, **MLP)
     train.main(run)
     evaluate.main(read_settings(run.run_dir, "--num_episodes=4"))
     cell = Cell("a row", 3, 2, "", Run("run", ()))
@@ -125,7 +128,7 @@ def test_what_cannot_be_trained_is_said(run, message, tmp_path):
 def test_a_linear_layer_that_is_not_learned_stays_through_a_run(tmp_path):
     methods = []
     for steps in (0, 2):
-        run = settings(tmp_path / f"{steps}", steps, rule="sgd", learn_linear=False)
+        run = settings(tmp_path / f"{steps}", steps, rule="sgd", learn_linear=False, **MLP)
         train.main(run)
         methods.append(weights(run)[0])
     begun, trained = methods
@@ -200,9 +203,9 @@ def test_training_that_spoils_what_it_began_at_keeps_it(joint, tmp_path, capsys)
 
 @pytest.mark.parametrize("rule", ["meta_lstm", "meta_sgd"])
 def test_a_meta_learner_starts_from_another_one(rule, tmp_path):
-    first = settings(tmp_path / "first", 2, rule=rule, num_steps=2)
+    first = settings(tmp_path / "first", 2, rule=rule, num_steps=2, **MLP)
     train.main(first)
-    changed = {"rule": rule, "num_steps": 1, "query_normalization": "support"}
+    changed = {"rule": rule, "num_steps": 1, "query_normalization": "support", **MLP}
     second = settings(tmp_path / "second", 0, **changed, pretrained_run_dir=first.run_dir)
     train.main(second)
     (one, begun), (other, started) = weights(first), weights(second)
