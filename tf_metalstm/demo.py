@@ -2,8 +2,9 @@
 
 Name some classes, draw or drop a few pictures of each, let the model adapt to them, then draw or
 drop others and see what it says. The model is an exported one or a run. The page is served on this
-machine and to this machine alone, and needs no network. It needs Gradio: pip install
-'tf_metalstm[demo]'.
+machine and to this machine alone, and needs no network. It answers those who ask for it by a name
+of this machine, as a browser does; a page from elsewhere that has its own name point here is
+refused. It needs Gradio: pip install 'tf_metalstm[demo]'.
 """
 
 from __future__ import annotations
@@ -29,12 +30,15 @@ import gradio as gr
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from tf_metalstm import ctrl_c
 from tf_metalstm.classifier import FewShotClassifier, ImagesWarning, LoadedModel, load_model
 from tf_metalstm.data.sources.folders import files_below, given_folder, is_clutter
 from tf_metalstm.visualization.figures import adaptation_figure
 
+_OWN_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _MOST_UPDATES = 30
 _MOST_CLASSES = 6  # that the page shows for a model of any number of them
 _PICTURES = {
@@ -180,9 +184,12 @@ def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
     def guarded(*arguments: Any) -> Any:
         try:
             return function(*arguments)
-        except (OSError, ValueError) as error:  # a picture may be gone from the page's folder
+        except FileNotFoundError as error:
+            name = Path(error.filename or "").name
+            gr.Warning(f"{name} is gone: pictures stay for an hour. Remove it and give it again.")
+        except (OSError, ValueError) as error:
             gr.Warning(str(error))
-            return gr.skip()
+        return gr.skip()
 
     return guarded
 
@@ -323,7 +330,29 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--model", required=True, help="the folder of an exported model or of a run")
     found.add_argument("--examples", help="a folder with one folder of pictures a class")
     found.add_argument("--port", type=int, default=7860, help="port of this machine, 1 to 65535")
+    found.add_argument(
+        "--allow_host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another name by which a browser may ask for the page, as behind a proxy; repeatable",
+    )
     return found
+
+
+def app_arguments(allowed: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns what Gradio's app is made with: it refuses requests for other hosts than its own.
+
+    A page from elsewhere could otherwise have its name point to this machine (DNS rebinding) and
+    read what is here.
+
+    Args:
+        allowed: names besides those of this machine, without ports.
+    """
+    hosts = [*_OWN_HOSTS, *allowed]
+    return {
+        "middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)]
+    }
 
 
 def _check_port(port: int) -> None:
@@ -340,12 +369,15 @@ def _check_port(port: int) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serves the page until it is stopped."""
     options = parser().parse_args(arguments)
+    url = f"http://127.0.0.1:{options.port}"
     try:
         _check_port(options.port)
         page = build_page(options.model, options.examples)
         page.launch(
             server_name="127.0.0.1",
             server_port=options.port,
+            app_kwargs=app_arguments(options.allow_host),
+            ssr_mode=False,  # another server would answer first
             show_error=True,
             footer_links=[],
             share=False,  # whatever the environment says
@@ -355,9 +387,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             quiet=True,
             prevent_thread_lock=True,
         )
-        print(f"Open http://127.0.0.1:{options.port} in a browser. Ctrl-C ends it.", flush=True)
+        print(f"Open {url} in a browser. Ctrl-C ends it.", flush=True)
         page.block_thread()
     except (OSError, ValueError) as error:
+        if "localhost is not accessible" in str(error):  # Gradio advises to publish the page
+            sys.exit(
+                f"The page does not answer at {url}. Where a proxy is set, set NO_PROXY=127.0.0.1; "
+                "where the machine is busy, try again."
+            )
         sys.exit(f"{type(error).__name__}: {error}")
 
 
