@@ -333,13 +333,13 @@ def test_an_option_changes_something(family, name, each):
 
 
 # Each option with one source that has it, toys if they do: they are quick.
-# skip_corrupt is in tests/data.
+# What is skipped is in tests/data.
 SOURCES = list(
     {
         each.name: (name, each)
         for name in ("mini_imagenet", "omniglot", *FAMILIES["source"].names(), "toys")
         for each in in_use("source", name).values()
-        if each.name not in PLACES | {"skip_corrupt"}
+        if each.name not in PLACES | {"skip_corrupt", "skip_small_classes"}
     }.values()
 )
 

@@ -3,16 +3,14 @@
 import argparse
 import re
 import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import keras
-import numpy as np
 import pytest
 import toy_images
 from export_client import folders
-from PIL import Image
 
-from tf_metalstm import classifier, experiment, flags
+from tf_metalstm import experiment, flags
 from tf_metalstm.data.sources.base import CorruptImageError, InconsistentDataError
 from tf_metalstm.data.sources.mini_imagenet import MiniImagenet
 from tf_metalstm.data.sources.staging import Staging
@@ -92,15 +90,6 @@ def test_weights_that_are_there_are_advised_and_no_others(tmp_path, which, there
         (tmp_path / there).mkdir()
         (tmp_path / there / "step-1.index").touch()
     assert experiment._no_weights(str(tmp_path), which).endswith(advice)
-
-
-@pytest.mark.parametrize(
-    "single",
-    ["photo.png", b"bytes", Path("photo.png"), np.str_("photo.png"), Image.new("L", (2, 2))],
-)
-def test_a_single_picture_is_no_list_of_letters(single):
-    with pytest.raises(ValueError, match="Expected a list of images, got a single one"):
-        classifier._images(single, (8, 8, 1))
 
 
 LIST = "filename,label\na.jpg,n01\n"
