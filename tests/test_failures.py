@@ -281,7 +281,8 @@ def run_python(code, stdout):
 def test_ctrl_c_while_a_command_is_imported_ends_it_at_once():
     code = (
         "import os, signal; from tf_metalstm import ctrl_c;"
-        "signal.signal(signal.SIGINT, signal.default_int_handler);"  # a job in the background ignores it
+        # A job in the background ignores it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
         "ctrl_c.end_at_once(); os.close(2);"
         "os.kill(os.getpid(), signal.SIGINT); print('goes on')"
     )

@@ -50,10 +50,7 @@ def variants():
         found[name] = said
         if "rule" in member.part.needs and "images" in member.kinds:
             others = [rule for rule in RULES.names() if rule != RULES.default]
-            # A network that is quickly compiled; the default rule has the convolutions.
-            mlp = {"learner": "mlp", "hidden_layers": (8,)}
-            kept = {n: v for n, v in said.items() if n not in ("filters", "statistics_momentum")}
-            found |= {f"{name}-{rule}": {**kept, **mlp, "rule": rule} for rule in others}
+            found |= {f"{name}-{rule}": {**said, "rule": rule} for rule in others}
         for each in options_of(member.part.options).values():
             if each.training_only or each.owner is not member.part.options:
                 continue
