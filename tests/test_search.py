@@ -149,8 +149,8 @@ def test_what_a_trained_method_does_not_take_is_not_searched(settings, grid, sai
     ("grid", "message"),
     [
         ([], "There is nothing to search"),
-        (["inner_rate"], "grid wants NAME=VALUE|VALUE"),
-        (["inner_rate="], "grid wants NAME=VALUE|VALUE"),
+        (["inner_rate"], "grid must be NAME=VALUE|VALUE"),
+        (["inner_rate="], "grid must be NAME=VALUE|VALUE"),
     ],
 )
 def test_a_grid_that_is_none(grid, message):

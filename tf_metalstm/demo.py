@@ -1,10 +1,10 @@
 """A page to try a trained model: python -m tf_metalstm.demo --model=...
 
 Name some classes, draw or drop a few pictures of each, let the model adapt to them, then draw or
-drop others and see what it says. The model is an exported one or a run. The page is served on this
-machine and to this machine alone, and needs no network. It answers those who ask for it by a name
-of this machine, as a browser does; a page from elsewhere that has its own name point here is
-refused. It needs Gradio: pip install 'tf_metalstm[demo]'.
+drop others and see its answers. The model is an exported one or a run. The page is served on this
+machine to this machine alone and needs no network. It answers only requests for a name of this
+machine, so that a page from elsewhere cannot read it. It needs Gradio: pip install
+'tf_metalstm[demo]'.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Evaluates a trained run on a fixed list of episodes: python -m tf_metalstm.evaluate --run_dir=...
 
-Prints a table and writes RUN_DIR/evaluation/*.json with the score of every episode, so
-that two methods can be compared episode by episode. Of classes with names it also says which are
-taken for which; the whole confusion matrix is in the report and, drawn, in RUN_DIR/figures.
+It prints a table and writes RUN_DIR/evaluation/*.json with the score of every episode, so that two
+methods can be compared episode by episode. Where classes have names it also says which classes are
+confused. The confusion matrix is in the report and, as a figure, in RUN_DIR/figures.
 """
 
 from __future__ import annotations

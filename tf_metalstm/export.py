@@ -1,7 +1,7 @@
 """Exports a run as a SavedModel: python -m tf_metalstm.export --run_dir=...
 
-Writes RUN_DIR/saved_model, which needs TensorFlow and nothing of ours, and with
---example_dir the images of one episode of classes that training never saw:
+It writes RUN_DIR/saved_model, which needs TensorFlow and not this package. With --example_dir it
+also writes the images of one episode of classes that training never saw:
 
     EXAMPLE_DIR/support/<class>/<k>.png     K images of each of N classes
     EXAMPLE_DIR/query/<class>/<k>.png       Q further images of the same classes

@@ -2,11 +2,11 @@
 
     python -m tf_metalstm.reproduce --table=mini_imagenet --data_dir=DIR
 
-Every run is trained by `train`, searched by `search` where it says so and evaluated by `evaluate`,
-each in a process of its own, in RUNS_DIR/TABLE. Broken off, the same command goes on where it was.
-A run that is not trained to its end is shown with the updates it has. Beside it stands what was
-measured before: --record keeps it in the repository. The table is also written to
-RUNS_DIR/TABLE/table.md. It has to be called where `flags/` is: in a clone.
+Every run is trained by `train`, searched by `search` where the table says so, and evaluated by
+`evaluate`, each in a process of its own, in RUNS_DIR/TABLE. After an interruption the same command
+goes on. A run that was not trained to its end is shown with the updates it has. The table also
+shows what was measured before and is kept in the repository; --record adds to that. The table is
+written to RUNS_DIR/TABLE/table.md too. Call the command in a clone, where `flags/` is.
 """
 
 from __future__ import annotations

@@ -119,13 +119,13 @@ def check_settled(
     if trained.get("num_steps") != settings.get("num_steps"):
         raise OptionError(
             "num_steps",
-            f"are the updates in training, and the run in {run_dir} has "
-            f"{trained.get('num_steps')}: num_evaluation_steps are those after it.",
+            f"is the number of updates in training, {trained.get('num_steps')} in the run in "
+            f"{run_dir}: after it, give num_evaluation_steps.",
         )
     if trained.get("learn_inner_rate") and trained.get("inner_rate") != settings.get("inner_rate"):
         raise OptionError(
             "inner_rate",
-            f"is where the rate began that the run in {run_dir} learned: leave it out.",
+            f"is the initial value of a rate that the run in {run_dir} has learned: leave it out.",
         )
     other_source = settings.source != trained.source
     known = known_options()

@@ -2,12 +2,12 @@
 
     --grid="inner_rate=0.1|0.01,inner_decay=0|1"
 
-tries every combination on the fixed list of validation episodes by successive halving (Jamieson &
-Talwalkar, AISTATS 2016), here quartering: all of them on a tenth of the list, the better
-quarter on a fifth, the best quarter of those on the whole. Writes RUN_DIR/search.csv, one row a
-trial, and the best one to RUN_DIR/found.flags, which `evaluate` and `export` take as --flagfile:
-with what else of images and method the search was told otherwise than the training. A search that
-was broken off goes on where it was.
+tries every combination on the fixed list of validation episodes, by successive halving (Jamieson &
+Talwalkar, AISTATS 2016) with a factor of four: all combinations on a tenth of the list, the best
+quarter on a fifth, the best quarter of those on the whole list. It writes RUN_DIR/search.csv, one
+row for each trial, and the best combination to RUN_DIR/found.flags. `evaluate` and `export` take
+that file as --flagfile; it also holds what else was set differently from the training. The same
+command goes on with a search that was interrupted.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def parse_grid(grid: Sequence[str]) -> list[Combination]:
         name, _, values = part.partition("=")
         if not name or not values:
             raise ValueError(
-                f"grid wants NAME=VALUE|VALUE,NAME=VALUE|VALUE, got {part!r}: for example "
+                f"grid must be NAME=VALUE|VALUE,NAME=VALUE|VALUE, got {part!r}: for example "
                 "grid='inner_rate=0.1|0.01,inner_decay=0|1'."
             )
         axes.append([(name, value) for value in values.split("|")])
@@ -138,7 +138,7 @@ def with_values(settings: Settings, combination: Combination) -> Settings:
         each = known.get(name)
         if each is None or name not in of_method or not _is_searched(each):
             raise ValueError(
-                f"grid cannot search {name!r}: it is no number or word that a trained method takes."
+                f"grid cannot search {name!r}: name numbers or words that a trained method takes."
             )
         try:
             changes[name] = each.parse(value)

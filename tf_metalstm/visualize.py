@@ -1,10 +1,10 @@
 """Draws what a trained rule does: python -m tf_metalstm.visualize --run_dir=...
 
-Takes the first tasks of the fixed list of --split (the authors of the meta-LSTM took validation),
-20 of them or --num_episodes where that is less. Writes RUN_DIR/figures/trace.png, figure 3 of the
-paper, and RUN_DIR/figures/loss.png. Of a run on functions it also writes RUN_DIR/figures/fits.png,
-where --baseline_run_dir puts another run below it. The same pictures and histograms go to
-TensorBoard, as a run of its own, RUN_DIR/tensorboard/visualize.
+It takes the first 20 tasks of the fixed list of --split, or --num_episodes if that is less. (The
+authors of the meta-LSTM took validation.) It writes RUN_DIR/figures/trace.png, which is figure 3 of
+the paper, and RUN_DIR/figures/loss.png. For a run on functions it also writes
+RUN_DIR/figures/fits.png, with the run of --baseline_run_dir below. The same figures and histograms
+go to TensorBoard, as a run of its own in RUN_DIR/tensorboard/visualize.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _fits(
     if evaluation.baseline_run_dir is not None:
         method = experiment.load_run(read_settings(evaluation.baseline_run_dir)).method
         if method.objective.has_classes or not isinstance(method, FewShotMethod):
-            raise OptionError("baseline_run_dir", "is a run on something else than functions.")
+            raise OptionError("baseline_run_dir", "is not a run on functions: name one of those.")
         methods = {**methods, Path(evaluation.baseline_run_dir).name: method}
     episodes = tasks.episodes(evaluation.split, evaluation.evaluation_seed)
     x = np.linspace(*INPUTS, 200).astype(np.float32)
