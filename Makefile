@@ -18,8 +18,8 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-slow test-fuzz check lint format types imports docs docs-check pages
-.PHONY: wheel-test clean
+.PHONY: help demo test test-slow test-fuzz check lint format types imports docs docs-check
+.PHONY: pages notebooks notebook-pages test-notebooks wheel-test clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,13 +52,23 @@ types: $(DEV_STAMP) ## type annotations
 imports: $(DEV_STAMP) ## who may import whom
 	$(VENV)/bin/lint-imports --no-logo
 
-docs: $(DEV_STAMP) ## the site, on a port of this machine; pages that are changed are built again
+docs: notebook-pages ## the site, on a port of this machine; pages that are changed are built again
 	$(VENV)/bin/zensical serve
 
-docs-check: $(DEV_STAMP) ## the site built strictly, generated pages up to date, words spelt right
+docs-check: notebook-pages ## the site built strictly, generated pages up to date, words spelt right
 	$(VENV_PYTHON) tools/write_pages.py --check
 	$(VENV)/bin/zensical build --strict --clean
 	$(VENV)/bin/codespell
+
+# Notebooks as pages of the site, with what they printed and drew when they were last run.
+notebook-pages: $(DEV_STAMP)
+	$(VENV_PYTHON) -m nbconvert --to markdown --output-dir docs/notebooks --log-level WARN notebooks/*.ipynb
+
+notebooks: $(DEV_STAMP) ## run the notebooks and keep what they print and draw
+	tools/run_notebooks.sh $(abspath $(VENV_PYTHON))
+
+test-notebooks: $(DEV_STAMP) ## run the notebooks, keep nothing (a minute or two)
+	$(VENV_PYTHON) -m pytest --nbmake --nbmake-timeout=600 -p no:cacheprovider notebooks
 
 pages: $(DEV_STAMP) ## write the pages and tables that follow from code and records
 	$(VENV_PYTHON) tools/write_pages.py
@@ -67,7 +77,7 @@ wheel-test: $(DEV_STAMP) ## the wheel, built and tried in an empty folder
 	@tools/try_wheel.sh $(VENV_PYTHON)
 
 clean: ## remove all that make made, except the results in runs/
-	rm -rf $(VENV) build dist site .cache *.egg-info
+	rm -rf $(VENV) build dist site .cache docs/notebooks *.egg-info
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -2,6 +2,7 @@
 numbers right. `make docs-check` builds them."""
 
 import configparser
+import json
 import pathlib
 import re
 import shlex
@@ -22,7 +23,7 @@ from tf_metalstm.tables.results import read_records
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted(DOCS.glob("**/*.md"))
+PAGES = sorted(page for page in DOCS.glob("**/*.md") if page.parent.name != "notebooks")
 LAB_BOOK = [page for page in PAGES if page.parent.name == "lab_book" and page.stem != "index"]
 TWO_SCREENS = 60  # lines of up to 120 characters
 # In the headers of recipes that were not run: what a paper has.
@@ -49,8 +50,9 @@ def pages_of(navigation):
 
 def test_the_navigation_has_every_page_once():
     settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
-    listed = list(pages_of(settings["nav"]))
-    assert sorted(listed) == sorted(page.relative_to(DOCS).as_posix() for page in PAGES)
+    written = [page.relative_to(DOCS).as_posix() for page in PAGES]
+    made = [f"notebooks/{path.stem}.md" for path in ROOT.glob("notebooks/*.ipynb")]  # by make
+    assert sorted(pages_of(settings["nav"])) == sorted([*written, *made])
 
 
 def test_nothing_is_fetched_when_the_site_is_built_or_shown():
@@ -148,6 +150,21 @@ def test_commands_are_found_and_a_wrong_one_is_not_taken(examples):
     assert (name, arguments) == ("train", ["--rule=sgd", "--cosine_scale=2", "--run_dir=RUN"])
     with pytest.raises(OptionError, match="it belongs to method=matching_networks"):
         parse_settings([argument for argument in arguments if not stands_for_any(argument)])
+
+
+NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+def test_a_notebook_is_kept_as_it_was_run_and_small(path):
+    notebook = json.loads(path.read_text())
+    outputs = [one for cell in notebook["cells"] for one in cell.get("outputs", ())]
+    kinds = {one["output_type"] for one in outputs}
+    assert "error" not in kinds
+    assert {"stream", "display_data"} <= kinds
+    assert "stderr" not in {one.get("name") for one in outputs}
+    assert not re.search(r"[\s\"'=](/tmp|/home|/root)/", path.read_text())
+    assert path.stat().st_size < 150_000
 
 
 def measured(paths):
