@@ -11,7 +11,7 @@ from tf_metalstm.tables.catalogue import TABLES
 @pytest.mark.parametrize("table", TABLES)
 def test_every_run_of_a_table_is_a_recipe_that_is_there(table):
     found = TABLES[table]()
-    assert len({(cell.method, cell.num_shot) for cell in found}) == len(found)
+    assert len({(cell.method, cell.num_way, cell.num_shot) for cell in found}) == len(found)
     assert len({results.key(cell) for cell in found}) == len(found)
     for cell in found:
         for one in runs.in_order(cell.run):

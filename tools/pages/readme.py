@@ -38,7 +38,7 @@ def _results() -> list[str]:
     for name, num_shot, runs in _SHOWN:
         records = read_records(name)
         for cell in TABLES[name]():
-            if cell.num_shot != num_shot or cell.run.name not in runs:
+            if (cell.num_way, cell.num_shot) != (5, num_shot) or cell.run.name not in runs:
                 continue
             result = records[key(cell)]
             method = cell.method.partition(",")[0]
