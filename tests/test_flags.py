@@ -254,7 +254,7 @@ def test_where_training_began_cannot_be_said_anew(tmp_path):
 @pytest.mark.parametrize(
     ("trained", "asked", "message"),
     [
-        ((), "--num_steps=9", "after it, give --num_evaluation_steps"),
+        ((), "--num_steps=9", "after it, give num_evaluation_steps"),
         (("--rule=sgd", "--learn_inner_rate"), "--inner_rate=0.5", "learned: leave it out"),
         (("--source=omniglot",), "--omniglot_split=alphabets", "omniglot_split is settled"),
         ((), "--normalization=unit", "normalization is settled when training begins"),

@@ -132,7 +132,11 @@ def test_weights_that_were_trained_anew_are_searched_anew(settings, monkeypatch)
 @pytest.mark.parametrize(
     ("grid", "said", "message"),
     [
-        ("num_steps=1|3", {}, "^num_steps are the updates .* num_evaluation_steps are those"),
+        (
+            "num_steps=1|3",
+            {},
+            "^num_steps is the number of updates in training, .* give num_evaluation_steps",
+        ),
         ("inner_rate=0.1|1", {"learn_inner_rate": True}, "^inner_rate is .* learned: leave it out"),
     ],
 )
