@@ -110,10 +110,10 @@ class SiameseNetworks(EmbeddingMethod):
         """Returns the mean score with the support images of each class, [B, N]."""
         weights, bias = tf.convert_to_tensor(self.distance), tf.convert_to_tensor(self.bias)
 
-        def score(one: Tensor) -> Tensor:
-            differences = tf.abs(one[tf.newaxis] - summary.features)  # [S, D]
+        def scores_of(queries: Tensor) -> Tensor:  # [..., D] -> [..., S]
+            differences = tf.abs(queries[..., tf.newaxis, :] - summary.features)
             return tf.linalg.matvec(differences, weights) + bias
 
-        # Query by query: all pairs at once would be B times S times D numbers.
-        scores = tf.map_fn(score, features)
+        # Outside of training query by query: all pairs at once may be many.
+        scores = scores_of(features) if training else tf.map_fn(scores_of, features)
         return mean_scores(scores, summary.labels, self._num_way(summary.labels, training))
