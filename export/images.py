@@ -31,7 +31,7 @@ def read_support(
 
 def read_images(paths: Iterable[Path], shape: Sequence[int]) -> Iterator[tuple[Path, np.ndarray]]:
     """Yields images as the model wants them; names those that cannot be read, and goes on."""
-    for path in paths:
+    for path in _in_view(list(paths)):
         try:
             image = read_image(path, shape)
         except UnreadableImageError as error:
@@ -47,6 +47,15 @@ def looked_at(
     for path, image in images:
         looks.append(look_at(str(path), None, image))
         yield path, image
+
+
+def _in_view(paths: Sequence[Path]) -> Iterable[Path]:
+    """Returns paths with a progress bar, on a terminal and where it takes more than a moment."""
+    try:
+        import tqdm
+    except ImportError:
+        return paths
+    return tqdm.tqdm(paths, desc="Reading", unit="image", delay=1, leave=False, disable=None)
 
 
 def read_image(path: Path, shape: Sequence[int]) -> np.ndarray:

@@ -34,6 +34,8 @@ _TO_BE_SEEN = 2.0  # levels between the median of the frame and the mean of the 
 _MOST = 0.75  # of the pictures
 _UNEQUAL = 5  # times as many pictures
 _NAMES = 5  # so many are said
+_BYTES = 630  # of memory for a pixel of the support set in an update of the shipped networks
+_MUCH = 2.0  # gigabytes
 _ROWS = 1024  # thumbnails that are compared at a time
 
 
@@ -71,6 +73,17 @@ def of_support(support: Sequence[Look]) -> list[str]:
     """Returns what is to be said of a support set, in sentences."""
     said = [_classes(support), _blank(support, "support"), *_same_within(support)]
     return [sentence for sentence in said if sentence]
+
+
+def of_size(number: int, image_shape: Sequence[int], learns_by_updates: bool) -> list[str]:
+    """Returns what is to be said of the memory that adapting to so many pictures takes."""
+    gigabytes = _BYTES * number * image_shape[0] * image_shape[1] / 1e9
+    if not learns_by_updates or gigabytes < _MUCH:
+        return []
+    return [
+        f"Each update takes all {number} support pictures at once. A network as those that are "
+        f"shipped needs about {gigabytes:.0f} GB of memory for that: take fewer of each class."
+    ]
 
 
 def of_queries(support: Sequence[Look], queries: Sequence[Look]) -> list[str]:

@@ -17,9 +17,10 @@ from sklearn.utils import estimator_checks
 
 from tf_metalstm import experiment
 from tf_metalstm.argv import FOUND_FLAGS
-from tf_metalstm.classifier import FewShotClassifier, load_model
+from tf_metalstm.classifier import FewShotClassifier
 from tf_metalstm.data.preprocessing import Normalization
 from tf_metalstm.flags import read_settings
+from tf_metalstm.loaded_model import load_model
 from tf_metalstm.serving.served import ServedMethod
 
 # Most tests ask about the images that they adapted to.

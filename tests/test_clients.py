@@ -16,7 +16,10 @@ from PIL import Image
 from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2
 
 from tf_metalstm import classifier as classifier_of
-from tf_metalstm.classifier import FewShotClassifier, ImagesWarning, LoadedModel
+from tf_metalstm.classifier import FewShotClassifier, ImagesWarning
+from tf_metalstm.loaded_model import LoadedModel
+from tf_metalstm.serving import remarks as remarks_of
+from tf_metalstm.serving.remarks import of_size
 
 sys.path.insert(0, str(FOLDER / "serving"))
 try:
@@ -381,6 +384,61 @@ def test_few_shot_classifier_leaves_bad_files_out(a_classifier, with_a_bad_file)
     said = r"None of the images of class ant can be read: .*ant/0.*; .*ant/1"
     with pytest.raises(ValueError, match=said):
         a_classifier.fit(files, labels)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 7])
+def test_queries_are_answered_a_few_at_a_time(a_classifier, monkeypatch, tmp_path, number):
+    support, _, _ = folders(tmp_path, "nothing")
+    a_classifier.fit(*files_and_labels(support))
+    sizes = []
+
+    def predict(query_images, state):
+        sizes.append(len(query_images))
+        means = query_images.numpy().mean(axis=(1, 2, 3))
+        return {"probabilities": Value(np.stack([means, -means, means, means, means], axis=1))}
+
+    a_classifier._model.signatures["predict"] = predict
+    monkeypatch.setattr(classifier_of, "_PIXELS_AT_A_TIME", 3 * 16 * 16 + 5)
+    queries = np.stack([noise(40 + k) for k in range(number)])
+    found = a_classifier.predict_proba(queries)
+    means = queries.mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(found, np.stack([means, -means], axis=1), rtol=1e-6)
+    assert sizes == [3] * (number // 3) + [number % 3] * (number % 3 > 0)
+
+
+@pytest.mark.parametrize(
+    ("number", "shape", "updates", "said"),
+    [
+        (2500, (84, 84, 3), True, "about 11 GB"),
+        (500, (84, 84, 3), True, "all 500 support pictures at once"),
+        (2500, (84, 84, 3), False, None),
+        (400, (84, 84, 3), True, None),
+        (2500, (28, 28, 1), True, None),
+    ],
+)
+def test_the_memory_of_an_update_is_said_before(number, shape, updates, said):
+    found = of_size(number, shape, updates)
+    assert [said in one for one in found] == ([] if said is None else [True])
+
+
+def test_the_memory_of_an_update_is_said_by_clients(
+    a_model, a_classifier, monkeypatch, tmp_path, capsys
+):
+    support, query, _ = folders(tmp_path, "nothing")
+    for module in (remarks_of, sys.modules["remarks"]):
+        monkeypatch.setattr(module, "_BYTES", 5e6)
+    (a_model / "manifest.json").write_text(json.dumps(MANIFEST | {"num_steps": 5}))
+    arguments = ["--model", a_model, "--support", support, "--query", query]
+    assert client.main([str(argument) for argument in arguments]) == 0
+    [said] = warned(capsys.readouterr().err)
+    assert said.startswith("Each update takes all 4 support pictures at once.")
+    model = classifier_of.load_model("model")._replace(num_steps=5)
+    adapt = model.signatures["adapt"]
+    model.signatures["adapt"] = lambda num_steps, **given: adapt(**given)
+    monkeypatch.setattr(classifier_of, "load_model", lambda folder: model)
+    with pytest.warns(ImagesWarning, match="^Each update takes all 4 support pictures at once"):
+        a_classifier.fit(*files_and_labels(support))
+    assert len(a_classifier.remarks_) == 1
 
 
 STEPS = [(-1, False), (0, True), (1, True), (1000, True), (1001, False), (2**31, False)]

@@ -19,8 +19,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from tf_metalstm import demo
-from tf_metalstm.classifier import FewShotClassifier, load_model
+from tf_metalstm.classifier import FewShotClassifier
 from tf_metalstm.demo import build_page, main
+from tf_metalstm.loaded_model import load_model
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 IS_MISSING = not (BROWSER and DRIVER)

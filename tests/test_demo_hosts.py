@@ -99,7 +99,7 @@ def test_a_page_that_does_not_answer_is_not_to_be_published(launched):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (FileNotFoundError(2, "No such file", "/tmp/gradio/ab/cat.png"), "cat.png is gone: "),
+        (FileNotFoundError(2, "No such file", "cache/ab/cat.png"), "cat.png is gone: "),
         (
             ValueError("cat.png is not a readable image (it is damaged)"),
             "cat.png is not a readable",

@@ -13,7 +13,10 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "tf_metalstm"
 CLIENT_MAY_IMPORT = {"PIL", "numpy", "tensorflow"}
-CLIENTS_WITH_MORE = {"grpc_client.py": {"grpc", "tensorflow_serving"}}
+CLIENTS_WITH_MORE = {
+    "grpc_client.py": {"grpc", "tensorflow_serving"},
+    "images.py": {"tqdm"},  # where it is there
+}
 # Modules that say in their first lines which extra they need.
 NEEDS_EXTRA = {"classifier.py": "sklearn", "demo.py": "demo"}
 

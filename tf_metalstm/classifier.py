@@ -9,36 +9,24 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tqdm
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from tf_metalstm import experiment
-from tf_metalstm.argv import FOUND_FLAGS, RUN_FLAGS
-from tf_metalstm.data.sources.folders import given_folder
-from tf_metalstm.failures import reason
-from tf_metalstm.flags import read_settings
+from tf_metalstm.loaded_model import LoadedModel, call, load_model
 from tf_metalstm.serving.given_images import GivenImages, take_images
-from tf_metalstm.serving.remarks import Look, look_at, of_queries, of_support
-from tf_metalstm.serving.saved_model import (
-    FORMAT_VERSION,
-    MANIFEST,
-    describe_signature,
-    read_manifest,
-)
+from tf_metalstm.serving.remarks import Look, look_at, of_queries, of_size, of_support
 from tf_metalstm.serving.served import MAX_STEPS
-from tf_metalstm.serving.signatures import build_signatures
 
-_QUERIES = "query_images"
+_PIXELS_AT_A_TIME = 2**19  # of queries; 74 images of 84 x 84
 
 
 class ImagesWarning(UserWarning):
@@ -115,7 +103,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 f"y has {len(classes)} classes, but the model tells at most {model.num_way} "
                 "apart: leave some out, or train a model with more ways."
             )
-        adapted = _call(
+        large = of_size(len(labels), model.image_shape, model.num_steps is not None)
+        _warn(large)  # before it happens
+        adapted = call(
             model.signatures["adapt"],
             support_images=tf.constant(given.pixels, tf.float32),
             support_labels=tf.constant(numbers, tf.int32),
@@ -131,8 +121,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, self._state = classes, state
         self._model: LoadedModel | None = model
         self._looks = _looks(given, map(str, labels))
-        self.remarks_ = [*map(_skipped, given.skipped), *of_support(self._looks)]
-        _warn(self.remarks_)
+        remarks = [*map(_skipped, given.skipped), *of_support(self._looks)]
+        _warn(remarks)
+        self.remarks_ = [*large, *remarks]
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -161,9 +152,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         model = self._loaded()
         given = take_images(X, model.image_shape, self.skip_corrupt)
         state = {name: tf.constant(value) for name, value in self._state.items()}
-        images = tf.constant(given.pixels, tf.float32)
-        answer = _call(model.signatures["predict"], query_images=images, **state)
-        found = answer["probabilities"]
+        answers = []
+        for part in _parts(given.pixels):
+            images = tf.constant(part, tf.float32)
+            answers.append(call(model.signatures["predict"], query_images=images, **state))
+        found = np.concatenate([answer["probabilities"] for answer in answers])
         probabilities = np.full([given.number, len(self.classes_)], np.nan, found.dtype)
         probabilities[given.places] = found[:, : len(self.classes_)]
         return probabilities, given, self._remarks(given)
@@ -200,71 +193,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return {"num_steps": tf.constant(num_steps, tf.int32)}
 
 
-class LoadedModel(NamedTuple):
-    """What `fit` and `predict` need of a model.
-
-    signatures: its functions of tensors, by name.
-    image_shape: (h, w, c); () for a model of functions.
-    num_way: N, or None for any number.
-    num_steps: T of the training, or None.
-    state_names: what `predict` takes of that which `adapt` returned.
-    """
-
-    signatures: Mapping[str, Callable[..., dict[str, Any]]]
-    image_shape: tuple[int, ...]
-    num_way: int | None
-    num_steps: int | None
-    state_names: tuple[str, ...]
-
-
-def load_model(folder: str | os.PathLike[str]) -> LoadedModel:
-    """Returns the model in a folder as it is there now, read only once."""
-    path = given_folder(folder, "model").resolve()
-    marks = [path / MANIFEST, path / FOUND_FLAGS, *sorted((path / "best").glob("*.index"))]
-    times = tuple(mark.stat().st_mtime_ns for mark in marks if mark.is_file())
-    model = _load(str(path), times)
-    if not model.image_shape:
-        raise ValueError(f"{folder} is a model of functions, not of images.")
-    return model
-
-
-@functools.lru_cache(maxsize=4)
-def _load(folder: str, times: tuple[int, ...]) -> LoadedModel:
-    """Returns an export, or a run with its best weights; `times` tells one state from the next."""
-    del times
-    manifest = read_manifest(folder)
-    if manifest is not None:
-        if manifest["format_version"] != FORMAT_VERSION:
-            raise ValueError(
-                f"{folder} has format version {manifest['format_version']}, not {FORMAT_VERSION}: "
-                "export the run again."
-            )
-        signatures = tf.saved_model.load(folder).signatures
-        shape = tuple(manifest.get("image_shape", ()))
-        names = tuple(n for n in manifest["signatures"]["predict"]["inputs"] if n != _QUERIES)
-        way, steps = manifest["num_way"], manifest.get("num_steps")
-        return LoadedModel(signatures, shape, way, steps, names)
-    if not Path(folder, RUN_FLAGS).is_file():
-        raise FileNotFoundError(
-            f"{folder} is neither a model that python -m tf_metalstm.export wrote nor a run."
-        )
-    found = Path(folder, FOUND_FLAGS)
-    settings = read_settings(folder, *([f"--flagfile={found}"] if found.is_file() else []))
-    served = experiment.serve(experiment.load_run(settings))
-    _, signatures = build_signatures(served)
-    shape = served.input_shape if served.takes_images else ()
-    specs = describe_signature(signatures["predict"])["inputs"]
-    names = tuple(name for name in specs if name != _QUERIES)
-    return LoadedModel(signatures, shape, served.num_way, served.num_steps, names)
-
-
-def _call(function: Callable[..., dict[str, Any]], **tensors: Any) -> dict[str, np.ndarray]:
-    try:
-        return {name: value.numpy() for name, value in function(**tensors).items()}
-    except tf.errors.InvalidArgumentError as error:  # a file that is no image, and the like
-        raise ValueError(f"The model says: {reason(error)}.") from error
-
-
 def _labels_of(given: GivenImages, labels: np.ndarray) -> np.ndarray:
     """Returns the labels of the images that could be read."""
     if given.number != len(labels):
@@ -282,6 +210,18 @@ def _labels_of(given: GivenImages, labels: np.ndarray) -> np.ndarray:
 def _looks(given: GivenImages, labels: Iterable[str] | None) -> list[Look]:
     each = [None] * len(given.names) if labels is None else labels
     return [look_at(*one) for one in zip(given.names, each, given.pixels, strict=True)]
+
+
+def _parts(pixels: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields images a few at a time, with a progress bar on a terminal."""
+    few = max(1, _PIXELS_AT_A_TIME // int(np.prod(pixels.shape[1:3])))
+    bar = tqdm.tqdm(
+        total=len(pixels), desc="Answering", unit="image", delay=1, leave=False, disable=None
+    )
+    with bar:
+        for start in range(0, len(pixels), few):
+            yield pixels[start : start + few]
+            bar.update(min(few, len(pixels) - start))
 
 
 def _skipped(sentence: str) -> str:

@@ -34,8 +34,9 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from tf_metalstm import ctrl_c
-from tf_metalstm.classifier import FewShotClassifier, ImagesWarning, LoadedModel, load_model
+from tf_metalstm.classifier import FewShotClassifier, ImagesWarning
 from tf_metalstm.data.sources.folders import files_below, given_folder, is_clutter
+from tf_metalstm.loaded_model import LoadedModel, load_model
 from tf_metalstm.visualization.figures import adaptation_figure
 
 _OWN_HOSTS = ("localhost", "127.0.0.1", "[::1]")

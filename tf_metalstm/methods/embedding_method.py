@@ -17,6 +17,7 @@ import tensorflow as tf
 from tf_metalstm.episode import Support, Tensor
 from tf_metalstm.methods.base import Method, copy_weights
 from tf_metalstm.methods.few_shot import FewShotMethod, num_classes
+from tf_metalstm.methods.metric import in_chunks
 
 
 class EmbeddingMethod(FewShotMethod, abc.ABC):
@@ -86,7 +87,7 @@ class EmbeddingMethod(FewShotMethod, abc.ABC):
 
     def adapt(self, support: Support, training: bool = False) -> Any:
         """Returns what is remembered of the support set."""
-        features = self.features(support.inputs, training)
+        features = self._support_features(support.inputs, training)
         return self.summarize(features, support.labels, self._num_way(support.labels, training))
 
     def query_outputs(self, adapted: Any, query_inputs: Tensor, training: bool = False) -> Tensor:
@@ -97,6 +98,11 @@ class EmbeddingMethod(FewShotMethod, abc.ABC):
         """Returns the features of images, in the precision of the method."""
         # The network may calculate in fewer bits than distances need.
         return tf.cast(self.embedding(images, training=training), self.compute_dtype)
+
+    def _support_features(self, images: Tensor, training: bool) -> Tensor:
+        if training:  # batch norm sees all of them
+            return self.features(images, training)
+        return in_chunks(self.features, images, self.embedding.output_shape[1:], self.compute_dtype)
 
     def _num_way(self, labels: Tensor, training: bool) -> Tensor | int:
         known = self.training_way if training else None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
+
+# Images that go through a network at a time, where nobody knows how many there will be.
+_CHUNK = 128
 
 
 class LabelledFeatures(NamedTuple):
@@ -41,3 +45,34 @@ def nearest(similarities: Tensor, labels: Tensor, num_way: int) -> Tensor:
     lowest = similarities.dtype.min
     is_of_class = tf.equal(tf.range(num_way)[:, tf.newaxis], tf.cast(labels, tf.int32))  # [N, S]
     return tf.reduce_max(tf.where(is_of_class, similarities[:, tf.newaxis], lowest), axis=-1)
+
+
+def in_chunks(
+    features: Callable[[Tensor], Tensor],
+    images: Tensor,
+    feature_shape: tuple[int, ...],
+    dtype: str,
+) -> Tensor:
+    """Returns the features of images, [B, ...], each of which is embedded by itself.
+
+    Where B is known only when the graph runs, as in an exported model, a part of the images goes
+    through the network at a time, so that a support set of thousands takes little memory.
+
+    Args:
+        features: images [b, ...] -> features [b, ...], those of one independent of the others.
+        images: [B, ...], B at least 1.
+        feature_shape: of the features of one image.
+        dtype: of the features.
+    """
+    if images.shape[0] is not None:
+        return features(images)
+    number = tf.shape(images)[0]
+    chunks = (number + _CHUNK - 1) // _CHUNK
+    shape = [None, *feature_shape]
+    done = tf.TensorArray(dtype, chunks, infer_shape=False, element_shape=shape)
+
+    def add(i: Tensor, done: tf.TensorArray) -> tuple[Tensor, tf.TensorArray]:
+        return i + 1, done.write(i, features(images[i * _CHUNK : (i + 1) * _CHUNK]))
+
+    _, done = tf.while_loop(lambda i, _: i < chunks, add, (0, done), parallel_iterations=1)
+    return tf.ensure_shape(done.concat(), shape)

@@ -24,7 +24,7 @@ from tf_metalstm.learners.cosine_classifier import with_cosine_classifier
 from tf_metalstm.learners.embedding import embedding_of
 from tf_metalstm.methods.base import Builder, TrainedOptions
 from tf_metalstm.methods.few_shot import FewShotMethod, num_classes
-from tf_metalstm.methods.metric import LabelledFeatures, cosines, nearest
+from tf_metalstm.methods.metric import LabelledFeatures, cosines, in_chunks, nearest
 from tf_metalstm.options import OptionError, option
 from tf_metalstm.parts import Part
 
@@ -133,7 +133,9 @@ class NearestNeighbor(FewShotMethod):
 
     def adapt(self, support: Support, training: bool = False) -> LabelledFeatures:
         """Remembers the features of the support images."""
-        return LabelledFeatures(self._features(support.inputs), tf.identity(support.labels))
+        shape = self.embedding.output_shape[1:]
+        features = in_chunks(self._features, support.inputs, shape, self.compute_dtype)
+        return LabelledFeatures(features, tf.identity(support.labels))
 
     def query_outputs(
         self, adapted: LabelledFeatures, query_inputs: Tensor, training: bool = False

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import tqdm
 from PIL import Image
 
 from tf_metalstm.data.sources.base import CorruptImageError
@@ -64,7 +65,8 @@ def take_images(given: Any, image_shape: Sequence[int], skip_corrupt: bool = Fal
     _check_arrays(listed)
     read: dict[int, np.ndarray] = {}
     errors: list[Exception] = []
-    for place, one in enumerate(listed):
+    bar = tqdm.tqdm(listed, "Reading", unit="image", delay=1, leave=False, disable=None)
+    for place, one in enumerate(bar):
         try:
             read[place] = _one(one, image_shape, place)
         except (OSError, CorruptImageError, UnreadableImageError) as error:

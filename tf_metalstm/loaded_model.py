@@ -1,0 +1,97 @@
+"""A trained model as it is used: an export, or a run with its best weights, by its signatures."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tf_metalstm import experiment
+from tf_metalstm.argv import FOUND_FLAGS, RUN_FLAGS
+from tf_metalstm.data.sources.folders import given_folder
+from tf_metalstm.failures import reason
+from tf_metalstm.flags import read_settings
+from tf_metalstm.serving.saved_model import (
+    FORMAT_VERSION,
+    MANIFEST,
+    describe_signature,
+    read_manifest,
+)
+from tf_metalstm.serving.signatures import build_signatures
+
+_QUERIES = "query_images"
+
+
+class LoadedModel(NamedTuple):
+    """What `fit` and `predict` need of a model.
+
+    signatures: its functions of tensors, by name.
+    image_shape: (h, w, c); () for a model of functions.
+    num_way: N, or None for any number.
+    num_steps: T of the training, or None.
+    state_names: what `predict` takes of that which `adapt` returned.
+    """
+
+    signatures: Mapping[str, Callable[..., dict[str, Any]]]
+    image_shape: tuple[int, ...]
+    num_way: int | None
+    num_steps: int | None
+    state_names: tuple[str, ...]
+
+
+def load_model(folder: str | os.PathLike[str]) -> LoadedModel:
+    """Returns the model in a folder as it is there now, read only once."""
+    path = given_folder(folder, "model").resolve()
+    marks = [path / MANIFEST, path / FOUND_FLAGS, *sorted((path / "best").glob("*.index"))]
+    times = tuple(mark.stat().st_mtime_ns for mark in marks if mark.is_file())
+    model = _load(str(path), times)
+    if not model.image_shape:
+        raise ValueError(f"{folder} is a model of functions, not of images.")
+    return model
+
+
+@functools.lru_cache(maxsize=4)
+def _load(folder: str, times: tuple[int, ...]) -> LoadedModel:
+    """Returns an export, or a run with its best weights; `times` tells one state from the next."""
+    del times
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        if manifest["format_version"] != FORMAT_VERSION:
+            raise ValueError(
+                f"{folder} has format version {manifest['format_version']}, not {FORMAT_VERSION}: "
+                "export the run again."
+            )
+        signatures = tf.saved_model.load(folder).signatures
+        shape = tuple(manifest.get("image_shape", ()))
+        names = tuple(n for n in manifest["signatures"]["predict"]["inputs"] if n != _QUERIES)
+        way, steps = manifest["num_way"], manifest.get("num_steps")
+        return LoadedModel(signatures, shape, way, steps, names)
+    if not Path(folder, RUN_FLAGS).is_file():
+        raise FileNotFoundError(
+            f"{folder} is neither a model that python -m tf_metalstm.export wrote nor a run."
+        )
+    found = Path(folder, FOUND_FLAGS)
+    settings = read_settings(folder, *([f"--flagfile={found}"] if found.is_file() else []))
+    served = experiment.serve(experiment.load_run(settings))
+    _, signatures = build_signatures(served)
+    shape = served.input_shape if served.takes_images else ()
+    specs = describe_signature(signatures["predict"])["inputs"]
+    names = tuple(name for name in specs if name != _QUERIES)
+    return LoadedModel(signatures, shape, served.num_way, served.num_steps, names)
+
+
+def call(function: Callable[..., dict[str, Any]], **tensors: Any) -> dict[str, np.ndarray]:
+    """Calls a signature.
+
+    Raises:
+        ValueError: what the model has to say of a wrong call.
+    """
+    try:
+        return {name: value.numpy() for name, value in function(**tensors).items()}
+    except tf.errors.InvalidArgumentError as error:  # a file that is no image, and the like
+        raise ValueError(f"The model says: {reason(error)}.") from error
