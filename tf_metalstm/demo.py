@@ -186,7 +186,8 @@ def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*arguments)
         except FileNotFoundError as error:
-            name = Path(error.filename or "").name
+            named = error if error.filename else error.__cause__
+            name = Path(getattr(named, "filename", None) or "a picture").name
             gr.Warning(f"{name} is gone: pictures stay for an hour. Remove it and give it again.")
         except (OSError, ValueError) as error:
             gr.Warning(str(error))
