@@ -186,14 +186,23 @@ def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*arguments)
         except FileNotFoundError as error:
-            named = error if error.filename else error.__cause__
-            name = Path(getattr(named, "filename", None) or "a picture").name
-            gr.Warning(f"{name} is gone: pictures stay for an hour. Remove it and give it again.")
+            gr.Warning(
+                f"{_missing(error)} is gone: pictures stay for an hour. Remove it and give it again."
+            )
         except (OSError, ValueError) as error:
             gr.Warning(str(error))
         return gr.skip()
 
     return guarded
+
+
+def _missing(error: BaseException | None) -> str:
+    """Returns the name of the file that an error, or what it came from, says is not there."""
+    while error is not None:
+        if getattr(error, "filename", None):
+            return Path(error.filename).name  # type: ignore[attr-defined]
+        error = error.__cause__
+    return "A picture"
 
 
 def _say(remarks: Iterable[str]) -> None:
