@@ -186,9 +186,8 @@ def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*arguments)
         except FileNotFoundError as error:
-            gr.Warning(
-                f"{_missing(error)} is gone: pictures stay for an hour. Remove it and give it again."
-            )
+            name = _missing(error)
+            gr.Warning(f"{name} is gone: pictures stay for an hour. Remove it and give it again.")
         except (OSError, ValueError) as error:
             gr.Warning(str(error))
         return gr.skip()
