@@ -80,7 +80,8 @@ def _run(options: argparse.Namespace) -> None:
     _check_outputs(options)
     images, labels, paths = read_support(classes, shape)
     looks = [remarks.look_at(str(p), n, i) for p, n, i in zip(paths, labels, images, strict=True)]
-    large = remarks.of_size(len(images), shape, num_steps is not None)
+    batch_size = manifest.get("method_settings", {}).get("support_batch_size")
+    large = remarks.of_size(len(images), shape, num_steps is not None, batch_size)
     said = warn([*remarks.of_support(looks), *large])
     model = load_model(options.model)
     state, losses = adapt(model, images, labels, num_steps)

@@ -407,17 +407,20 @@ def test_queries_are_answered_a_few_at_a_time(a_classifier, monkeypatch, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("number", "shape", "updates", "said"),
+    ("number", "shape", "updates", "batch_size", "said"),
     [
-        (2500, (84, 84, 3), True, "about 11 GB"),
-        (500, (84, 84, 3), True, "all 500 support pictures at once"),
-        (2500, (84, 84, 3), False, None),
-        (400, (84, 84, 3), True, None),
-        (2500, (28, 28, 1), True, None),
+        (2500, (84, 84, 3), True, None, "2500 support pictures at once"),
+        (2500, (84, 84, 3), True, 3000, "about 11 GB"),
+        (2500, (84, 84, 3), True, 500, "takes 500 support pictures at once. A network as those"),
+        (500, (84, 84, 3), True, None, "about 2 GB"),
+        (2500, (84, 84, 3), False, None, None),
+        (2500, (84, 84, 3), True, 125, None),
+        (400, (84, 84, 3), True, None, None),
+        (2500, (28, 28, 1), True, None, None),
     ],
 )
-def test_the_memory_of_an_update_is_said_before(number, shape, updates, said):
-    found = of_size(number, shape, updates)
+def test_the_memory_of_an_update_is_said_before(number, shape, updates, batch_size, said):
+    found = of_size(number, shape, updates, batch_size)
     assert [said in one for one in found] == ([] if said is None else [True])
 
 
@@ -431,12 +434,12 @@ def test_the_memory_of_an_update_is_said_by_clients(
     arguments = ["--model", a_model, "--support", support, "--query", query]
     assert client.main([str(argument) for argument in arguments]) == 0
     [said] = warned(capsys.readouterr().err)
-    assert said.startswith("Each update takes all 4 support pictures at once.")
+    assert said.startswith("Each update takes 4 support pictures at once.")
     model = classifier_of.load_model("model")._replace(num_steps=5)
     adapt = model.signatures["adapt"]
     model.signatures["adapt"] = lambda num_steps, **given: adapt(**given)
     monkeypatch.setattr(classifier_of, "load_model", lambda folder: model)
-    with pytest.warns(ImagesWarning, match="^Each update takes all 4 support pictures at once"):
+    with pytest.warns(ImagesWarning, match="^Each update takes 4 support pictures at once"):
         a_classifier.fit(*files_and_labels(support))
     assert len(a_classifier.remarks_) == 1
 

@@ -103,7 +103,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 f"y has {len(classes)} classes, but the model tells at most {model.num_way} "
                 "apart: leave some out, or train a model with more ways."
             )
-        large = of_size(len(labels), model.image_shape, model.num_steps is not None)
+        by_updates = model.num_steps is not None
+        large = of_size(len(labels), model.image_shape, by_updates, model.batch_size)
         _warn(large)  # before it happens
         adapted = call(
             model.signatures["adapt"],

@@ -35,6 +35,7 @@ class LoadedModel(NamedTuple):
     num_way: N, or None for any number.
     num_steps: T of the training, or None.
     state_names: what `predict` takes of that which `adapt` returned.
+    batch_size: support images of an update, or None for all of them.
     """
 
     signatures: Mapping[str, Callable[..., dict[str, Any]]]
@@ -42,6 +43,7 @@ class LoadedModel(NamedTuple):
     num_way: int | None
     num_steps: int | None
     state_names: tuple[str, ...]
+    batch_size: int | None = None
 
 
 def load_model(folder: str | os.PathLike[str]) -> LoadedModel:
@@ -70,7 +72,8 @@ def _load(folder: str, times: tuple[int, ...]) -> LoadedModel:
         shape = tuple(manifest.get("image_shape", ()))
         names = tuple(n for n in manifest["signatures"]["predict"]["inputs"] if n != _QUERIES)
         way, steps = manifest["num_way"], manifest.get("num_steps")
-        return LoadedModel(signatures, shape, way, steps, names)
+        batch_size = manifest.get("method_settings", {}).get("support_batch_size")
+        return LoadedModel(signatures, shape, way, steps, names, batch_size)
     if not Path(folder, RUN_FLAGS).is_file():
         raise FileNotFoundError(
             f"{folder} is neither a model that python -m tf_metalstm.export wrote nor a run."
@@ -82,7 +85,8 @@ def _load(folder: str, times: tuple[int, ...]) -> LoadedModel:
     shape = served.input_shape if served.takes_images else ()
     specs = describe_signature(signatures["predict"])["inputs"]
     names = tuple(name for name in specs if name != _QUERIES)
-    return LoadedModel(signatures, shape, served.num_way, served.num_steps, names)
+    batch_size = settings.get("support_batch_size")
+    return LoadedModel(signatures, shape, served.num_way, served.num_steps, names, batch_size)
 
 
 def call(function: Callable[..., dict[str, Any]], **tensors: Any) -> dict[str, np.ndarray]:
@@ -93,5 +97,5 @@ def call(function: Callable[..., dict[str, Any]], **tensors: Any) -> dict[str, n
     """
     try:
         return {name: value.numpy() for name, value in function(**tensors).items()}
-    except tf.errors.InvalidArgumentError as error:  # a file that is no image, and the like
+    except tf.errors.InvalidArgumentError as error:
         raise ValueError(f"The model says: {reason(error)}.") from error

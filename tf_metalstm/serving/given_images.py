@@ -90,7 +90,9 @@ def _refuse(errors: Sequence[Exception], number: int) -> None:
     else:
         start = "" if len(errors) == 1 else f"{len(errors)} of {number} images cannot be read: "
         text = f"{start}{text}. Leave such files out with skip_corrupt=True"
-    raise (FileNotFoundError if missing else ValueError)(f"{text}.") from errors[0]
+    # The cause of the first has the name of its file.
+    cause = errors[0].__cause__ or errors[0]
+    raise (FileNotFoundError if missing else ValueError)(f"{text}.") from cause
 
 
 def _listed(given: Any) -> list[Any] | np.ndarray:

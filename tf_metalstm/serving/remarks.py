@@ -75,13 +75,23 @@ def of_support(support: Sequence[Look]) -> list[str]:
     return [sentence for sentence in said if sentence]
 
 
-def of_size(number: int, image_shape: Sequence[int], learns_by_updates: bool) -> list[str]:
-    """Returns what is to be said of the memory that adapting to so many pictures takes."""
-    gigabytes = _BYTES * number * image_shape[0] * image_shape[1] / 1e9
+def of_size(
+    number: int, image_shape: Sequence[int], learns_by_updates: bool, batch_size: int | None = None
+) -> list[str]:
+    """Returns what is to be said of the memory that adapting to so many pictures takes.
+
+    Args:
+        number: of support pictures.
+        image_shape: (h, w, c) of the model.
+        learns_by_updates: whether it makes any.
+        batch_size: pictures of an update; None for all.
+    """
+    at_once = number if batch_size is None else min(number, batch_size)
+    gigabytes = _BYTES * at_once * image_shape[0] * image_shape[1] / 1e9
     if not learns_by_updates or gigabytes < _MUCH:
         return []
     return [
-        f"Each update takes all {number} support pictures at once. A network as those that are "
+        f"Each update takes {at_once} support pictures at once. A network as those that are "
         f"shipped needs about {gigabytes:.0f} GB of memory for that: take fewer of each class."
     ]
 
