@@ -75,12 +75,6 @@ def test_a_name_that_no_run_has(calls, tmp_path):
         run(tmp_path, "--only=nothing")
 
 
-def test_it_wants_a_clone(calls, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match="call it in the folder of a clone"):
-        run(tmp_path)
-
-
 def test_a_run_that_has_begun_needs_no_more_what_it_began_at(calls, tmp_path, capsys):
     run(tmp_path, "--only=tuned")
     folder = tmp_path / "mini_imagenet"

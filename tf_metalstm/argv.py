@@ -5,6 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from tf_metalstm.flagfiles import FlagfileError, expand
+
+COMMANDS = {
+    "train": "train a method, or go on with a run",
+    "evaluate": "score a trained run on a fixed list of tasks",
+    "search": "search options of a trained run on validation tasks",
+    "visualize": "draw what a trained rule does",
+    "export": "write a trained run as a SavedModel",
+    "reproduce": "run what is missing of a published table, and print it",
+    "demo": "open a page to try a model on pictures of your own",
+}
+"""The commands, `python -m tf_metalstm.NAME`, and what each is for."""
+
 PARTS = "parts"
 """The flag that names modules with further parts."""
 
@@ -24,13 +37,10 @@ def named_modules(argv: Sequence[str]) -> list[str]:
 
     They have to be known before flags are defined: their parts have flags too.
     """
-    from absl import flags  # not above: this module is imported with the package
-
-    values = flags.FlagValues()
     found: list[str] = []
     try:
-        everything = values.read_flags_from_files(list(argv[1:]), force_gnu=False)
-    except flags.Error:
+        everything = expand(argv[1:])
+    except FlagfileError:
         everything = list(argv[1:])  # said where the flags are parsed
     run_dir = None
     for index, argument in enumerate(everything):

@@ -217,7 +217,9 @@ def _classes(num_way: int | None) -> str:
 
 
 def _next_command(target: Path, example_dir: str | None) -> str:
-    command = f"python export/adapt.py --model {target}"
+    # In a clone the script itself: it shows what a client needs.
+    client = "export/adapt.py" if Path("export", "adapt.py").is_file() else "-m tf_metalstm adapt"
+    command = f"python {client} --model {target}"
     if example_dir is None:
         return f"Next, with one folder of images a class: {command} --support DIR --query DIR"
     support, query = Path(example_dir, "support"), Path(example_dir, "query")

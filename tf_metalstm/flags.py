@@ -24,12 +24,13 @@ from tf_metalstm.argv import PARTS, RUN_FLAGS, named_modules, wants_help
 from tf_metalstm.catalogue import FAMILIES, check_owners, load_parts
 from tf_metalstm.failures import reason
 from tf_metalstm.files import write_atomically
+from tf_metalstm.flagfiles import RECIPE, expand
 from tf_metalstm.help import print_help
 from tf_metalstm.options import Option, OptionError
 from tf_metalstm.runs import check_is_run, check_same, check_settled
 from tf_metalstm.settings import Settings, known_options, make_settings
 
-_OWN = ("run_dir", PARTS, "traceback")  # flags that are no options
+_OWN = ("run_dir", PARTS, RECIPE, "traceback")  # flags that are no options
 
 
 def run_command(
@@ -55,8 +56,9 @@ def run_command(
         with _errors_in_one_sentence():
             load_parts(named_modules(argv))
             check_owners(_OWN)
+            expanded = expand(argv[1:])
         define_flags()
-        rest = app.parse_flags_with_usage(argv)
+        rest = app.parse_flags_with_usage([argv[0], *expanded])
         if len(rest) > 1:
             _leave(f"Unexpected {' '.join(rest[1:])!r}: every flag begins with --.")
         with _errors_in_one_sentence():
@@ -189,7 +191,7 @@ def parse_settings(
     values = flags.FlagValues()
     define_flags(values)
     try:
-        values(["command", *before, *arguments])
+        values(["command", *expand([*before, *arguments])])
         typed = _typed(arguments, values)
     except flags.Error as error:  # absl's are of no kind that a command catches
         raise ValueError(f"{' '.join(arguments)}: {error}") from error
@@ -240,7 +242,8 @@ def _read(argv: list[str], continues_a_run: bool, uses: Sequence[str]) -> Settin
         return _settings(flags.FLAGS, typed)
     run_dir = _run_dir(flags.FLAGS) or ""
     check_is_run(run_dir)
-    app.parse_flags_with_usage([argv[0], f"--flagfile={Path(run_dir, RUN_FLAGS)}", *argv[1:]])
+    of_the_run = expand([f"--flagfile={Path(run_dir, RUN_FLAGS)}"])
+    app.parse_flags_with_usage([argv[0], *of_the_run, *expand(argv[1:])])
     settings = _settings(flags.FLAGS, typed)
     on_the_line = _names(argv[1:], flags.FLAGS)
     check_settled(read_settings(run_dir), settings, on_the_line, uses)
@@ -261,17 +264,7 @@ def _run_dir(values: flags.FlagValues) -> str | None:
 
 def _typed(arguments: Sequence[str], values: flags.FlagValues) -> set[str]:
     """Returns the names of the flags that somebody typed, or wrote into a flagfile."""
-    names: set[str] = set()
-    rest = list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        if re.fullmatch(r"--?flagfile", argument) and rest:
-            argument = f"--flagfile={rest.pop(0)}"
-        if not re.match(r"--?flagfile=", argument):
-            names |= _names([argument], values)
-        elif Path(argument.partition("=")[2]).name != RUN_FLAGS:
-            names |= _typed(values.read_flags_from_files([argument]), values)
-    return names
+    return _names(expand(arguments, leave_out=RUN_FLAGS), values)
 
 
 def _names(arguments: Iterable[str], values: flags.FlagValues) -> set[str]:

@@ -12,6 +12,12 @@ from typing import Any
 
 from tf_metalstm import stand_ins
 from tf_metalstm.argv import named_modules
+from tf_metalstm.flagfiles import RECIPE
+
+RECIPE_TEXT = (
+    "A recipe by name, such as omniglot_5way_1shot: its flagfile, wherever you are. "
+    "python -m tf_metalstm recipes lists them."
+)
 
 _WIDTH = 88
 
@@ -44,6 +50,7 @@ def help_text(argv: Sequence[str] = ()) -> str:
         _flag("run_dir", "Folder of the run; default: a new one under runs/."),
         _flag("parts", "Python modules with further parts, each with a tuple PARTS."),
         _flag("flagfile", "A file of flags, one on each line. What is typed after it wins."),
+        _flag(RECIPE, RECIPE_TEXT),
         _flag("traceback", "Show where an error came from."),
     ]
     shown: set[str] = set()

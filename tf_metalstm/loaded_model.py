@@ -23,6 +23,7 @@ from tf_metalstm.serving.saved_model import (
     read_manifest,
 )
 from tf_metalstm.serving.signatures import build_signatures
+from tf_metalstm.shipped import model_folder, model_names
 
 _QUERIES = "query_images"
 
@@ -48,7 +49,7 @@ class LoadedModel(NamedTuple):
 
 def load_model(folder: str | os.PathLike[str]) -> LoadedModel:
     """Returns the model in a folder as it is there now, read only once."""
-    path = given_folder(folder, "model").resolve()
+    path = model_folder(given_folder(folder, "model")).resolve()
     marks = [path / MANIFEST, path / FOUND_FLAGS, *sorted((path / "best").glob("*.index"))]
     times = tuple(mark.stat().st_mtime_ns for mark in marks if mark.is_file())
     model = _load(str(path), times)
@@ -76,7 +77,8 @@ def _load(folder: str, times: tuple[int, ...]) -> LoadedModel:
         return LoadedModel(signatures, shape, way, steps, names, batch_size)
     if not Path(folder, RUN_FLAGS).is_file():
         raise FileNotFoundError(
-            f"{folder} is neither a model that python -m tf_metalstm.export wrote nor a run."
+            f"{folder} is neither a model that python -m tf_metalstm.export wrote, nor a run, nor "
+            f"the name of a trained model that is here: {', '.join(model_names()) or 'none'}."
         )
     found = Path(folder, FOUND_FLAGS)
     settings = read_settings(folder, *([f"--flagfile={found}"] if found.is_file() else []))

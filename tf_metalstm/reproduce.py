@@ -6,7 +6,7 @@ Every run is trained by `train`, searched by `search` where the table says so, a
 `evaluate`, each in a process of its own, in RUNS_DIR/TABLE. After an interruption the same command
 goes on. A run that was not trained to its end is shown with the updates it has. The table also
 shows what was measured before and is kept in the repository; --record adds to that. The table is
-written to RUNS_DIR/TABLE/table.md too. Call the command in a clone, where `flags/` is.
+written to RUNS_DIR/TABLE/table.md too.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from tf_metalstm.tables.catalogue import TABLES, Cell, Run
 from tf_metalstm.tables.results import (
     Result,
     find_report,
+    is_clone,
     key,
     read_records,
     result_here,
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             names = sorted({cell.run.name for cell in everything})
             raise ValueError(f"--only={options.only} is in no name of a run: {', '.join(names)}.")
         records = read_records(options.table)
-        if options.record or not options.print_only:
+        if options.record:
             _check_place()
         if not options.print_only:
             for cell in cells:
@@ -125,10 +126,8 @@ def parser(tables: Mapping[str, Any]) -> argparse.ArgumentParser:
 
 
 def _check_place() -> None:
-    if not Path("flags", "recipes").is_dir():
-        raise FileNotFoundError(
-            "There is no flags/recipes here: call it in the folder of a clone, which holds it."
-        )
+    if not is_clone():
+        raise FileNotFoundError("--record writes to docs/tables: call it in the folder of a clone.")
 
 
 def _fill(cell: Cell, folder: Path, options: argparse.Namespace) -> None:

@@ -8,10 +8,12 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 from tf_metalstm import ctrl_c, stand_ins
-from tf_metalstm.argv import wants_help
+from tf_metalstm.argv import COMMANDS, wants_help
 
+_SCRIPT = "tf-metalstm"
 _LEVEL, _ONEDNN = "TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS"
 _QUIET = "3"  # errors go unsaid too: what goes wrong reaches the user as a Python exception
 # Lines that TensorFlow writes while it is imported, whatever the level: absl's notice, and what it
@@ -42,10 +44,20 @@ def prepare() -> None:
 
 
 def command() -> str:
-    """Returns the command of ours that this process was started for by python -m, or ""."""
+    """Returns the module of the command of ours that this process was started for, or ""."""
     started = sys.orig_argv
-    module = started[started.index("-m") + 1] if "-m" in started[:-1] else ""
-    return module if module.startswith("tf_metalstm.") else ""
+    names = [Path(argument).name for argument in started]
+    if "-m" in started[:-1]:
+        place = started.index("-m") + 1
+    elif _SCRIPT in names[:-1]:
+        place = names.index(_SCRIPT)
+    else:
+        return ""
+    if started[place].startswith("tf_metalstm."):
+        return started[place]
+    is_ours = started[place] == "tf_metalstm" or names[place] == _SCRIPT
+    named = "".join(started[place + 1 : place + 2])
+    return f"tf_metalstm.{named}" if is_ours and named in COMMANDS else ""
 
 
 @contextlib.contextmanager

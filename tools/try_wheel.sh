@@ -22,8 +22,20 @@ import sys
 import zipfile
 
 names = {n for n in zipfile.ZipFile(sys.argv[1]).namelist() if ".dist-info/" not in n}
-files = (p for p in pathlib.Path("tf_metalstm").rglob("*") if p.is_file())
-expected = {p.as_posix() for p in files if "__pycache__" not in p.parts}
+shipped = {
+    "tf_metalstm": "tf_metalstm",
+    "export": "tf_metalstm/share/clients",
+    "flags": "tf_metalstm/share/flags",
+    "docs/tables": "tf_metalstm/share/tables",
+    **{str(p): f"tf_metalstm/share/{p}" for p in pathlib.Path("models").glob("omniglot_*")},
+}
+expected = {
+    f"{target}/{path.relative_to(folder).as_posix()}"
+    for folder, target in shipped.items()
+    for path in pathlib.Path(folder).rglob("*")
+    if path.is_file() and "__pycache__" not in path.parts and path.name[0] != "."
+    and not (path.parent.name == "c" and path.suffix not in (".c", ".h") and path.name != "Makefile")
+}
 for title, difference in (("lacks", expected - names), ("holds besides", names - expected)):
     if difference:
         sys.exit(f"The wheel {title}: {', '.join(sorted(difference))}")
@@ -58,4 +70,39 @@ for command in train evaluate visualize export; do
     exit 1
   fi
 done
-echo "$(basename "$wheel") holds the package alone, and its commands start in an empty folder"
+
+tf_metalstm=$scratch/venv/bin/tf-metalstm
+says() {  # WORDS COMMAND...: the command says so, whatever its exit code is
+  local said
+  said=$("${@:2}" 2>&1) || true
+  [[ $said == *"$1"* ]] || { echo "$(basename "${*:2}") does not say \"$1\" but: $said"; exit 1; }
+}
+says "meta-learner LSTM on Omniglot, 5-way 1-shot" "$tf_metalstm" recipes
+says "omniglot needs a --data_dir" "$tf_metalstm" train --recipe=omniglot_5way_1shot
+says "omniglot needs a --data_dir" \
+  "$fresh" -m tf_metalstm.train --flagfile=flags/recipes/omniglot_5way_1shot.flags
+says "did you mean omniglot_5way_1shot" "$tf_metalstm" train --recipe=omniglot_5way_1sht
+says "99.55 +- 0.09 | recorded" "$tf_metalstm" reproduce --table=omniglot --print_only
+says "Adapted to 2 images of 2 classes" "$fresh" - <<'END'
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from tf_metalstm import FewShotClassifier
+
+for name, gray in (("dark", 20), ("light", 200)):
+    Path("support", name).mkdir(parents=True)
+    Image.new("L", (9, 9), gray).save(f"support/{name}/1.png")
+command = [sys.executable, "-m", "tf_metalstm", "adapt", "--model", "omniglot_5way_5shot"]
+subprocess.run([*command, "--support", "support", "--query", "support"], check=True)
+files = [f"support/{name}/1.png" for name in ("dark", "light")]
+FewShotClassifier.load("omniglot_5way_5shot").fit(files, ["dark", "light"]).predict(files)
+END
+"$tf_metalstm" train --recipe=glyphs_pixel_nearest_neighbor --prepared_dir=prepared \
+  --validation_episodes=2 --run_dir=run >"$scratch/log" 2>&1 || { cat "$scratch/log"; exit 1; }
+says "accuracy" "$tf_metalstm" evaluate --run_dir=run --num_episodes=2
+says "Next, with one folder of images a class: python -m tf_metalstm adapt --model run/saved_model" \
+  "$tf_metalstm" export --run_dir=run
+echo "$(basename "$wheel") holds what it should; its commands, recipes, models and tables are reached from an empty folder"

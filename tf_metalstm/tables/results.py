@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tf_metalstm import shipped
 from tf_metalstm.argv import FOUND_FLAGS
 from tf_metalstm.files import write_atomically
 from tf_metalstm.flags import read_settings
@@ -124,13 +125,20 @@ def _as_json(values: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(values))
 
 
+def is_clone() -> bool:
+    """Returns whether the present folder is that of a clone."""
+    return Path("flags", "recipes").is_dir()
+
+
 def read_records(table: str) -> dict[str, Result]:
     """Returns what the repository has of a table, by `key`.
 
     Raises:
         ValueError: the file cannot be read.
     """
-    path = RECORDS / f"{table}.json"
+    # In a clone those of the clone: they may have changed since the package was installed.
+    records = RECORDS if is_clone() else shipped.folder(shipped.TABLES)
+    path = records / f"{table}.json"
     if not path.is_file():
         return {}
     try:

@@ -13,7 +13,9 @@ from absl import flags
 from pages.markdown import GENERATED, table
 from pages.reference import option_table
 from tf_metalstm.catalogue import FAMILIES
+from tf_metalstm.flagfiles import RECIPE
 from tf_metalstm.flags import define_flags
+from tf_metalstm.help import RECIPE_TEXT
 from tf_metalstm.options import Option, options_of
 from tf_metalstm.settings import ALWAYS, known_options, owners_of
 from tf_metalstm.tables.catalogue import TABLES
@@ -35,8 +37,8 @@ def commands_page() -> str:
         "",
         "# Commands",
         "",
-        "A command is called by `python -m tf_metalstm.NAME`. `--help` prints all flags by the "
-        "part that they belong to.",
+        "A command is called by `python -m tf_metalstm.NAME` or `tf-metalstm NAME`. `--help` "
+        "prints all flags by the part that they belong to.",
         "",
         *table(
             ("command", "what it does"),
@@ -52,7 +54,8 @@ def commands_page() -> str:
         *table(
             ("flag", "what it does"),
             [(f"`--{name}`", values[name].help or "") for name in own]
-            + [("`--flagfile`", "A file of flags, one on each line. What is typed after it wins.")],
+            + [("`--flagfile`", "A file of flags, one on each line. What is typed after it wins.")]
+            + [(f"`--{RECIPE}`", RECIPE_TEXT)],
         ),
     ]
     for name in COMMANDS:

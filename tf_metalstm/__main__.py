@@ -1,0 +1,70 @@
+"""The commands by name: tf-metalstm COMMAND, or python -m tf_metalstm COMMAND.
+
+`tf-metalstm train --recipe=omniglot_5way_1shot` is `python -m tf_metalstm.train --recipe=...`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import runpy
+import sys
+
+from tf_metalstm import shipped
+from tf_metalstm.argv import COMMANDS
+from tf_metalstm.flagfiles import recipe_names, recipe_title
+
+CLIENTS = {
+    "adapt": "adapt an exported model to pictures and classify others; needs no package",
+    "to_lite": "convert an exported model for LiteRT",
+}
+_RECIPES = {"recipes": "list the recipes, which train takes as --recipe=NAME"}
+
+
+def main() -> None:
+    """Runs the command that is named first."""
+    name, *rest = sys.argv[1:] or ["--help"]
+    if name in COMMANDS:
+        sys.argv = [name, *rest]
+        runpy.run_module(f"tf_metalstm.{name}", run_name="__main__", alter_sys=True)
+    elif name in CLIENTS:
+        folder = str(shipped.folder(shipped.CLIENTS))
+        sys.path.insert(0, folder)  # as Python itself does for a script
+        sys.argv = [f"tf-metalstm {name}", *_with_model(rest)]
+        runpy.run_path(f"{folder}/{name}.py", run_name="__main__")
+    elif name in _RECIPES:
+        width = max(map(len, recipe_names()), default=0)
+        print("\n".join(f"{each:<{width}}  {recipe_title(each)}" for each in recipe_names()))
+    elif name in ("-h", "-help", "--help", "--helpshort", "help"):
+        print(usage())
+    else:
+        near = difflib.get_close_matches(name, [*COMMANDS, *CLIENTS, *_RECIPES], n=1)
+        advice = f"did you mean {near[0]}?" if near else "there is no such command."
+        sys.exit(f"{name}: {advice}\n\n{usage()}")
+
+
+def usage() -> str:
+    """Returns the list of commands."""
+    blocks = {"": COMMANDS, "Of use without the package too:": CLIENTS, "Besides:": _RECIPES}
+    lines = ["tf-metalstm COMMAND, or python -m tf_metalstm COMMAND; COMMAND --help says more."]
+    for title, commands in blocks.items():
+        lines += ["", *([title] if title else [])]
+        lines += [f"  {name:<10} {text}" for name, text in commands.items()]
+    lines += ["", f"The files of the clients: {shipped.folder(shipped.CLIENTS)}"]
+    lines += [f"Trained models by name: {', '.join(shipped.model_names())}"]
+    return "\n".join(lines)
+
+
+def _with_model(arguments: list[str]) -> list[str]:
+    """Returns the arguments of a client with the folder of a model that is given by name."""
+    found = list(arguments)
+    for place, argument in enumerate(found):
+        flag, is_one, value = argument.partition("=")
+        if flag == "--model" and is_one:
+            found[place] = f"--model={shipped.model_folder(value)}"
+        elif flag == "--model" and place + 1 < len(found):
+            found[place + 1] = str(shipped.model_folder(found[place + 1]))
+    return found
+
+
+if __name__ == "__main__":
+    main()
