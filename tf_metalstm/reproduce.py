@@ -148,7 +148,8 @@ def _fill(cell: Cell, folder: Path, options: argparse.Namespace) -> None:
         if state is None or state.best_step is None:
             print(f"{folder / run.name} has not been validated yet: give it more time.")
             return
-    where = [f"--run_dir={run_dir}", f"--num_shot={cell.num_shot}", *places]
+    task = [f"--num_way={cell.num_way}", f"--num_shot={cell.num_shot}"]
+    where = [f"--run_dir={run_dir}", *task, *places]
     found = []
     if cell.run.searched:
         if not (run_dir / FOUND_FLAGS).is_file():
