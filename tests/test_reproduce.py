@@ -24,6 +24,10 @@ def test_what_is_missing_is_run_once_and_in_order(calls, tmp_path, capsys):
     assert all("--data_dir=images" in flags for *_, flags in calls)
     assert f"--pretrained_run_dir={folder / 'joint'}" in calls[3][2]
     assert f"--flagfile={folder / 'tuned' / 'found.flags'}" in calls[5][2]
+    of_plain, of_tuned = calls[1][2], calls[5][2]
+    assert "--num_way=5" in of_plain
+    assert "--num_shot=1" in of_plain
+    assert "--num_way=5" in of_tuned
     table = capsys.readouterr().out
     row = "| plain | 5-way 1-shot | 43.44 +- 0.77 | 43.21 +- 1.23 | here | inductive (such) |"
     assert row in table
