@@ -33,8 +33,10 @@ test: $(DEV_STAMP) ## the tests, and the examples in the docstrings
 test-slow: $(DEV_STAMP) ## the tests that take minutes
 	$(VENV_PYTHON) -m pytest -m slow $(PYTEST_ARGS)
 
-test-fuzz: $(DEV_STAMP) ## an hour of damaged image files, through the graph and through Pillow
+test-fuzz: $(DEV_STAMP) ## three hours of odd input: damaged images, folders, command lines
 	$(VENV_PYTHON) tests/fuzz_pictures.py --seconds 1800
+	$(VENV_PYTHON) tests/fuzz_folders.py --seconds 720
+	$(VENV_PYTHON) tests/fuzz_flags.py --seconds 3600
 
 check: lint types imports docs-check test wheel-test ## all that a change has to pass
 

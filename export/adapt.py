@@ -35,6 +35,7 @@ from folders import (
     ClientError,
     check_num_steps,
     class_files,
+    print_any_name,
     query_files,
     run_client,
     sentence,
@@ -52,8 +53,7 @@ _ROWS_BESIDE_FILES = 20
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the client; returns its exit code."""
-    if hasattr(sys.stdout, "reconfigure"):  # for file names that are no text
-        sys.stdout.reconfigure(errors="backslashreplace")
+    print_any_name()
     try:
         _run(_parser().parse_args(arguments))
         sys.stdout.flush()

@@ -50,6 +50,12 @@ def run_client(main: Callable[[], int | None]) -> NoReturn:
         sys.exit(128 + signal.SIGINT)
 
 
+def print_any_name() -> None:
+    """Lets names of files that are no text be printed, by their codes."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def check_num_steps(num_steps: int | None) -> None:
     """Checks what --num_steps says, if anything."""
     if num_steps is not None and not 0 <= num_steps <= MAX_STEPS:
@@ -102,6 +108,8 @@ def query_files(
                 below, labelled = _in_folder(reader, path, names)
                 classes.update(labelled)
                 files.extend((file.relative_to(path).as_posix(), file) for file in below)
+            elif path.exists() and not path.is_file():  # a pipe would be waited for
+                raise ClientError(f"--query {path} is neither a file nor a folder.")
             else:
                 files.append((path.as_posix(), path))
     reader.say_what_was_left()

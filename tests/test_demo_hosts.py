@@ -90,6 +90,16 @@ def test_the_command_serves_so(launched, capsys):
     assert "Open http://127.0.0.1:7860" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["", "*", "*.example", "a*b", "a.example:80", "http://a.example"])
+def test_other_names_are_names(launched, capsys, name):
+    with pytest.raises(SystemExit):
+        demo.main(["--model", "m", f"--allow_host={name}"])
+    assert (
+        "--allow_host: a name alone is needed, such as pictures.example" in capsys.readouterr().err
+    )
+    assert not launched
+
+
 def test_a_page_that_does_not_answer_is_not_to_be_published(launched):
     launched["error"] = ValueError("When localhost is not accessible, a shareable link must be ...")
     with pytest.raises(SystemExit, match=r"does not answer at http://127\.0\.0\.1:7860\. Where a"):

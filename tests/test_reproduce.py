@@ -106,3 +106,25 @@ def test_a_precision_is_said_to_no_run_that_has_none(calls, tmp_path, monkeypatc
             said = "--learner_precision=bfloat16" in flags
             assert said == (command == "train" and name == "plain")
         shutil.rmtree(tmp_path / "mini_imagenet" / "pixels" / "checkpoints")
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--num_episodes=0", "num_episodes: must be a whole number at least 1, got 0"),
+        ("--num_episodes=-5", "num_episodes: must be a whole number at least 1, got -5"),
+        ("--num_episodes=x", "num_episodes: must be a whole number at least 1, got 'x'"),
+        ("--max_minutes=0", "max_minutes: must be a number above 0, got 0"),
+        ("--max_minutes=nan", "max_minutes: must be a number above 0, got nan"),
+    ],
+)
+def test_numbers_have_the_range_of_the_options_that_they_become(tmp_path, capsys, flag, said):
+    with pytest.raises(SystemExit):
+        run(tmp_path, flag)
+    assert said in capsys.readouterr().err
+
+
+def test_the_home_folder_is_known(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = reproduce.parser({"a": None}).parse_args(["--table=a", "--runs_dir=~/r"])
+    assert given.runs_dir == str(tmp_path / "r")

@@ -103,7 +103,7 @@ def test_lines_of_some_files_are_left_out(elsewhere):
             "--flagfile=a.flags",
             "names itself",
         ),
-        ({"a": b"\xff\xfe-\x00"}, NAMED, r"a\.flags cannot be read \("),
+        ({"a": b"\xff\xfe-\x00"}, NAMED, r"a\.flags is no text in UTF-8"),
         ({}, "--flagfile", "--flagfile needs the name of a flagfile"),
         ({}, "--recipe=", "--recipe needs the name of a recipe"),
         ({}, "--recipe=omniglot_5way_1sht", f"did you mean {RECIPE} or "),

@@ -1,6 +1,7 @@
 """What is said of mistakes that many make names the thing in the user's words, with a remedy."""
 
 import argparse
+import os
 import re
 import zipfile
 from pathlib import PurePosixPath
@@ -175,6 +176,13 @@ def test_clients_say_that_an_archive_has_to_be_unpacked(tmp_path, name):
         folders.class_files(tmp_path / name)
     with pytest.raises(folders.ClientError, match=r"is an archive: unpack it\."):
         folders.query_files([str(tmp_path / name)], [])
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for pattern in ("pipe", "*"):
+        with pytest.raises(folders.ClientError, match="pipe is neither a file nor a folder"):
+            folders.query_files([str(tmp_path / pattern)], [])
 
 
 def test_an_empty_path_is_not_the_present_folder():

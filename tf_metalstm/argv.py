@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tf_metalstm.flagfiles import FlagfileError, expand
+from tf_metalstm.flagfiles import FlagfileError, expand, lines_of
 
 COMMANDS = {
     "train": "train a method, or go on with a run",
@@ -51,9 +52,9 @@ def named_modules(argv: Sequence[str]) -> list[str]:
             found += value.split(",")
         if argument.startswith("-") and name == "run_dir":
             run_dir = value
-    file = Path(run_dir or "", RUN_FLAGS).expanduser()
+    file = Path(os.path.expanduser(run_dir or ""), RUN_FLAGS)
     if run_dir and file.is_file():
-        for line in file.read_text(encoding="utf-8").splitlines():
+        for line in lines_of(file):
             if line.startswith(f"--{PARTS}="):
                 found += line.partition("=")[2].split(",")
     return list(dict.fromkeys(name for name in found if name))

@@ -343,11 +343,20 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--allow_host",
         action="append",
+        type=_host_name,
         default=[],
         metavar="NAME",
         help="another name by which a browser may ask for the page, as behind a proxy; repeatable",
     )
     return found
+
+
+def _host_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", text):
+        raise argparse.ArgumentTypeError(
+            f"a name alone is needed, such as pictures.example, got {text!r}"
+        )
+    return text
 
 
 def app_arguments(allowed: Sequence[str] = ()) -> dict[str, Any]:

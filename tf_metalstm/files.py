@@ -10,6 +10,30 @@ from pathlib import Path
 from tf_metalstm.failures import not_written
 
 
+def printable(name: object) -> str:
+    """Returns the name of a file in one line, with codes for what is no text."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(name))
+
+
+def check_is_text(path: str | Path, name: str) -> None:
+    """Checks that TensorFlow takes a path, which Linux allows to be any bytes.
+
+    Args:
+        path: of a folder to write to.
+        name: of the option.
+
+    Raises:
+        ValueError: it is no text.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{name}={printable(path)} is no text in UTF-8, which TensorFlow needs for its files: "
+            "give a folder of another name."
+        ) from error
+
+
 def write_atomically(path: str | Path, text: str) -> None:
     """Writes a text file so that whoever looks finds the old contents or the new, never a part.
 
@@ -21,7 +45,8 @@ def write_atomically(path: str | Path, text: str) -> None:
         OSError: it cannot be written; the error names it.
     """
     with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        # Names of files in it may be no text: they become the bytes that they are on the disk.
+        partial.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 @contextlib.contextmanager

@@ -48,6 +48,24 @@ def recipe_title(name: str) -> str:
     return re.sub(r"\n# \|\s+", " ", found[1]) if found else ""
 
 
+def lines_of(path: Path) -> list[str]:
+    """Returns the lines of a flagfile without comments.
+
+    Raises:
+        FlagfileError: it cannot be read.
+    """
+    try:
+        # Paths in it may be no text, as they may be in a command line.
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise FlagfileError(f"--flagfile={path} cannot be read ({error.strerror}).") from error
+    if "\0" in text:
+        raise FlagfileError(f"--flagfile={path} is no text in UTF-8.")
+    # Not splitlines, to which more than an end of a line is one.
+    lines = [line.strip() for line in text.split("\n")]
+    return [line for line in lines if line and not line.startswith(("#", "//"))]
+
+
 def _expanded(
     arguments: Sequence[str], leave_out: str | None, above: tuple[Path, ...]
 ) -> Iterator[str]:
@@ -70,16 +88,7 @@ def _expanded(
         if path in above:
             raise FlagfileError(f"--flagfile={value} names itself: {' -> '.join(map(str, above))}.")
         if path.name != leave_out:
-            yield from _expanded(_lines(path), leave_out, (*above, path))
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise FlagfileError(f"--flagfile={path} cannot be read ({error}).") from error
-    lines = [line.strip() for line in text.splitlines()]
-    return [line for line in lines if line and not line.startswith(("#", "//"))]
+            yield from _expanded(lines_of(path), leave_out, (*above, path))
 
 
 def _recipe(name: str) -> Path:

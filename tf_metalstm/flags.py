@@ -23,7 +23,7 @@ from tf_metalstm import ctrl_c
 from tf_metalstm.argv import PARTS, RUN_FLAGS, named_modules, wants_help
 from tf_metalstm.catalogue import FAMILIES, check_owners, load_parts
 from tf_metalstm.failures import reason
-from tf_metalstm.files import write_atomically
+from tf_metalstm.files import check_is_text, write_atomically
 from tf_metalstm.flagfiles import RECIPE, expand
 from tf_metalstm.help import print_help
 from tf_metalstm.options import Option, OptionError
@@ -50,6 +50,8 @@ def run_command(
     """
     if wants_help(sys.argv):
         print_help(sys.argv)
+    if hasattr(sys.stdout, "reconfigure"):  # for names of files that are no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     command: dict[str, Settings] = {}
 
     def parse(argv: list[str]) -> list[str]:
@@ -91,6 +93,8 @@ def _one_sentence(error: Exception) -> str:
     name = type(error).__name__
     if isinstance(error, MemoryError | tf.errors.OpError):  # not of our words
         return f"{name}: {reason(error)}. To see where it came from, give traceback=true."
+    if isinstance(error, UnicodeError):
+        return f"{name}: a name or path is no text in UTF-8, which TensorFlow needs: {error}."
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{name}: {error.filename}: {error.strerror}."
     return f"{name}: {error}"
@@ -259,7 +263,10 @@ def _settings(values: flags.FlagValues, strict: set[str]) -> Settings:
 
 def _run_dir(values: flags.FlagValues) -> str | None:
     given = values["run_dir"].value
-    return None if given is None else os.path.expanduser(given)
+    if given is None:
+        return None
+    check_is_text(given, "run_dir")
+    return os.path.expanduser(given)
 
 
 def _typed(arguments: Sequence[str], values: flags.FlagValues) -> set[str]:

@@ -192,6 +192,8 @@ class Option:
             if text.lower() not in known:
                 raise ValueError(f"must be {self.expected()}, got {text!r}")
             return known[text.lower()]
+        if self.kind is str and (text != text.strip() or "\n" in text):  # run.flags would lose it
+            raise ValueError(f"must be one line without spaces at its ends, got {text[:50]!r}")
         if self.is_path:
             return os.path.expanduser(text)
         try:

@@ -12,6 +12,7 @@ written to RUNS_DIR/TABLE/table.md too.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from tf_metalstm.catalogue import load_parts
 from tf_metalstm.files import write_atomically
 from tf_metalstm.flags import parse_settings, read_settings, with_dashes
 from tf_metalstm.learners.base import PRECISIONS
+from tf_metalstm.settings import known_options
 from tf_metalstm.tables.catalogue import TABLES, Cell, Run
 from tf_metalstm.tables.results import (
     Result,
@@ -103,15 +105,23 @@ def parser(tables: Mapping[str, Any]) -> argparse.ArgumentParser:
     found.add_argument(
         "--parts", help="Python modules with further parts, PARTS, or tables, TABLES"
     )
-    found.add_argument("--data_dir", help="folder with the raw files of the images")
-    found.add_argument("--prepared_dir", help="folder for prepared data")
-    found.add_argument("--runs_dir", default="runs/reproduce", help="folder for the runs")
+    folder = os.path.expanduser
+    found.add_argument("--data_dir", type=folder, help="folder with the raw files of the images")
+    found.add_argument("--prepared_dir", type=folder, help="folder for prepared data")
+    found.add_argument(
+        "--runs_dir", type=folder, default="runs/reproduce", help="folder for the runs"
+    )
     found.add_argument(
         "--only", action="append", help="only runs whose name contains this; may be repeated"
     )
-    found.add_argument("--max_minutes", type=float, help="longest training of each run")
     found.add_argument(
-        "--num_episodes", type=int, default=600, help="number of episodes of an evaluation"
+        "--max_minutes", type=_as_option("max_minutes"), help="longest training of each run"
+    )
+    found.add_argument(
+        "--num_episodes",
+        type=_as_option("num_episodes"),
+        default=600,
+        help="number of episodes of an evaluation",
     )
     found.add_argument(
         "--learner_precision",
@@ -123,6 +133,21 @@ def parser(tables: Mapping[str, Any]) -> argparse.ArgumentParser:
         "--record", action="store_true", help="keep what was measured here in docs/tables"
     )
     return found
+
+
+def _as_option(name: str) -> Callable[[str], Any]:
+    """Returns what reads the text of an option, as the commands that are called do."""
+    option = known_options()[name]
+
+    def read(text: str) -> Any:
+        try:
+            value = option.parse(text)
+            option.check(value)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error).removeprefix(f"{name} ")) from error
+        return value
+
+    return read
 
 
 def _check_place() -> None:

@@ -31,6 +31,7 @@ from folders import (
     ClientError,
     check_num_steps,
     class_files,
+    print_any_name,
     query_files,
     read,
     run_client,
@@ -96,6 +97,7 @@ def predict_request(model: Mapping[str, Any], adapted: Any, queries: Iterable[Pa
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the client."""
+    print_any_name()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--address", default="localhost:8500")
     parser.add_argument(

@@ -30,6 +30,7 @@ from folders import (
     ClientError,
     check_num_steps,
     class_files,
+    print_any_name,
     query_files,
     read,
     run_client,
@@ -106,6 +107,7 @@ def ask(url: str, request: Mapping[str, Any]) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the client."""
+    print_any_name()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--url", default="http://localhost:8501/v1/models/few_shot")
     parser.add_argument(

@@ -117,7 +117,8 @@ class EpisodeSampler:
         for index in range(num_episodes):
             drawn, members = (x.numpy() for x in sample(tf.constant(index, tf.int64)))
             for name, row in zip(drawn, members, strict=True):
-                digest.update(f"\n{self.classes.class_names[name]} {row.tolist()}".encode())
+                line = f"\n{self.classes.class_names[name]} {row.tolist()}"
+                digest.update(line.encode(errors="surrogateescape"))  # a name may be no text
         return digest.hexdigest()[:16]
 
     def _draw_classes(self, index: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tf_metalstm.confusion import Confusion
+from tf_metalstm.visualization.words import name_in_figure
 
 MOST_CLASSES = 40
 """Rows and columns of the figure; of more classes those of lowest accuracy are drawn."""
@@ -27,15 +28,15 @@ def confusion_figure(confusion: Confusion, caption: str) -> Figure:
     drawn = np.sort(hardest[:MOST_CLASSES])
     if len(drawn) < len(hardest):
         caption = f"{caption}; the {len(drawn)} hardest of {len(hardest)} classes"
-    names = [confusion.names[number] for number in drawn]
+    names = [name_in_figure(confusion.names[number]) for number in drawn]
     side = max(4.0, _FRAME + _CELL * len(drawn))
     figure = Figure(figsize=(side + 0.8, side), dpi=_DPI, layout="constrained")
-    figure.supxlabel(caption, fontsize=_SMALL, color=_GRAY)
+    figure.supxlabel(caption, fontsize=_SMALL, color=_GRAY, parse_math=False)
     axes = figure.subplots()
     shares = 100 * confusion.shares[np.ix_(drawn, drawn)]
     image = axes.imshow(np.ma.masked_invalid(shares), cmap="viridis", vmin=0, vmax=100)
-    axes.set_xticks(range(len(drawn)), names, rotation=90, fontsize=_SMALL)
-    axes.set_yticks(range(len(drawn)), names, fontsize=_SMALL)
+    axes.set_xticks(range(len(drawn)), names, rotation=90, fontsize=_SMALL, parse_math=False)
+    axes.set_yticks(range(len(drawn)), names, fontsize=_SMALL, parse_math=False)
     axes.set_xlabel("taken for", fontsize=9)
     axes.set_ylabel("class", fontsize=9)
     bar = figure.colorbar(image, shrink=0.8)

@@ -132,7 +132,7 @@ def figure_image(figure: Figure) -> np.ndarray:
 
 def _figure(height: float, caption: str) -> Figure:
     figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
-    figure.supxlabel(caption, fontsize=_SMALL, color=_GRAY)
+    figure.supxlabel(caption, fontsize=_SMALL, color=_GRAY, parse_math=False)
     return figure
 
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from tf_metalstm.episode import Support
 from tf_metalstm.methods.few_shot import FewShotMethod
+from tf_metalstm.visualization.words import name_in_figure
 
 _COLORS = ("#56b4e9", "#009e73", "#d55e00")
 
@@ -62,10 +63,10 @@ def fit_figure(rows: Mapping[str, Sequence[Fit]], caption: str) -> Figure:
     """
     num_columns = len(next(iter(rows.values())))
     figure = Figure(figsize=(8.0, 0.9 + 2.3 * len(rows)), dpi=100, layout="constrained")
-    figure.supxlabel(caption, fontsize=8, color="0.35")
+    figure.supxlabel(caption, fontsize=8, color="0.35", parse_math=False)
     panels = figure.subplots(len(rows), num_columns, sharex=True, sharey="col", squeeze=False)
     for (name, fits), axes_of_row in zip(rows.items(), panels, strict=True):
-        axes_of_row[0].set_ylabel(name, fontsize=9)
+        axes_of_row[0].set_ylabel(name_in_figure(name), fontsize=9, parse_math=False)
         for axes, one in zip(axes_of_row, fits, strict=True):
             axes.plot(one.x, one.truth, color="0.2", linewidth=1.5, label="true function")
             colors = _COLORS[-len(one.after) :]

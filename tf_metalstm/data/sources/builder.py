@@ -7,6 +7,7 @@ data sets is switched off in TFDS unless one asks for it.
 import contextlib
 import dataclasses
 import io
+import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -108,7 +109,9 @@ class ImageClassesBuilder(
         for row, (class_name, file_name) in enumerate(names):
             # A file object is stored as it is, without another compression.
             image = io.BytesIO(classes[class_name][file_name])
-            yield row, {"image": image, "class_name": class_name, "file_name": file_name}
+            # Names of files may be no text.
+            texts = {"class_name": os.fsencode(class_name), "file_name": os.fsencode(file_name)}
+            yield row, {"image": image, **texts}
 
     def _log_download_bytes(self) -> None:
         """Replaces a message about a download that does not take place."""

@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
+from tf_metalstm.files import printable
+
 # Made by macOS, Windows, network drives, Jupyter and file managers; also all that begins with a
 # dot. In lower case.
 _CLUTTER = {
@@ -46,8 +48,7 @@ class LeftOut:
         """Notes a file or folder that is left out."""
         if self._root is not None and PurePath(path).is_relative_to(self._root):
             path = PurePath(path).relative_to(self._root)
-        printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(path))
-        self._found.setdefault(reason, []).append(printable)
+        self._found.setdefault(reason, []).append(printable(path))
 
     def lines(self) -> list[str]:
         """Returns a line for each reason: how many there are and the names of the first."""

@@ -140,8 +140,8 @@ class Omniglot(FileSource):
         found = []
         for part in (BACKGROUND, EVALUATION):
             # An archive is whole or damaged; a folder may be half unpacked.
-            candidates = (data_dir / f"{part}.zip", data_dir / part)
-            existing = [path for path in candidates if path.exists()]
+            archive, folder = data_dir / f"{part}.zip", data_dir / part
+            existing = [archive] * archive.is_file() + [folder] * folder.is_dir()
             if not existing:
                 raise MissingDataError(
                     f"omniglot: neither {part}.zip nor the folder {part} is in {data_dir}. "
@@ -260,4 +260,4 @@ def rotated_names(class_names: Iterable[str]) -> tuple[str, ...]:
 
 def _stable_order(name: str) -> bytes:
     """A key that orders names pseudo-randomly, the same on every machine."""
-    return hashlib.sha256(name.encode()).digest()
+    return hashlib.sha256(name.encode(errors="surrogateescape")).digest()

@@ -40,7 +40,7 @@ from tf_metalstm.data.sources.builder import (
 from tf_metalstm.data.sources.folders import given_folder
 from tf_metalstm.data.sources.staging import StagedSplits
 from tf_metalstm.failures import not_written, reason
-from tf_metalstm.files import write_atomically
+from tf_metalstm.files import check_is_text, write_atomically
 from tf_metalstm.options import option
 
 CACHE_VARIABLE = "TF_METALSTM_CACHE"
@@ -253,6 +253,7 @@ class PreparedSource(Source):
         )
 
     def _make_prepared_dir(self) -> None:
+        check_is_text(self._prepared_dir, "prepared_dir")
         try:
             self._prepared_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -1,0 +1,131 @@
+"""Examples for as long as one likes, and the smallest of those that go wrong."""
+
+import contextlib
+import io
+import itertools
+import signal
+import sys
+import time
+import traceback
+
+import hypothesis
+import hypothesis.errors
+
+LONGEST = 20  # seconds for an example
+A_WHILE = 60  # seconds for a hundred examples, or for the search for a smaller one
+
+
+class Find(Exception):
+    """Something that must not happen; the first line says what."""
+
+
+def hunt(check, examples, seconds, seed=0):
+    """Runs a check on examples.
+
+    Args:
+        check: raises a Find.
+        examples: a strategy of hypothesis.
+        seconds: how long.
+        seed: another one, other examples.
+
+    Returns:
+        How many examples there were, and of each kind of find the text with its smallest example.
+    """
+    end, number, finds = time.monotonic() + seconds, 0, {}
+    while time.monotonic() < end:
+        seed += 1
+        count, failed = _some(check, examples, seed, min(end, time.monotonic() + A_WHILE))
+        number += count
+        if failed:
+            text, example = failed[-1]  # hypothesis ends with the smallest
+            finds.setdefault(text.partition("\n")[0], f"{text}\n{example!r}")
+    return number, list(finds.values())
+
+
+def _some(check, examples, seed, end):
+    """Returns how many examples there were, and those that went wrong, up to the smallest."""
+    count, failed = itertools.count(), []
+
+    @hypothesis.settings(
+        max_examples=100,
+        deadline=None,
+        database=None,
+        derandomize=False,
+        phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
+        report_multiple_bugs=False,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.seed(seed)
+    @hypothesis.given(examples)
+    def run(example):
+        if time.monotonic() > end:
+            return  # an end to the search for a smaller one
+        next(count)
+        try:
+            with _no_longer_than(LONGEST):
+                check(example)
+        except Find as find:
+            failed.append((str(find), example))
+            raise
+
+    with contextlib.suppress(Find, hypothesis.errors.Flaky):
+        run()
+    return next(count), failed
+
+
+def call(function, *arguments):
+    """Calls a main function with streams of its own, as a process of it would have them.
+
+    Returns:
+        Its exit code, its output and what it wrote to the standard error.
+
+    Raises:
+        Find: it ends in a traceback.
+    """
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
+    err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="backslashreplace")
+    code = 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = function(*arguments) or 0
+        except SystemExit as ended:
+            code = ended.code or 0
+            if isinstance(code, str):  # as the interpreter does
+                print(code, file=sys.stderr)
+                code = 1
+        except Find:
+            raise
+        except BaseException as error:
+            raise Find(_where(error)) from error
+    out.flush()
+    err.flush()
+    return code, out.buffer.getvalue().decode(), err.buffer.getvalue().decode()
+
+
+def report(kind, number, finds):
+    """Prints what came out; returns whether something was found."""
+    print(f"{kind}: {number} examples, {len(finds)} finds", flush=True)
+    for find in finds:
+        print(f"{kind}: {find}\n", flush=True)
+    return bool(finds)
+
+
+def _where(error):
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    first = f"{type(error).__name__} at {last.filename.rpartition('/')[2]}:{last.lineno}"
+    return f"{first}\n" + "".join(traceback.format_exception(error))[-3000:]
+
+
+@contextlib.contextmanager
+def _no_longer_than(seconds):
+    def stop(number, frame):
+        last = traceback.extract_stack(frame)[-1]
+        raise Find(f"takes longer than {seconds} s at {last.filename}:{last.lineno}")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
