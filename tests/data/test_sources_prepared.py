@@ -1,6 +1,7 @@
 """Preparation happens once, again when raw files change, and never half."""
 
 import random
+import tempfile
 
 import numpy as np
 import pytest
@@ -79,6 +80,13 @@ def test_nothing_is_written_beside_the_raw_files(raw, prepared):
     before = sorted(raw.rglob("*"))
     Omniglot(raw, prepared).load("train")
     assert sorted(raw.rglob("*")) == before
+
+
+def test_nothing_is_left_in_the_folder_of_temporary_files(raw, prepared, tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    Omniglot(raw, prepared).prepare()
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_an_interrupted_preparation_is_begun_again(raw, prepared, monkeypatch):

@@ -1,7 +1,7 @@
 """The TensorFlow Datasets builder that writes prepared images, one for all sources.
 
-It makes no use of the network: nothing is downloaded, and the bucket of prepared
-data sets is switched off in TFDS unless one asks for it.
+It makes no use of the network: nothing is downloaded, and TFDS is kept from looking for prepared
+data sets in its bucket.
 """
 
 import contextlib
@@ -34,6 +34,11 @@ class ImageClassesConfig(tfds.core.BuilderConfig):
     image_shape: tuple[int, int, int]
     citation: str | None
     stage: Callable[[], StagedSplits]
+
+
+class _LocalInfo(tfds.core.DatasetInfo):
+    def initialize_from_bucket(self) -> None:
+        """Asks no bucket, and leaves no folder behind where TFDS makes one for the answer."""
 
 
 class ImageClassesBuilder(
@@ -69,7 +74,7 @@ class ImageClassesBuilder(
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
-        return tfds.core.DatasetInfo(
+        return _LocalInfo(
             builder=self,
             description=config.description,
             citation=config.citation,
