@@ -66,9 +66,11 @@ def saved_model(folder, images):
     inputs = [tf.constant([path.read_bytes() for path in files]) for files in (support, queries)]
 
     def predict(model, adapted):
-        wanted = model.signatures["predict_encoded_named"].structured_input_signature[1]
-        given = {name: value for name, value in adapted.items() if name in wanted}
-        model.signatures["predict_encoded_named"](query_images=inputs[1], **given)
+        inputs_of_signature = model.signatures["predict_encoded_named"].structured_input_signature[
+            1
+        ]
+        state = {name: value for name, value in adapted.items() if name in inputs_of_signature}
+        model.signatures["predict_encoded_named"](query_images=inputs[1], **state)
 
     return phases(
         lambda: tf.saved_model.load(str(folder)),
@@ -118,18 +120,18 @@ def lite(folder, images):
     def load():
         interpreter = tf.lite.Interpreter(model_content=contents)
         runner = interpreter.get_signature_runner("predict")
-        wanted = runner.get_input_details()
-        return runner, {name: value for name, value in adapted.items() if name in wanted}
+        input_names = runner.get_input_details()
+        return runner, {name: value for name, value in adapted.items() if name in input_names}
 
     before = resident_mb()
-    found = phases(
+    measured = phases(
         load,
         lambda _: None,  # adapts elsewhere
         lambda loaded, _: loaded[0](query_images=decoded[1], **loaded[1]),
     )
     # What it adds to a process that has TensorFlow already, because its wheel brings both.
     added = {"added_memory_mb": resident_mb() - before, "bytes": len(contents)}
-    return {name: found[name] for name in ("load_s", "predict_s")} | added
+    return {name: measured[name] for name in ("load_s", "predict_s")} | added
 
 
 def resident_mb():
@@ -151,10 +153,10 @@ def c_client(folder, images):
         command = [code / "adapt", folder, str(REPEATS), str(len(support)), *support, *queries]
         # As a client is started: with the kernels that models are trained on.
         environment = os.environ | {"TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-        found = subprocess.run(
+        process = subprocess.run(
             list(map(str, command)), check=True, capture_output=True, text=True, env=environment
         )
-    return json.loads(found.stdout)
+    return json.loads(process.stdout)
 
 
 def command(*arguments):
@@ -163,9 +165,9 @@ def command(*arguments):
     def run(folder, images):
         del images
         with tempfile.TemporaryDirectory() as out:
-            given = [one.format(model=folder, episode=EPISODE, out=out) for one in arguments]
+            filled = [one.format(model=folder, episode=EPISODE, out=out) for one in arguments]
             start = time.perf_counter()
-            subprocess.run(given, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            subprocess.run(filled, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             return {"whole_s": time.perf_counter() - start}
 
     return run
@@ -191,21 +193,21 @@ def main():
     for name in CLIENTS:
         call = [sys.executable, __file__, "--client", name, "--model", str(arguments.model)]
         call += ["--episode", str(EPISODE)]
-        found = subprocess.run(call, capture_output=True, text=True)
-        if found.returncode:
-            sys.exit(f"{name} failed:\n{found.stderr[-3000:]}")
-        report["clients"][name] = json.loads(found.stdout.splitlines()[-1])
+        process = subprocess.run(call, capture_output=True, text=True)
+        if process.returncode:
+            sys.exit(f"{name} failed:\n{process.stderr[-3000:]}")
+        report["clients"][name] = json.loads(process.stdout.splitlines()[-1])
         print(name, json.dumps(report["clients"][name]), flush=True)
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def one_client(name):
-    found = CLIENTS[name](arguments.model, episode(EPISODE))
-    if not {"memory_mb", "added_memory_mb"} & found.keys():
-        who = resource.RUSAGE_CHILDREN if "whole_s" in found else resource.RUSAGE_SELF
-        found["memory_mb"] = resource.getrusage(who).ru_maxrss * 1024 / 1e6  # KiB on Linux
-    print(json.dumps({key: round(value, 5) for key, value in found.items()}))
+    measured = CLIENTS[name](arguments.model, episode(EPISODE))
+    if not {"memory_mb", "added_memory_mb"} & measured.keys():
+        who = resource.RUSAGE_CHILDREN if "whole_s" in measured else resource.RUSAGE_SELF
+        measured["memory_mb"] = resource.getrusage(who).ru_maxrss * 1024 / 1e6  # KiB on Linux
+    print(json.dumps({key: round(value, 5) for key, value in measured.items()}))
 
 
 if __name__ == "__main__":

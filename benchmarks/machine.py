@@ -16,7 +16,7 @@ def machine():
 
 
 def commit():
-    found = subprocess.run(
+    process = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=FOLDER, capture_output=True, text=True
     )
-    return found.stdout.strip() or "unknown"
+    return process.stdout.strip() or "unknown"

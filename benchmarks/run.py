@@ -20,7 +20,7 @@ FOLDER = pathlib.Path(__file__).resolve().parent
 def main():
     from sections import SECTIONS  # after the arguments: this imports TensorFlow
 
-    names = [n for n in SECTIONS if not wanted or any(n.startswith(w) for w in wanted)]
+    names = [n for n in SECTIONS if not prefixes or any(n.startswith(w) for w in prefixes)]
     report = {"machine": machine(), "commit": commit(), "when": time.strftime("%F"), "sections": {}}
     failed = []
     for name in tqdm.tqdm(names, unit="section"):
@@ -43,6 +43,6 @@ if __name__ == "__main__":
     parser.add_argument("sections", nargs="*", help="beginnings of their names; default: all")
     parser.add_argument("--out", type=pathlib.Path)
     arguments = parser.parse_args()
-    wanted = arguments.sections
-    out = arguments.out or FOLDER / "results" / f"{'_'.join(wanted) or 'all'}.json"
+    prefixes = arguments.sections
+    out = arguments.out or FOLDER / "results" / f"{'_'.join(prefixes) or 'all'}.json"
     main()

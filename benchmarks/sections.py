@@ -185,15 +185,15 @@ def _convolutions(model, images):
         kernel = tf.convert_to_tensor(layer.kernel)
         shape = [images.shape[0], *layer.input.shape[1:]]
         # A function of the images, so that no two passes are merged.
-        given = images if layer.input.shape[-1] < 32 else tf.fill(shape, images[0, 0, 0, 0])
+        inputs = images if layer.input.shape[-1] < 32 else tf.fill(shape, images[0, 0, 0, 0])
         with tf.GradientTape() as tape:
             tape.watch(kernel)
-            if given is not images:  # nobody asks for the gradient of the first one's input
-                tape.watch(given)
-            outputs = tf.nn.conv2d(given, kernel, 1, "SAME")
-        wanted = [kernel] if given is images else [kernel, given]
-        made = [outputs, *tape.gradient(outputs, wanted)]
-        total += sum(tf.reduce_sum(x[:1]) for x in made)
+            if inputs is not images:  # nobody asks for the gradient of the first one's input
+                tape.watch(inputs)
+            outputs = tf.nn.conv2d(inputs, kernel, 1, "SAME")
+        sources = [kernel] if inputs is images else [kernel, inputs]
+        results = [outputs, *tape.gradient(outputs, sources)]
+        total += sum(tf.reduce_sum(x[:1]) for x in results)
     return total
 
 

@@ -56,14 +56,14 @@ def usage() -> str:
 
 def _with_model(arguments: list[str]) -> list[str]:
     """Returns the arguments of a client with the folder of a model that is given by name."""
-    found = list(arguments)
-    for place, argument in enumerate(found):
+    named = list(arguments)
+    for place, argument in enumerate(named):
         flag, is_one, value = argument.partition("=")
         if flag == "--model" and is_one:
-            found[place] = f"--model={shipped.model_folder(value)}"
-        elif flag == "--model" and place + 1 < len(found):
-            found[place + 1] = str(shipped.model_folder(found[place + 1]))
-    return found
+            named[place] = f"--model={shipped.model_folder(value)}"
+        elif flag == "--model" and place + 1 < len(named):
+            named[place + 1] = str(shipped.model_folder(named[place + 1]))
+    return named
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def named_modules(argv: Sequence[str]) -> list[str]:
 
     They have to be known before flags are defined: their parts have flags too.
     """
-    found: list[str] = []
+    names: list[str] = []
     try:
         everything = expand(argv[1:])
     except FlagfileError:
@@ -49,12 +49,12 @@ def named_modules(argv: Sequence[str]) -> list[str]:
         if not value and index + 1 < len(everything):
             value = everything[index + 1]
         if argument.startswith("-") and name == PARTS:
-            found += value.split(",")
+            names += value.split(",")
         if argument.startswith("-") and name == "run_dir":
             run_dir = value
     file = Path(os.path.expanduser(run_dir or ""), RUN_FLAGS)
     if run_dir and file.is_file():
         for line in lines_of(file):
             if line.startswith(f"--{PARTS}="):
-                found += line.partition("=")[2].split(",")
-    return list(dict.fromkeys(name for name in found if name))
+                names += line.partition("=")[2].split(",")
+    return list(dict.fromkeys(name for name in names if name))

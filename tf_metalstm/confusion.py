@@ -67,11 +67,11 @@ class Confusion:
 
     def report(self) -> dict[str, Any]:
         """Returns, by class, queries, accuracy, and how often it was taken for which; for JSON."""
-        found = {}
+        by_class = {}
         for number in np.flatnonzero(self.queries).tolist():
             others = [n for n in np.flatnonzero(self.counts[number]).tolist() if n != number]
             others.sort(key=lambda n: -self.shares[number, n])
-            found[self.names[number]] = {
+            by_class[self.names[number]] = {
                 "queries": int(self.queries[number]),
                 "accuracy": round(float(self.shares[number, number]), 6),
                 "taken_for": {
@@ -82,7 +82,7 @@ class Confusion:
                     for n in others
                 },
             }
-        return found
+        return by_class
 
     def table(self, num_rows: int) -> str:
         """Returns the classes of lowest accuracy, and what they were taken for, as text."""

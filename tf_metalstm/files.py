@@ -82,20 +82,20 @@ def write_new_files(folder: str | Path, files: Mapping[str, bytes]) -> None:
     Raises:
         OSError: one cannot be written; the error names it.
     """
-    made: list[Path] = []
+    created: list[Path] = []
     try:
         for name, contents in files.items():
             path = Path(folder, name)
             if path.exists():
                 continue
-            made += _make_folders(path.parent)
-            made.append(path)
+            created += _make_folders(path.parent)
+            created.append(path)
             try:
                 path.write_bytes(contents)
             except OSError as error:
                 raise not_written(path, error) from error
     except BaseException:  # Ctrl-C too
-        for path in reversed(made):
+        for path in reversed(created):
             with contextlib.suppress(OSError):
                 path.rmdir() if path.is_dir() else path.unlink()
         raise

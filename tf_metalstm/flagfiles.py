@@ -44,8 +44,8 @@ def recipe_names() -> list[str]:
 def recipe_title(name: str) -> str:
     """Returns what the first lines of a recipe say that it is, or "" where they do not."""
     text = (_recipes() / f"{name}.flags").read_text(encoding="utf-8")
-    found = re.match(r"# \| Recipe\s+(.*(?:\n# \|\s{4,}.*)*)", text)
-    return re.sub(r"\n# \|\s+", " ", found[1]) if found else ""
+    match = re.match(r"# \| Recipe\s+(.*(?:\n# \|\s{4,}.*)*)", text)
+    return re.sub(r"\n# \|\s+", " ", match[1]) if match else ""
 
 
 def lines_of(path: Path) -> list[str]:

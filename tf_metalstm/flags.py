@@ -262,11 +262,11 @@ def _settings(values: flags.FlagValues, strict: set[str]) -> Settings:
 
 
 def _run_dir(values: flags.FlagValues) -> str | None:
-    given = values["run_dir"].value
-    if given is None:
+    run_dir = values["run_dir"].value
+    if run_dir is None:
         return None
-    check_is_text(given, "run_dir")
-    return os.path.expanduser(given)
+    check_is_text(run_dir, "run_dir")
+    return os.path.expanduser(run_dir)
 
 
 def _typed(arguments: Sequence[str], values: flags.FlagValues) -> set[str]:

@@ -80,8 +80,10 @@ def _load(folder: str, times: tuple[int, ...]) -> LoadedModel:
             f"{folder} is neither a model that python -m tf_metalstm.export wrote, nor a run, nor "
             f"the name of a trained model that is here: {', '.join(model_names()) or 'none'}."
         )
-    found = Path(folder, FOUND_FLAGS)
-    settings = read_settings(folder, *([f"--flagfile={found}"] if found.is_file() else []))
+    best_flags = Path(folder, FOUND_FLAGS)
+    settings = read_settings(
+        folder, *([f"--flagfile={best_flags}"] if best_flags.is_file() else [])
+    )
     served = experiment.serve(experiment.load_run(settings))
     _, signatures = build_signatures(served)
     shape = served.input_shape if served.takes_images else ()

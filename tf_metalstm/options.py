@@ -180,11 +180,11 @@ class Option:
         if self.choices is not None:
             return f"one of {', '.join(self.choices)}"
         words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-        found = "a path" if self.is_path else words[self.kind]
+        what = "a path" if self.is_path else words[self.kind]
         if self.many:
             plural = {"a whole number": "whole numbers", "a number": "numbers"}
-            found = plural.get(found, "texts") + " with commas between"
-        return f"{found} {self.range}".strip()
+            what = plural.get(what, "texts") + " with commas between"
+        return f"{what} {self.range}".strip()
 
     def _one(self, text: str) -> Any:
         if self.kind is bool:
@@ -230,17 +230,17 @@ def options_of(owner: type[Options]) -> Mapping[str, Option]:
 @functools.cache
 def _options_of(owner: type[Options]) -> Mapping[str, Option]:
     hints = typing.get_type_hints(owner)
-    found = {}
+    declared = {}
     for field in dataclasses.fields(owner):
         declared_by = next(
             each for each in reversed(owner.__mro__) if field.name in inspect.get_annotations(each)
         )
         kind, many, optional = _kind(hints[field.name])
         metadata = dict(field.metadata)
-        found[field.name] = Option(
+        declared[field.name] = Option(
             field.name, kind, many, optional, field.default, declared_by, **metadata
         )
-    return found
+    return declared
 
 
 def check_bounds(name: str, values: tuple[float, ...]) -> None:
@@ -250,9 +250,9 @@ def check_bounds(name: str, values: tuple[float, ...]) -> None:
         OptionError: it is something else.
     """
     if len(values) != 2 or values[0] > values[1]:
-        found = ",".join(f"{value:g}" for value in values)
+        text = ",".join(f"{value:g}" for value in values)
         raise OptionError(
-            name, f"must be two numbers, LOW,HIGH, the lower one first; got {found or 'none'}."
+            name, f"must be two numbers, LOW,HIGH, the lower one first; got {text or 'none'}."
         )
 
 

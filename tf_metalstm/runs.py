@@ -41,14 +41,14 @@ def differences(old: Settings, new: Settings) -> dict[str, tuple[Any, Any]]:
     beside the part itself.
     """
     known = known_options()
-    found = {}
+    changed = {}
     for name in {**old.said(), **new.said()}:
         before, now = (s.said().get(name, _UNKNOWN) for s in (old, new))
         if _UNKNOWN in (before, now) and name not in FAMILIES:
             continue
         if before != now and (name in FAMILIES or not known[name].may_change):
-            found[name] = (old.get(name), new.get(name))
-    return found
+            changed[name] = (old.get(name), new.get(name))
+    return changed
 
 
 def check_same(old: Settings, new: Settings, run_dir: str | Path) -> None:

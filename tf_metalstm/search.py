@@ -95,13 +95,13 @@ def main(settings: Settings) -> None:
             key=lambda c, n=episodes: _sortable(trials[c, n].mean, order),  # type: ignore[misc]
             reverse=objective.greater_is_better,
         )
-    found = Path(settings.run_dir or "", FOUND_FLAGS)
-    write_atomically(found, _found_text(settings, left[0]))
+    best_flags = Path(settings.run_dir or "", FOUND_FLAGS)
+    write_atomically(best_flags, _found_text(settings, left[0]))
     best = trials[left[0], everything]
     print(
         f"Best: {_words(left[0])}: {objective.text(best.mean, best.interval)} on {everything} "
         f"validation episodes. All trials: {path}\n"
-        f"Next: python -m tf_metalstm.evaluate --run_dir={settings.run_dir} --flagfile={found}"
+        f"Next: python -m tf_metalstm.evaluate --run_dir={settings.run_dir} --flagfile={best_flags}"
     )
 
 

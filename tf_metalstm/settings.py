@@ -261,13 +261,13 @@ def make_settings(
 
 def known_options() -> dict[str, Option]:
     """Returns every option there is, by name."""
-    found: dict[str, Option] = {}
+    options: dict[str, Option] = {}
     for family in FAMILIES.values():
         for member in family:
-            found.update(options_of(member.part.options))
+            options.update(options_of(member.part.options))
     for owner in ALWAYS:
-        found.update(options_of(owner))
-    return found
+        options.update(options_of(owner))
+    return options
 
 
 def owners_of(name: str) -> Iterator[tuple[str, str]]:

@@ -77,12 +77,12 @@ def check_pretrained(settings: Settings, pretrained: Settings) -> None:
         )
     families = tuple(settings.chosen) if own == other else _OF_THE_NETWORK
     for name in _to_compare(settings, families):
-        here, there = settings.get(name), pretrained.get(name)
-        if here != there:
+        value, trained_with = settings.get(name), pretrained.get(name)
+        if value != trained_with:
             raise OptionError(
                 name,
-                f"is {_text(here)} in this run, but {where} was trained with {_text(there)}: both "
-                "need the same.",
+                f"is {_text(value)} in this run, but {where} was trained with "
+                f"{_text(trained_with)}: both need the same.",
             )
     _check_inputs(settings, pretrained, where)
 
@@ -96,13 +96,13 @@ def _to_compare(settings: Settings, families: tuple[str, ...]) -> list[str]:
 
 
 def _check_inputs(settings: Settings, pretrained: Settings, where: str) -> None:
-    here, there = build_tasks(settings), build_tasks(pretrained)
-    if not isinstance(here, EpisodeTasks) or not isinstance(there, EpisodeTasks):
+    tasks, trained_on = build_tasks(settings), build_tasks(pretrained)
+    if not isinstance(tasks, EpisodeTasks) or not isinstance(trained_on, EpisodeTasks):
         return
-    if here.input_shape != there.input_shape:
+    if tasks.input_shape != trained_on.input_shape:
         raise ValueError(
-            f"{where} was trained on inputs of the shape {there.input_shape}, but those of this "
-            f"run are {here.input_shape}: both need the same image_size."
+            f"{where} was trained on inputs of the shape {trained_on.input_shape}, but those of "
+            f"this run are {tasks.input_shape}: both need the same image_size."
         )
 
 

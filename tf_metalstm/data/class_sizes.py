@@ -37,10 +37,10 @@ def describe_small(small: Mapping[str, int], num_classes: int, least: int, where
         least: images that a class must have.
         where: source and split.
     """
-    found = [f"{name} ({size})" for name, size in list(small.items())[:_NAMES]]
+    described = [f"{name} ({size})" for name, size in list(small.items())[:_NAMES]]
     if len(small) > _NAMES:
-        found.append(f"and {len(small) - _NAMES} more")
+        described.append(f"and {len(small) - _NAMES} more")
     return (
         f"{where}: {len(small)} of {num_classes} classes left out, which have fewer than the "
-        f"{least} images of an episode: {', '.join(found)}"
+        f"{least} images of an episode: {', '.join(described)}"
     )

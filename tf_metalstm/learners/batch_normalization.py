@@ -94,7 +94,7 @@ def _plain(
     x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, moments: Any, weights: Tensor | None
 ) -> Any:
     """Returns the same, of any shape and type; rows of weight 0 do not count."""
-    given = x.dtype
+    dtype = x.dtype
     full = tf.float64 if gamma.dtype == tf.float64 else tf.float32  # of few bits: wrong moments
     x, gamma, beta = (tf.cast(each, full) for each in (x, gamma, beta))
     if moments is None:
@@ -103,7 +103,7 @@ def _plain(
         mean, variance = (tf.cast(each, full) for each in moments)
         unbiased = variance
     outputs = (x - mean) * tf.math.rsqrt(variance + epsilon) * gamma + beta
-    return tf.cast(outputs, given), mean, unbiased
+    return tf.cast(outputs, dtype), mean, unbiased
 
 
 def _moments(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

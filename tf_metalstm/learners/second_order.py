@@ -68,14 +68,14 @@ def check_second_order(model: keras.Model) -> None:
 def _graph(model: keras.Model) -> tuple[tf.compat.v1.GraphDef, list[str]]:
     """Returns the graph of a support pass and the names of its parameters in it."""
     statistics = [tf.constant(keras.ops.convert_to_numpy(v)) for v in statistics_of(model)]
-    given = model.inputs[0].dtype if getattr(model, "inputs", None) else model.variables[0].dtype
+    dtype = model.inputs[0].dtype if getattr(model, "inputs", None) else model.variables[0].dtype
 
     def outputs(parameters: Any, inputs: Any) -> Any:
         return stateless_call(model, parameters, statistics, inputs, training=True)[0]
 
     traced = tf.function(outputs).get_concrete_function(
         [tf.TensorSpec(v.shape, v.dtype) for v in model.trainable_variables],
-        tf.TensorSpec([None, *input_shape(model)], given),
+        tf.TensorSpec([None, *input_shape(model)], dtype),
     )
     parameters = [tensor.op.name for tensor in traced.inputs[: len(model.trainable_variables)]]
     return traced.graph.as_graph_def(), parameters

@@ -29,8 +29,8 @@ LAST, BEST = "checkpoints", "best"  # folders of a run
 def checkpoint_steps(folder: Path) -> list[int]:
     """Returns the updates that a folder of a run has checkpoints of, the newest first."""
     names = (index.stem for index in folder.glob("step-*.index") if index.is_file())
-    found = (re.fullmatch(r"step-(\d+)", name) for name in names)
-    return sorted((int(match[1]) for match in found if match), reverse=True)
+    matches = (re.fullmatch(r"step-(\d+)", name) for name in names)
+    return sorted((int(match[1]) for match in matches if match), reverse=True)
 
 
 def best_fingerprint(run_dir: str | Path) -> str | None:

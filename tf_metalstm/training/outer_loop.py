@@ -216,9 +216,9 @@ def _stretches(start: int, stop: int, every: int) -> Iterator[tuple[int, int, in
     A run that was interrupted within an epoch makes the rest of it first. Its row in the history
     and its point in TensorBoard are then the mean of that rest.
     """
-    epoch, made = divmod(start, every)
-    if made:
-        yield epoch, epoch + 1, every - made
+    epoch, updates_made = divmod(start, every)
+    if updates_made:
+        yield epoch, epoch + 1, every - updates_made
         epoch += 1
     if epoch * every < stop:
         yield epoch, stop // every, every

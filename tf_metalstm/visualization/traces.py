@@ -85,8 +85,8 @@ def collect(
         trace_of: what `trace_function` returned.
         tasks: each as a method takes it, without the leading E.
     """
-    found = [trace_of(task) for task in tasks]
-    return {name: np.stack([trace[name] for trace in found]) for name in found[0]}
+    traces = [trace_of(task) for task in tasks]
+    return {name: np.stack([trace[name] for trace in traces]) for name in traces[0]}
 
 
 def curves_at(

@@ -126,15 +126,15 @@ def _classes(method: str) -> str:
 def _best(name: str) -> dict[str, Result]:
     """Returns the best record of each row of a table, by what stands before the first comma."""
     records = read_records(name)
-    found: dict[str, Result] = {}
+    best: dict[str, Result] = {}
     for cell in TABLES[name]():
         result = records.get(key(cell))
         row = cell.method.partition(",")[0]
         if result is None or cell.num_shot != _NUM_SHOT:
             continue
-        if row not in found or result.mean > found[row].mean:
-            found[row] = result
-    return found
+        if row not in best or result.mean > best[row].mean:
+            best[row] = result
+    return best
 
 
 def _text(result: Result | None) -> str:

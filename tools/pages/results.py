@@ -72,12 +72,12 @@ def results_page() -> str:
 
 def _records(name: str) -> list[str]:
     records = read_records(name)
-    found = []
+    lines = []
     for cell in TABLES[name]():
         [row] = rows(cell, Path("nothing was run here"), NUM_EPISODES, records)
         value = row.value + " (an earlier recipe)" * ("earlier" in row.where)
         mode = row.batch_norm.removeprefix("inductive (").removesuffix(")")
         task = f"{cell.num_way}-way {cell.num_shot}-shot"
-        found.append((cell.method, task, cell.published or "-", value, mode, *row[3:]))
+        lines.append((cell.method, task, cell.published or "-", value, mode, *row[3:]))
     columns = "method", "task", "published", "measured", "batch norm", "updates", "training"
-    return table((*columns, "commit"), found)
+    return table((*columns, "commit"), lines)

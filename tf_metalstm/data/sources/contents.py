@@ -47,8 +47,8 @@ class KeptDigests:
         keys = {file: self._key(file, status) for file, status in states.items()}
         changed = [file for file, key in keys.items() if key not in before]
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            found = dict(zip(changed, pool.map(file_digest, changed), strict=True))
-        digests = {file: found.get(file) or before[key] for file, key in keys.items()}
+            computed = dict(zip(changed, pool.map(file_digest, changed), strict=True))
+        digests = {file: computed.get(file) or before[key] for file, key in keys.items()}
         kept = {
             keys[file]: digests[file]
             for file, status in states.items()

@@ -176,10 +176,10 @@ def orientation(image: Image.Image) -> int:
             warnings.simplefilter("ignore")  # of damage, see below
             # Not image.getexif(): that would look where no other client does.
             exif.load(image.info.get("exif", b""))
-            found = exif.get(_ORIENTATION, 1)
+            number = exif.get(_ORIENTATION, 1)
     except Exception:  # a damaged entry, in as many ways as a damaged file
         return 1
-    return found if found in _TURNS else 1
+    return number if number in _TURNS else 1
 
 
 def _frame_is_near(head: bytes) -> bool:

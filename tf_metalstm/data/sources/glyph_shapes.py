@@ -141,13 +141,13 @@ class GlyphShapes:
             {index into `FONT_FILES`: uint8 vector}, without the fonts in which the
             character is missing, blank, or drawn as the box of a missing one.
         """
-        found = {}
+        by_font = {}
         for font, codes in enumerate(self._coverage):
             if ord(character) in codes:
                 ink = self.ink(character, font)
                 if ink is not None and ink != self._missing[font]:
-                    found[font] = _comparable(ink)
-        return found
+                    by_font[font] = _comparable(ink)
+        return by_font
 
     @cached_property
     def _missing(self) -> list[Image.Image | None]:

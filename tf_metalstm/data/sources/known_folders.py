@@ -66,8 +66,8 @@ class KnownFolders:
 
     def all(self) -> list[KnownFolder]:
         """Returns all facts, the latest first."""
-        found = [_read(path) for path in self._kept_in.glob(f"{self._source}-*.json")]
-        mine = [k for k in found if k and (k.source, k.options) == (self._source, self._options)]
+        notes = [_read(path) for path in self._kept_in.glob(f"{self._source}-*.json")]
+        mine = [k for k in notes if k and (k.source, k.options) == (self._source, self._options)]
         return sorted(mine, key=lambda known: known.date, reverse=True)
 
     def find(self, folder: Path) -> KnownFolder | None:

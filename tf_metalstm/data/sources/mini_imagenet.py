@@ -103,13 +103,13 @@ class MiniImagenet(FileSource):
         """Returns the archives and folders of the three splits, or images/ with its tables."""
         archives = [path for path in sorted(data_dir.iterdir()) if is_archive(path)]
         folders = [data_dir / name for name in (*_SPLIT_OF_FOLDER, _FLAT_FOLDER)]
-        found = archives + [folder for folder in folders if folder.is_dir()]
-        if not found:
+        present = archives + [folder for folder in folders if folder.is_dir()]
+        if not present:
             raise MissingDataError(
                 f"mini_imagenet: {data_dir} holds no archive and none of the folders "
                 f"{', '.join(folder.name for folder in folders)}. {self.layout}"
             )
-        return found
+        return present
 
     def index_files(self, data_dir: Path) -> list[Path]:
         """The CSV files of the flat layout that are there."""

@@ -59,12 +59,12 @@ def color_pixels(encoded: bytes, size: int, origin: str) -> tuple[np.ndarray, by
     should; an image of another size is squeezed, not cropped, as in the original
     mini-ImageNet.
     """
-    found = pixels(encoded, (size, size, 3), origin)
+    image = pixels(encoded, (size, size, 3), origin)
     if _is_ready(encoded, size):
-        return found, encoded
+        return image, encoded
     jpeg = io.BytesIO()
-    Image.fromarray(found).save(jpeg, format="JPEG", quality=_JPEG_QUALITY, subsampling=0)
-    return found, jpeg.getvalue()
+    Image.fromarray(image).save(jpeg, format="JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    return image, jpeg.getvalue()
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
