@@ -142,5 +142,7 @@ def test_examples_are_images(tmp_path):
 def test_what_has_no_support_set_is_not_exported(tmp_path):
     said = {"source": "quadratics", "method": "learned_optimizer", "num_steps": 1}
     settings, _ = fresh_run(make_settings(said).placed(tmp_path / "run"))
-    with pytest.raises(ValueError, match=r"Only a method with a support set .* LearnedOptimizer"):
+    with pytest.raises(
+        ValueError, match=r"Only a method with a support set .* LearnedOptimizerMethod"
+    ):
         export.main(settings)

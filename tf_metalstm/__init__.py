@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tf_metalstm.methods.base import Method
     from tf_metalstm.methods.few_shot import FewShotMethod
     from tf_metalstm.methods.gradient_based import GradientBasedMethod
-    from tf_metalstm.methods.learned_optimizer import LearnedOptimizer
+    from tf_metalstm.methods.learned_optimizer import LearnedOptimizerMethod
     from tf_metalstm.methods.matching_networks import MatchingNetworks
     from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
     from tf_metalstm.methods.prototypical_networks import PrototypicalNetworks
@@ -45,7 +45,7 @@ _PUBLIC = {
     "GradientBasedMethod": "methods.gradient_based",
     "ImageTasks": "data.tasks",
     "InnerLoop": "adaptation",
-    "LearnedOptimizer": "methods.learned_optimizer",
+    "LearnedOptimizerMethod": "methods.learned_optimizer",
     "Learner": "learners.base",
     "MatchingNetworks": "methods.matching_networks",
     "MetaLSTM": "rules.meta_lstm",
@@ -82,7 +82,7 @@ __all__ = [
     "GradientBasedMethod",
     "ImageTasks",
     "InnerLoop",
-    "LearnedOptimizer",
+    "LearnedOptimizerMethod",
     "Learner",
     "MatchingNetworks",
     "MetaLSTM",

@@ -11,7 +11,7 @@ from tf_metalstm.construction import build_method, build_tasks
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.data.quadratics import Quadratic, QuadraticTasks
 from tf_metalstm.methods.base import LOSSES
-from tf_metalstm.methods.learned_optimizer import LearnedOptimizer
+from tf_metalstm.methods.learned_optimizer import LearnedOptimizerMethod
 from tf_metalstm.objectives import OPTIMIZATION
 from tf_metalstm.rules.base import FORGET_GATES, INPUT_GATES
 from tf_metalstm.rules.meta_sgd import MetaSGD
@@ -28,7 +28,7 @@ def quadratic(task):
 
 def optimizer(rule, num_steps=4, num_evaluation_steps=None, **inner_loop):
     loop = InnerLoop(num_steps, **inner_loop)
-    return LearnedOptimizer(rule, QuadraticTasks(D), loop, num_evaluation_steps)
+    return LearnedOptimizerMethod(rule, QuadraticTasks(D), loop, num_evaluation_steps)
 
 
 def problems(num_problems=2, seed=0):
@@ -197,7 +197,7 @@ def test_training_makes_a_rule_better_on_problems_it_has_not_seen():
     toy.seed(0)
     tasks = QuadraticTasks(5)
     rule = SGD(0.001, learned=True)
-    method = LearnedOptimizer(rule, tasks, InnerLoop(10))
+    method = LearnedOptimizerMethod(rule, tasks, InnerLoop(10))
     compile_method(method, learning_rate=3e-3, clip_norm=0.0)
     training = episode_dataset(
         tasks.episodes("train", 0, training=True), num_episodes=400, episodes_per_step=4
@@ -239,7 +239,7 @@ def test_it_is_built_from_settings():
 
 
 def test_survives_its_config():
-    method = LearnedOptimizer(MetaSGD(0.2, 0.3), QuadraticTasks(4, "paper"), InnerLoop(2), 3)
+    method = LearnedOptimizerMethod(MetaSGD(0.2, 0.3), QuadraticTasks(4, "paper"), InnerLoop(2), 3)
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(method))
     assert copy.get_config() == method.get_config()
     assert copy.blocks == method.blocks

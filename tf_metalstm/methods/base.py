@@ -4,7 +4,7 @@
 
 So `compile`, `fit`, metrics, callbacks, distribution strategies and checkpoints are Keras's own.
 What is learned across tasks is the model's weights. `FewShotMethod` is for episodes, tasks with a
-support set and queries; `LearnedOptimizer` for tasks that are judged by their own losses.
+support set and queries; `LearnedOptimizerMethod` for tasks that are judged by their own losses.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The methods."""
 
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
-from tf_metalstm.methods.learned_optimizer import LearnedOptimizer
+from tf_metalstm.methods.learned_optimizer import LearnedOptimizerMethod
 from tf_metalstm.methods.matching_networks import MatchingNetworks
 from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
 from tf_metalstm.methods.pixel_nearest_neighbor import PixelNearestNeighbor
@@ -21,6 +21,6 @@ METHODS = Family(
         PrototypicalNetworks,
         SiameseNetworks,
         RelationNetworks,
-        LearnedOptimizer,
+        LearnedOptimizerMethod,
     ),
 )

@@ -41,7 +41,7 @@ class LearnedOptimizerOptions(TrainedOptions, InnerLoopOptions):
 
 
 @keras.saving.register_keras_serializable("tf_metalstm")
-class LearnedOptimizer(Method):
+class LearnedOptimizerMethod(Method):
     """Minimizes problems by T updates of a rule, and is trained on the losses along the way.
 
     Its trainable weights are those of the rule.
@@ -90,7 +90,9 @@ class LearnedOptimizer(Method):
         self.built = True
 
     @classmethod
-    def from_options(cls, options: LearnedOptimizerOptions, builder: Builder) -> LearnedOptimizer:
+    def from_options(
+        cls, options: LearnedOptimizerOptions, builder: Builder
+    ) -> LearnedOptimizerMethod:
         return cls(
             builder.rule(),
             builder.tasks,
@@ -160,7 +162,9 @@ class LearnedOptimizer(Method):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> LearnedOptimizer:
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Any = None
+    ) -> LearnedOptimizerMethod:
         """Returns a method from what `get_config` returned."""
         config = dict(config)
         source = SOURCES[config.pop("source")]
