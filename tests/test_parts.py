@@ -90,6 +90,7 @@ def other_value(each):
         "hidden_layers": (3,),
         "statistics_momentum": 0.5,
         "num_evaluation_steps": 3,
+        "split_fractions": (0.4, 0.3, 0.3),
     }
     if each.name in special:
         return special[each.name]
@@ -232,6 +233,7 @@ def raw_data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("raw")
     toy_images.write_folder(folder / "omniglot", toy_images.omniglot_files(drawings=4))
     toy_images.write_folder(folder / "mini_imagenet", toy_images.mini_imagenet_files(images=4))
+    toy_images.write_folder(folder / "folder", toy_images.folder_files())
     return folder
 
 
@@ -332,6 +334,7 @@ def test_an_option_changes_something(family, name, each):
         assert differ(before, after), f"{each.name}={value} changes nothing"
 
 
+IN_DATA = {"skip_corrupt", "skip_small_classes", "class_split", "image_list"}
 # Each option with one source that has it, toys if they do: they are quick.
 # What is skipped is in tests/data.
 SOURCES = list(
@@ -339,7 +342,7 @@ SOURCES = list(
         each.name: (name, each)
         for name in ("mini_imagenet", "omniglot", *FAMILIES["source"].names(), "toys")
         for each in in_use("source", name).values()
-        if each.name not in PLACES | {"skip_corrupt", "skip_small_classes"}
+        if each.name not in PLACES | IN_DATA
     }.values()
 )
 

@@ -58,6 +58,16 @@ def mini_imagenet_files(images=3):
     return files
 
 
+def folder_files(classes="abcdefg", images=4):
+    """{path: PNG} of class folders, 9 x 12."""
+    generator = np.random.default_rng(0)
+    return {
+        f"{name}/{number}.png": encode(generator.integers(0, 256, (9, 12, 3), np.uint8), "PNG")
+        for name in classes
+        for number in range(images)
+    }
+
+
 def write_folder(folder, files):
     for path, content in files.items():
         target = Path(folder, path)

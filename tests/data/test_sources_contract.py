@@ -17,6 +17,7 @@ SOURCE_NAMES = [
 TOY_FILES = {
     "omniglot": toy_images.omniglot_files,
     "mini_imagenet": toy_images.mini_imagenet_files,
+    "folder": toy_images.folder_files,
 }
 
 

@@ -2,6 +2,7 @@
 
 from tf_metalstm.data.quadratics import QuadraticTasks
 from tf_metalstm.data.sine import SineTasks
+from tf_metalstm.data.sources.folder import Folder
 from tf_metalstm.data.sources.glyphs import Glyphs
 from tf_metalstm.data.sources.mini_imagenet import MiniImagenet
 from tf_metalstm.data.sources.omniglot import Omniglot
@@ -10,5 +11,5 @@ from tf_metalstm.parts import Family
 SOURCES = Family(
     "source",
     "Where tasks come from: images, functions or optimization problems.",
-    (Glyphs, Omniglot, MiniImagenet, SineTasks, QuadraticTasks),
+    (Glyphs, Omniglot, MiniImagenet, Folder, SineTasks, QuadraticTasks),
 )

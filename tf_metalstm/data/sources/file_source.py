@@ -17,9 +17,10 @@ from tf_metalstm.data.sources import raw_files
 from tf_metalstm.data.sources.base import CorruptImageError, MissingDataError
 from tf_metalstm.data.sources.builder import ImageClassesBuilder
 from tf_metalstm.data.sources.contents import KeptDigests
-from tf_metalstm.data.sources.folders import given_folder, is_clutter
+from tf_metalstm.data.sources.folders import LeftOut, given_folder, is_clutter
 from tf_metalstm.data.sources.known_folders import KnownFolder, KnownFolders
 from tf_metalstm.data.sources.prepared import PreparedOptions, PreparedSource
+from tf_metalstm.data.sources.raw_files import RawFile
 from tf_metalstm.data.sources.staging import ImageIdentity, StagedSplits, Staging
 from tf_metalstm.options import option
 
@@ -28,7 +29,11 @@ _T = TypeVar("_T")
 # Pillow lets go of the interpreter lock while it decodes, so threads do.
 _WORKERS = os.cpu_count() or 1
 
-_IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (
+    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
+    *(".pgm", ".png", ".ppm", ".qoi", ".tif", ".tiff", ".webp"),
+)
+"""How the names of image files end, of kinds that cannot be read too."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +194,7 @@ class FileSource(PreparedSource):
 
     def stage(self) -> StagedSplits:
         """Reads every file of the locations once, decoded by several threads."""
-        staging = Staging(self.name, skip_corrupt=self._skip_corrupt, root=self._data_dir)
+        staging = self.staging()
         with (
             tqdm(desc=f"Reading {self.name}", unit=" images", mininterval=1.0) as progress,
             ThreadPoolExecutor(_WORKERS) as pool,
@@ -198,7 +203,7 @@ class FileSource(PreparedSource):
                 try:
                     staging.add(identity, *decoded.result())
                 except CorruptImageError as error:
-                    staging.skip(error)
+                    self.leave_out(staging, identity, error)
                 progress.update()
         if not staging.num_images:
             raise MissingDataError(
@@ -207,12 +212,16 @@ class FileSource(PreparedSource):
             )
         return staging.finish(self.assign_splits)
 
+    def staging(self) -> Staging:
+        """Returns where images are collected."""
+        return Staging(self.name, skip_corrupt=self._skip_corrupt, root=self._data_dir)
+
     def _submit_all(
         self, pool: Executor, staging: Staging
     ) -> Iterator[tuple[ImageIdentity, Future]]:
         """Reads the files in order and leaves their decoding to the pool."""
         for location in self.locations(self.data_dir()):
-            for file in raw_files.iterate_files(location, staging.left_out):
+            for file in self.files_of(location, staging.left_out):
                 identity = self.identify(file.path)
                 if identity is None:
                     staging.left_out.add(self._why_not(file.path), file.origin)
@@ -220,16 +229,27 @@ class FileSource(PreparedSource):
                 try:
                     encoded = file.read()
                 except CorruptImageError as error:
-                    staging.skip(error)
+                    self.leave_out(staging, identity, error)
                 else:
                     yield identity, pool.submit(self.decode, encoded, file.origin)
+
+    def files_of(self, location: Path, left_out: LeftOut | None = None) -> Iterator[RawFile]:
+        """The files in one of the locations."""
+        return raw_files.iterate_files(location, left_out)
+
+    def leave_out(
+        self, staging: Staging, identity: ImageIdentity, error: CorruptImageError
+    ) -> None:
+        """Counts a file that cannot be read, or raises its error."""
+        del identity
+        staging.skip(error)
 
     def _why_not(self, path: PurePosixPath) -> str:
         """Why a file is none of the data."""
         name = path.name.lower()
         if name.endswith(raw_files.ARCHIVE_SUFFIXES):
             return "archives within archives or folders, which are not opened: unpack them"
-        if name.endswith(_IMAGE_SUFFIXES):
+        if name.endswith(IMAGE_SUFFIXES):
             return f"images that are not at {self.places}"
         return "no images"
 

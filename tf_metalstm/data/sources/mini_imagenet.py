@@ -23,7 +23,8 @@ import numpy as np
 
 from tf_metalstm.data.sources.base import InconsistentDataError, MissingDataError
 from tf_metalstm.data.sources.file_source import FileOptions, FileSource
-from tf_metalstm.data.sources.pixels import color_pixels
+from tf_metalstm.data.sources.image_lists import text_of
+from tf_metalstm.data.sources.pixels import color_as_stored
 from tf_metalstm.data.sources.raw_files import is_archive
 from tf_metalstm.data.sources.staging import ImageIdentity
 from tf_metalstm.data.tasks import ImageTasks
@@ -127,10 +128,7 @@ class MiniImagenet(FileSource):
 
     def decode(self, encoded: bytes, origin: str) -> tuple[np.ndarray, bytes]:
         """Returns the image in color, resized, as it will be loaded, and what to store of it."""
-        pixels, stored = color_pixels(encoded, self._image_size, origin)
-        if stored is not encoded:  # a second compression moves them a little
-            pixels, _ = color_pixels(stored, self._image_size, origin)
-        return pixels, stored
+        return color_as_stored(encoded, self._image_size, origin)
 
     def assign_splits(self, groups: dict[str, str]) -> dict[str, str]:
         """Returns the groups as they are: a class comes with its split."""
@@ -141,7 +139,7 @@ class MiniImagenet(FileSource):
         """{file name: (split, wnid)} of the CSV files, empty where there are none."""
         index: dict[str, tuple[str, str]] = {}
         for path in self.index_files(self.data_dir()):
-            with io.StringIO(_text_of(path), newline="") as opened:
+            with io.StringIO(text_of(path, self.name), newline="") as opened:
                 rows = csv.DictReader(opened)
                 if not {"filename", "label"} <= set(rows.fieldnames or ()):
                     raise InconsistentDataError(
@@ -157,13 +155,3 @@ class MiniImagenet(FileSource):
                             "keep one of the two lines"
                         )
         return index
-
-
-def _text_of(path: Path) -> str:
-    """The text of a list, without the mark that Excel puts before it."""
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InconsistentDataError(
-            f"mini_imagenet: {path} is no text in UTF-8: save it as CSV (comma, UTF-8)"
-        ) from error

@@ -36,6 +36,8 @@ MAX_IMAGE_BYTES = 64 * 2**20
 # What the modules for archives raise for bytes that are not what they should be.
 _DAMAGE = (
     EOFError,
+    NotImplementedError,  # a compression that is not known
+    RuntimeError,  # a password is needed
     gzip.BadGzipFile,
     lzma.LZMAError,
     tarfile.TarError,

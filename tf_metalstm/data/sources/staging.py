@@ -68,6 +68,7 @@ class Staging:
         source_name: names the source in errors.
         skip_corrupt: count corrupt files instead of raising for the first.
         root: folder from which on the paths of files are said.
+        once_each: leave out an image whose pixels are those of another one, and name both.
 
     Attributes:
         skipped: names of the corrupt files that were left out.
@@ -75,13 +76,19 @@ class Staging:
     """
 
     def __init__(
-        self, source_name: str, *, skip_corrupt: bool = False, root: Path | None = None
+        self,
+        source_name: str,
+        *,
+        skip_corrupt: bool = False,
+        root: Path | None = None,
+        once_each: bool = False,
     ) -> None:
         self.skipped: list[str] = []
         self.left_out = LeftOut(root)
         self._source_name = source_name
         self._skip_corrupt = skip_corrupt
         self._classes: dict[str, _StagedClass] = {}
+        self._first: dict[bytes, ImageIdentity] | None = {} if once_each else None
 
     @property
     def num_images(self) -> int:
@@ -100,7 +107,7 @@ class Staging:
             InconsistentDataError: its class belongs to another split, or another
                 image has its name.
         """
-        staged = self._classes.setdefault(identity.class_name, _StagedClass(identity.group))
+        staged = self._classes.get(identity.class_name) or _StagedClass(identity.group)
         if staged.group != identity.group:
             raise InconsistentDataError(
                 f"{self._source_name}: class {identity.class_name!r} is in both "
@@ -116,9 +123,25 @@ class Staging:
                 f"{identity.class_name}/{identity.file_name}: keep one of them, or look "
                 "whether files of two versions of the data lie side by side"
             )
+        digest = pixel_digest(pixels)
+        if self._is_double(identity, digest):
+            return
+        self._classes[identity.class_name] = staged
         staged.encoded[identity.file_name] = encoded
-        staged.digests[identity.file_name] = pixel_digest(pixels)
+        staged.digests[identity.file_name] = digest
         staged.count_pixels(pixels)
+
+    def _is_double(self, identity: ImageIdentity, digest: bytes) -> bool:
+        """Whether an image is to be left out because another one has its pixels."""
+        if self._first is None:
+            return False
+        first = self._first.setdefault(digest, identity)
+        if first is identity:
+            return False
+        where = "its class" if first.class_name == identity.class_name else "another class"
+        names = f"{identity.file_name} (as {first.file_name})"
+        self.left_out.add(f"the same picture as one before in {where}", names)
+        return True
 
     def skip(self, error: CorruptImageError) -> None:
         """Counts a corrupt file, or raises its error with the remedy."""
