@@ -126,6 +126,7 @@ METRIC = [
     "prototypical_networks",
     "siamese_networks",
     "relation_networks",
+    "ridge_regression",
 ]
 
 

@@ -14,6 +14,7 @@ from tf_metalstm.methods.metric import in_chunks
 from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
 from tf_metalstm.methods.prototypical_networks import PrototypicalNetworks
 from tf_metalstm.methods.relation_networks import RelationNetworks
+from tf_metalstm.methods.ridge_regression import RidgeRegression
 from tf_metalstm.methods.siamese_networks import SiameseNetworks
 
 SHAPE = (4, 4, 1)
@@ -79,6 +80,7 @@ METHODS = {
     "full_context": lambda: MatchingNetworks(network(), full_context=True),
     "nearest_neighbor": lambda: NearestNeighbor(network(3)),
     "siamese_networks": lambda: SiameseNetworks(network()),
+    "ridge_regression": lambda: RidgeRegression(network()),
     "relation_networks": lambda: RelationNetworks(maps_of(conv4(SHAPE, 3, 2, halvings=0))),
 }
 

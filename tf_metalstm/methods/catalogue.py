@@ -7,6 +7,7 @@ from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
 from tf_metalstm.methods.pixel_nearest_neighbor import PixelNearestNeighbor
 from tf_metalstm.methods.prototypical_networks import PrototypicalNetworks
 from tf_metalstm.methods.relation_networks import RelationNetworks
+from tf_metalstm.methods.ridge_regression import RidgeRegression
 from tf_metalstm.methods.siamese_networks import SiameseNetworks
 from tf_metalstm.parts import Family
 
@@ -21,6 +22,7 @@ METHODS = Family(
         PrototypicalNetworks,
         SiameseNetworks,
         RelationNetworks,
+        RidgeRegression,
         LearnedOptimizerMethod,
     ),
 )

@@ -159,6 +159,7 @@ def _glyphs() -> list[Cell]:
         ("nearest neighbour", "nearest_neighbor", "glyphs_nearest_neighbor"),
         ("matching networks", "5shot_matching", "glyphs_5way_5shot_matching"),
         ("prototypical networks", "5shot_prototypical", "glyphs_5way_5shot_prototypical"),
+        ("ridge regression", "5shot_ridge", "glyphs_5way_5shot_ridge"),
         ("meta-LSTM", "5shot_meta_lstm", "glyphs_5way_5shot"),
     )
     return [Cell(words, 5, 5, "", Run(name, (_recipe(recipe),))) for words, name, recipe in rows]

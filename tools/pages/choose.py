@@ -58,6 +58,11 @@ _CHOICES = (
         "To compare with Sung et al.: a network compares feature maps; slower than the others.",
     ),
     Choice(
+        "ridge regression",
+        ("--method=ridge_regression",),
+        "As prototypical networks, with a linear head that is solved for instead of means.",
+    ),
+    Choice(
         "meta-LSTM",
         ("--method=gradient_based", "--rule=meta_lstm"),
         "To study a learned learning rate and weight decay, or to reproduce the paper.",

@@ -1,0 +1,158 @@
+"""Ridge regression on the features of the support set: R2-D2.
+
+Bertinetto, Henriques, Torr & Vedaldi, "Meta-learning with differentiable closed-form solvers", ICLR
+2019, section 3.2. The head is the solution of a least-squares problem, so that training goes
+through it without any step of gradient descent:
+
+    X      = rows [f(x_i), 1] of the B support images          Y = their classes, one-hot
+    W      = argmin 1/B |X W - Y|^2 + l |W|^2                  see `tf_metalstm.ridge`
+    logits = a [f(x), 1] W
+
+l and a are learned, as powers of e so that they stay positive. The factor 1/B is that of the
+authors' code; it makes one l serve any number of images. The column of ones, theirs too, gives each
+class a bias. The further bias of the paper's equation 7 is the same for all classes: the softmax
+takes it away and it would never be trained, so there is none here. Features have length 1, which
+the paper does not do: without it one l would not serve networks of any size.
+
+    paper        code            shape
+    f            embedding       [B, h, w, c] -> [B, D]
+    lambda       penalty         []
+    alpha        scale           []
+    W            weights         [D + 1, N]
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from tf_metalstm.episode import Tensor
+from tf_metalstm.learners.embedding import embedding_of
+from tf_metalstm.methods.base import Builder, TrainedOptions
+from tf_metalstm.methods.embedding_method import EmbeddingMethod
+from tf_metalstm.options import option
+from tf_metalstm.parts import Part
+from tf_metalstm.ridge import ridge_weights
+
+
+@dataclass(frozen=True)
+class RidgeRegressionOptions(TrainedOptions):
+    """Options of ridge regression."""
+
+    ridge_penalty: float = option(
+        0.1, "Where the learned penalty on the weights of the head begins.", above=0, settled=True
+    )
+    ridge_scale: float = option(
+        10.0, "Where the learned factor on the logits begins.", above=0, settled=True
+    )
+
+
+class Regression(NamedTuple):
+    """What `adapt` keeps of a support set.
+
+    weights: of the features and of a column of ones, [D + 1, N]; zeros for a class without images.
+    """
+
+    weights: Tensor
+
+
+def with_ones(features: Tensor) -> Tensor:
+    """Returns features [B, D] with a column of ones, [B, D + 1]."""
+    return tf.concat([features, tf.ones_like(features[:, :1])], axis=1)
+
+
+def regression(
+    features: Tensor, labels: Tensor, num_way: Tensor | int, penalty: Tensor | float
+) -> Tensor:
+    """Returns the weights of the regression of classes on features, [D + 1, N].
+
+    Args:
+        features: [B, D].
+        labels: in [0, N), [B].
+        num_way: N.
+        penalty: l, positive.
+    """
+    targets = tf.one_hot(tf.cast(labels, tf.int32), num_way, dtype=features.dtype)
+    number = tf.cast(tf.shape(features)[0], features.dtype)
+    return ridge_weights(with_ones(features), targets, number * tf.cast(penalty, features.dtype))
+
+
+@keras.saving.register_keras_serializable("tf_metalstm")
+class RidgeRegression(EmbeddingMethod):
+    """Adapting is solving a system of linear equations.
+
+    Args:
+        embedding: images -> features.
+        training_way: see `EmbeddingMethod`.
+        ridge_penalty: where l begins; positive.
+        ridge_scale: where a begins; positive.
+        name: fixed, and with it the names of the weights in a checkpoint.
+    """
+
+    part = Part(
+        "ridge_regression",
+        "Ridge regression in closed form",
+        "Bertinetto et al., ICLR 2019",
+        RidgeRegressionOptions,
+        needs=("learner",),
+    )
+
+    def __init__(
+        self,
+        embedding: keras.Model,
+        training_way: int | None = None,
+        ridge_penalty: float = 0.1,
+        ridge_scale: float = 10.0,
+        name: str = "ridge_regression",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(embedding, training_way, name=name, **kwargs)
+        RidgeRegressionOptions(None, ridge_penalty, ridge_scale)  # checks them
+        self.ridge_penalty, self.ridge_scale = ridge_penalty, ridge_scale
+        self.log_penalty, self.log_scale = (
+            self.add_weight(
+                shape=(), initializer=keras.initializers.Constant(math.log(begin)), name=f"log_{of}"
+            )
+            for of, begin in (("penalty", ridge_penalty), ("scale", ridge_scale))
+        )
+        self.built = True
+
+    @classmethod
+    def from_options(cls, options: RidgeRegressionOptions, builder: Builder) -> RidgeRegression:
+        return cls(
+            embedding_of(builder.network(1, cls.statistics_momentum)),
+            builder.tasks.training_way,
+            options.ridge_penalty,
+            options.ridge_scale,
+        )
+
+    def summarize(self, features: Tensor, labels: Tensor, num_way: Tensor | int) -> Regression:
+        """Solves for the weights of the head."""
+        penalty = tf.exp(tf.convert_to_tensor(self.log_penalty))
+        return Regression(regression(features, labels, num_way, penalty))
+
+    def compare(self, summary: Regression, features: Tensor, training: bool = False) -> Tensor:
+        """Returns the logits of the head, [B, N]."""
+        scale = tf.exp(tf.convert_to_tensor(self.log_scale))
+        return scale * tf.matmul(with_ones(features), summary.weights)
+
+    def features(self, images: Tensor, training: bool = False) -> Tensor:
+        """Returns the features of images, of length 1."""
+        return tf.math.l2_normalize(super().features(images, training), axis=-1)
+
+    def facts(self) -> dict[str, Any]:
+        """Returns the learned penalty and scale."""
+        learned = {"ridge_penalty": self.log_penalty, "ridge_scale": self.log_scale}
+        return {
+            name: round(float(keras.ops.convert_to_numpy(keras.ops.exp(log))), 6)
+            for name, log in learned.items()
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what makes an equal method with fresh weights."""
+        own = {"ridge_penalty": self.ridge_penalty, "ridge_scale": self.ridge_scale}
+        return {**super().get_config(), **own}
