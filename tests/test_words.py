@@ -61,7 +61,7 @@ def network(*widths):
     ("now", "differs"),
     [
         ((3,), r"network\.layer_0\.kernel has the shape \[2, 4\], not \[2, 3\]"),
-        ((4, 1), r"network\.layer_1\.kernel is not there"),
+        ((4, 1), r"network\.layer_1\.kernel is missing"),
         ((5, 1), r"network\.layer_0\.kernel has the shape \[2, 4\], not \[2, 5\]"),
     ],
 )

@@ -94,7 +94,7 @@ def test_a_broken_run_equals_one_that_was_left_alone(tmp_path):
     assert before > 0
     full = start(broken, ENDLESS, limit_bytes=16_000).finish(code=1)
     assert "cannot be written" in full
-    assert "the same command goes on" in full
+    assert "run the same command again: it continues" in full
     assert last_step(broken) == before
 
     with lock(broken):

@@ -144,7 +144,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     assert checkpoints.restore()
     assert int(checkpoints.step) == 4
     (warning,) = said
-    assert "step-8 cannot be read and is passed over: " in warning
+    assert "step-8 cannot be read and is skipped: " in warning
 
 
 def test_a_run_goes_on_from_before_the_damage_as_if_nothing_was(finished, tmp_path):

@@ -71,7 +71,7 @@ def test_an_lstm_has_two_kernels():
 
 def test_weights_without_a_kernel_cannot_decay():
     optimizer = ClippedAdam(1e-3, weight_decay=0.1)
-    with pytest.raises(ValueError, match=r"^weight_decay is for kernels, and none of the weights"):
+    with pytest.raises(ValueError, match=r"^weight_decay has an effect on kernels only, and none"):
         optimizer.build([keras.Variable([1.0], name="c_0")])
 
 

@@ -1,1 +1,1 @@
-"""The outer loop: Keras fit with what a run needs around it."""
+"""The outer loop: Keras `fit`, with checkpoints, logs and validation around it."""

@@ -1,6 +1,6 @@
-"""What happens between the updates of a run, as Keras callbacks.
+"""Keras callbacks: what happens between the updates of a run.
 
-An *epoch* of Keras is here the stretch of updates between two checkpoints.
+Here an *epoch* of Keras is the stretch of updates between two checkpoints.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ ValidationHook = Callable[[int], None]
 
 
 class StopWhenNotFinite(keras.callbacks.Callback):
-    """Ends the run with an error when the loss is not a number.
+    """Ends the run with an error when the loss is not a finite number.
 
     Args:
-        checkpoints: of the run, to name the last good one.
-        start: updates made before this call of fit.
+        checkpoints: the checkpoints of the run; the error names the last good one.
+        start: number of updates made before this call of fit.
     """
 
     def __init__(self, checkpoints: RunCheckpoints, start: int):
@@ -41,53 +41,53 @@ class StopWhenNotFinite(keras.callbacks.Callback):
         self._step = start
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Looks at the loss of the update."""
+        """Checks the loss of the update."""
         self._step += 1
         if not math.isfinite(float(logs["loss"])):
             raise NotFiniteError(self._checkpoints.describe_failure("The loss is", self._step))
 
 
 class ValidateAverage(keras.callbacks.Callback):
-    """Lets validations see the average of the weights, where the optimizer keeps it."""
+    """Validates the average of the weights, if the optimizer keeps one."""
 
     def __init__(self) -> None:
         super().__init__()
         self._swap = contextlib.ExitStack()
 
     def on_test_begin(self, logs: Any = None) -> None:
-        """Puts the average in place."""
+        """Replaces the weights by their average."""
         self._swap.enter_context(averaged_weights(self.model))
 
     def on_test_end(self, logs: Any = None) -> None:
-        """Puts the weights of the training back."""
+        """Puts the trained weights back."""
         self._swap.close()
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """One bar for the whole run, with the time left; a line for every validation.
+    """Shows one bar for the whole run, with the time left, and prints a line for every validation.
 
     Args:
-        start: updates made before this call of fit.
-        max_steps: updates of the run.
-        objective: how scores are written.
+        start: number of updates made before this call of fit.
+        max_steps: number of updates of the whole run.
+        objective: formats the scores.
     """
 
     def __init__(self, start: int, max_steps: int, objective: Objective):
         super().__init__()
         self._objective = objective
         self._start, self._max_steps = start, max_steps
-        self._bar: Any = None  # made when training begins, not before
+        self._bar: Any = None  # is created when training begins
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Opens the bar."""
         if self._bar is not None:
-            return  # a run that goes on within an epoch begins twice
+            return  # a run that resumes in the middle of an epoch calls fit twice
         on_terminal = sys.stderr.isatty()
         self._bar = tqdm.tqdm(
             initial=self._start,
             total=self._max_steps,
             unit="update",
-            mininterval=0.2 if on_terminal else 30.0,  # a log file wants few lines
+            mininterval=0.2 if on_terminal else 30.0,  # a log file should stay short
             dynamic_ncols=on_terminal,
         )
 
@@ -96,7 +96,7 @@ class ProgressBar(keras.callbacks.Callback):
         self._bar.update()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Shows the loss, and prints what a validation gave."""
+        """Shows the loss, and prints the score of a validation."""
         self._bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
         name = self._objective.score_name
         if f"val_{name}" in logs:
@@ -106,23 +106,24 @@ class ProgressBar(keras.callbacks.Callback):
             )
 
     def close(self) -> None:
-        """Leaves the bar as it stands."""
+        """Closes the bar and leaves it on the screen."""
         if self._bar is not None:
             self._bar.close()
 
 
 class KeepCheckpoints(keras.callbacks.Callback):
-    """Saves the run at every epoch end, the best weights at validations; stops when time is up.
+    """Saves the run after every epoch and the best weights after validations; stops in time.
 
-    Asked to stop by a signal, it saves at once, in the middle of an epoch. A signal that comes
-    during a validation waits for its end. Of several workers the one that writes stops the run; the
-    others follow when they miss it, so that none is gone before the checkpoint is written.
+    When a signal asks the run to stop, this callback saves at once, in the middle of an epoch. A
+    signal during a validation takes effect when the validation ends. If there are several workers,
+    the one that writes files stops the run. The others stop when they notice that it is gone. So no
+    worker leaves before the checkpoint is written.
 
     Args:
-        checkpoints: of the run.
-        start: updates made before this call of fit.
-        schedule: of the run.
-        objective: which score is the better one.
+        checkpoints: the checkpoints of the run.
+        start: number of updates made before this call of fit.
+        schedule: the schedule of the run.
+        objective: says which of two scores is better.
         interruption: says whether a signal came.
     """
 
@@ -146,11 +147,11 @@ class KeepCheckpoints(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Stops within an epoch if a signal asks for it."""
         self._step += 1
-        if self._step % self._schedule.checkpoint_every:  # else the end of the epoch sees to it
+        if self._step % self._schedule.checkpoint_every:  # else on_epoch_end stops the run
             self._stop_if_asked()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Saves, and stops if a signal or the clock asks for it."""
+        """Saves, and stops if a signal came or the time is up."""
         step = (epoch + 1) * self._schedule.checkpoint_every
         score = float(logs.get(f"val_{self._objective.score_name}", math.nan))
         best = float(self._checkpoints.best_score.numpy())
@@ -177,12 +178,12 @@ class KeepCheckpoints(keras.callbacks.Callback):
 
 
 class LogToTensorBoard(keras.callbacks.Callback):
-    """Writes loss and scores against the number of updates, and what a hook adds.
+    """Writes loss and scores to TensorBoard, and calls a hook after each validation.
 
     Args:
-        writer: of TensorBoard's event files.
-        steps_per_epoch: updates of an epoch.
-        on_validation: called with the step, under the writer, after each validation.
+        writer: writes TensorBoard's event files.
+        steps_per_epoch: number of updates in an epoch.
+        on_validation: called with the step after each validation, while `writer` is the default.
     """
 
     def __init__(
@@ -197,24 +198,24 @@ class LogToTensorBoard(keras.callbacks.Callback):
         self._on_validation = on_validation
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Writes the curves, and after a validation what the hook adds."""
+        """Writes the curves; calls the hook if there was a validation."""
         step = (epoch + 1) * self._steps_per_epoch
         with self._writing(step):
             for name, value in logs.items():
                 split = "validation" if name.startswith("val_") else "train"
                 tf.summary.scalar(f"{split}/{name.removeprefix('val_')}", value)
         if "val_loss" in logs and self._on_validation is not None:
-            # What was validated is looked at.
+            # The hook sees the same weights as the validation.
             with averaged_weights(self.model), self._writing(step):
                 self._on_validation(step)
 
     @contextlib.contextmanager
     def _writing(self, step: int) -> Iterator[None]:
         try:
-            with self._writer.as_default(step=step):  # is flushed at the end
+            with self._writer.as_default(step=step):  # flushes at the end
                 yield
         except tf.errors.OpError as error:
             raise OSError(
                 f"TensorBoard's files of update {step} cannot be written: {reason(error)}. Is the "
-                "disk full? Once that is mended, the same command goes on."
+                "disk full? Free some space, then run the same command again: it continues."
             ) from error

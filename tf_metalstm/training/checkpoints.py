@@ -1,9 +1,9 @@
-"""What a run keeps on disk, so that it can go on exactly where it stopped.
+"""The checkpoints of a run, from which it continues exactly where it stopped.
 
-RUN_DIR/checkpoints holds the last few states of the whole run (weights, optimizer,
-step, time spent, best validation so far), RUN_DIR/best the weights that were best on
-validation. Both are `tf.train.Checkpoint`s: a new one is complete before an old one goes.
-One that cannot be read is passed over for the one before it, and said to be.
+RUN_DIR/checkpoints holds the last few states of the whole run: weights, optimizer, step, time
+spent, best validation so far. RUN_DIR/best holds the weights with the best validation score. Both
+are `tf.train.Checkpoint`s. A new checkpoint is complete before an old one is deleted. A checkpoint
+that cannot be read is skipped with a warning, and the one before it is read.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ LAST, BEST = "checkpoints", "best"  # folders of a run
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """Returns the updates that a folder of a run has checkpoints of, the newest first."""
+    """Returns the steps of the checkpoints in a folder, the newest first."""
     names = (index.stem for index in folder.glob("step-*.index") if index.is_file())
     matches = (re.fullmatch(r"step-(\d+)", name) for name in names)
     return sorted((int(match[1]) for match in matches if match), reverse=True)
 
 
 def best_fingerprint(run_dir: str | Path) -> str | None:
-    """Returns a hash of the weights that are best on validation; None where there are none yet."""
+    """Returns a hash of the weights with the best validation score, or None if there are none."""
     folder = Path(run_dir, BEST)
     steps = checkpoint_steps(folder)
     if not steps:
@@ -44,11 +44,11 @@ def best_fingerprint(run_dir: str | Path) -> str | None:
 
 
 class NotFiniteError(ArithmeticError):
-    """The loss or a weight is no longer a number."""
+    """The loss or a weight is no longer a finite number."""
 
 
 class OtherWeightsError(ValueError):
-    """A checkpoint holds weights of other shapes, or other ones, than a method has."""
+    """The weights in a checkpoint have other names or shapes than those of the method."""
 
 
 class RunCheckpoints:
@@ -58,14 +58,14 @@ class RunCheckpoints:
         run_dir: folder of the run.
         method: the model that is trained.
         optimizer: its optimizer; None for commands that only read weights.
-        writes: whether this process writes; of several workers on one run only one does.
+        writes: whether this process writes files; only one of several workers does.
 
     Attributes:
-        step: meta-updates made, a variable.
+        step: number of meta-updates made, a variable.
         minutes: time spent training, a variable.
-        best_score: best validation score so far, not a number before the first; a variable.
-        best_step: the step that made it, a variable.
-        writes: as given.
+        best_score: best validation score so far, a variable; NaN before the first validation.
+        best_step: the step of that score, a variable.
+        writes: the argument `writes`.
     """
 
     def __init__(
@@ -87,11 +87,12 @@ class RunCheckpoints:
             "best_score": self.best_score,
             "best_step": self.best_step,
         }
-        # By name and not by the tree of Python objects: a checkpoint stays readable when the code
-        # around the variables is arranged anew.
+        # Weights are saved by name, not by the tree of Python objects. So a checkpoint stays
+        # readable when the code around the variables is rearranged.
         weights = {w.path.replace("/", "."): w.value for w in method.weights}
         run: dict[str, Any] = dict(progress)
-        # Where a dropout layer stands. Their names count all layers of the process: no names.
+        # The random states of dropout layers. They have no names here, because their names count
+        # all layers of the process.
         if states := [v.value for v in method.variables if "seed_generator" in v.path]:
             run["random"] = tf.train.Checkpoint(values=states)
         if optimizer is not None:
@@ -101,18 +102,18 @@ class RunCheckpoints:
 
     @property
     def last_path(self) -> Path | None:
-        """Path of the newest state, or None."""
+        """Path of the newest checkpoint, or None."""
         return next(iter(self._last.paths()), None)
 
     def restore(self, which: str = "last") -> bool:
-        """Reads the newest state, or the best weights; returns whether there was one.
+        """Reads the newest state or the best weights; returns whether there was a checkpoint.
 
         Args:
             which: "last" or "best".
 
         Raises:
-            OSError: there are checkpoints, and none of them can be read.
-            OtherWeightsError: they are of another method, or one of another size.
+            OSError: there are checkpoints, but none of them can be read.
+            OtherWeightsError: the checkpoint is of another method, or of one of another size.
         """
         return (self._best if which == "best" else self._last).read()
 
@@ -120,8 +121,8 @@ class RunCheckpoints:
         """Writes the state of the run after `step` updates.
 
         Raises:
-            NotFiniteError: a weight is not a number; nothing is written.
-            OSError: it cannot be written; the checkpoints before it are as they were.
+            NotFiniteError: a weight is not a finite number; nothing is written.
+            OSError: the checkpoint cannot be written; older checkpoints are unchanged.
         """
         self._check_finite(step)
         self.step.assign(step)
@@ -129,11 +130,11 @@ class RunCheckpoints:
         self._write(self._last, step)
 
     def save_best(self, score: float, step: int) -> None:
-        """Keeps the weights as the best so far on validation, where they had `score`.
+        """Saves the weights as the best so far; `score` is their validation score.
 
         Raises:
-            NotFiniteError: a weight is not a number; nothing is written.
-            OSError: it cannot be written.
+            NotFiniteError: a weight is not a finite number; nothing is written.
+            OSError: the checkpoint cannot be written.
         """
         self._check_finite(step)
         self.best_score.assign(score)
@@ -154,24 +155,30 @@ class RunCheckpoints:
         except (OSError, tf.errors.OpError) as error:
             raise OSError(
                 f"The checkpoint of update {step} cannot be written to {folder.path}: "
-                f"{reason(error)}. The last one is {self.last_path or 'none'}. Is the disk full, "
-                "or may this user not write there? Once that is mended, the same command goes on."
+                f"{reason(error)}. The last checkpoint is {self.last_path or 'none'}. Is the disk "
+                "full, or the folder write-protected? Correct that, then run the same command "
+                "again: it continues."
             ) from error
 
     def describe_failure(self, what: str, step: int) -> str:
-        """Returns the text for a run whose numbers went wrong at `step`."""
+        """Returns the error message for a number that is not finite.
+
+        Args:
+            what: subject and verb of the message, as "The loss is".
+            step: the update in which it was noticed.
+        """
         return (
-            f"{what} not a finite number at update {step}. The run stopped; the last good "
-            f"checkpoint is {self.last_path or 'none, it happened before the first'}. "
+            f"{what} not a finite number at update {step}. The run stopped. The last good "
+            f"checkpoint is {self.last_path or 'none: this was before the first one'}. "
             "Lower learning_rate or clip_norm and start again in a new run_dir."
         )
 
 
 class _Folder:
-    """The last few checkpoints of one kind, each as the files step-N.index and step-N.data-*.
+    """The last few checkpoints of one kind, each in the files step-N.index and step-N.data-*.
 
-    What there is, the files say. `tf.train.CheckpointManager` asks a list that it keeps beside
-    them instead, and takes a run whose list is lost for one that never began.
+    The files in the folder say which checkpoints exist. `tf.train.CheckpointManager` instead keeps
+    a list beside the files. If that list is lost, it behaves as if the run had never begun.
     """
 
     def __init__(
@@ -183,21 +190,22 @@ class _Folder:
         self._kept = kept
 
     def paths(self) -> list[Path]:
-        """Returns the checkpoints without the ending of their files, the newest first."""
+        """Returns the paths of the checkpoints without file endings, the newest first."""
         return [self.path / f"step-{step}" for step in checkpoint_steps(self.path)]
 
     def read(self) -> bool:
-        """Reads the newest that can be read; returns whether there was any."""
+        """Reads the newest checkpoint that can be read; returns whether there was any."""
         paths = self.paths()
         for path in paths:
             try:
                 status = self._checkpoint.read(str(path))
-            except (tf.errors.OpError, RuntimeError, IndexError) as error:  # IndexError: too short
-                logging.warning("%s cannot be read and is passed over: %s.", path, reason(error))
+            # TensorFlow raises IndexError where a file is too short.
+            except (tf.errors.OpError, RuntimeError, IndexError) as error:
+                logging.warning("%s cannot be read and is skipped: %s.", path, reason(error))
                 continue
-            except ValueError as error:  # a weight has another shape there
+            except ValueError as error:  # a weight in the file has another shape
                 raise self._other_weights(path) from error
-            # What a command has no use for, as the state of the optimizer, stays on disk.
+            # The file may hold more than a command needs, for example the optimizer's state.
             try:
                 status.assert_existing_objects_matched().expect_partial()
             except AssertionError as error:
@@ -206,15 +214,15 @@ class _Folder:
         if not paths:
             return False
         if self.paths()[:1] != paths[:1]:
-            return self.read()  # the run goes on, and has written a new one meanwhile
+            return self.read()  # the training is running and has written a new one meanwhile
         raise OSError(
-            f"No checkpoint in {self.path} can be read, all {len(paths)} are damaged: copy one "
-            "back from elsewhere, look at the other kind (checkpoint=best or last), or train "
-            "again in another run_dir."
+            f"No checkpoint in {self.path} can be read, all {len(paths)} are damaged: restore one "
+            "from a backup, try the other kind (checkpoint=best or last), or train again in "
+            "another run_dir."
         )
 
     def _other_weights(self, path: Path) -> OtherWeightsError:
-        """Returns the error for a checkpoint whose weights are not those of the method."""
+        """Returns the error for a checkpoint whose weights do not fit the method."""
         in_file = dict(tf.train.list_variables(str(path)))
         differ = []
         for name, variable in self._weights.items():
@@ -222,17 +230,21 @@ class _Folder:
             kept = in_file.get(f"weights/{key}/.ATTRIBUTES/VARIABLE_VALUE")
             shape = variable.shape.as_list()
             if kept != shape:
-                which = "is not there" if kept is None else f"has the shape {kept}, not {shape}"
-                differ.append(f"{name} {which}")
+                problem = "is missing" if kept is None else f"has the shape {kept}, not {shape}"
+                differ.append(f"{name} {problem}")
         return OtherWeightsError(
-            f"{path} does not fit the method: {differ[0] if differ else 'it is of another one'}. "
-            "The options that size its networks must be those of the training; run.flags has them."
+            f"{path} does not fit the method: {differ[0] if differ else 'its structure differs'}. "
+            "The options that set the sizes of the networks must be those of the training; "
+            "run.flags has them."
         )
 
     def write(self, step: int) -> None:
-        """Writes one; then those too many go, and those of a future that was given up."""
+        """Writes a checkpoint; then deletes the oldest, and those of later steps.
+
+        Checkpoints of later steps exist if the run restarted from an older one.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        # The index appears last, and with it the checkpoint.
+        # The index file is written last, so a checkpoint with an index is complete.
         self._checkpoint.write(str(self.path / f"step-{step}"))
         paths = self.paths()
         position = paths.index(self.path / f"step-{step}")

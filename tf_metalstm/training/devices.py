@@ -1,4 +1,4 @@
-"""Several devices, of one machine or of several: `tf.distribute` strategies, for Keras `fit`."""
+"""Training on several devices or machines: `tf.distribute` strategies for Keras `fit`."""
 
 from __future__ import annotations
 
@@ -12,28 +12,31 @@ STRATEGIES = ("none", "mirrored", "multi_worker")
 class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
     """`tf.distribute.MultiWorkerMirroredStrategy` as Keras 3.15 needs it.
 
-    Keras reduces whole structures, and the scalars of its logs along an axis that they do not
-    have. `tf.distribute.MirroredStrategy` takes either, this one neither.
+    Keras passes whole structures to `reduce`, and reduces scalars along an axis that they do not
+    have. `tf.distribute.MirroredStrategy` accepts both; TensorFlow's multi-worker strategy accepts
+    neither.
     """
 
     def reduce(self, reduce_op: Any, value: Any, axis: int | None = None) -> Any:
-        """Reduces every value of a structure over all replicas; scalars along no axis."""
-        of_strategy = super().reduce
+        """Returns a structure with every value reduced over all replicas; scalars along no axis."""
+        reduce_tensor = super().reduce
 
         def reduce_one(one: Any) -> Any:
             is_scalar = tf.is_tensor(one) and one.shape.rank == 0
-            return of_strategy(reduce_op, one, axis=None if is_scalar else axis)
+            return reduce_tensor(reduce_op, one, axis=None if is_scalar else axis)
 
         return tf.nest.map_structure(reduce_one, value)
 
 
 def build_strategy(name: str) -> tf.distribute.Strategy:
-    """Returns a distribution strategy; "multi_worker" before anything else is done in TensorFlow.
+    """Returns a distribution strategy.
+
+    Build "multi_worker" before TensorFlow does anything else in the process.
 
     Args:
-        name: "none", one device; "mirrored", all GPUs of this machine, or else all logical CPUs;
-            "multi_worker", one process on each machine that the environment variable TF_CONFIG
-            lists, with one device each.
+        name: "none" uses one device. "mirrored" uses all GPUs of this machine, or all logical CPUs
+            if it has no GPU. "multi_worker" uses one process with one device on each machine that
+            the environment variable TF_CONFIG lists.
 
     Raises:
         ValueError: "multi_worker" without TF_CONFIG, or with several GPUs for one process.
@@ -52,8 +55,9 @@ def build_strategy(name: str) -> tf.distribute.Strategy:
         num_gpus = len(tf.config.list_physical_devices("GPU"))
         if num_gpus > 1:
             raise ValueError(
-                f"strategy=multi_worker takes one GPU a process, this one sees {num_gpus}: start "
-                "a process for each, with its own CUDA_VISIBLE_DEVICES, port and index."
+                f"strategy=multi_worker uses one GPU in each process, but this process sees "
+                f"{num_gpus}: start one process for each GPU, with its own CUDA_VISIBLE_DEVICES, "
+                "port and index."
             )
         return MultiWorkerStrategy(cluster_resolver=resolver)
     gpus = tf.config.list_logical_devices("GPU")
@@ -62,7 +66,7 @@ def build_strategy(name: str) -> tf.distribute.Strategy:
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Returns whether this process writes the files of the run: of several workers, the first."""
+    """Returns whether this process writes the files of the run; only the first worker does."""
     resolver = strategy.cluster_resolver
     if resolver is None or resolver.task_type is None:
         return True
@@ -74,7 +78,7 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def agreed(strategy: tf.distribute.Strategy, number: float) -> float:
-    """Returns the mean of the numbers that the workers hold; each of them has to ask."""
+    """Returns the mean of one number over all workers; every worker must call this."""
     if not isinstance(strategy, MultiWorkerStrategy):
         return number
     mine = tf.constant(number, tf.float64)

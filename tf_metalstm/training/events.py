@@ -1,4 +1,4 @@
-"""TensorBoard's event files of a run, held to what its checkpoint knows."""
+"""Keeps TensorBoard's event files of a run consistent with its checkpoint."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from tensorflow.core.util.event_pb2 import Event
 
 
 def drop_events_after(folder: str | Path, step: int) -> None:
-    """Drops what a run wrote to TensorBoard after the step that it goes on from.
+    """Removes the TensorBoard events that a run wrote after a step.
 
-    A run that is killed may have logged more than its last checkpoint knows; it makes those
-    updates again, and TensorBoard would show them twice. So is the torn end of a file dropped.
+    A run that was killed may have logged updates after its last checkpoint. It makes those updates
+    again, and TensorBoard would show them twice. An incomplete record at the end of a file is
+    removed too.
 
     Args:
-        folder: with the event files; those with nothing to drop are not touched.
-        step: updates made at the checkpoint.
+        folder: has the event files; files with nothing to remove are not touched.
+        step: number of updates at the checkpoint from which the run continues.
     """
     for path in sorted(Path(folder).glob("events.out.tfevents.*")):
         records, torn = _read(path)
@@ -26,7 +27,7 @@ def drop_events_after(folder: str | Path, step: int) -> None:
 
 
 def _read(path: Path) -> tuple[list[bytes], bool]:
-    """Returns the records of a file, and whether its end is torn."""
+    """Returns the records of a file, and whether its last record is incomplete."""
     records: list[bytes] = []
     try:
         for record in tf.data.TFRecordDataset(str(path)):
@@ -37,7 +38,7 @@ def _read(path: Path) -> tuple[list[bytes], bool]:
 
 
 def _write(path: Path, records: list[bytes]) -> None:
-    # The name keeps TensorBoard from reading the file before it is whole.
+    # TensorBoard ignores this name, so it never reads a file that is not complete.
     partial = path.with_name(f".{path.name}")
     try:
         with tf.io.TFRecordWriter(str(partial)) as writer:
@@ -45,4 +46,4 @@ def _write(path: Path, records: list[bytes]) -> None:
                 writer.write(record)
         partial.replace(path)
     except tf.errors.OpError as error:
-        raise OSError(f"{path} cannot be written anew: {error.message}") from error
+        raise OSError(f"{path} cannot be rewritten: {error.message}") from error

@@ -1,4 +1,4 @@
-"""The curve of a run as a table, RUN_DIR/history.csv: a row for every stretch of updates."""
+"""RUN_DIR/history.csv: losses and scores of a run, one row for every checkpoint."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tf_metalstm.files import write_atomically
 
 
 class WriteHistory(keras.callbacks.Callback):
-    """Adds a row at every epoch end; rows past the step that a run goes on from are dropped.
+    """Adds a row after every epoch; first removes the rows after the step where the run continues.
 
     Args:
         run_dir: folder of the run.
-        score_name: of the episodes, as "accuracy".
-        start: updates made before this call of fit.
-        steps_per_epoch: updates of an epoch.
+        score_name: name of the score of an episode, as "accuracy".
+        start: number of updates made before this call of fit.
+        steps_per_epoch: number of updates in an epoch.
     """
 
     def __init__(self, run_dir: str | Path, score_name: str, start: int, steps_per_epoch: int):
@@ -47,7 +47,7 @@ class WriteHistory(keras.callbacks.Callback):
 
 
 def read_history(run_dir: str | Path) -> list[dict[str, str]]:
-    """Returns the rows of RUN_DIR/history.csv; none where there is no such file."""
+    """Returns the rows of RUN_DIR/history.csv; an empty list if there is no such file."""
     path = Path(run_dir, "history.csv")
     if not path.is_file():
         return []

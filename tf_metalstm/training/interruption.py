@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C, held until a run has written down where it stands."""
+"""Delays SIGTERM and Ctrl-C until a run has written a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class InterruptedRunError(Exception):
-    """A run was asked to stop, and did so after writing a checkpoint.
+    """A signal asked a run to stop, and it stopped after it wrote a checkpoint.
 
     Attributes:
-        signal: that asked for it.
+        signal: the signal.
     """
 
     def __init__(self, number: int, step: int):
         self.signal = signal.Signals(number)
         super().__init__(
             f"{self.signal.name}: stopped after {step} updates, with a checkpoint. The same "
-            "command goes on from there."
+            "command continues from there."
         )
 
 
 class Interruption:
-    """Within this context the first SIGTERM or Ctrl-C is only noted, a second one does its work.
+    """A context that only records the first SIGTERM or Ctrl-C; a second one has its usual effect.
 
-    Python lets the main thread alone handle signals; in another one this context does nothing. A
-    signal that is ignored stays so: a shell without job control starts what runs in the background
-    that way, lest Ctrl-C for another program stop it.
+    In Python only the main thread can handle signals. In any other thread this context does
+    nothing. A signal that is ignored stays ignored: a shell without job control starts background
+    programs that way, so that Ctrl-C for another program does not stop them.
 
     Attributes:
-        signal: the number of the signal that came; None as long as there was none.
+        signal: the number of the signal that came; None if none came yet.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Interruption:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interruption:
-        """Takes the signals over."""
+        """Installs the signal handlers."""
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
@@ -54,7 +54,7 @@ class Interruption:
         error: BaseException | None,
         where: TracebackType | None,
     ) -> None:
-        """Gives the signals back."""
+        """Restores the signal handlers that were there before."""
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -1,9 +1,9 @@
-"""The score of episodes, always with its 95 % interval.
+"""The mean score of episodes with its 95 % interval.
 
     mean +- 1.96 * std / sqrt(n)
 
-over the scores of n episodes (accuracies, or mean squared errors), std being the sample
-standard deviation (n - 1).
+n is the number of episodes. Their scores are accuracies or mean squared errors. std is the sample
+standard deviation (divided by n - 1).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _NORMAL_95 = 1.96
 class Estimate(NamedTuple):
     """A mean with the half width of its 95 % interval.
 
-    mean: of the episodes' scores.
-    interval: half width; not a number for fewer than two episodes.
+    mean: mean of the scores of the episodes.
+    interval: half width of the interval; NaN for fewer than two episodes.
     """
 
     mean: float
@@ -32,7 +32,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(scores: Sequence[float] | np.ndarray) -> Estimate:
-    """Returns the mean of episode scores and its interval.
+    """Returns the mean of the scores of episodes, and its interval.
 
     >>> estimate([0.5, 0.7, 0.6])
     Estimate(mean=0.6, interval=0.113)
@@ -46,7 +46,7 @@ def estimate(scores: Sequence[float] | np.ndarray) -> Estimate:
 
 
 class MeanScore(keras.metrics.Mean):
-    """Mean score of the episodes, named as the objective names its score.
+    """Mean score of the episodes; the objective says what the score is called.
 
     Update arguments:
         y_true: query labels of E episodes.

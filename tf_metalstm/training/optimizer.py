@@ -1,15 +1,17 @@
-"""Adam with the meta-gradient clipped, by its global norm or by value, on one device or on many.
+"""Adam with a clipped meta-gradient, its learning rate schedule, and the average of the weights.
 
-With weight decay it is AdamW (Loshchilov & Hutter, ICLR 2019): before Adam's own update each kernel
-becomes
+The gradient is clipped by its global norm or by value, on one device or on many.
+
+With weight decay this is AdamW (Loshchilov & Hutter, ICLR 2019): before Adam's own update each
+kernel becomes
 
     w <- w - learning rate x weight decay x w
 
-beside the gradient, not through it. Only weights whose name ends in "kernel" decay: biases and the
-scales of batch norm do not, nor does c_0, which is one vector of all the learner's parameters.
+The decay is not added to the gradient. Only weights whose name ends in "kernel" decay. Biases, the
+scales of batch norm, and c_0 (one vector of all parameters of the learner) do not decay.
 
-And what goes with it: a rate that rises and falls, and the average of the weights over the last
-updates (Polyak & Juditsky, 1992; exponential), which is what is validated where it is kept.
+The learning rate can rise and fall. The optimizer can keep an exponential average of the weights
+over the last updates (after Polyak & Juditsky, 1992). If it does, the average is validated.
 """
 
 from __future__ import annotations
@@ -23,13 +25,18 @@ import tensorflow as tf
 
 
 def make_learning_rate(rate: float, warmup_steps: int = 0, decay_steps: int = 0) -> Any:
-    """Returns a rate, or one that rises in a line from 0 and falls as a cosine to a hundredth.
+    """Returns a constant learning rate, or a schedule with a linear rise and a cosine fall.
+
+    The schedule rises from 0 to `rate` and falls to a hundredth of it.
 
     Args:
-        rate: the highest.
-        warmup_steps: updates in which it rises; 0 for none.
-        decay_steps: updates, after those, in which it falls; then it stays. 0 for a rate that does
-            not fall.
+        rate: the highest learning rate.
+        warmup_steps: number of updates in which the rate rises; 0 for no rise.
+        decay_steps: number of updates after the rise in which the rate falls. Then it stays
+            constant. 0 for a rate that does not fall.
+
+    Raises:
+        ValueError: a number of steps is negative.
     """
     for flag, steps in (("warmup_steps", warmup_steps), ("decay_steps", decay_steps)):
         if steps < 0:
@@ -47,7 +54,7 @@ def make_learning_rate(rate: float, warmup_steps: int = 0, decay_steps: int = 0)
 
 @contextlib.contextmanager
 def averaged_weights(method: keras.Model) -> Iterator[None]:
-    """While it lasts the method has the averages for weights, if its optimizer keeps them."""
+    """Gives a method the average of its weights while the context lasts, if there is an average."""
     optimizer = method.optimizer
     if optimizer is None or not optimizer.use_ema:
         yield
@@ -65,18 +72,21 @@ def averaged_weights(method: keras.Model) -> Iterator[None]:
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class ClippedAdam(keras.optimizers.Adam):
-    """Adam whose gradient is clipped after it was summed over the devices.
+    """Adam that first sums the gradient over the devices and then clips it.
 
-    Keras clips what each device has and sums then, so that `global_clipnorm` would mean another
-    thing for every number of devices; here a step over E episodes is the same on any of them.
+    Keras clips the gradient on each device and then sums, so the effect of its `global_clipnorm`
+    depends on the number of devices. Here a step over E episodes is the same on any number.
 
     Args:
         learning_rate: a number or a schedule.
-        clip_norm: the global norm that the gradient of all variables together may have; 0 for any.
-        clip_value: the size that any number of the gradient may have; 0 for any.
-        weight_decay: of kernels, as above; None for none.
-        name: of the optimizer.
+        clip_norm: largest global norm of the gradient of all variables together; 0 for no limit.
+        clip_value: largest absolute value of each number of the gradient; 0 for no limit.
+        weight_decay: weight decay of kernels, in the formula above; None for no decay.
+        name: name of the optimizer.
         **kwargs: further arguments of `keras.optimizers.Adam`.
+
+    Raises:
+        ValueError: a limit is negative; or, when it is built, there is weight decay but no kernel.
     """
 
     def __init__(
@@ -95,13 +105,13 @@ class ClippedAdam(keras.optimizers.Adam):
         self.clip_norm, self.clip_value = clip_norm, clip_value
 
     def build(self, variables: list[keras.Variable]) -> None:
-        """Makes the moments; what is not a kernel is kept out of the weight decay."""
+        """Creates the moments; excludes weights that are not kernels from the weight decay."""
         if self.weight_decay is not None and not self.built:
             others = [each for each in variables if not each.name.endswith("kernel")]
             if len(others) == len(variables):
                 raise ValueError(
-                    "weight_decay is for kernels, and none of the weights that are trained here is "
-                    "one: leave it out."
+                    "weight_decay has an effect on kernels only, and none of the weights that are "
+                    "trained here is a kernel: leave it out."
                 )
             self.exclude_from_weight_decay(var_list=others)
         super().build(variables)
@@ -116,14 +126,14 @@ class ClippedAdam(keras.optimizers.Adam):
             grads = [tf.clip_by_value(g, -self.clip_value, self.clip_value) for g in grads]
         if self.clip_norm:
             grads, _ = tf.clip_by_global_norm(grads, self.clip_norm)
-        # Keras sums over the devices once more: equal shares make up the clipped gradient.
+        # Keras sums over the devices once more, so each device gets an equal share.
         return super().apply([g / num_replicas for g in grads], trainable_variables)
 
     def finalize_variable_values(self, var_list: Any) -> None:
-        """Leaves the weights as they are.
+        """Does nothing.
 
-        At the end of `fit` Keras would put the averages in their place, and a run that goes on
-        would start from those.
+        At the end of `fit` Keras would replace the weights by their averages. A run that continues
+        would then start from the averages.
         """
 
     def get_config(self) -> dict[str, Any]:

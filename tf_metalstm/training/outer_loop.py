@@ -28,7 +28,7 @@ from tf_metalstm.training.metrics import MeanScore, ScoreInterval
 from tf_metalstm.training.optimizer import ClippedAdam
 from tf_metalstm.training.schedule import Schedule
 
-# What a collective operation says when another worker is gone, by how it went.
+# The errors of a collective operation when another worker is gone.
 _LOST_WORKER = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -51,13 +51,18 @@ def compile_method(
 
     Args:
         method: the model over episodes.
-        learning_rate: of Adam, a number or a schedule.
+        learning_rate: learning rate of Adam, a number or a schedule.
         clip_norm: global norm to which the meta-gradient is clipped; 0 for no limit.
-        clip_value: size to which every number of it is clipped; 0 for no limit.
-        jit_compile: compile the step with XLA.
-        weight_average: keep an average of the weights, which one update moves by 1 minus this; 0
-            for none. It is what is validated, and kept as best.
-        weight_decay: of kernels, per unit of the learning rate; 0 for none.
+        clip_value: absolute value to which each number of the meta-gradient is clipped; 0 for no
+            limit.
+        jit_compile: whether to compile the step with XLA.
+        weight_average: momentum of an exponential average of the weights; 0 for no average. An
+            update moves the average by 1 - weight_average of the way. If there is an average, it
+            is validated and saved as the best weights.
+        weight_decay: weight decay of kernels, multiplied by the learning rate; 0 for no decay.
+
+    Raises:
+        ValueError: weight_average is not in [0, 1), or a limit is negative.
     """
     if not 0 <= weight_average < 1:
         raise ValueError(f"weight_average must be in [0, 1), got {weight_average}.")
@@ -74,8 +79,8 @@ def compile_method(
 
 
 def _loss(method: Method) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    # Keras shares the mean of a vector out over the devices; a scalar it takes as it is, and then
-    # adds up as many of them as there are devices.
+    # Keras divides the mean of a vector by the number of devices. It does not divide a scalar, so
+    # the sum over the devices would be too large. The loss is therefore a vector of one number.
     return lambda labels, outputs: method.training_loss(labels, outputs)[tf.newaxis]
 
 
@@ -88,37 +93,37 @@ def train(
     on_validation: ValidationHook | None = None,
     validate_start: bool = False,
 ) -> RunCheckpoints:
-    """Trains a compiled method, from the newest checkpoint of the run on.
+    """Trains a compiled method; continues from the newest checkpoint of the run.
 
     Args:
         method: compiled by `compile_method`.
-        training_episodes: step -> the stream of episodes that follow that many updates.
-        validation_episodes: a fixed list.
-        schedule: how long, and how often to look up.
-        run_dir: where everything is written.
-        on_validation: called with the step after each validation, under the summary writer.
-        validate_start: validate before the first update too, so that a run which begins at trained
-            weights never calls worse ones its best.
+        training_episodes: step -> the stream of episodes that follow that number of updates.
+        validation_episodes: a fixed list of episodes.
+        schedule: how long to train, and how often to save and to validate.
+        run_dir: folder to which everything is written.
+        on_validation: called with the step after each validation, with a default summary writer.
+        validate_start: whether to validate before the first update too. Then a run that begins at
+            trained weights never saves worse weights as its best.
 
     Returns:
         The checkpoints of the run.
 
     Raises:
-        NotFiniteError: the loss or a weight is no longer a number.
+        NotFiniteError: the loss or a weight is no longer a finite number.
         ValueError: there is nothing to train.
-        InterruptedRunError: SIGTERM or Ctrl-C came; there is a checkpoint of the update it came in.
-        OSError: nothing can be written, or no checkpoint read, or a worker was lost.
+        InterruptedRunError: SIGTERM or Ctrl-C came; the run saved a checkpoint of that update.
+        OSError: a file cannot be written, no checkpoint can be read, or a worker was lost.
     """
     if schedule.max_steps and not method.trainable_weights:
-        raise ValueError("There is nothing to train in this method: give max_steps=0.")
+        raise ValueError("There is nothing to train in this method: set max_steps=0.")
     writes = is_chief(method.distribute_strategy)
     checkpoints = RunCheckpoints(run_dir, method, method.optimizer, writes)
     checkpoints.restore()
     start = int(checkpoints.step.numpy())
     if agreed(method.distribute_strategy, start) != start:
         raise OSError(
-            f"The workers of this run read different checkpoints, this one that of update {start}: "
-            f"run_dir={run_dir} has to be one folder that all of them see."
+            f"The workers of this run read different checkpoints. This worker read update {start}: "
+            f"run_dir={run_dir} must be one folder that all workers share."
         )
     if (schedule.max_steps == 0 or validate_start) and checkpoints.last_path is None:
         _keep_the_start(method, validation_episodes, checkpoints)
@@ -157,7 +162,7 @@ def train(
                 raise InterruptedRunError(interruption.signal, step) from error
             raise ConnectionError(
                 f"A worker of this run was lost. The last checkpoint is {checkpoints.last_path}: "
-                "start the same command on all machines again, and the run goes on from there."
+                "start the same command on all machines again, and the run continues from there."
             ) from error
     return checkpoints
 
@@ -165,7 +170,7 @@ def train(
 def _keep_the_start(
     method: Method, validation_episodes: tf.data.Dataset, checkpoints: RunCheckpoints
 ) -> None:
-    """Validates a method as it begins, and writes its checkpoints."""
+    """Validates a method before its first update, and saves it as last and best checkpoint."""
     logs = method.evaluate(validation_episodes, verbose=0, return_dict=True)
     name = method.objective.score_name
     print(f"update 0: validation {name} {method.objective.text(logs[name], logs['interval'])}")
@@ -179,7 +184,7 @@ def _event_writer(folder: Path) -> Iterator[tf.summary.SummaryWriter]:
     try:
         yield writer
     finally:
-        # All was flushed at the end of each epoch, and whatever was wrong then has been said.
+        # Everything was flushed after each epoch, and an error then was reported.
         with contextlib.suppress(tf.errors.OpError):
             writer.close()
 
@@ -211,10 +216,10 @@ def _fit(
 
 
 def _stretches(start: int, stop: int, every: int) -> Iterator[tuple[int, int, int]]:
-    """Yields (first epoch, epoch after the last, updates of an epoch) of each call of fit.
+    """Yields (first epoch, epoch after the last, updates of an epoch) for each call of fit.
 
-    A run that was interrupted within an epoch makes the rest of it first. Its row in the history
-    and its point in TensorBoard are then the mean of that rest.
+    A run that was interrupted in the middle of an epoch first makes the rest of that epoch. The row
+    in the history and the point in TensorBoard are then the mean over that rest only.
     """
     epoch, updates_made = divmod(start, every)
     if updates_made:

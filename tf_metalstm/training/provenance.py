@@ -1,4 +1,4 @@
-"""What made a run: the commit and the versions of each start, in RUN_DIR/starts.json."""
+"""RUN_DIR/starts.json: the commit and the versions each time a run was started."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ STARTS = "starts.json"
 
 
 def record_start(run_dir: str | Path, pretrained: dict[str, Any] | None = None) -> None:
-    """Adds a start to the list, unless the one before was of the same commit and versions.
+    """Adds an entry to the list, unless the last one has the same commit and versions.
 
     Args:
         run_dir: folder of the run.
-        pretrained: name and update of the run whose weights it began at with this start, or None.
+        pretrained: name and step of the other run from whose weights this run now starts, or None.
     """
     starts = read_starts(run_dir)
     start: dict[str, Any] = {
@@ -37,24 +37,24 @@ def record_start(run_dir: str | Path, pretrained: dict[str, Any] | None = None) 
 
 
 def read_starts(run_dir: str | Path) -> list[dict[str, Any]]:
-    """Returns the starts of a run, the first one first; none of one that began before they were."""
+    """Returns the entries of a run, the oldest first; an empty list if there is no file."""
     path = Path(run_dir, STARTS)
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
 def commits(run_dir: str | Path) -> list[str]:
-    """Returns the commits at which a run was started and taken up again, each once."""
+    """Returns the commits with which a run was started or continued, each once."""
     return list(dict.fromkeys(start["commit"] or "unknown" for start in read_starts(run_dir)))
 
 
 def _commit() -> str | None:
-    """Returns the commit of the clone that this package is in, "+" after it where files differ.
+    """Returns the commit of the clone that has this package, with a "+" if files were changed.
 
-    None where there is no clone, or no git.
+    Returns None if there is no clone or no git.
     """
     folder = Path(__file__).parent
     try:
-        # Where the package is installed inside of somebody's repository, git does not know it.
+        # A package that is installed inside another repository is not tracked there: git fails.
         _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
         commit = _git(folder, "rev-parse", "--short", "HEAD")
         changed = _git(folder, "status", "--porcelain", "--untracked-files=no", ".")
@@ -64,6 +64,6 @@ def _commit() -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    # Without its lock: one that is left where a disk is full would stop every git after it.
+    # Git takes no lock here. On a full disk the lock file would stay and stop later git commands.
     command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

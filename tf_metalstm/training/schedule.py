@@ -1,4 +1,4 @@
-"""How long a run goes on, and how often it writes checkpoints and validates."""
+"""The schedule of a run: how long it trains, how often it saves and validates."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long a run goes on, and how often it writes checkpoints and validates.
+    """How long a run trains, and how often it saves checkpoints and validates.
 
-    max_steps: meta-updates of the run; 0 for a method that is used as it starts.
-    checkpoint_every: meta-updates between checkpoints; divides the other two numbers.
+    max_steps: number of meta-updates of the run; 0 for a method that is not trained.
+    checkpoint_every: meta-updates between checkpoints; must divide the other two numbers.
     validate_every: meta-updates between validations.
-    max_minutes: time of training, all starts together; None for no limit.
+    max_minutes: total training time, over all starts of the run; None for no limit.
     """
 
     max_steps: int
