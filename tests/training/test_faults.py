@@ -170,7 +170,7 @@ def test_what_cannot_be_written_is_said_and_leaves_the_last_checkpoint(finished,
     (tmp_path / "checkpoints" / "step-12.index" / "x").mkdir(parents=True)
     with pytest.raises(
         OSError,
-        match=r"of update 12 cannot be written to .*Is a directory.* one is .*step-8\.",
+        match=r"of update 12 cannot be written to .*Is a directory.* checkpoint is .*step-8\.",
     ):
         checkpoints.save(12, minutes=1.0)
     assert checkpoints.restore()
