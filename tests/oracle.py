@@ -39,6 +39,52 @@ def lstm(features, hidden, cell, weights):
     return new_hidden, new_cell
 
 
+def lstm_optimizer(weights: dict, gradients, theta_0, rule_inputs: str, p: float, scales):
+    """Runs T updates of Andrychowicz et al.'s optimizer, or of RNNprop.
+
+    Args:
+        weights: first_layer and second_layer (kernel, recurrent, bias), output (kernel, bias), and
+            embedding (kernel, bias) for the inputs "normalized".
+        gradients: [T, P].
+        theta_0: [P].
+        rule_inputs: "log_and_sign", "gradient" or "normalized".
+        p: of the preprocessing.
+        scales: of the input, of the output.
+
+    Returns:
+        theta [T, P].
+    """
+    num_steps, num_coordinates = gradients.shape
+    units = len(weights["first_layer"][2]) // 4
+    thetas = np.zeros([num_steps, num_coordinates])
+    for coordinate in range(num_coordinates):
+        theta, mean, square = float(theta_0[coordinate]), 0.0, 0.0
+        states = {name: ([0.0] * units, [0.0] * units) for name in ("first_layer", "second_layer")}
+        for t in range(num_steps):
+            gradient = float(gradients[t, coordinate])
+            if rule_inputs == "log_and_sign":
+                features = [*preprocess(gradient, p)]
+            elif rule_inputs == "gradient":
+                features = [scales[0] * gradient]
+            else:
+                mean = 0.95 * mean + 0.05 * gradient
+                square = 0.95 * square + 0.05 * gradient**2
+                whole = 1.0 - 0.95 ** (t + 1)
+                deviation = math.sqrt(square / whole) + 1e-8
+                seen = np.array([gradient, mean / whole]) / deviation
+                features = seen @ weights["embedding"][0] + weights["embedding"][1]
+                features = [x if x > 0 else math.exp(x) - 1.0 for x in features]
+            for name in states:
+                states[name] = lstm(features, *states[name], weights[name])
+                features = states[name][0]
+            output = float(
+                np.array(features) @ weights["output"][0][:, 0] + weights["output"][1][0]
+            )
+            theta += scales[1] * (math.tanh(output) if rule_inputs == "normalized" else output)
+            thetas[t, coordinate] = theta
+    return thetas
+
+
 def meta_lstm(weights: dict, gradients, losses, theta_0, gate_feedback: str, p: float):
     """Runs T updates.
 

@@ -60,6 +60,8 @@ def company(family, name):
         said |= {"functions": {"learner": "mlp"}, "problems": {"method": "learned_optimizer"}}.get(
             kind, {}
         )
+    if family == "rule":  # where it costs least to see what a rule does
+        said |= {"source": "quadratics", "method": "learned_optimizer"}
     if family == "method" and "problems" in member_of("method", name).kinds:
         said["source"] = "quadratics"
     return said

@@ -36,6 +36,10 @@ def seed(number):
     random.seed(number)
 
 
+FEW_SHOT_RULES = ("meta_lstm", "sgd", "meta_sgd")
+"""Rules that few-shot methods are tested with; of a rule they know nothing but its protocol."""
+
+
 def noise(*shape, seed=0):
     """Normal numbers, float32."""
     return tf.constant(np.random.default_rng(seed).normal(size=shape), tf.float32)

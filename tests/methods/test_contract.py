@@ -43,13 +43,13 @@ def company(member):
 
 
 def variants():
-    """Every method as it is by default, with each rule, and with each choice of its own."""
+    """Every method as it is by default, with rules, and with each choice of its own."""
     found = {}
     for member in METHODS:
         name, said = member.part.name, {"method": member.part.name, **company(member)}
         found[name] = said
         if "rule" in member.part.needs and "images" in member.kinds:
-            others = [rule for rule in RULES.names() if rule != RULES.default]
+            others = [rule for rule in toy.FEW_SHOT_RULES if rule != RULES.default]
             found |= {f"{name}-{rule}": {**said, "rule": rule} for rule in others}
         for each in options_of(member.part.options).values():
             if each.training_only or each.owner is not member.part.options:
@@ -66,7 +66,7 @@ FEW_SHOT = [
     name for name, said in VARIANTS.items() if issubclass(METHODS[said["method"]], FewShotMethod)
 ]
 TRAINED = [name for name, said in VARIANTS.items() if METHODS[said["method"]].is_trained]
-# One of each class, for what does not depend on its options; and with each rule, for training.
+# One of each class, for what does not depend on its options; and with rules, for training.
 CLASSES = METHODS.names()
 TO_TRAIN = [name for name in TRAINED if "=" not in name]
 

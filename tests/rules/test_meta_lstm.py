@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tf_metalstm.options import OptionError
 from tf_metalstm.rules.base import FORGET_GATES, INPUT_GATES
-from tf_metalstm.rules.meta_lstm import MetaLSTM, MetaLSTMCell, preprocess
+from tf_metalstm.rules.meta_lstm import MetaLSTM, MetaLSTMCell
+from tf_metalstm.rules.preprocessing import preprocess
 
 
 def random_rule(gate_feedback="value", hidden_units=4, dtype="float64", scale=0.7, p=10.0):
@@ -166,3 +167,36 @@ def test_survives_serialization(gate_feedback):
 def test_refuses_what_it_does_not_know(arguments, message):
     with pytest.raises(OptionError, match=message):
         MetaLSTM(**arguments)
+
+
+def test_without_a_first_layer_the_gates_see_gradient_and_loss():
+    """The "v1", by hand, one coordinate after the other."""
+    rule = MetaLSTM(first_layer="none", dtype="float64")
+    rule.build()
+    assert [tuple(w.shape) for w in rule.weights] == [(6, 1), (), (6, 1), ()]
+    generator = np.random.default_rng(1)
+    rule.set_weights([generator.normal(0.0, 0.5, w.shape) for w in rule.weights])
+    gradients, losses, theta_0 = random_path(3, 2)
+    found, forgets, inputs = run(rule, *map(tf.constant, (gradients, losses, theta_0)))
+    named = weights_of_gates(rule)
+    for coordinate in range(2):
+        theta, forget, entry = theta_0[coordinate], 0.0, 0.0
+        for t in range(3):
+            gradient = gradients[t, coordinate]
+            seen = [*oracle.preprocess(losses[t], 10.0), *oracle.preprocess(gradient, 10.0)]
+            forget, entry = (
+                oracle.sigmoid(float(np.dot([*seen, theta, back], kernel[:, 0]) + bias))
+                for (kernel, bias), back in zip(named, (forget, entry), strict=True)
+            )
+            theta = forget * theta - entry * gradient
+            np.testing.assert_allclose(
+                [found[t, coordinate], forgets[t, coordinate], inputs[t, coordinate]],
+                [theta, forget, entry],
+                rtol=1e-10,
+            )
+
+
+def weights_of_gates(rule):
+    """(kernel, bias) of the forget gate and of the input gate."""
+    values = [w.numpy() for w in rule.second_layer.weights]
+    return (values[0], values[1]), (values[2], values[3])

@@ -18,13 +18,16 @@ equation 2 and sections 3.1 to 3.3. For every coordinate, with shared weights:
     W_I, b_I     input_kernel/bias   [H + 2, 1], []
     p            preprocessing_scale
 
+Without a first layer the gates see [pre(loss_t), pre(grad_t)] in the place of h1_t: the LSTM of
+one layer whose cell is theta, "v1" in Hung-yi Lee's lecture on gradient descent as LSTM, which
+calls the whole "v2".
+
 The paper feeds the *values* of the gates back, its authors' code what they were
 *before* the sigmoid: `gate_feedback="value"` or `"logit"`.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -32,43 +35,48 @@ import keras
 import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
-from tf_metalstm.options import Options, option
+from tf_metalstm.options import option
 from tf_metalstm.parameters import Blocks
 from tf_metalstm.parts import Part
 from tf_metalstm.rules.base import Gates, Rule, cell_update
+from tf_metalstm.rules.preprocessing import LSTMOptions, preprocess
 
 GATE_FEEDBACKS = ("value", "logit")
+FIRST_LAYERS = ("lstm", "none")
 
 # "initialize the LSTM with small random weights", section 3.3.2 and the authors' code.
 _SMALL = 0.01
+_NUM_INPUTS = 4  # magnitude and sign of the loss, and of the gradient
 # Forget gates start at 0.982 to 0.993, input gates (learning rates) at 0.0067 to 0.018.
 _FORGET_BIAS = (4.0, 5.0)
 _INPUT_BIAS = (-5.0, -4.0)
 
 
 @dataclass(frozen=True)
-class MetaLSTMOptions(Options):
+class MetaLSTMOptions(LSTMOptions):
     """Options of the meta-learner LSTM."""
 
-    hidden_units: int = option(
-        20, "H, units of the meta-learner's first LSTM layer.", at_least=1, alike=True, settled=True
-    )
     gate_feedback: str = option(
         "value",
         "Feed the gates back as values (the paper) or as logits (its authors' code).",
         choices=GATE_FEEDBACKS,
         alike=True,
     )
-    preprocessing_scale: float = option(
-        10.0, "p, the scale in the preprocessing of gradient and loss.", above=0, alike=True
+    first_layer: str = option(
+        "lstm",
+        "What the gates see: the output of an LSTM that remembers earlier gradients and losses, or "
+        "the present gradient and loss alone (none).",
+        choices=FIRST_LAYERS,
+        alike=True,
+        settled=True,
     )
 
 
 class MetaLSTMState(NamedTuple):
     """What one episode carries from update to update; all zeros before the first.
 
-    hidden: h1, output of the first layer, [P, H].
-    cell: c1, cell state of the first layer, [P, H].
+    hidden: h1, output of the first layer, [P, H]; [P, 0] where there is none.
+    cell: c1, cell state of the first layer, likewise.
     forget: the forget gate as it is fed back (value or logit), [P].
     input: the input gate as it is fed back (value or logit), [P].
     """
@@ -77,26 +85,6 @@ class MetaLSTMState(NamedTuple):
     cell: Tensor
     forget: Tensor
     input: Tensor
-
-
-def preprocess(x: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Splits numbers of any magnitude into two of moderate size (section 3.2).
-
-    Both branches of the paper's definition in one expression: below exp(-p) the
-    logarithm is cut at -1 and the sign becomes exp(p) * x, which meets +-1 there.
-    Written so, the derivative is finite everywhere, which second order needs.
-
-    Args:
-        x: losses or gradients, any shape.
-        scale: p; the paper uses 10.
-
-    Returns:
-        Magnitude, at least -1, and sign in [-1, 1], each of the shape of x.
-    """
-    smallest = math.exp(-scale)
-    magnitude = tf.math.log(tf.maximum(tf.abs(x), smallest)) / scale
-    sign = tf.clip_by_value(x / smallest, -1.0, 1.0)
-    return magnitude, sign
 
 
 def gate_logit(
@@ -185,6 +173,7 @@ class MetaLSTM(Rule):
         hidden_units: H, units of the first layer.
         gate_feedback: "value" as in the paper, "logit" as in its authors' code.
         preprocessing_scale: p of the preprocessing.
+        first_layer: "lstm", or "none" for gates that see the present gradient and loss alone.
         name: fixed, and with it the names of the weights in a checkpoint.
     """
 
@@ -192,18 +181,26 @@ class MetaLSTM(Rule):
 
     @classmethod
     def from_options(cls, options: MetaLSTMOptions) -> MetaLSTM:  # type: ignore[override]
-        return cls(options.hidden_units, options.gate_feedback, options.preprocessing_scale)
+        return cls(
+            options.hidden_units,
+            options.gate_feedback,
+            options.preprocessing_scale,
+            options.first_layer,
+        )
 
     def __init__(
         self,
         hidden_units: int = 20,
         gate_feedback: str = "value",
         preprocessing_scale: float = 10.0,
+        first_layer: str = "lstm",
         name: str = "meta_lstm",
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, **kwargs)
-        MetaLSTMOptions(hidden_units, gate_feedback, preprocessing_scale)  # checks them
+        MetaLSTMOptions(
+            hidden_units, preprocessing_scale, gate_feedback, first_layer
+        )  # checks them
         self.hidden_units = hidden_units
         self.gate_feedback = gate_feedback
         self.preprocessing_scale = preprocessing_scale
@@ -211,30 +208,35 @@ class MetaLSTM(Rule):
         def small() -> Any:
             return keras.initializers.RandomUniform(-_SMALL, _SMALL)
 
-        self.first_layer = keras.layers.LSTMCell(
-            hidden_units,
-            kernel_initializer=small(),
-            recurrent_initializer=small(),
-            bias_initializer=small(),
-            unit_forget_bias=False,
-            dtype=self.dtype_policy,
-            name="first_layer",
-        )
+        self.first_layer = None
+        if first_layer == "lstm":
+            self.first_layer = keras.layers.LSTMCell(
+                hidden_units,
+                kernel_initializer=small(),
+                recurrent_initializer=small(),
+                bias_initializer=small(),
+                unit_forget_bias=False,
+                dtype=self.dtype_policy,
+                name="first_layer",
+            )
+        width = _NUM_INPUTS if self.first_layer is None else hidden_units
         self.second_layer = MetaLSTMCell(
-            hidden_units, gate_feedback, dtype=self.dtype_policy, name="second_layer"
+            width, gate_feedback, dtype=self.dtype_policy, name="second_layer"
         )
 
     def build(self, blocks: Blocks = ()) -> None:
-        """Builds both layers; nothing depends on theta."""
+        """Builds the layers; nothing depends on theta."""
         del blocks
-        self.first_layer.build((None, 4))
+        if self.first_layer is not None:
+            self.first_layer.build((None, _NUM_INPUTS))
         self.second_layer.build()
         self.built = True
 
     def initial_state(self, theta: Tensor) -> MetaLSTMState:
         """Returns zeros for h1, c1 and both gates."""
         dtype = self.compute_dtype
-        by_unit = tf.zeros([tf.size(theta), self.hidden_units], dtype)
+        units = 0 if self.first_layer is None else self.hidden_units
+        by_unit = tf.zeros([tf.size(theta), units], dtype)
         by_coordinate = tf.zeros([tf.size(theta)], dtype)
         return MetaLSTMState(by_unit, by_unit, by_coordinate, by_coordinate)
 
@@ -246,8 +248,11 @@ class MetaLSTM(Rule):
             *(tf.fill(tf.shape(gradient), x) for x in preprocess(loss, self.preprocessing_scale)),
             *preprocess(gradient, self.preprocessing_scale),
         ]
-        hidden, (_, cell) = self.first_layer(tf.stack(features, axis=1), (state.hidden, state.cell))
-        theta, gates = self.second_layer(hidden, gradient, theta, (state.forget, state.input))
+        seen = tf.stack(features, axis=1)
+        hidden, cell = state.hidden, state.cell
+        if self.first_layer is not None:
+            seen, (hidden, cell) = self.first_layer(seen, (hidden, cell))
+        theta, gates = self.second_layer(seen, gradient, theta, (state.forget, state.input))
         return theta, MetaLSTMState(hidden, cell, *gates)
 
     def trace(self, state: MetaLSTMState) -> dict[str, Tensor]:
@@ -263,5 +268,6 @@ class MetaLSTM(Rule):
             "hidden_units": self.hidden_units,
             "gate_feedback": self.gate_feedback,
             "preprocessing_scale": self.preprocessing_scale,
+            "first_layer": "none" if self.first_layer is None else "lstm",
         }
         return {**super().get_config(), **config}

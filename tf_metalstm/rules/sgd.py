@@ -26,30 +26,26 @@ import keras
 import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
-from tf_metalstm.options import Options, option
-from tf_metalstm.parameters import Blocks
+from tf_metalstm.options import option
 from tf_metalstm.parts import Part
 from tf_metalstm.rules.gradient_descent import GradientDescent
+from tf_metalstm.rules.one_rate import OneRateRule, RateOptions
 
 
 @dataclass(frozen=True)
-class SGDOptions(Options):
+class SGDOptions(RateOptions):
     """Options of gradient descent."""
 
-    inner_rate: float = option(0.01, "Learning rate of an update.", above=0)
     inner_decay: float = option(
         0.0,
         "Decay d of the learning rate: update t has inner_rate / (1 + d (t - 1)).",
         at_least=0,
         alike=True,
     )
-    learn_inner_rate: bool = option(
-        False, "Train the learning rate as a meta-parameter.", alike=True
-    )
 
 
 @keras.saving.register_keras_serializable("tf_metalstm")
-class SGD(GradientDescent):
+class SGD(OneRateRule, GradientDescent):
     """Gradient descent.
 
     Args:
@@ -79,26 +75,14 @@ class SGD(GradientDescent):
         name: str = "sgd",
         **kwargs: Any,
     ) -> None:
-        super().__init__(name=name, **kwargs)
-        SGDOptions(rate, decay, learned)  # checks them
-        self.rate = rate
+        super().__init__(rate, learned, name, **kwargs)
+        SGDOptions(rate, inner_decay=decay)  # checks them
         self.decay = decay
-        self.learned = learned
-
-    def build(self, blocks: Blocks = ()) -> None:
-        """Creates alpha if it is learned; nothing depends on theta."""
-        del blocks
-        if self.learned:
-            initial = keras.initializers.Constant(self.rate)
-            self.learned_rate = self.add_weight(shape=(), initializer=initial, name="rate")
-        self.built = True
 
     def rates(self, theta: Tensor, updates: Tensor) -> Tensor:
         """Returns alpha_t once for every coordinate of theta [P], [P]."""
-        alpha = tf.convert_to_tensor(self.learned_rate) if self.learned else self.rate
-        return alpha / (1.0 + self.decay * updates) * tf.ones_like(theta)
+        return self.current_rate() / (1.0 + self.decay * updates) * tf.ones_like(theta)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
-        own = {"rate": self.rate, "learned": self.learned, "decay": self.decay}
-        return {**super().get_config(), **own}
+        return {**super().get_config(), "decay": self.decay}

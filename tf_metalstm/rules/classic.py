@@ -1,0 +1,163 @@
+"""Momentum, RMSprop and Adam as rules, so that their learning rate can be a meta-parameter.
+
+    theta_t = theta_{t-1} - alpha * d_t
+
+    momentum   m_t = b m_{t-1} + grad_t,  d_t = m_t                           b = 0.9
+
+    RMSprop    v_t = r v_{t-1} + (1 - r) grad_t^2                             r = 0.9
+               d_t = grad_t / (sqrt(v_t) + e)
+
+    Adam       m_t = b_1 m_{t-1} + (1 - b_1) grad_t                           b_1 = 0.9
+               v_t = b_2 v_{t-1} + (1 - b_2) grad_t^2                         b_2 = 0.999
+               d_t = m_t / (1 - b_1^t) / (sqrt(v_t / (1 - b_2^t)) + e)
+
+Polyak, 1964; Tieleman & Hinton, lecture 6.5 of a course, 2012; Kingma & Ba, "Adam: A Method for
+Stochastic Optimization", ICLR 2015, algorithm 1. e is 1e-7. Keras has the same three for the
+variables of a model; these are functions of a vector, through which a meta-gradient flows.
+
+    paper        code           shape
+    theta        theta          [P]
+    alpha        rate           []
+    m, v         state          [P]
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from tf_metalstm.episode import Tensor
+from tf_metalstm.parts import Part
+from tf_metalstm.rules.one_rate import OneRateRule, RateOptions
+
+_EPSILON = 1e-7
+_MOMENTUM = 0.9
+_RMSPROP_DECAY = 0.9
+_ADAM_DECAYS = (0.9, 0.999)
+
+
+class Moments(NamedTuple):
+    """What a rule keeps of earlier gradients; zeros before the first.
+
+    mean: weighted sum of gradients, [P].
+    square: weighted sum of their squares, [P].
+    updates: how many were made, a scalar.
+    """
+
+    mean: Tensor
+    square: Tensor
+    updates: Tensor
+
+
+class ClassicRule(OneRateRule):
+    """theta - alpha * d, with d of the subclass, a function of all gradients so far."""
+
+    @classmethod
+    def from_options(cls, options: RateOptions) -> ClassicRule:  # type: ignore[override]
+        return cls(options.inner_rate, options.learn_inner_rate)
+
+    @abc.abstractmethod
+    def direction(self, gradient: Tensor, moments: Moments) -> tuple[Tensor, Moments]:
+        """Returns d [P], and the moments with this gradient [P] in them."""
+
+    def initial_state(self, theta: Tensor) -> Moments:
+        """Returns zeros."""
+        none = tf.zeros_like(theta)
+        return Moments(none, none, tf.zeros([], theta.dtype))
+
+    def call(
+        self, gradient: Tensor, loss: Tensor, theta: Tensor, state: Moments
+    ) -> tuple[Tensor, Moments]:
+        """Returns theta - alpha * d; the loss is not looked at."""
+        del loss
+        direction, state = self.direction(gradient, state)
+        return theta - self.current_rate() * direction, state
+
+
+@keras.saving.register_keras_serializable("tf_metalstm")
+class Momentum(ClassicRule):
+    """Gradient descent with momentum.
+
+    Args:
+        rate: alpha.
+        learned: alpha is a meta-parameter too, and `rate` where it starts.
+        name: fixed, and with it the names of the weights in a checkpoint.
+    """
+
+    part = Part("momentum", "Momentum", "Polyak, 1964", RateOptions)
+
+    def __init__(
+        self, rate: float = 0.01, learned: bool = False, name: str = "momentum", **kwargs: Any
+    ):
+        super().__init__(rate, learned, name, **kwargs)
+
+    def direction(self, gradient: Tensor, moments: Moments) -> tuple[Tensor, Moments]:
+        """Returns m_t."""
+        mean = _MOMENTUM * moments.mean + gradient
+        return mean, Moments(mean, moments.square, moments.updates + 1.0)
+
+
+@keras.saving.register_keras_serializable("tf_metalstm")
+class RMSprop(ClassicRule):
+    """Gradient descent by the root of the mean square of earlier gradients.
+
+    Args:
+        rate: alpha.
+        learned: alpha is a meta-parameter too, and `rate` where it starts.
+        name: fixed, and with it the names of the weights in a checkpoint.
+    """
+
+    part = Part("rmsprop", "RMSprop", "Tieleman & Hinton, 2012", RateOptions)
+
+    def __init__(
+        self, rate: float = 0.01, learned: bool = False, name: str = "rmsprop", **kwargs: Any
+    ):
+        super().__init__(rate, learned, name, **kwargs)
+
+    def direction(self, gradient: Tensor, moments: Moments) -> tuple[Tensor, Moments]:
+        """Returns grad_t by the root of v_t."""
+        square = _mean(moments.square, tf.square(gradient), _RMSPROP_DECAY)
+        moments = Moments(moments.mean, square, moments.updates + 1.0)
+        return gradient / (_root(square) + _EPSILON), moments
+
+
+@keras.saving.register_keras_serializable("tf_metalstm")
+class Adam(ClassicRule):
+    """Adam.
+
+    Args:
+        rate: alpha.
+        learned: alpha is a meta-parameter too, and `rate` where it starts.
+        name: fixed, and with it the names of the weights in a checkpoint.
+    """
+
+    part = Part("adam", "Adam", "Kingma & Ba, ICLR 2015", RateOptions)
+
+    def __init__(
+        self, rate: float = 0.01, learned: bool = False, name: str = "adam", **kwargs: Any
+    ):
+        super().__init__(rate, learned, name, **kwargs)
+
+    def direction(self, gradient: Tensor, moments: Moments) -> tuple[Tensor, Moments]:
+        """Returns m_t by the root of v_t, each by the sum of its weights."""
+        updates = moments.updates + 1.0
+        mean = _mean(moments.mean, gradient, _ADAM_DECAYS[0])
+        square = _mean(moments.square, tf.square(gradient), _ADAM_DECAYS[1])
+        by_mean, by_square = (
+            1.0 - tf.pow(tf.cast(decay, updates.dtype), updates) for decay in _ADAM_DECAYS
+        )
+        direction = mean / by_mean / (_root(square / by_square) + _EPSILON)
+        return direction, Moments(mean, square, updates)
+
+
+def _mean(before: Tensor, value: Tensor, decay: float) -> Tensor:
+    return decay * before + (1.0 - decay) * value
+
+
+def _root(square: Tensor) -> Tensor:
+    """Returns the square root with a derivative of zero, not infinity, at zero."""
+    positive = square > 0.0
+    return tf.where(positive, tf.sqrt(tf.where(positive, square, tf.ones_like(square))), 0.0)
