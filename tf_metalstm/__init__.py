@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tf_metalstm.classifier import FewShotClassifier
     from tf_metalstm.data.tasks import EpisodeTasks, ImageTasks, ProblemTasks, Tasks
     from tf_metalstm.episode import EpisodeSpec, Support
+    from tf_metalstm.keras_optimizer import LearnedOptimizer
     from tf_metalstm.learners.base import Learner
     from tf_metalstm.learners.functional import FunctionalLearner
     from tf_metalstm.methods.base import Method
@@ -45,6 +46,7 @@ _PUBLIC = {
     "GradientBasedMethod": "methods.gradient_based",
     "ImageTasks": "data.tasks",
     "InnerLoop": "adaptation",
+    "LearnedOptimizer": "keras_optimizer",
     "LearnedOptimizerMethod": "methods.learned_optimizer",
     "Learner": "learners.base",
     "MatchingNetworks": "methods.matching_networks",
@@ -82,6 +84,7 @@ __all__ = [
     "GradientBasedMethod",
     "ImageTasks",
     "InnerLoop",
+    "LearnedOptimizer",
     "LearnedOptimizerMethod",
     "Learner",
     "MatchingNetworks",

@@ -55,6 +55,9 @@ class Rule(keras.layers.Layer, abc.ABC):
     treats_coordinates_alike: ClassVar[bool] = True
     """Whether a coordinate moves as any other would in its place, so that no class is preferred."""
 
+    uses_loss: ClassVar[bool] = True
+    """Whether it looks at the loss; a Keras optimizer then needs to be given one."""
+
     @classmethod
     def from_options(cls, options: Options) -> Rule:
         """Returns the rule that its options say, not built yet."""

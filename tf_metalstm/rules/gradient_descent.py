@@ -31,6 +31,8 @@ class DescentState(NamedTuple):
 class GradientDescent(Rule):
     """Gradient descent with the learning rates of a subclass."""
 
+    uses_loss = False
+
     @abc.abstractmethod
     def rates(self, theta: Tensor, updates: Tensor) -> Tensor:
         """Returns the learning rate of every coordinate of theta [P] after so many updates, [P]."""

@@ -1,0 +1,202 @@
+"""A trained rule as a folder, from which it is used as an optimizer anywhere.
+
+    FOLDER/manifest.json    what the rule is, what it was trained on, how good it is
+    FOLDER/weights.npz      its weights by name, as NumPy arrays
+
+Nothing in it is code, and reading it runs none: the rule is one of those that the program knows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tf_metalstm.failures import not_written, reason
+from tf_metalstm.files import whole_file, write_atomically
+from tf_metalstm.options import options_of
+from tf_metalstm.parameters import blocks_of
+from tf_metalstm.rules.base import Rule
+from tf_metalstm.rules.catalogue import RULES
+
+MANIFEST, WEIGHTS = "manifest.json", "weights.npz"
+FORMAT, FORMAT_VERSION = "tf_metalstm.learned_optimizer", 1
+
+
+class RuleInFolder(NamedTuple):
+    """What a folder holds.
+
+    rule: with its weights, built for the parameters that it was trained on.
+    trained_steps: updates that it was trained for; None where nobody said.
+    manifest: all that the folder says of it.
+    """
+
+    rule: Rule
+    trained_steps: int | None
+    manifest: dict[str, Any]
+
+
+def write_rule(
+    rule: Rule,
+    options: Mapping[str, Any],
+    folder: str | Path,
+    trained_steps: int | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Writes a built rule; what an earlier call wrote is replaced.
+
+    Args:
+        rule: of the catalogue.
+        options: values of its options by name.
+        folder: made where it is not there.
+        trained_steps: updates that it was trained for.
+        facts: further entries of the manifest: where the weights come from, how good they are.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        FileExistsError: the folder holds something else.
+        OSError: it cannot be written; the error names it.
+    """
+    folder = Path(folder)
+    check_replaceable(folder)
+    arrays = {weight.path: weight.numpy() for weight in rule.weights}
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)
+    manifest = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "rule": rule.part.name,
+        "options": dict(options),
+        "trained_steps": trained_steps,
+        "built_for": (rule.get_build_config() or {"blocks": []})["blocks"],
+        "weights": {name: list(array.shape) for name, array in arrays.items()},
+        "sha256": hashlib.sha256(packed.getvalue()).hexdigest(),
+        **(facts or {}),
+    }
+    with whole_file(folder / WEIGHTS) as partial:
+        partial.write_bytes(packed.getvalue())
+    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    return manifest
+
+
+def check_replaceable(folder: str | Path) -> None:
+    """Raises a FileExistsError if the folder holds what `write_rule` did not write."""
+    folder = Path(folder)
+    if not folder.exists():
+        return
+    try:
+        found = {path.name for path in folder.iterdir()}
+    except NotADirectoryError:
+        found = {"a file"}
+    except OSError as error:
+        raise not_written(folder, error) from error
+    foreign = sorted(found - {MANIFEST, WEIGHTS})
+    if not foreign and MANIFEST in found:
+        foreign = [] if _is_ours(folder) else [MANIFEST]
+    if foreign:
+        raise FileExistsError(
+            f"{folder} holds what is no learned optimizer of ours, and it is not deleted: move "
+            f"{', '.join(foreign[:3])} away."
+        )
+
+
+def read_rule(folder: str | Path) -> RuleInFolder:
+    """Returns the rule that `write_rule` wrote, with its weights.
+
+    Raises:
+        ValueError: the folder holds something else, or what is there is damaged.
+    """
+    folder = Path(folder)
+    manifest = _read_manifest(folder)
+    try:
+        rule = _fresh_rule(manifest)
+        steps, names = manifest["trained_steps"], dict(manifest["weights"])
+        steps = None if steps is None else int(steps)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{folder / MANIFEST} describes no rule that is known here ({_words(error)}). One from "
+            "elsewhere is added by tf_metalstm.add_part first."
+        ) from error
+    arrays = _read_weights(folder / WEIGHTS, manifest.get("sha256"))
+    needed = {weight.path: tuple(weight.shape) for weight in rule.weights}
+    found = {name: array.shape for name, array in arrays.items()}
+    if not needed == found == {name: tuple(shape) for name, shape in names.items()}:
+        raise ValueError(
+            f"{folder / WEIGHTS} has weights of the shapes {found}, but the rule "
+            f"{manifest['rule']} of the manifest has {needed}: the two files do not belong "
+            "together. Export the run again."
+        )
+    for weight in rule.weights:
+        weight.assign(arrays[weight.path])
+    return RuleInFolder(rule, steps, manifest)
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        _read_manifest(folder)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    advice = "LearnedOptimizer.load takes a folder that `python -m tf_metalstm.export` wrote."
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({reason(error)}). {advice}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): export the run again.") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+        raise ValueError(f"{path} is of {found!r} and not of {FORMAT!r}. {advice}")
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"{path} is of format version {manifest.get('format_version')}, and this program reads "
+            f"{FORMAT_VERSION}: take the release of tf_metalstm that wrote it."
+        )
+    return manifest
+
+
+def _fresh_rule(manifest: Mapping[str, Any]) -> Rule:
+    member = RULES[manifest["rule"]]
+    values = dict(manifest["options"])
+    for name, each in options_of(member.part.options).items():
+        if each.many and isinstance(values.get(name), list):
+            values[name] = tuple(values[name])
+    # In float32, whatever the policy is under which the model is made.
+    config = member.from_options(member.part.options(**values)).get_config()
+    rule = member.from_config({**config, "dtype": "float32"})
+    rule.build(blocks_of((str(name), tuple(shape)) for name, shape in manifest["built_for"]))
+    return rule
+
+
+def _read_weights(path: Path, sha256: Any) -> dict[str, np.ndarray]:
+    """Returns the arrays of a file, by name; nothing in it is run."""
+    try:
+        contents = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({reason(error)}).") from error
+    if hashlib.sha256(contents).hexdigest() != sha256:
+        raise ValueError(
+            f"{path} is not the file that was exported with its {MANIFEST}: it is truncated or "
+            "another one. Export the run again."
+        )
+    try:
+        with np.load(io.BytesIO(contents), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is no file of NumPy arrays ({_words(error)}).") from error
+
+
+def _words(error: BaseException) -> str:
+    return f"no entry {error}" if isinstance(error, KeyError) else str(error)
