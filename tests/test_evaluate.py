@@ -26,14 +26,14 @@ def stream(num_episodes, num_way=5, episodes_per_step=1):
 
 def test_accuracies_are_those_of_the_episodes_one_by_one():
     method = toy.conv_method()
-    accuracies, num_diverged = episode_scores(method, stream(4))
+    accuracies, num_diverged, _ = episode_scores(method, stream(4))
     assert num_diverged == 0
     expected = []
     for inputs, labels in stream(4):
         answers = np.argmax(method(inputs, training=False), axis=-1)
         expected.append(np.mean(answers == labels.numpy()))
     np.testing.assert_allclose(accuracies, expected)
-    in_pairs, _ = episode_scores(method, stream(4, episodes_per_step=2))
+    in_pairs, *_ = episode_scores(method, stream(4, episodes_per_step=2))
     np.testing.assert_allclose(accuracies, in_pairs)
 
 
@@ -86,7 +86,7 @@ def test_the_report_says_what_was_evaluated_and_keeps_others(tmp_path):
 def test_a_method_without_updates_has_chance_level_when_its_head_is_zero():
     method = toy.conv_method(num_steps=0)
     toy.zero_head(method)
-    accuracies, _ = episode_scores(method, stream(3))
+    accuracies, *_ = episode_scores(method, stream(3))
     np.testing.assert_allclose(accuracies, tf.fill([3], 0.2))  # all answers are the first class
 
 
@@ -94,7 +94,7 @@ def test_a_method_without_updates_has_chance_level_when_its_head_is_zero():
 def test_an_answer_of_logits_that_are_no_numbers_is_wrong(episodes_per_step):
     method = toy.conv_method(num_steps=0)
     method.c_0.assign(np.full(method.c_0.shape, np.nan))
-    accuracies, num_diverged = episode_scores(method, stream(4, 5, episodes_per_step))
+    accuracies, num_diverged, _ = episode_scores(method, stream(4, 5, episodes_per_step))
     np.testing.assert_array_equal(accuracies, np.zeros(4))  # and not the fifth that is class 0
     assert num_diverged == 4
 

@@ -88,7 +88,7 @@ def test_a_run_that_has_begun_needs_no_more_what_it_began_at(calls, tmp_path, ca
     run(tmp_path, "--only=tuned")
     assert [call[:2] for call in calls] == [("evaluate", "tuned")]
     updates = "100, best 50, found --inner_rate=0.1; from joint, update 50, which is not here"
-    assert f"| 43.21 +- 1.23 | here | inductive (such) | {updates} |" in capsys.readouterr().out
+    assert f"| 43.21 +- 1.23 | here | inductive (such) |  | {updates} |" in capsys.readouterr().out
     shutil.rmtree(folder / "tuned")
     calls.clear()
     run(tmp_path, "--only=tuned")

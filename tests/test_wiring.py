@@ -75,7 +75,7 @@ def test_evaluate_takes_the_split_that_it_names(split, monkeypatch, asked, tmp_p
     scores = evaluate.episode_scores
 
     def looking(method, stream, **options):
-        seen.extend(inputs["query_inputs"] for inputs, _ in stream)
+        seen.extend(images for inputs, _ in stream for images in inputs["query_inputs"])
         return scores(method, stream, **options)
 
     monkeypatch.setattr(evaluate, "episode_scores", looking)

@@ -18,12 +18,12 @@ import numpy as np
 
 from tf_metalstm import experiment
 from tf_metalstm.confusion import Confusion
-from tf_metalstm.data.episodes import Episodes, ImageEpisodes, episode_dataset
+from tf_metalstm.data.episodes import Episodes, ImageEpisodes
 from tf_metalstm.files import write_atomically
 from tf_metalstm.flags import read_settings, run_command
 from tf_metalstm.objectives import OBJECTIVES
 from tf_metalstm.runs import changed_settings
-from tf_metalstm.scoring import episode_scores
+from tf_metalstm.scoring import episode_scores, questions
 from tf_metalstm.settings import Settings
 from tf_metalstm.training.metrics import estimate
 from tf_metalstm.visualization.confusion import confusion_figure
@@ -39,17 +39,15 @@ def main(settings: Settings) -> None:
     method, evaluation = run.method, settings.evaluation
     tasks = experiment.tasks_of_run(settings, run)
     episodes = tasks.episodes(evaluation.split, evaluation.evaluation_seed)
-    stream = episode_dataset(episodes, num_episodes=evaluation.num_episodes)
+    stream, answer = questions(method, episodes, evaluation.num_episodes, both_modes=True)
     confusion, each = _by_class(episodes)
-    scores, num_diverged = episode_scores(method, stream, each=each)
-    mean, interval = estimate(scores)
+    scores, num_diverged, transductive = episode_scores(method, stream, each=each, answer=answer)
     data, trained_on = tasks.data_fingerprint(), run.facts.fingerprint
     same_source = settings.source == run.facts.name
     report = {
         "objective": tasks.objective,
         "score": method.objective.score_name,
-        "mean": finite_or_none(mean),
-        "interval": finite_or_none(interval),
+        **_estimated(scores),
         "num_episodes": evaluation.num_episodes,
         "method": settings.method,
         "query_normalization": method.query_normalization,
@@ -68,8 +66,15 @@ def main(settings: Settings) -> None:
         "other_data": same_source and trained_on not in (None, data),
         "num_diverged": num_diverged,
         **({} if confusion is None else {"by_class": confusion.report()}),
-        "scores": [finite_or_none(round(float(score), 6)) for score in scores],
+        **_listed(scores),
     }
+    if transductive is not None:
+        mode = getattr(method, "transductive_mode", None)
+        report["transductive"] = {
+            **_estimated(transductive),
+            "batch_norm": mode,
+            **_listed(transductive),
+        }
     path = write_report(report, settings.run_dir or "")
     print(describe(report))
     if report["other_data"]:
@@ -86,6 +91,15 @@ def main(settings: Settings) -> None:
         drawn.parent.mkdir(exist_ok=True)
         figure.savefig(drawn)
         print(f"Written to {drawn}")
+
+
+def _estimated(scores: np.ndarray) -> dict[str, float | None]:
+    mean, interval = estimate(scores)
+    return {"mean": finite_or_none(mean), "interval": finite_or_none(interval)}
+
+
+def _listed(scores: np.ndarray) -> dict[str, list[float | None]]:
+    return {"scores": [finite_or_none(round(float(score), 6)) for score in scores]}
 
 
 def _by_class(
@@ -150,6 +164,10 @@ def describe(report: dict) -> str:
         interval = float("nan") if report["interval"] is None else report["interval"]
         score = OBJECTIVES[report["objective"]].text(mean, interval)
         text[report["score"]] = f"{score} (95 %)"
+        other = report.get("transductive") or {"mean": None}
+        if other["mean"] is not None:
+            score = OBJECTIVES[report["objective"]].text(other["mean"], other["interval"])
+            text["the same"] = f"{score}, {other['batch_norm']}"
         if report["num_diverged"]:
             count = f"{report['num_diverged']} of {report['num_episodes']} episodes"
             text["diverged"] = f"{count}, taken as wrong. Try fewer updates or a lower rate"

@@ -1,15 +1,117 @@
-"""The scores of a trained method on a list of episodes."""
+"""The scores of a trained method on a list of episodes, and how the list is asked quickly."""
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 import tqdm
 
+from tf_metalstm.data.episodes import Episodes, ImageEpisodes, episode_dataset
+from tf_metalstm.data.feature_episodes import FeatureEpisodes
+from tf_metalstm.episode import Tensor
 from tf_metalstm.methods.base import Method
+from tf_metalstm.methods.feature_method import FeatureMethod
+from tf_metalstm.methods.few_shot import FewShotMethod
+
+# Episodes that are asked at a time, and the images that these may have together.
+_EPISODES, _IMAGES = 20, 2000
+# Features of a list that are kept.
+_MOST_BYTES = 2**29
+
+Answer = Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]
+"""Inputs of E episodes -> their outputs, and the transductive ones where both are asked for."""
+
+
+class Questions(NamedTuple):
+    """A list of episodes as it is asked.
+
+    stream: the episodes, several at a time, some of features in place of images.
+    answer: to be given to `episode_scores` with it.
+    """
+
+    stream: tf.data.Dataset
+    answer: Answer
+
+
+class Scores(NamedTuple):
+    """What a method has on a list.
+
+    scores: of each episode, [episodes].
+    num_diverged: episodes with outputs that are no numbers.
+    transductive: the scores where queries are normalized with each other, [episodes]; None where
+        that was not asked for, or is no other mode of the method.
+    """
+
+    scores: np.ndarray
+    num_diverged: int
+    transductive: np.ndarray | None = None
+
+
+def questions(
+    method: Method, episodes: Episodes, num_episodes: int, both_modes: bool = False
+) -> Questions:
+    """Returns a list so that it is answered quickly: the same episodes, the same answers.
+
+    Where a method sees only features, and these take no more than half a gigabyte, each image goes
+    through the network once, however many episodes have it.
+
+    Args:
+        method: the trained method.
+        episodes: of a split.
+        num_episodes: that the list has.
+        both_modes: of batch norm, where the method has a transductive one besides its own.
+    """
+    answer = _plain(method)
+    if both_modes and isinstance(method, FewShotMethod) and method.transductive_mode is not None:
+        answer = _in_both_modes(method)
+    by_features = _by_features(method, episodes, num_episodes)
+    if by_features is not None and isinstance(method, FeatureMethod):
+        episodes, answer = by_features, _from_features(method)
+    stream = episode_dataset(
+        episodes,
+        num_episodes=num_episodes,
+        episodes_per_step=_at_a_time(episodes, num_episodes),
+    )
+    return Questions(stream, answer)
+
+
+def _plain(method: Method) -> Answer:
+    return lambda inputs: (method(inputs, training=False),)
+
+
+def _in_both_modes(method: FewShotMethod) -> Answer:
+    return lambda inputs: tuple(tf.unstack(method.answers_in_both_modes(inputs), axis=1))
+
+
+def _from_features(method: FeatureMethod) -> Answer:
+    return lambda inputs: (method.answers_from_features(inputs),)
+
+
+def _by_features(method: Method, episodes: Episodes, num_episodes: int) -> FeatureEpisodes | None:
+    """Returns the list with features in place of images, or None where that does not help."""
+    if not isinstance(method, FeatureMethod) or not isinstance(episodes, ImageEpisodes):
+        return None
+    if episodes.is_augmented:
+        return None
+    found = FeatureEpisodes(episodes, num_episodes)
+    if found.num_images >= found.num_places:
+        return None
+    features = tf.function(method.features, reduce_retracing=True)
+    progress = functools.partial(_bar, unit="batch of images", leave=False)
+    return found if found.compute(features, _MOST_BYTES, progress) else None
+
+
+def _at_a_time(episodes: Episodes, num_episodes: int) -> int:
+    """Returns how many episodes make a step; it divides their number."""
+    inputs, _ = episodes(tf.constant(0, tf.int64))
+    images = sum(len(inputs[name]) for name in ("support_inputs", "query_inputs") if name in inputs)
+    most = max(1, min(_EPISODES, _IMAGES // images)) if images else 1
+    return max(size for size in range(1, most + 1) if num_episodes % size == 0)
 
 
 def episode_scores(
@@ -17,37 +119,41 @@ def episode_scores(
     episodes: tf.data.Dataset,
     one_of_many: bool = False,
     each: Callable[[np.ndarray, np.ndarray], None] | None = None,
-) -> tuple[np.ndarray, int]:
-    """Returns the score of each episode, [episodes], and how many have outputs that are no numbers.
+    answer: Answer | None = None,
+) -> Scores:
+    """Returns the score of each episode.
 
     Args:
         method: the trained method.
         episodes: a list, as `episode_dataset` makes it.
         one_of_many: lists, so that the progress bar goes when it is done, and a log file has none.
         each: called with the labels [B, ...] and the outputs [B, ...] of every episode in turn.
+        answer: what gives outputs, where it is not the method itself, see `questions`.
     """
+    asked = answer or _plain(method)
 
     @tf.function
-    def answer(inputs: dict[str, tf.Tensor]) -> tf.Tensor:
-        return method(inputs, training=False)
+    def outputs_of(inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        return asked(inputs)
 
-    total = int(episodes.cardinality())
     scores: list[float] = []
+    transductive: list[float] = []
     num_diverged = 0
-    interval = 0.2 if sys.stderr.isatty() else 30.0  # a log file wants few lines
-    bar = tqdm.tqdm(
-        episodes,
-        total=total,
-        unit="step",
-        mininterval=interval,
-        leave=not one_of_many,
-        disable=None if one_of_many else False,  # None: where no terminal is
-    )
+    disable = None if one_of_many else False  # None: where no terminal is
+    bar = _bar(episodes, total=len(episodes), unit="step", leave=not one_of_many, disable=disable)
     for inputs, labels in bar:
-        outputs = answer(inputs)
+        outputs, *others = outputs_of(inputs)
+        for other in others:
+            transductive.extend(method.objective.scores(labels, other).numpy())
         scores.extend(method.objective.scores(labels, outputs).numpy())
         if each is not None:
             for one in zip(labels.numpy(), outputs.numpy(), strict=True):
                 each(*one)
         num_diverged += int(np.sum(np.isnan(outputs).reshape(len(outputs), -1).any(axis=1)))
-    return np.asarray(scores), num_diverged
+    other_mode = np.asarray(transductive) if transductive else None
+    return Scores(np.asarray(scores), num_diverged, other_mode)
+
+
+def _bar(iterable: Iterable[Any], **options: Any) -> Iterable[Any]:
+    interval = 0.2 if sys.stderr.isatty() else 30.0  # a log file wants few lines
+    return tqdm.tqdm(iterable, mininterval=interval, **{"disable": None, **options})

@@ -24,13 +24,12 @@ import keras
 from tf_metalstm import experiment
 from tf_metalstm.argv import FOUND_FLAGS
 from tf_metalstm.construction import build_tasks
-from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.files import write_atomically
 from tf_metalstm.flags import flag_line, read_settings, run_command
 from tf_metalstm.objectives import OBJECTIVES
 from tf_metalstm.options import Option, OptionError, options_of
 from tf_metalstm.runs import changed_of_parts, check_settled
-from tf_metalstm.scoring import episode_scores
+from tf_metalstm.scoring import episode_scores, questions
 from tf_metalstm.settings import Settings, known_options
 from tf_metalstm.training.checkpoints import best_fingerprint
 from tf_metalstm.training.metrics import estimate
@@ -236,8 +235,8 @@ def _score(settings: Settings, num_episodes: int) -> tuple[float, float]:
     run = experiment.load_run(settings)
     tasks = experiment.tasks_of_run(settings, run)
     episodes = tasks.episodes("validation", settings.evaluation.evaluation_seed)
-    stream = episode_dataset(episodes, num_episodes=num_episodes)
-    return estimate(episode_scores(run.method, stream, one_of_many=True)[0])
+    stream, answer = questions(run.method, episodes, num_episodes)
+    return estimate(episode_scores(run.method, stream, one_of_many=True, answer=answer)[0])
 
 
 def _table(trials: Iterable[Trial], subject: str) -> str:

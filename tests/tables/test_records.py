@@ -48,12 +48,12 @@ def test_what_was_measured_is_recorded_and_shown_where_nothing_was_run(clone, tm
     run(others, "--print_only")
     row = "| plain | 5-way 1-shot | 43.44 +- 0.77 | 43.21 +- 1.23 | recorded | inductive (such) |"
     table = capsys.readouterr().out
-    assert f"{row} 100, best 50 | 12 min | {commit} |" in table
+    assert f"{row}  | 100, best 50 | 12 min | {commit} |" in table
     assert table.count("| plain |") == 1
     make_run(others / "mini_imagenet" / "plain", 60, best=40)
     run(others, "--print_only")
     table = capsys.readouterr().out
-    assert "| not evaluated | here |  | 60 of 100, best 40 | 12 min |" in table
+    assert "| not evaluated | here |  |  | 60 of 100, best 40 | 12 min |" in table
     assert row in table  # what is recorded keeps its own details beside a run that has begun
 
 

@@ -108,7 +108,7 @@ def test_the_precision_is_said_and_makes_no_other_recipe(calls, tmp_path, capsys
     run(tmp_path, "--print_only")
     lines = capsys.readouterr().out.splitlines()
     plain, tuned = lines[-5:-3]  # before them: what was called, the first table
-    assert "| inductive (such) | 100, best 50, bfloat16 | 12 min |" in plain
+    assert "| inductive (such) |  | 100, best 50, bfloat16 | 12 min |" in plain
     assert (
         "| 100, best 50, found --inner_rate=0.1; from joint, 100, best 50, bfloat16 | 12 min |"
         in tuned

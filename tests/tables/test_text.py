@@ -14,7 +14,7 @@ def test_an_unfinished_run_says_how_far_it_is(calls, tmp_path, capsys):
     make_run(tmp_path / "mini_imagenet" / "plain", 60, best=50)
     run(tmp_path, "--print_only")
     plain, tuned = capsys.readouterr().out.splitlines()[2:4]
-    assert "| not evaluated | here |  | 60 of 100, best 50 | 12 min |" in plain
+    assert "| not evaluated | here |  |  | 60 of 100, best 50 | 12 min |" in plain
     assert "| not run |" in tuned
     assert not calls
 
@@ -30,7 +30,7 @@ def test_what_diverged_is_said(calls, tmp_path, capsys):
     ("asked", "flag", "said"),
     [
         ({"split": "validation"}, "--split=validation", "600 fixed validation episodes"),
-        ({"checkpoint": "last"}, "--checkpoint=last", "| inductive (such) | 100, the last |"),
+        ({"checkpoint": "last"}, "--checkpoint=last", "| inductive (such) |  | 100, the last |"),
     ],
 )
 def test_a_cell_is_evaluated_as_it_asks(asked, flag, said, calls, tmp_path, monkeypatch, capsys):

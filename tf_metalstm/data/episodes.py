@@ -177,15 +177,27 @@ class ImageEpisodes:
 
     def __call__(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Returns images float32 [N*K, h, w, c] and [N*Q, h, w, c], labels int32."""
-        drawn, members = self.sampler.sample(index)
-        rows = tf.gather(self._first_rows, drawn)[:, tf.newaxis] + tf.cast(members, tf.int64)
-        pixels = tf.gather(self._images, rows)  # [N, K + Q, h, w, c]
+        pixels = tf.gather(self._images, self.rows(index))  # [N, K + Q, h, w, c]
         if self._augmentation is not None:
             pixels = self._augmentation(pixels, self.sampler.augmentation_seed(index))
-        inputs, labels = _arrange(pixels, self.sampler.spec)
+        inputs, labels = arrange(pixels, self.sampler.spec)
         for name in ("support_inputs", "query_inputs"):  # last: bytes are the quickest to move
             inputs[name] = self._normalization(inputs[name])
         return inputs, labels
+
+    @property
+    def is_augmented(self) -> bool:
+        """Whether an image differs from episode to episode."""
+        return self._augmentation is not None
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Returns which images of the split make up episode `index`, int64 [N, K + Q]."""
+        drawn, members = self.sampler.sample(index)
+        return tf.gather(self._first_rows, drawn)[:, tf.newaxis] + tf.cast(members, tf.int64)
+
+    def images(self, rows: Tensor) -> Tensor:
+        """Returns images of the split as episodes have them, float32 [B, h, w, c]."""
+        return self._normalization(tf.gather(self._images, rows))
 
     def classes(self, index: int) -> np.ndarray:
         """Returns the classes of episode `index`, as numbers in the split, [N]."""
@@ -246,13 +258,16 @@ def random_key(
     return tf.random.fold_in(key, number)
 
 
-def _arrange(pixels: Tensor, spec: EpisodeSpec) -> tuple[dict[str, Tensor], Tensor]:
-    """Splits [N, K + Q, h, w, c] into support and queries, shot by shot."""
-    by_shot = tf.transpose(pixels, [1, 0, 2, 3, 4])
-    shape = pixels.shape[2:]
+def arrange(values: Tensor, spec: EpisodeSpec) -> tuple[dict[str, Tensor], Tensor]:
+    """Splits what there is of each image, [N, K + Q, ...], into support and queries, shot by shot.
+
+    Returns:
+        As `Episodes` returns it.
+    """
+    by_shot = tf.transpose(values, [1, 0, *range(2, values.shape.rank)])
     labels = tf.tile(tf.range(spec.num_way), [spec.images_per_class])
     num_support = spec.num_way * spec.num_shot
-    flat = tf.reshape(by_shot, [spec.num_way * spec.images_per_class, *shape])
+    flat = tf.reshape(by_shot, [spec.num_way * spec.images_per_class, *values.shape[2:]])
     inputs = {
         "support_inputs": flat[:num_support],
         "support_labels": labels[:num_support],

@@ -1,9 +1,6 @@
-"""What methods share that compare the features of queries with those of a support set.
+"""What methods share whose features are learned over episodes.
 
-    summary = summarize(f(support images), labels)      what is remembered of the support set
-    logits  = compare(summary, f(query images))         one number for each class
-
-A method of this kind says what `summarize` and `compare` are.
+A method of this kind says what `summarize` and `compare` are, see `FeatureMethod`.
 """
 
 from __future__ import annotations
@@ -14,13 +11,14 @@ from typing import Any, ClassVar, Self
 import keras
 import tensorflow as tf
 
-from tf_metalstm.episode import Support, Tensor
+from tf_metalstm.episode import Tensor
 from tf_metalstm.methods.base import Method, copy_weights
-from tf_metalstm.methods.few_shot import FewShotMethod, num_classes
+from tf_metalstm.methods.feature_method import FeatureMethod
+from tf_metalstm.methods.few_shot import num_classes
 from tf_metalstm.methods.metric import in_chunks
 
 
-class EmbeddingMethod(FewShotMethod, abc.ABC):
+class EmbeddingMethod(FeatureMethod, abc.ABC):
     """Trained over episodes; adapting is embedding the support set.
 
     In meta-training support and queries go through the embedding as one batch, so that batch norm
@@ -44,26 +42,6 @@ class EmbeddingMethod(FewShotMethod, abc.ABC):
         self.embedding = embedding
         self.training_way = training_way
 
-    @abc.abstractmethod
-    def summarize(self, features: Tensor, labels: Tensor, num_way: Tensor | int) -> Any:
-        """Returns what is remembered of a support set, nested tensors.
-
-        Args:
-            features: of its images, [B, ...].
-            labels: of its images, in [0, N), [B].
-            num_way: N.
-        """
-
-    @abc.abstractmethod
-    def compare(self, summary: Any, features: Tensor, training: bool = False) -> Tensor:
-        """Returns logits [B, N] of queries.
-
-        Args:
-            summary: as `summarize` returned it.
-            features: of the queries, [B, ...].
-            training: True in meta-training.
-        """
-
     def begin(self, pretrained: Method | None) -> None:
         """Takes over another run of its kind, or the network of a joint training."""
         if pretrained is not None:
@@ -85,21 +63,13 @@ class EmbeddingMethod(FewShotMethod, abc.ABC):
         summary = self.summarize(features[:num_support], labels, num_way)
         return self.compare(summary, features[num_support:], training=True)
 
-    def adapt(self, support: Support, training: bool = False) -> Any:
-        """Returns what is remembered of the support set."""
-        features = self._support_features(support.inputs, training)
-        return self.summarize(features, support.labels, self._num_way(support.labels, training))
-
-    def query_outputs(self, adapted: Any, query_inputs: Tensor, training: bool = False) -> Tensor:
-        """Returns logits [B, N]."""
-        return self.compare(adapted, self.features(query_inputs, training), training)
-
     def features(self, images: Tensor, training: bool = False) -> Tensor:
         """Returns the features of images, in the precision of the method."""
         # The network may calculate in fewer bits than distances need.
         return tf.cast(self.embedding(images, training=training), self.compute_dtype)
 
-    def _support_features(self, images: Tensor, training: bool) -> Tensor:
+    def support_features(self, images: Tensor, training: bool = False) -> Tensor:
+        """Returns the features of a support set, outside of training a part of it at a time."""
         if training:  # batch norm sees all of them
             return self.features(images, training)
         return in_chunks(self.features, images, self.embedding.output_shape[1:], self.compute_dtype)

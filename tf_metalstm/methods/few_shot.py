@@ -8,7 +8,7 @@ All of the adaptation happens inside `call`.
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import keras
@@ -73,6 +73,15 @@ class FewShotMethod(Method, abc.ABC):
         """Whether permuting the classes permutes the answers and changes nothing else."""
         return True
 
+    @property
+    def transductive_mode(self) -> str | None:
+        """The mode of batch norm, in words, in which queries are normalized with each other.
+
+        `query_outputs` has it with `training`. None where it is the method's own mode, or there
+        is none.
+        """
+        return None
+
     @abc.abstractmethod
     def adapt(self, support: Support, training: bool = False) -> Any:
         """Returns what was learned from the support set of one episode, nested tensors."""
@@ -111,14 +120,39 @@ class FewShotMethod(Method, abc.ABC):
             return outputs
         return without_absent_classes(outputs, class_mask(labels, tf.shape(outputs)[-1]))
 
+    def answers_in_both_modes(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Returns the outputs of the method's own mode and of `transductive_mode`, [E, 2, B, N].
+
+        Each support set is adapted to once.
+        """
+
+        def one_episode(episode: dict[str, Tensor]) -> Tensor:
+            labels, queries = episode["support_labels"], episode["query_inputs"]
+            adapted = self.adapt(Support(episode["support_inputs"], labels))
+            outputs = tf.stack(
+                [self.query_outputs(adapted, queries, training) for training in (False, True)]
+            )
+            if not self.objective.has_classes:
+                return outputs
+            return without_absent_classes(outputs, class_mask(labels, tf.shape(outputs)[-1]))
+
+        return self.each_episode(one_episode, inputs)
+
     def call(self, inputs: Mapping[str, Tensor], training: bool = False) -> Tensor:
         """Adapts to each of the E support sets and answers its queries."""
         training = bool(training)
+        return self.each_episode(lambda episode: self.one_episode(episode, training), inputs)
+
+    def each_episode(
+        self, one_episode: Callable[[dict[str, Tensor]], Tensor], inputs: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Returns what a function makes of each of E episodes, with a leading E.
+
+        Args:
+            one_episode: takes the tensors of an episode, as `inputs` has them, without the E.
+            inputs: of E episodes, as `call` takes them.
+        """
         inputs = {**inputs, "support_labels": self._labels(inputs["support_labels"])}
-
-        def one_episode(episode: dict[str, Tensor]) -> Tensor:
-            return self.one_episode(episode, training)
-
         if self.vectorize_episodes:
             return tf.vectorized_map(one_episode, inputs, fallback_to_while_loop=False)
         num_episodes = inputs["support_inputs"].shape[0]

@@ -37,6 +37,7 @@ from tf_metalstm.starts.base import Start
 from tf_metalstm.starts.c_0 import LearnedStart
 
 QUERY_NORMALIZATIONS = ("running", "support", "batch")
+TRANSDUCTIVE = "transductive (queries normalized with each other)"
 
 
 @dataclass(frozen=True)
@@ -291,6 +292,12 @@ class GradientBasedMethod(FewShotMethod):
         outputs, _ = self.learner.apply(*adapted, query_inputs, training=by_batch)
         return outputs
 
+    @property
+    def transductive_mode(self) -> str | None:
+        """In words, where queries are not normalized with each other anyway."""
+        has_one = self.learner.num_statistics and self.query_normalization != "batch"
+        return TRANSDUCTIVE if has_one else None
+
     def describe_normalization(self) -> str:
         """Returns the batch-norm mode in words, to stand beside every reported number."""
         if not self.learner.num_statistics:
@@ -300,7 +307,7 @@ class GradientBasedMethod(FewShotMethod):
         return {
             "running": "inductive (running statistics of the episode)",
             "support": "inductive (statistics of one more support pass)",
-            "batch": "transductive (queries normalized with each other)",
+            "batch": TRANSDUCTIVE,
         }[str(self.query_normalization)]
 
     def facts(self) -> dict[str, Any]:

@@ -19,11 +19,12 @@ import keras
 import tensorflow as tf
 
 from tf_metalstm.data.episodes import Episodes
-from tf_metalstm.episode import Support, Tensor
+from tf_metalstm.episode import Tensor
 from tf_metalstm.learners.cosine_classifier import with_cosine_classifier
 from tf_metalstm.learners.embedding import embedding_of
 from tf_metalstm.methods.base import Builder, TrainedOptions
-from tf_metalstm.methods.few_shot import FewShotMethod, num_classes
+from tf_metalstm.methods.feature_method import FeatureMethod
+from tf_metalstm.methods.few_shot import num_classes
 from tf_metalstm.methods.metric import LabelledFeatures, cosines, in_chunks, nearest
 from tf_metalstm.options import OptionError, option
 from tf_metalstm.parts import Part
@@ -62,7 +63,7 @@ class NearestNeighborOptions(TrainedOptions):
 
 
 @keras.saving.register_keras_serializable("tf_metalstm")
-class NearestNeighbor(FewShotMethod):
+class NearestNeighbor(FeatureMethod):
     """Classifies a query as the support image with the most similar features.
 
     Its network is trained on batches of all training classes together.
@@ -131,18 +132,27 @@ class NearestNeighbor(FewShotMethod):
         logits = self.network(tf.ensure_shape(flat, [None, *queries.shape[2:]]), training=True)
         return tf.reshape(logits, tf.concat([tf.shape(queries)[:2], [logits.shape[-1]]], axis=0))
 
-    def adapt(self, support: Support, training: bool = False) -> LabelledFeatures:
-        """Remembers the features of the support images."""
-        shape = self.embedding.output_shape[1:]
-        features = in_chunks(self._features, support.inputs, shape, self.compute_dtype)
-        return LabelledFeatures(features, tf.identity(support.labels))
+    def features(self, images: Tensor, training: bool = False) -> Tensor:
+        """Returns the features of images, of length 1."""
+        features = tf.cast(self.embedding(images, training=False), self.compute_dtype)
+        return tf.math.l2_normalize(features, axis=-1)
 
-    def query_outputs(
-        self, adapted: LabelledFeatures, query_inputs: Tensor, training: bool = False
+    def support_features(self, images: Tensor, training: bool = False) -> Tensor:
+        """Returns the features of a support set, a part of it at a time."""
+        return in_chunks(self.features, images, self.embedding.output_shape[1:], self.compute_dtype)
+
+    def summarize(
+        self, features: Tensor, labels: Tensor, num_way: Tensor | int
+    ) -> LabelledFeatures:
+        """Remembers the features of the support images."""
+        return LabelledFeatures(features, tf.identity(labels))
+
+    def compare(
+        self, summary: LabelledFeatures, features: Tensor, training: bool = False
     ) -> Tensor:
         """Returns the cosine with the nearest support image of each class, [B, N]."""
-        similarities = cosines(adapted.features, self._features(query_inputs))
-        return nearest(similarities, adapted.labels, num_classes(adapted.labels))
+        similarities = cosines(summary.features, features)
+        return nearest(similarities, summary.labels, num_classes(summary.labels))
 
     @property
     def served_variables(self) -> list[keras.Variable]:
@@ -152,10 +162,6 @@ class NearestNeighbor(FewShotMethod):
     def describe_normalization(self) -> str:
         """Returns the batch-norm mode in words."""
         return "inductive (running statistics of the training)"
-
-    def _features(self, images: Tensor) -> Tensor:
-        features = tf.cast(self.embedding(images, training=False), self.compute_dtype)
-        return tf.math.l2_normalize(features, axis=-1)
 
     def get_config(self) -> dict[str, Any]:
         """Returns what makes an equal method with fresh weights."""

@@ -11,16 +11,17 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from tf_metalstm.episode import Support, Tensor
+from tf_metalstm.episode import Tensor
 from tf_metalstm.methods.base import Builder
-from tf_metalstm.methods.few_shot import FewShotMethod, num_classes
+from tf_metalstm.methods.feature_method import FeatureMethod
+from tf_metalstm.methods.few_shot import num_classes
 from tf_metalstm.methods.metric import LabelledFeatures, cosines, nearest
 from tf_metalstm.options import Options
 from tf_metalstm.parts import Part
 
 
 @keras.saving.register_keras_serializable("tf_metalstm")
-class PixelNearestNeighbor(FewShotMethod):
+class PixelNearestNeighbor(FeatureMethod):
     """Compares images pixel by pixel; there is nothing to train."""
 
     part = Part("pixel_nearest_neighbor", "Nearest neighbour in pixels")
@@ -39,21 +40,24 @@ class PixelNearestNeighbor(FewShotMethod):
     def build(self, input_shape: Any = None) -> None:
         """Nothing to do: there are no weights."""
 
-    def adapt(self, support: Support, training: bool = False) -> LabelledFeatures:
-        """Remembers the support images."""
-        return LabelledFeatures(self._features(support.inputs), tf.identity(support.labels))
-
-    def query_outputs(
-        self, adapted: LabelledFeatures, query_inputs: Tensor, training: bool = False
-    ) -> Tensor:
-        """Returns the cosine with the nearest support image of each class, [B, N]."""
-        similarities = cosines(adapted.features, self._features(query_inputs))
-        return nearest(similarities, adapted.labels, num_classes(adapted.labels))
-
-    def _features(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor, training: bool = False) -> Tensor:
+        """Returns the pixels of images, scaled to length 1."""
         num_images, shape = tf.shape(images)[0], images.shape[1:]
         pixels = tf.reshape(images, [num_images, shape.num_elements()])
         return tf.math.l2_normalize(tf.cast(pixels, self.compute_dtype), axis=-1)
+
+    def summarize(
+        self, features: Tensor, labels: Tensor, num_way: Tensor | int
+    ) -> LabelledFeatures:
+        """Remembers the support images."""
+        return LabelledFeatures(features, tf.identity(labels))
+
+    def compare(
+        self, summary: LabelledFeatures, features: Tensor, training: bool = False
+    ) -> Tensor:
+        """Returns the cosine with the nearest support image of each class, [B, N]."""
+        similarities = cosines(summary.features, features)
+        return nearest(similarities, summary.labels, num_classes(summary.labels))
 
     def get_config(self) -> dict[str, Any]:
         """Returns what makes an equal method."""

@@ -44,6 +44,9 @@ class Result:
     minutes: of training.
     commit: that it was trained at.
     recipe: fingerprint of the recipe that made it, see `recipe_fingerprint`.
+    transductive: mean and half width of the interval on the same list where queries are normalized
+        with each other; None where that is the mode above, is no mode of the method, or was not
+        measured.
     """
 
     mean: float
@@ -55,6 +58,7 @@ class Result:
     minutes: float
     commit: str
     recipe: str
+    transductive: tuple[float, float] | None = None
 
 
 def key(cell: Cell) -> str:
@@ -82,7 +86,15 @@ def result_here(cell: Cell, folder: Path, num_episodes: int) -> Result | None:
         minutes=round(state.minutes, 1),
         commit=commits_text(run_dir),
         recipe=recipe_fingerprint(cell.run),
+        transductive=_transductive(report),
     )
+
+
+def _transductive(report: dict[str, Any]) -> tuple[float, float] | None:
+    found = report.get("transductive")  # early versions had none
+    if found is None or found["interval"] is None:
+        return None
+    return found["mean"], found["interval"]
 
 
 def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] | None:
@@ -143,14 +155,27 @@ def read_records(table: str) -> dict[str, Result]:
         return {}
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
-        return {name: Result(**values) for name, values in records.items()}
+        return {name: _result(values) for name, values in records.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is no table of records ({error}): take back what was changed in it."
         ) from error
 
 
+def _result(values: dict[str, Any]) -> Result:
+    if "transductive" in values:
+        values = {**values, "transductive": tuple(values["transductive"])}
+    return Result(**values)
+
+
+def _values(result: Result) -> dict[str, Any]:
+    values = dataclasses.asdict(result)
+    if result.transductive is None:
+        del values["transductive"]
+    return values
+
+
 def write_records(table: str, records: dict[str, Result]) -> None:
     """Writes what the repository is to have of a table."""
-    values = {name: dataclasses.asdict(result) for name, result in sorted(records.items())}
+    values = {name: _values(result) for name, result in sorted(records.items())}
     write_atomically(RECORDS / f"{table}.json", json.dumps(values, indent=1) + "\n")

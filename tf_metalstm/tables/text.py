@@ -24,6 +24,7 @@ _COLUMNS = (
     "measured",
     "where",
     "batch norm",
+    "transductive",
     "updates",
     "training",
     "commit",
@@ -31,11 +32,15 @@ _COLUMNS = (
 
 
 class Row(NamedTuple):
-    """What a table says of a cell, in words: the value, where it is from, and what made it."""
+    """What a table says of a cell, in words: the value, where it is from, and what made it.
+
+    `transductive` is the value on the same list with queries normalized with each other.
+    """
 
     value: str
     where: str
     batch_norm: str = ""
+    transductive: str = ""
     updates: str = ""
     training: str = ""
     commit: str = ""
@@ -55,6 +60,8 @@ def table_text(
         f"Accuracy in %, {num_episodes} fixed {splits} episodes, 95 % interval. Weights best on "
         "validation, or the last where `updates` says so; `n of m` says that a run was not trained "
         "to its end, and how far it is. "
+        "Where batch norm has a transductive mode besides the one named, the same list was "
+        "answered in it too. "
         "`here` is a run on this machine, `recorded` what was measured before it."
     )
     return "\n".join([*lines, "", note, ""])
@@ -96,13 +103,23 @@ def _row_here(cell: Cell, folder: Path, num_episodes: int, state: State) -> Row:
         value = f"{report['num_diverged']} of {num_episodes} episodes diverged"
     updates = updates_text(cell.run, folder, cell.checkpoint)
     commits = commits_text(folder / cell.run.name)
-    return Row(value, "here", "", updates, _minutes(state.minutes), commits)
+    return Row(value, "here", updates=updates, training=_minutes(state.minutes), commit=commits)
 
 
 def _row(result: Result, where: str) -> Row:
-    value = f"{100 * result.mean:.2f} +- {100 * result.interval:.2f}"
-    minutes = _minutes(result.minutes)
-    return Row(value, where, result.batch_norm, result.updates, minutes, result.commit)
+    return Row(
+        _percent(result.mean, result.interval),
+        where,
+        result.batch_norm,
+        "" if result.transductive is None else _percent(*result.transductive),
+        result.updates,
+        _minutes(result.minutes),
+        result.commit,
+    )
+
+
+def _percent(mean: float, interval: float) -> str:
+    return f"{100 * mean:.2f} +- {100 * interval:.2f}"
 
 
 def _minutes(minutes: float) -> str:

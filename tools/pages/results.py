@@ -79,5 +79,5 @@ def _records(name: str) -> list[str]:
         mode = row.batch_norm.removeprefix("inductive (").removesuffix(")")
         task = f"{cell.num_way}-way {cell.num_shot}-shot"
         lines.append((cell.method, task, cell.published or "-", value, mode, *row[3:]))
-    columns = "method", "task", "published", "measured", "batch norm", "updates", "training"
-    return table((*columns, "commit"), lines)
+    columns = ("method", "task", "published", "measured", "batch norm", "transductive", "updates")
+    return table((*columns, "training", "commit"), lines)
