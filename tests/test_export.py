@@ -13,6 +13,7 @@ from tf_metalstm import export
 from tf_metalstm.classifier import FewShotClassifier
 from tf_metalstm.construction import build_tasks
 from tf_metalstm.options import OptionError
+from tf_metalstm.rule_folder import read_rule
 from tf_metalstm.settings import make_settings
 from tf_metalstm.training.provenance import STARTS
 
@@ -139,10 +140,25 @@ def test_examples_are_images(tmp_path):
     assert (tmp_path / "run" / "saved_model" / "manifest.json").exists()
 
 
-def test_what_has_no_support_set_is_not_exported(tmp_path):
-    said = {"source": "quadratics", "method": "learned_optimizer", "num_steps": 1}
-    settings, _ = fresh_run(make_settings(said).placed(tmp_path / "run"))
-    with pytest.raises(
-        ValueError, match=r"Only a method with a support set .* LearnedOptimizerMethod"
-    ):
-        export.main(settings)
+def test_a_learned_optimizer_is_exported_as_a_folder_with_its_scores(tmp_path, capsys):
+    said = {"source": "quadratics", "method": "learned_optimizer", "num_steps": 7}
+    said |= {"rule": "meta_lstm", "hidden_units": 3}
+    settings, method = fresh_run(make_settings(said).placed(tmp_path / "run"), step=9)
+    report = {"split": "test", "checkpoint": "best", "step": 9, "num_steps": 7}
+    report |= {"query_normalization": None, "mean": 0.25, "interval": 0.01, "task": "small"}
+    report |= {"num_episodes": 100, "scores": [0.1]}
+    folder = tmp_path / "run" / "evaluation"
+    folder.mkdir()
+    (folder / "report.json").write_text(json.dumps(report))
+    export.main(settings)
+    printed = capsys.readouterr().out
+    assert "0.250 +- 0.010 (small, 100 test episodes)" in printed
+    assert "after 9 meta-updates on 7 updates" in printed
+    read = read_rule(tmp_path / "run" / "optimizer")
+    assert read.trained_steps == 7
+    assert read.manifest["trained"]["source"] == "quadratics"
+    assert "scores" not in read.manifest["measured"][0]
+    for one, other in zip(method.rule.weights, read.rule.weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+    with pytest.raises(OptionError, match="example_dir is for images, and an optimizer has none"):
+        export.main(settings.changed(example_dir=str(tmp_path / "example")))

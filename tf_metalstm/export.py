@@ -1,6 +1,8 @@
-"""Exports a run as a SavedModel: python -m tf_metalstm.export --run_dir=...
+"""Exports a run: python -m tf_metalstm.export --run_dir=...
 
-It writes RUN_DIR/saved_model, which needs TensorFlow and not this package. With --example_dir it
+A run that learned an optimizer becomes RUN_DIR/optimizer, which `LearnedOptimizer.load` takes. Any
+other one becomes a SavedModel, RUN_DIR/saved_model, which needs TensorFlow and not this package.
+With --example_dir it
 also writes the images of one episode of classes that training never saw:
 
     EXAMPLE_DIR/support/<class>/<k>.png     K images of each of N classes
@@ -9,6 +11,7 @@ also writes the images of one episode of classes that training never saw:
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -24,11 +27,14 @@ from PIL import Image
 from tf_metalstm import experiment
 from tf_metalstm.data.episodes import EpisodeSampler
 from tf_metalstm.data.tasks import ImageTasks
+from tf_metalstm.experiment import TrainedRun
 from tf_metalstm.files import write_new_files
 from tf_metalstm.flags import read_settings, run_command
-from tf_metalstm.methods.few_shot import FewShotMethod
+from tf_metalstm.methods.base import Method
+from tf_metalstm.methods.learned_optimizer import LearnedOptimizerMethod
 from tf_metalstm.objectives import OBJECTIVES
 from tf_metalstm.options import OptionError, options_of
+from tf_metalstm.rule_folder import read_rule, write_rule
 from tf_metalstm.runs import changed_settings
 from tf_metalstm.serving.saved_model import check_replaceable, read_manifest, save_method
 from tf_metalstm.settings import Settings
@@ -44,11 +50,19 @@ def main(settings: Settings) -> None:
     """Exports the run in --run_dir and says what it wrote."""
     tf.get_logger().setLevel("ERROR")
     logging.set_verbosity(logging.ERROR)
+    run = experiment.load_run(settings)
+    if isinstance(run.method, LearnedOptimizerMethod):
+        _export_optimizer(settings, run, run.method)
+    else:
+        _export_model(settings, run)
+
+
+def _export_model(settings: Settings, run: TrainedRun) -> None:
+    """Writes a SavedModel, and the images of an episode where they are asked for."""
     run_dir = Path(settings.run_dir or "")
     target = run_dir / "saved_model"
     check_replaceable(target)
     replaces = read_manifest(target) is not None
-    run = experiment.load_run(settings)
     served = experiment.serve(run)
     example = {}
     if settings.evaluation.example_dir is not None:
@@ -58,10 +72,7 @@ def main(settings: Settings) -> None:
         seed = settings.evaluation.evaluation_seed
         example = example_files(tasks.sampler(_EXAMPLE_SPLIT, seed))
         check_example_dir(settings.evaluation.example_dir, example)
-    weights = settings.evaluation.checkpoint
-    changed = changed_settings(read_settings(run_dir), settings)
-    reports = matching_reports(run_dir, run.method, weights, run.step, changed)
-    manifest = save_method(served, target, _facts(settings, run.step, reports))
+    manifest = save_method(served, target, _facts(settings, run))
     print(
         f"{'Replaced' if replaces else 'Wrote'} {target}: the {settings.evaluation.checkpoint} "
         f"weights, after {run.step} meta-updates. Read back, it answers as the method does."
@@ -72,8 +83,26 @@ def main(settings: Settings) -> None:
         print(_next_command(target, settings.evaluation.example_dir))
 
 
+def _export_optimizer(settings: Settings, run: TrainedRun, method: LearnedOptimizerMethod) -> None:
+    """Writes the rule of a run to a folder, and reads it back to see that it can be."""
+    if settings.evaluation.example_dir is not None:
+        raise OptionError("example_dir", "is for images, and an optimizer has none.")
+    run_dir = Path(settings.run_dir or "")
+    target, trained_steps = run_dir / "optimizer", method.inner_loop.num_steps
+    options = dataclasses.asdict(settings.of_member("rule"))
+    facts = _facts(settings, run)
+    write_rule(method.rule, options, target, trained_steps, facts)
+    read_rule(target)
+    print(
+        f"Wrote {target}: the {settings.evaluation.checkpoint} weights of the rule "
+        f"{method.rule.part.name}, after {run.step} meta-updates on {trained_steps} updates."
+    )
+    print(_measured(facts["measured"], method.objective.name, run_dir))
+    print(f'Next: model.compile(optimizer=tf_metalstm.LearnedOptimizer.load("{target}"), loss=...)')
+
+
 def matching_reports(
-    run_dir: str | Path, method: FewShotMethod, checkpoint: str, step: int, changed: dict[str, Any]
+    run_dir: str | Path, method: Method, checkpoint: str, step: int, changed: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """Returns what `evaluate` measured on unseen classes with exactly what is exported.
 
@@ -156,17 +185,18 @@ def check_example_dir(directory: str | Path, files: dict[str, bytes]) -> None:
             )
 
 
-def _facts(settings: Settings, step: int, reports: list[dict[str, Any]]) -> dict[str, Any]:
+def _facts(settings: Settings, run: TrainedRun) -> dict[str, Any]:
     """Returns what the manifest says about the origin of the weights."""
     run_dir = settings.run_dir or ""
     training = read_settings(run_dir)  # whatever was typed now
+    weights, changed = settings.evaluation.checkpoint, changed_settings(training, settings)
     trained: dict[str, Any] = {"source": training.source}
     for name, each in options_of(training.member("source").part.options).items():
         if not each.may_change and training.values.get(name) is not None:
             trained[name] = training.values[name]
     trained |= {
-        "updates": step,
-        "checkpoint": settings.evaluation.checkpoint,
+        "updates": run.step,
+        "checkpoint": weights,
         "learner_precision": training.get("learner_precision"),
         "commits": commits(run_dir),
     }
@@ -183,7 +213,7 @@ def _facts(settings: Settings, step: int, reports: list[dict[str, Any]]) -> dict
     return {
         "method_settings": {**chosen, **of_method},
         "trained": trained,
-        "measured": reports,
+        "measured": matching_reports(run_dir, run.method, weights, run.step, changed),
     }
 
 
@@ -198,18 +228,22 @@ def _describe(manifest: dict[str, Any], run_dir: Path) -> str:
     else:
         lines = [f"  adapts     to a function{steps}"]
     lines.append(f"  batch norm {manifest['query_normalization']}")
-    objective = OBJECTIVES[manifest["objective"]]
-    for report in manifest["measured"]:
-        lines.append(
-            f"  {objective.score_name:<10} {objective.text(report['mean'], report['interval'])} "
-            f"({report['task']}, {report['num_episodes']} test episodes)"
-        )
-    if not manifest["measured"]:
-        lines.append(
+    return "\n".join([*lines, _measured(manifest["measured"], manifest["objective"], run_dir)])
+
+
+def _measured(reports: list[dict[str, Any]], objective_name: str, run_dir: Path) -> str:
+    """Returns the scores of a manifest, or how to have some."""
+    objective = OBJECTIVES[objective_name]
+    if not reports:
+        return (
             f"  {objective.score_name:<10} not measured for these weights. To have it in the "
             f"manifest: python -m tf_metalstm.evaluate --run_dir={run_dir}, then export again."
         )
-    return "\n".join(lines)
+    return "\n".join(
+        f"  {objective.score_name:<10} {objective.text(report['mean'], report['interval'])} "
+        f"({report['task']}, {report['num_episodes']} test episodes)"
+        for report in reports
+    )
 
 
 def _classes(num_way: int | None) -> str:
