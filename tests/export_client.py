@@ -7,6 +7,9 @@ import sys
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "export"
 CLIENT = FOLDER / "adapt.py"
 
+SANITIZED = "-g -fsanitize=address,undefined -fno-sanitize-recover=all"
+"""Options for a C compiler, under which a program tells what it oversteps or leaks."""
+
 sys.path.insert(0, str(FOLDER))
 try:
     client, folders, images, report = map(

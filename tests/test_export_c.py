@@ -12,7 +12,7 @@ import numpy as np
 import odd_pictures
 import pytest
 import toy
-from export_client import FOLDER
+from export_client import FOLDER, SANITIZED
 from golden import EPISODE, MODEL, PROBABILITIES
 from PIL import Image
 
@@ -24,9 +24,6 @@ from tf_metalstm.serving.served import ServedMethod
 pytestmark = pytest.mark.skipif(
     not (shutil.which("cc") and shutil.which("make")), reason="needs a C compiler and make"
 )
-
-
-SANITIZED = "-g -fsanitize=address,undefined -fno-sanitize-recover=all"
 
 
 def build(tmp_path_factory, *options):
@@ -167,10 +164,37 @@ def test_what_is_of_the_system_is_left(program, tmp_path):
     (support / "@eaDir").mkdir()
     result = call(program, MODEL, support, queries()[0])
     assert result.stdout == expected
-    assert result.stderr.count("left out: ") == 4
+    assert " and 3 more (hidden, or of the system)\n" in result.stderr
     result = call(program, MODEL, tmp_path / "episode", queries()[0])
     assert result.returncode == 1
     assert "it holds the folders support and query" in result.stderr
+
+
+def test_bad_files_are_left_out_where_that_is_wanted(program, exported, tmp_path):
+    """Folders of folders, with files in them that are no images."""
+    shutil.copytree(EPISODE, tmp_path / "episode")
+    support, query = tmp_path / "episode/support", tmp_path / "episode/query"
+    expected = call(program, exported, support, query).stdout
+    first = sorted(support.iterdir())[0]
+    (first / "more").mkdir()
+    for number in (1, 2):
+        (sorted(first.iterdir())[number]).rename(first / "more" / f"{number}.png")
+    bad = [first / "z.png", support / "LAO_LETTER_FO_TAM/more/bad.png", query / "more/bad.png"]
+    for path in bad:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"%PDF")
+    result = call(program, "--skip_corrupt", exported, support, query)
+    why = "it is not a JPEG, PNG, GIF, BMP or WebP file"
+    skipped = [line for line in result.stderr.splitlines() if line.startswith("skipped: ")]
+    assert sorted(skipped) == sorted(f"skipped: {path}: {why}" for path in bad)
+    assert result.stdout == expected
+    result = call(program, "--skip_corrupt", exported, support, query / "more")
+    assert result.returncode == 1
+    assert "none of the images to classify can be read" in result.stderr
+    for path in first.rglob("*.png"):
+        path.write_bytes(b"%PDF")
+    result = call(program, "--skip_corrupt", exported, support, query)
+    assert f"error: {first.name}: none of the images of this class can be read" in result.stderr
 
 
 def test_what_answers_are_worth_is_said(program, tmp_path):
@@ -224,7 +248,7 @@ WRONG = {
         lambda at: half(at / "model/variables/variables.data-00000-of-00001"),
         "is the copy complete?",
     ),
-    "no support": (lambda at: shutil.rmtree(at / "episode/support"), "No such file"),
+    "no support": (lambda at: shutil.rmtree(at / "episode/support"), "is not a folder"),
     "an empty class": (lambda at: (at / "episode/support/empty").mkdir(), "holds no image"),
     "no image": (lambda at: first_image(at).write_bytes(b"%PDF"), "Unknown image file format"),
     "an empty file": (lambda at: first_image(at).write_bytes(b""), "error: "),
@@ -235,7 +259,7 @@ WRONG = {
         ],
         "support_labels has more names than the 5 ways of the model",
     ),
-    "no query": (lambda at: shutil.rmtree(at / "episode/query"), "No such file"),
+    "no query": (lambda at: shutil.rmtree(at / "episode/query"), "there is no such file"),
 }
 
 
@@ -250,11 +274,15 @@ def test_what_is_wrong_is_said(program, copies, wrong):
     assert message in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [(), (MODEL,), ("--num_steps", "many", MODEL, "a", "b")])
+@pytest.mark.parametrize(
+    "arguments",
+    [(), (MODEL,), ("--num_steps", "many", MODEL, "a", "b"), ("--steps", MODEL, "a", "b")],
+)
 def test_wrong_arguments(program, arguments):
     result = call(program, *arguments)
     assert result.returncode in (1, 2)
-    assert "usage: adapt" in result.stderr or "expected a number of updates" in result.stderr
+    said = ("usage: adapt", "expected a number of updates", "is none of --num_steps and --skip")
+    assert any(one in result.stderr for one in said)
 
 
 def test_reading_of_signatures_leaks_and_oversteps_nothing(tmp_path):

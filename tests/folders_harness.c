@@ -1,0 +1,20 @@
+/* What export/c reads of folders: class or nothing, and file, with tabs between. */
+#include <stdio.h>
+#include <string.h>
+
+#include "folders.h"
+
+int main(int argc, char **argv) {
+  if (strcmp(argv[1], "support") == 0) {
+    class_list list = read_classes(argv[2]);
+    for (size_t i = 0; i < list.count; ++i)
+      for (size_t j = 0; j < list.classes[i].files.count; ++j)
+        printf("%s\t%s%c", list.classes[i].name, list.classes[i].files.paths[j], 0);
+    free_classes(&list);
+  } else {
+    path_list files = read_queries(argv + 2, (size_t)argc - 2);
+    for (size_t i = 0; i < files.count; ++i) printf("\t%s%c", files.paths[i], 0);
+    free_paths(&files);
+  }
+  return 0;
+}
