@@ -88,6 +88,7 @@ def other_value(each):
         "sine_frequencies": (2.0, 3.0),
         "sine_phases": (7.0, 8.0),
         "meta_sgd_rates": (0.2, 0.3),
+        "first_rates": (0.01, 0.1),
         "augmentation": ("flip", "crop"),
         "hidden_layers": (3,),
         "statistics_momentum": 0.5,

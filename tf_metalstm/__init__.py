@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tf_metalstm.parts import Part
     from tf_metalstm.problems import Problem, SupportProblem
     from tf_metalstm.rules.base import Rule
+    from tf_metalstm.rules.hierarchical_rnn import HierarchicalRNN
     from tf_metalstm.rules.meta_lstm import MetaLSTM
     from tf_metalstm.rules.meta_sgd import MetaSGD
     from tf_metalstm.rules.sgd import SGD
@@ -45,6 +46,7 @@ _PUBLIC = {
     "FunctionalLearner": "learners.functional",
     "GradientBasedMethod": "methods.gradient_based",
     "ImageTasks": "data.tasks",
+    "HierarchicalRNN": "rules.hierarchical_rnn",
     "InnerLoop": "adaptation",
     "LearnedOptimizer": "keras_optimizer",
     "LearnedOptimizerMethod": "methods.learned_optimizer",
@@ -83,6 +85,7 @@ __all__ = [
     "FunctionalLearner",
     "GradientBasedMethod",
     "ImageTasks",
+    "HierarchicalRNN",
     "InnerLoop",
     "LearnedOptimizer",
     "LearnedOptimizerMethod",

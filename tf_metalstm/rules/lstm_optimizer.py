@@ -134,6 +134,7 @@ class LSTMOptimizer(Rule):
     part = Part(
         "lstm_optimizer", "LSTM optimizer", "Andrychowicz et al., NIPS 2016", LSTMOptimizerOptions
     )
+    uses_loss = False
 
     @classmethod
     def from_options(cls, options: LSTMOptimizerOptions) -> LSTMOptimizer:  # type: ignore[override]

@@ -33,6 +33,8 @@ class OneRateRule(Rule):
         name: of the rule.
     """
 
+    uses_loss = False
+
     def __init__(
         self, rate: float = 0.01, learned: bool = False, name: str = "rule", **kwargs: Any
     ) -> None:
