@@ -15,19 +15,38 @@ from tf_metalstm.starts.base import Start
 
 
 def build_tasks(settings: Settings) -> Tasks:
-    """Returns where tasks come from; nothing is read yet."""
+    """Returns where tasks come from; nothing is read yet.
+
+    Raises:
+        OptionError: the learner must not see these images, or not so.
+    """
+    settings = _as_the_learner_wants(settings)
     return settings.member("source").from_options(settings.of_member("source"))
 
 
 def resolve(settings: Settings, tasks: Tasks) -> Settings:
     """Returns the settings with what follows for options left open, so that run.flags says it."""
+    settings = _as_the_learner_wants(settings)
     follows = settings.member("method").settled(settings.of_member("method"), tasks)
+    return _filled(settings, {"normalization": "standard", **follows})
+
+
+def _as_the_learner_wants(settings: Settings) -> Settings:
+    """Returns the settings with what the learner wants of images, where that was left open."""
+    if "learner" not in settings.chosen:
+        return settings
+    learner, options = settings.member("learner"), settings.of_member("learner")
+    learner.check_images(options, settings.get("normalization"))
+    return _filled(settings, learner.settled(options, settings.source))
+
+
+def _filled(settings: Settings, follows: dict[str, Any]) -> Settings:
     missing = {
         name: value
         for name, value in follows.items()
         if name in settings.values and settings.values[name] is None
     }
-    return settings.changed(**missing)
+    return settings.changed(**missing) if missing else settings
 
 
 def build_method(settings: Settings, tasks: Any) -> Method:

@@ -79,10 +79,11 @@ class ImageOptions(EpisodeOptions, TrainingClassOptions, AugmentationOptions):
     skip_small_classes: bool = option(
         False, "Leave out classes that have fewer images than an episode takes of each."
     )
-    normalization: str = option(
-        "standard",
-        "How pixels are normalized: by mean and deviation of the training split (standard), or "
-        "divided by 255 (unit).",
+    normalization: str | None = option(
+        None,
+        "How pixels are normalized: by mean and deviation of the training split (standard), "
+        "divided by 255 (unit), or not (pixels); default: standard, but pixels for a pretrained "
+        "network, which has a preprocessing of its own.",
         choices=NORMALIZATIONS,
         settled=True,
         alike=True,

@@ -12,7 +12,7 @@ from tf_metalstm.data.color import color_jitter
 from tf_metalstm.data.sources.base import Source
 from tf_metalstm.episode import Tensor
 
-NORMALIZATIONS = ("standard", "unit")
+NORMALIZATIONS = ("standard", "unit", "pixels")
 AUGMENTATIONS = ("flip", "crop", "turn", "color")
 
 # The crop may move an image by this part of its size: 10 pixels of 84, 3 of 28.
@@ -45,13 +45,15 @@ def make_normalization(name: str, source: Source) -> Normalization:
     """Builds a normalization.
 
     Args:
-        name: "unit", x / 255 as in the authors' code; or "standard", the mean and deviation
-            of every channel over the training split.
+        name: "unit", x / 255 as in the authors' code; "standard", the mean and deviation of
+            every channel over the training split; or "pixels", x as it is.
         source: whose pixels are normalized.
     """
     channels = source.image_shape[-1]
     if name == "unit":
         return Normalization((0.0,) * channels, (255.0,) * channels)
+    if name == "pixels":
+        return Normalization((0.0,) * channels, (1.0,) * channels)
     if name == "standard":
         mean, deviation = source.channel_statistics()
         return Normalization(

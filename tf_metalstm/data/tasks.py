@@ -155,7 +155,8 @@ class ImageTasks(EpisodeTasks):
     Args:
         source: of images; nothing is read before episodes are asked for.
         spec: ways, shots and queries of validation and test.
-        normalization: "standard" or "unit"; or the constants themselves, those of a trained run.
+        normalization: "standard", "unit" or "pixels"; or the constants themselves, those of a
+            trained run.
         augmentation: names of augmentations, in training.
         class_sampling: how the classes of training episodes are drawn. A fixed list of episodes
             is drawn independently.
@@ -191,7 +192,7 @@ class ImageTasks(EpisodeTasks):
         return cls(
             source,
             options.spec(),
-            options.normalization,
+            options.normalization or "standard",
             options.augmentation,
             options.class_sampling,
             options.training_spec(),

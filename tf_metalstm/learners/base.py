@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import keras
 
@@ -54,6 +54,29 @@ class Learner(abc.ABC):
 
     family: ClassVar[str] = "learner"
     part: ClassVar[Part]
+
+    @classmethod
+    def settled(cls, options: Any, source: str) -> dict[str, Any]:
+        """Returns what it wants of images where the options of the source leave it open, by name.
+
+        Args:
+            options: of this learner.
+            source: name of the source that the images are from.
+
+        Raises:
+            OptionError: it must not see images of that source.
+        """
+        del options, source
+        return {}
+
+    @classmethod
+    def check_images(cls, options: Any, normalization: str | None) -> None:
+        """Checks what the images go through before they reach it.
+
+        Raises:
+            OptionError: it is made for others.
+        """
+        del options, normalization
 
     @classmethod
     @abc.abstractmethod

@@ -75,14 +75,6 @@ def color_as_stored(encoded: bytes, size: int, origin: str) -> tuple[np.ndarray,
     return found, stored
 
 
-def color_as_stored(encoded: bytes, size: int, origin: str) -> tuple[np.ndarray, bytes]:
-    """As `color_pixels`, the pixels being those of the JPEG: a second compression moves them."""
-    found, stored = color_pixels(encoded, size, origin)
-    if stored is not encoded:
-        found, _ = color_pixels(stored, size, origin)
-    return found, stored
-
-
 def encode_png(pixels: np.ndarray) -> bytes:
     """A PNG of gray pixels, uint8 [h, w, 1]."""
     png = io.BytesIO()

