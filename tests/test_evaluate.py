@@ -158,9 +158,11 @@ def test_a_learner_has_as_many_outputs_as_it_was_trained_with(tmp_path):
         evaluated(run.run_dir, "--num_way=5")
 
 
-@pytest.mark.parametrize("method", ["gradient_based", *METRIC[1:]])
+@pytest.mark.parametrize("method", ["gradient_based", "zero_head", *METRIC[1:]])
 def test_training_with_other_ways_than_are_asked_about(method, tmp_path):
     said = {"num_steps": 1} if method == "gradient_based" else {}
+    if method == "zero_head":
+        method, said = "gradient_based", {"num_steps": 1, "start": method}
     if method != "relation_networks":  # which needs maps; another network is compiled sooner
         said |= {"learner": "mlp", "hidden_layers": (4,)}
     sizes = {"num_way": 3, "training_num_way": 5, "training_num_shot": 1, "training_num_query": 2}
@@ -173,7 +175,7 @@ def test_training_with_other_ways_than_are_asked_about(method, tmp_path):
     assert evaluated(run.run_dir)["task"] == "3-way 2-shot"
     assert evaluated(run.run_dir, "--num_way=5")["task"] == "5-way 2-shot"
     trained = experiment.load_run(read_settings(run.run_dir))
-    if method == "gradient_based":
+    if method == "gradient_based" and "start" not in said:
         assert trained.method.num_outputs == read_settings(run.run_dir).get("num_outputs") == 5
         with pytest.raises(OptionError, match="num_way is 6 but the learner has 5 outputs"):
             evaluated(run.run_dir, "--num_way=6")

@@ -98,7 +98,7 @@ def test_a_start_that_looks_at_the_support_set_is_where_an_episode_begins(folder
     episode, _ = tasks.episodes("test", 0)(0)
     support = Support(episode["support_inputs"], episode["support_labels"])
     share = 1.0 / (1.0 + np.exp(-np.mean(support.inputs)))
-    np.testing.assert_allclose(start.theta_0(None, support), zeros + share, rtol=1e-5)
+    np.testing.assert_allclose(start.theta_0(None, support, 5), zeros + share, rtol=1e-5)
 
 
 def test_a_source_reads_the_pictures_of_its_folders(folder):

@@ -1,4 +1,13 @@
-"""The flat parameter vector theta [P] as the tensors that it is made of."""
+"""The flat parameter vector theta [P] as the tensors that it is made of.
+
+Most learners have a fixed number of parameters. One that takes any number of classes has a row of
+its last layer for each of them, and its theta is as long as the episode needs:
+
+    theta = fixed blocks, row of class 0, row of class 1, ..., row of class N - 1
+
+Its blocks are the fixed ones and those of one row, marked `per_class`. What a rule keeps for each
+coordinate or each tensor it keeps for these blocks; `rules/places.py` repeats it for each class.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +23,14 @@ class ParameterBlock(NamedTuple):
     shape: its shape.
     start: index of its first coordinate.
     size: how many coordinates it has.
+    per_class: theta has it once for each class of the episode; these are the last blocks.
     """
 
     name: str
     shape: tuple[int, ...]
     start: int
     size: int
+    per_class: bool = False
 
     @property
     def layer(self) -> str:
@@ -34,7 +45,7 @@ def blocks_of(shapes: Iterable[tuple[str, tuple[int, ...]]]) -> Blocks:
     """Returns the blocks of tensors that lie one after the other.
 
     >>> blocks_of([("linear/kernel", (3, 2)), ("linear/bias", (2,))])[1]
-    ParameterBlock(name='linear/bias', shape=(2,), start=6, size=2)
+    ParameterBlock(name='linear/bias', shape=(2,), start=6, size=2, per_class=False)
     """
     blocks, start = [], 0
     for name, shape in shapes:
@@ -45,5 +56,10 @@ def blocks_of(shapes: Iterable[tuple[str, tuple[int, ...]]]) -> Blocks:
 
 
 def num_parameters(blocks: Blocks) -> int:
-    """Returns P."""
+    """Returns P; of what there is once for each class, one row counts."""
     return sum(block.size for block in blocks)
+
+
+def num_fixed(blocks: Blocks) -> int:
+    """Returns how many coordinates of theta do not depend on the number of classes."""
+    return sum(block.size for block in blocks if not block.per_class)

@@ -76,7 +76,7 @@ class SupportProblem:
 
     def initial_carry(self) -> Tensor:
         """Returns the statistics that every episode starts from, [S]."""
-        return tf.constant(self.learner.initial_statistics())
+        return tf.convert_to_tensor(self.learner.initial_statistics())
 
     def loss(self, theta: Tensor, carry: Tensor, step: Any) -> tuple[Tensor, Tensor]:
         """Returns the loss of the images of this step, and the statistics after it."""

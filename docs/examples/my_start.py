@@ -33,7 +33,7 @@ class MixedStart(Start):
         )
         self.built = True
 
-    def theta_0(self, learner, support):
+    def theta_0(self, learner, support, num_way):
         dark, light = tf.unstack(tf.convert_to_tensor(self.dark_and_light))
         return dark + tf.sigmoid(self.slope * tf.reduce_mean(support.inputs)) * (light - dark)
 

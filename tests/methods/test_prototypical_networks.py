@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tf_metalstm.class_means import class_means
 from tf_metalstm.episode import Support
 from tf_metalstm.learners.conv4 import conv4
 from tf_metalstm.learners.embedding import embedding_of
@@ -13,7 +14,6 @@ from tf_metalstm.methods.prototypical_networks import (
     DISTANCES,
     PrototypicalNetworks,
     negative_squared_distances,
-    prototypes,
 )
 from tf_metalstm.options import OptionError
 
@@ -61,7 +61,7 @@ def unit(x):
 def test_means_and_distances_by_hand():
     """Classes at (1, 2), from (0, 2) and (2, 2), and at (4, 0); a query at (1, 0)."""
     features = tf.constant([[0.0, 2.0], [4.0, 0.0], [2.0, 2.0]], tf.float64)
-    means = prototypes(features, tf.constant([0, 1, 0]), 2)
+    means = class_means(features, tf.constant([0, 1, 0]), 2)
     np.testing.assert_array_equal(means, [[1.0, 2.0], [4.0, 0.0]])
     query = tf.constant([[1.0, 0.0]], tf.float64)
     np.testing.assert_allclose(negative_squared_distances(query, means), [[-4.0, -9.0]])
@@ -69,7 +69,7 @@ def test_means_and_distances_by_hand():
 
 def test_a_class_without_features_has_a_mean_of_zeros():
     features = tf.constant([[1.0, 2.0], [3.0, 4.0]], tf.float64)
-    means = prototypes(features, tf.constant([2, 2], tf.int64), 4)
+    means = class_means(features, tf.constant([2, 2], tf.int64), 4)
     np.testing.assert_array_equal(means, [[0, 0], [0, 0], [2, 3], [0, 0]])
 
 
@@ -107,7 +107,7 @@ def test_it_is_a_linear_layer_on_the_features():
     """Section 2.4: weights 2 c_k and biases -|c_k|^2, but for a number all classes have alike."""
     generator = np.random.default_rng(0)
     features, queries = generator.normal(size=(9, 6)), generator.normal(size=(5, 6))
-    means = prototypes(tf.constant(features), tf.constant([0, 1, 2] * 3), 3)
+    means = class_means(tf.constant(features), tf.constant([0, 1, 2] * 3), 3)
     found = negative_squared_distances(tf.constant(queries), means).numpy()
     weights, biases = 2.0 * means.numpy().T, -np.sum(means.numpy() ** 2, axis=1)
     of_layer = queries @ weights + biases

@@ -25,9 +25,10 @@ class NetworkOptions(Options):
     statistics_momentum: float | None = option(
         None,
         "Momentum of the running statistics of batch norm, the weight of their old value; default: "
-        "0.05 for gradient_based, which collects them in each episode, 0.99 otherwise.",
+        "0.05 for gradient_based, which collects them in each episode, 0.99 otherwise. With 1 they "
+        "stay.",
         at_least=0,
-        below=1,
+        at_most=1,
     )
     learner_precision: str = option(
         "float32",

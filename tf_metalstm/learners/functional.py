@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
-from tf_metalstm.learners.layers import adaptable, input_shape, output_size
+from tf_metalstm.learners.layers import adaptable, batch_norms, input_shape, output_size
 from tf_metalstm.learners.stateless import stateless_call, statistics_of
 from tf_metalstm.parameters import Blocks, blocks_of, num_parameters
 
@@ -33,6 +33,10 @@ class FunctionalLearner:
             an episode are replaced in a copy of it, or refused: see `learners/layers.py`.
         second_order: replace those too that would be wrong where the gradient is differentiated.
 
+    Attributes:
+        trained_statistics: a variable [S], the running statistics of a training. Where it is set
+            every pass is normalized by them, and none collects others. None at first.
+
     Raises:
         ValueError: the model is not built, or has layers that cannot be adapted.
     """
@@ -43,6 +47,7 @@ class FunctionalLearner:
         self.statistics_blocks = _blocks(statistics_of(model))
         self.num_parameters = num_parameters(self.parameter_blocks)
         self.num_statistics = num_parameters(self.statistics_blocks)
+        self.trained_statistics: keras.Variable | None = None
         # Read once, here: inside a traced function variables have no values to read.
         self._initial_parameters = _flat_values(model.trainable_variables, self.dtype)
         self._initial_statistics = _flat_values(statistics_of(model), self.dtype)
@@ -88,9 +93,25 @@ class FunctionalLearner:
         """Returns the model's trainable values, flat, [P]."""
         return self._initial_parameters
 
-    def initial_statistics(self) -> np.ndarray:
+    def initial_statistics(self) -> Any:
         """Returns the statistics that every episode starts from, flat, [S]."""
+        if self.trained_statistics is not None:
+            return tf.convert_to_tensor(self.trained_statistics)
         return self._initial_statistics
+
+    @property
+    def moves_statistics(self) -> bool:
+        """Whether a pass of training changes the statistics: their momentum is below 1."""
+        return any(layer.momentum < 1.0 for layer in batch_norms(self.model))
+
+    def moved_statistics(self, theta: Tensor, images: Tensor) -> Tensor:
+        """Returns the statistics that one more batch moves, by the momentum of the model, [S].
+
+        Args:
+            theta: [P].
+            images: [B, h, w, c].
+        """
+        return self._apply(theta, self.initial_statistics(), images, training=True)[1]
 
     def apply(
         self, theta: Tensor, statistics: Tensor, images: Tensor, training: bool
@@ -102,21 +123,28 @@ class FunctionalLearner:
             statistics: [S].
             images: [B, h, w, c].
             training: True normalizes with the moments of `images` and returns updated
-                statistics; False normalizes with `statistics` and returns them unchanged.
+                statistics; False normalizes with `statistics` and returns them unchanged, as is
+                always done under `trained_statistics`.
 
         Returns:
             Logits [B, N] and statistics [S].
         """
+        training = training and self.trained_statistics is None
+        return self._apply(theta, statistics, images, training)
+
+    def _apply(
+        self, theta: Tensor, statistics: Tensor, images: Tensor, training: bool
+    ) -> tuple[Tensor, Tensor]:
         logits, new = stateless_call(
             self.model,
-            _unflatten(theta, self.parameter_blocks),
-            _unflatten(statistics, self.statistics_blocks),
+            unflatten(theta, self.parameter_blocks),
+            unflatten(statistics, self.statistics_blocks),
             images,
             training,
         )
         if not (training and self.statistics_blocks):
             return logits, statistics
-        return logits, _flatten(new)
+        return logits, flatten(new)
 
 
 def _flat_values(variables: Sequence[Any], dtype: str) -> np.ndarray:
@@ -128,11 +156,13 @@ def _blocks(variables: Sequence[Any]) -> Blocks:
     return blocks_of((variable.path, tuple(variable.shape)) for variable in variables)
 
 
-def _flatten(values: Sequence[Tensor]) -> Tensor:
+def flatten(values: Sequence[Tensor]) -> Tensor:
+    """Returns tensors as one vector."""
     return tf.concat([v if len(v.shape) == 1 else tf.reshape(v, [-1]) for v in values], axis=0)
 
 
-def _unflatten(vector: Tensor, blocks: Blocks) -> list[Tensor]:
+def unflatten(vector: Tensor, blocks: Blocks) -> list[Tensor]:
+    """Returns the tensors of which `blocks` says that a vector is made."""
     if not blocks:
         return []
     parts = tf.split(vector, [block.size for block in blocks])

@@ -136,6 +136,11 @@ def adaptable(model: keras.Model, second_order: bool = False) -> keras.Model:
     return copy
 
 
+def batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """Returns the layers of batch norm of a model, those inside of others too."""
+    return [layer for layer in _layers(model) if isinstance(layer, _BATCH_NORMALIZATION)]
+
+
 def _layers(model: keras.Model) -> Iterator[keras.Layer]:
     """Yields all layers, those inside of models, wrappers and cells too, each once."""
     yield from {id(layer): layer for layer in model._flatten_layers()}.values()

@@ -9,6 +9,8 @@ What method it is, the rule says:
     SGD        yes            MAML, Finn et al., ICML 2017
     SGD        no             first-order MAML; with no meta-training, fine-tuning
     MetaSGD    yes            Meta-SGD, Li et al., 2017
+
+With a start that makes a row of the last layer for each class it takes any number of classes.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_metalstm.adaptation import InnerLoop, InnerLoopOptions, unroll, unroll_in_loop
@@ -26,7 +29,7 @@ from tf_metalstm.episode import Support, Tensor
 from tf_metalstm.learners.functional import FunctionalLearner
 from tf_metalstm.learners.second_order import check_second_order
 from tf_metalstm.methods.base import LOSSES, Builder, Method, TrainedOptions, copy_weights
-from tf_metalstm.methods.few_shot import FewShotMethod
+from tf_metalstm.methods.few_shot import FewShotMethod, num_classes
 from tf_metalstm.objectives import CLASSIFICATION, OBJECTIVES, Objective
 from tf_metalstm.options import OptionError, option
 from tf_metalstm.parameters import Blocks
@@ -38,20 +41,13 @@ from tf_metalstm.starts.c_0 import LearnedStart
 
 QUERY_NORMALIZATIONS = ("running", "support", "batch")
 TRANSDUCTIVE = "transductive (queries normalized with each other)"
+SUPPORT_NORMALIZATIONS = ("batch", "training")
 
 
 @dataclass(frozen=True)
 class GradientBasedOptions(TrainedOptions, InnerLoopOptions):
     """Options of methods that adapt by gradient."""
 
-    num_outputs: int | None = option(
-        None,
-        "Number of outputs of the learner; default: the largest N of training, validation and "
-        "test.",
-        at_least=1,
-        alike=True,
-        settled=True,
-    )
     support_batch_size: int | None = option(
         None, "Number of support images of an update; default: all.", at_least=1
     )
@@ -67,6 +63,16 @@ class GradientBasedOptions(TrainedOptions, InnerLoopOptions):
         "(running), those after one more support pass (support), or those of the queries (batch). "
         "The first two are inductive, the last is transductive.",
         choices=QUERY_NORMALIZATIONS,
+        only_with={"support_normalization": "batch"},
+    )
+    support_normalization: str = option(
+        "batch",
+        "Statistics of batch norm in support passes: those of the support images (batch), or the "
+        "running ones of the training, by which queries are normalized too, in training as after "
+        "it (training).",
+        choices=SUPPORT_NORMALIZATIONS,
+        alike=True,
+        settled=True,
     )
     vectorize_episodes: bool = option(
         False,
@@ -105,6 +111,11 @@ class GradientBasedMethod(FewShotMethod):
 
     In meta-training the queries always use their batch moments, as in the paper.
 
+    With `support_normalization` "training" there is none of this: support passes and queries, in
+    meta-training and after it, are normalized by the running statistics of the training. They are
+    a weight that begins at those of the network which the run begins at, and that the queries of
+    each training episode move by the network's momentum; with a momentum of 1 they stay.
+
     Args:
         learner: the network that is adapted.
         rule: how its parameters move; built here.
@@ -114,6 +125,9 @@ class GradientBasedMethod(FewShotMethod):
         num_evaluation_steps: updates outside meta-training; None for as many as in it.
         batch_size: support images of an update, see `SupportProblem`.
         gradient_divisor: see `SupportProblem`.
+        support_normalization: "batch" or "training", see above.
+        training_way: N of the training episodes, where it is the same for all and the start makes
+            a row for each class; it has to be known to compile the training.
         objective: what an episode asks for.
         vectorize_episodes: see `FewShotMethod`.
         name: of the model.
@@ -128,8 +142,6 @@ class GradientBasedMethod(FewShotMethod):
     )
     kinds: ClassVar[tuple[str, ...]] = (IMAGES, FUNCTIONS)
     starts_from: ClassVar[tuple[str, ...]] = ("nearest_neighbor",)
-    # Few passes leave the statistics of an episode: each has to count.
-    statistics_momentum: ClassVar[float] = 0.05
 
     def __init__(
         self,
@@ -142,6 +154,8 @@ class GradientBasedMethod(FewShotMethod):
         num_evaluation_steps: int | None = None,
         batch_size: int | None = None,
         gradient_divisor: str = "none",
+        support_normalization: str = "batch",
+        training_way: int | None = None,
         objective: Objective = CLASSIFICATION,
         vectorize_episodes: bool = False,
         name: str = "gradient_based_method",
@@ -155,6 +169,12 @@ class GradientBasedMethod(FewShotMethod):
                 "query_normalization",
                 f"must be one of {', '.join(QUERY_NORMALIZATIONS)}, got {query_normalization!r}.",
             )
+        if support_normalization not in SUPPORT_NORMALIZATIONS:
+            raise OptionError(
+                "support_normalization",
+                f"must be one of {', '.join(SUPPORT_NORMALIZATIONS)}, got "
+                f"{support_normalization!r}.",
+            )
         _check_vectorized(vectorize_episodes, learner, inner_loop)
         if inner_loop.second_order:
             check_second_order(learner.model)
@@ -163,12 +183,24 @@ class GradientBasedMethod(FewShotMethod):
         self.evaluation_loop = inner_loop
         if num_evaluation_steps is not None:
             self.evaluation_loop = dataclasses.replace(inner_loop, num_steps=num_evaluation_steps)
-        self.query_normalization = query_normalization
+        self.support_normalization = support_normalization
+        self.query_normalization: str | None = query_normalization
+        self.statistics: Any = None
+        if support_normalization == "training":
+            self.query_normalization = None  # there is no choice
+            self._keep_statistics(vectorize_episodes)
+        self.training_way = training_way
         self.batch_size, self.gradient_divisor = batch_size, gradient_divisor
         self._problem(Support(tf.zeros([1]), tf.zeros([1])))  # checks them
         if not rule.built:
             rule.build(learner.parameter_blocks)
         start = LearnedStart(dtype=learner.dtype) if start is None else start
+        if start.any_way and not objective.has_classes:
+            raise OptionError(
+                "start",
+                f"{start.part.name} makes a row of the last layer for each class, and these tasks "
+                "have none: use start=c_0.",
+            )
         if not start.built:
             start.build(learner)
         # In this order: a checkpoint holds the optimizer's numbers in that of the weights.
@@ -177,27 +209,28 @@ class GradientBasedMethod(FewShotMethod):
 
     @classmethod
     def from_options(cls, options: GradientBasedOptions, builder: Builder) -> GradientBasedMethod:
-        network = builder.network(builder.num_outputs(options.num_outputs), cls.statistics_momentum)
+        start = builder.start()
+        num_outputs = 1 if start.any_way else builder.num_outputs(start.num_outputs)
+        network = builder.network(num_outputs, _momentum(options))
         return cls(
-            FunctionalLearner(network, options.second_order),
+            start.learner(network, options.second_order),
             builder.rule(),
             options.inner_loop(),
             options.query_normalization,
-            start=builder.start(),
+            start=start,
             num_evaluation_steps=options.num_evaluation_steps,
             batch_size=options.support_batch_size,
             gradient_divisor=options.gradient_divisor,
+            support_normalization=options.support_normalization,
+            training_way=builder.tasks.training_way if start.any_way else None,
             objective=OBJECTIVES[builder.tasks.objective],
             vectorize_episodes=options.vectorize_episodes,
         )
 
     @classmethod
     def settled(cls, options: GradientBasedOptions, tasks: Any) -> dict[str, Any]:
-        """Returns how many outputs the learner has."""
-        return {
-            **super().settled(options, tasks),
-            "num_outputs": options.num_outputs or tasks.num_outputs,
-        }
+        """Returns how many outputs a learner with a fixed number has, and the momentum."""
+        return {"num_outputs": tasks.num_outputs, "statistics_momentum": _momentum(options)}
 
     def begin(self, pretrained: Method | None) -> None:
         """Starts from another run of this method, or from a network trained on all classes."""
@@ -205,6 +238,10 @@ class GradientBasedMethod(FewShotMethod):
         if whole:
             copy_weights(self.weights, pretrained)
         network = None if whole or pretrained is None else pretrained.network
+        if network is not None and self.statistics is not None:
+            trained = {weight.path: weight for weight in network.weights}
+            found = [trained[block.name] for block in self.learner.statistics_blocks]
+            self.statistics.assign(np.concatenate([keras.ops.convert_to_numpy(x) for x in found]))
         self.start.begin(self.learner, network, whole)
 
     @property
@@ -214,8 +251,8 @@ class GradientBasedMethod(FewShotMethod):
 
     @property
     def keeps_statistics(self) -> bool:
-        """False: statistics belong to an episode."""
-        return False
+        """Whether running statistics of the training are kept; else they belong to an episode."""
+        return self.statistics is not None
 
     @property
     def blocks(self) -> Blocks:
@@ -225,16 +262,16 @@ class GradientBasedMethod(FewShotMethod):
     @property
     def is_symmetric(self) -> bool:
         """Whether neither start, rule nor the order of the support images prefers a class."""
-        alike = self.rule.treats_coordinates_alike and self.batch_size is None
-        return alike and self.start.is_symmetric(self.learner)
+        alike = self.rule.treats_coordinates_alike or self.start.any_way
+        return alike and self.batch_size is None and self.start.is_symmetric(self.learner)
 
     def build(self, input_shape: Any = None) -> None:
         """Nothing left to do: no weight depends on the shape of an episode."""
 
     @property
-    def num_outputs(self) -> int:
-        """N, logits of the learner."""
-        return self.learner.num_outputs
+    def num_outputs(self) -> int | None:
+        """N, logits of the learner; None where it takes any number of classes."""
+        return None if self.start.any_way else self.learner.num_outputs
 
     @property
     def num_updates(self) -> int:
@@ -255,7 +292,8 @@ class GradientBasedMethod(FewShotMethod):
         self, support: Support, training: bool, num_steps: Tensor | None
     ) -> tuple[Adapted, dict[str, Tensor]]:
         loop = self.inner_loop if training else self.evaluation_loop
-        theta_0, problem = self.start.theta_0(self.learner, support), self._problem(support)
+        theta_0 = self.start.theta_0(self.learner, support, self._num_way(support.labels, training))
+        problem = self._problem(support)
         if num_steps is None:
             unrolled = unroll(self.rule, problem, theta_0, loop)
         else:
@@ -264,6 +302,34 @@ class GradientBasedMethod(FewShotMethod):
         adapted = Adapted(unrolled.theta, unrolled.carry)
         trace = {LOSSES: unrolled.trajectory.losses, **unrolled.trajectory.traces}
         return adapted._replace(statistics=self._statistics(adapted, support, made)), trace
+
+    def _num_way(self, labels: Tensor, training: bool) -> Tensor | int:
+        if not self.start.any_way:
+            return self.learner.num_outputs
+        known = self.training_way if training else None
+        return num_classes(labels) if known is None else known
+
+    def _keep_statistics(self, vectorize_episodes: bool) -> None:
+        """Creates the running statistics of the training."""
+        if vectorize_episodes:
+            raise OptionError(
+                "vectorize_episodes",
+                "does not go with support_normalization=training, whose statistics the episodes "
+                "move one after the other: leave one of the two out.",
+            )
+        if not self.learner.num_statistics:
+            raise OptionError(
+                "support_normalization",
+                "is training, but the learner has no batch norm: leave it out.",
+            )
+        initial = self.learner.initial_statistics()
+        self.statistics = self.learner.trained_statistics = self.add_weight(
+            shape=initial.shape,
+            initializer=lambda shape, dtype: tf.constant(initial),
+            dtype=self.learner.dtype,
+            trainable=False,
+            name="statistics",
+        )
 
     def _problem(self, support: Support) -> SupportProblem:
         return SupportProblem(
@@ -288,6 +354,9 @@ class GradientBasedMethod(FewShotMethod):
         self, adapted: Adapted, query_inputs: Tensor, training: bool = False
     ) -> Tensor:
         """Returns the outputs [B, N] for queries [B, ...]."""
+        if training and self.statistics is not None and self.learner.moves_statistics:
+            theta = tf.stop_gradient(adapted.theta)
+            self.statistics.assign(self.learner.moved_statistics(theta, query_inputs))
         by_batch = training or self.query_normalization == "batch"
         outputs, _ = self.learner.apply(*adapted, query_inputs, training=by_batch)
         return outputs
@@ -295,13 +364,15 @@ class GradientBasedMethod(FewShotMethod):
     @property
     def transductive_mode(self) -> str | None:
         """In words, where queries are not normalized with each other anyway."""
-        has_one = self.learner.num_statistics and self.query_normalization != "batch"
+        has_one = self.learner.num_statistics and self.query_normalization in ("running", "support")
         return TRANSDUCTIVE if has_one else None
 
     def describe_normalization(self) -> str:
         """Returns the batch-norm mode in words, to stand beside every reported number."""
         if not self.learner.num_statistics:
             return "none"
+        if self.statistics is not None:
+            return "inductive (running statistics of the training)"
         if self.query_normalization == "running" and self.num_updates == 0:
             return "inductive (statistics of the support set)"
         return {
@@ -329,7 +400,9 @@ class GradientBasedMethod(FewShotMethod):
             "start": keras.saving.serialize_keras_object(self.start),
             "inner_loop": dataclasses.asdict(self.inner_loop),
             "num_evaluation_steps": self.evaluation_loop.num_steps,
-            "query_normalization": self.query_normalization,
+            "query_normalization": self.query_normalization or QUERY_NORMALIZATIONS[0],
+            "support_normalization": self.support_normalization,
+            "training_way": self.training_way,
             "batch_size": self.batch_size,
             "gradient_divisor": self.gradient_divisor,
             "objective": self.objective.name,
@@ -346,7 +419,13 @@ class GradientBasedMethod(FewShotMethod):
         )
         inner_loop = InnerLoop(**config.pop("inner_loop"))
         config["objective"] = OBJECTIVES[config["objective"]]
-        return cls(FunctionalLearner(network), rule, inner_loop, start=start, **config)
+        return cls(start.learner(network), rule, inner_loop, start=start, **config)
+
+
+def _momentum(options: GradientBasedOptions) -> float:
+    """Returns the momentum of running statistics, where it is left open."""
+    # Few passes leave the statistics of an episode: each has to count.
+    return 0.05 if options.support_normalization == "batch" else 0.99
 
 
 def _check_vectorized(

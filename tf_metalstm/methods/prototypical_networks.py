@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from tf_metalstm.class_means import class_means
 from tf_metalstm.episode import Tensor
 from tf_metalstm.learners.embedding import embedding_of
 from tf_metalstm.methods.base import Builder, TrainedOptions
@@ -52,19 +53,6 @@ class Prototypes(NamedTuple):
     """
 
     means: Tensor
-
-
-def prototypes(features: Tensor, labels: Tensor, num_way: Tensor | int) -> Tensor:
-    """Returns the mean of the features of each class, [N, D]; zeros for one without images.
-
-    Args:
-        features: [B, D].
-        labels: in [0, N), [B].
-        num_way: N.
-    """
-    of_class = tf.one_hot(tf.cast(labels, tf.int32), num_way, dtype=features.dtype)  # [B, N]
-    sums = tf.matmul(of_class, features, transpose_a=True)
-    return tf.math.divide_no_nan(sums, tf.reduce_sum(of_class, axis=0)[:, tf.newaxis])
 
 
 def negative_squared_distances(features: Tensor, means: Tensor) -> Tensor:
@@ -121,7 +109,7 @@ class PrototypicalNetworks(EmbeddingMethod):
 
     def summarize(self, features: Tensor, labels: Tensor, num_way: Tensor | int) -> Prototypes:
         """Returns the mean of each class."""
-        return Prototypes(prototypes(features, labels, num_way))
+        return Prototypes(class_means(features, labels, num_way))
 
     def compare(self, summary: Prototypes, features: Tensor, training: bool = False) -> Tensor:
         """Returns minus the distance to the mean of each class, [B, N]."""

@@ -53,7 +53,8 @@ class Rule(keras.layers.Layer, abc.ABC):
     part: ClassVar[Part]
 
     treats_coordinates_alike: ClassVar[bool] = True
-    """Whether a coordinate moves as any other would in its place, so that no class is preferred."""
+    """Whether a coordinate moves as any other of its tensor would, so that no class is preferred.
+    """
 
     uses_loss: ClassVar[bool] = True
     """Whether it looks at the loss; a Keras optimizer then needs to be given one."""
@@ -96,8 +97,15 @@ class Rule(keras.layers.Layer, abc.ABC):
         if not self.built:
             return None
         [blocks] = (self._build_shapes_dict or {"blocks": ()}).values()
-        return {"blocks": [[block.name, list(block.shape)] for block in blocks]}
+        return {"blocks": [[block.name, list(block.shape), block.per_class] for block in blocks]}
 
     def build_from_config(self, config: dict[str, Any]) -> None:
         """Builds it for the blocks that `get_build_config` returned."""
-        self.build(blocks_of((name, tuple(shape)) for name, shape in config["blocks"]))
+        kept = config["blocks"]
+        blocks = blocks_of((name, tuple(shape)) for name, shape, _ in kept)
+        self.build(
+            tuple(
+                block._replace(per_class=per_class)
+                for block, (_, _, per_class) in zip(blocks, kept, strict=True)
+            )
+        )

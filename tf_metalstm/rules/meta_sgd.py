@@ -25,6 +25,7 @@ from tf_metalstm.options import Options, check_bounds, option
 from tf_metalstm.parameters import Blocks, num_parameters
 from tf_metalstm.parts import Part
 from tf_metalstm.rules.gradient_descent import GradientDescent
+from tf_metalstm.rules.places import of_coordinates
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class MetaSGD(GradientDescent):
         self.low, self.high = low, high
 
     def build(self, blocks: Blocks) -> None:
-        """Creates a rate for each of the P coordinates."""
+        """Creates a rate for each coordinate; all classes of a free number share those of a row."""
+        self.blocks = blocks
         initial = keras.initializers.RandomUniform(self.low, self.high)
         shape = (num_parameters(blocks),)
         self.rate = self.add_weight(shape=shape, initializer=initial, name="rate")
@@ -74,8 +76,8 @@ class MetaSGD(GradientDescent):
 
     def rates(self, theta: Tensor, updates: Tensor) -> Tensor:
         """Returns the learned rates, [P], always the same."""
-        del theta, updates
-        return tf.convert_to_tensor(self.rate)
+        del updates
+        return of_coordinates(tf.convert_to_tensor(self.rate), self.blocks, theta)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""

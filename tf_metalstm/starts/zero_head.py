@@ -1,0 +1,31 @@
+"""A last layer of zeros in every task.
+
+Kao, Chiu & Chen, "MAML is a Noisy Contrastive Learner in Classification", ICLR 2022, section 3:
+
+    w_k = 0,  b_k = 0    for every class k
+
+At zeros the first update of gradient descent sets w_k to the features of class k less the mean of
+all, times the learning rate: the support set alone says what a class is.
+"""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from tf_metalstm.episode import Support, Tensor
+from tf_metalstm.learners.any_way import AnyWayLearner
+from tf_metalstm.parts import Part
+from tf_metalstm.starts.head_start import HeadStart, HeadStartOptions
+
+
+@keras.saving.register_keras_serializable("tf_metalstm")
+class ZeroHead(HeadStart):
+    """Every class begins at zeros. Arguments as `HeadStart` has them."""
+
+    part = Part("zero_head", "A last layer of zeros", "Kao et al., ICLR 2022", HeadStartOptions)
+
+    def rows(self, learner: AnyWayLearner, support: Support, num_way: Tensor | int) -> Tensor:
+        """Returns zeros, [N, D + 1]."""
+        del support
+        return tf.zeros([num_way, learner.num_features + 1], learner.dtype)
