@@ -3,30 +3,47 @@
     classifier = FewShotClassifier.load("runs/demo").fit(images, labels)
     classifier.predict(other_images)
 
-`fit` adapts the model to a few images of each class. Needs scikit-learn: pip install
-'tf_metalstm[sklearn]'.
+    print(classifier.estimate().accuracy)
+
+`fit` adapts the model to a few images of each class. `estimate` says how good it will be. Needs
+scikit-learn: pip install 'tf_metalstm[sklearn]'.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tqdm
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from tf_metalstm.loaded_model import LoadedModel, call, load_model
+from tf_metalstm.loaded_model import LoadedModel, call, in_parts, load_model
+from tf_metalstm.serving.cache import Cache
+from tf_metalstm.serving.estimate import (
+    ROUNDS,
+    ROUNDS_BY_UPDATES,
+    Estimate,
+    ask_in_rounds,
+    certainty,
+    class_means,
+    estimate,
+    nearness,
+    sentences,
+    softmax,
+    threshold,
+)
 from tf_metalstm.serving.given_images import GivenImages, take_images
 from tf_metalstm.serving.remarks import Look, look_at, of_queries, of_size, of_support
 from tf_metalstm.serving.served import MAX_STEPS
 
-_PIXELS_AT_A_TIME = 2**19  # of queries; 74 images of 84 x 84
+_SMALLEST = 1e-30  # probability whose logarithm is taken
+
+_LOOKS = Cache()  # of any image: what is remembered of it does not depend on a model
 
 
 class ImagesWarning(UserWarning):
@@ -46,11 +63,16 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     the same picture in two classes, classes of very different sizes, queries that are among the
     support images, or that are inverted against them.
 
+    The features of images are kept by a model that compares them: one image more in `fit`, or the
+    same queries again, cost no more than those that are new.
+
     Args:
         model: the folder of an exported model, or of a run.
         num_steps: T, updates that `fit` makes; None for as many as in training.
         skip_corrupt: leave out files that cannot be read, and warn of each. An answer to one is
             not a number in `predict_proba`, and None in `predict`.
+        calibrated: let `predict_proba` give probabilities as they can be believed, at the
+            temperature of `estimate`; else those of the model.
 
     Attributes:
         classes_: the different labels, sorted, [C].
@@ -65,10 +87,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         model: str | os.PathLike[str],
         num_steps: int | None = None,
         skip_corrupt: bool = False,
+        calibrated: bool = False,
     ) -> None:
         self.model = model
         self.num_steps = num_steps
         self.skip_corrupt = skip_corrupt
+        self.calibrated = calibrated
 
     @classmethod
     def load(
@@ -76,6 +100,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         model: str | os.PathLike[str],
         num_steps: int | None = None,
         skip_corrupt: bool = False,
+        calibrated: bool = False,
     ) -> FewShotClassifier:
         """Returns a classifier whose model has been read, and is there.
 
@@ -84,7 +109,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             ValueError: the model is one of functions.
         """
         load_model(model)
-        return cls(model, num_steps, skip_corrupt)
+        return cls(model, num_steps, skip_corrupt, calibrated)
 
     def fit(self, X: Any, y: Any) -> FewShotClassifier:  # scikit-learn's names
         """Adapts to images and their labels, in any order, any number of each class.
@@ -106,12 +131,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         by_updates = model.num_steps is not None
         large = of_size(len(labels), model.image_shape, by_updates, model.batch_size)
         _warn(large)  # before it happens
-        adapted = call(
-            model.signatures["adapt"],
-            support_images=tf.constant(given.pixels, tf.float32),
-            support_labels=tf.constant(numbers, tf.int32),
-            **self._steps(model),
-        )
+        steps = self._steps(model)
+        kept = model.features(given.pixels) if model.has_features else given.pixels
+        adapted = _adapt(model, kept, numbers, steps)
         # All at the end: what fails leaves an earlier fit as it was.
         for name in {"support_losses_", "trace_"} & vars(self).keys():
             delattr(self, name)
@@ -120,6 +142,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             self.support_losses_ = adapted.pop("support_losses")
             self.trace_ = adapted
         self.classes_, self._state = classes, state
+        self._kept, self._numbers, self._given_steps = kept, numbers, steps
+        self._estimate: Estimate | None = None
         self._model: LoadedModel | None = model
         self._looks = _looks(given, map(str, labels))
         remarks = [*map(_skipped, given.skipped), *of_support(self._looks)]
@@ -127,40 +151,75 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.remarks_ = [*large, *remarks]
         return self
 
+    def estimate(self) -> Estimate:
+        """Returns how good it will be, found from the support set alone; see `Estimate`.
+
+        Images are left out, and it adapts to the others: at once for a model that compares
+        features. One that learns by updates adapts up to five times more.
+        """
+        model = self._loaded()
+        if self._estimate is None:
+
+            def ask(rest: np.ndarray, left: np.ndarray) -> np.ndarray:
+                kept, numbers = self._kept, self._numbers
+                adapted = _adapt(model, kept[rest], numbers[rest], self._given_steps)
+                state = {name: adapted[name] for name in self._state}
+                return _logits(model, state, kept[left], len(self.classes_))
+
+            features = self._kept if model.has_features else None
+            most = ROUNDS if model.has_features else ROUNDS_BY_UPDATES
+            answers = ask_in_rounds(self._numbers, ask, features, most)
+            self._estimate = estimate(self._numbers, answers)
+        return self._estimate
+
+    def estimate_in_words(self) -> list[str]:
+        """Returns the estimate, and which support images look mislabelled, in sentences."""
+        names = [look.name for look in self._looks]
+        return sentences(self.estimate(), self._numbers, names, self.classes_.tolist())
+
     def predict_proba(self, X: Any) -> np.ndarray:
         """Returns the probability of each class, [B, C], in the order of `classes_`."""
-        probabilities, _, remarks = self._answer(X)
+        probabilities, _, given, remarks = self._answer(X)
         _warn(remarks)
-        return probabilities
+        return _of_all(given, probabilities, np.nan)
 
-    def predict(self, X: Any) -> np.ndarray:
-        """Returns the most probable label of each image, [B]."""
-        probabilities, given, remarks = self._answer(X)
+    def predict(self, X: Any, none_of_these: float | None = None) -> np.ndarray:
+        """Returns the most probable label of each image, [B].
+
+        Args:
+            X: images.
+            none_of_these: the share of images of these classes that may be taken for none of them
+                by mistake, between 0 and 1: 0.05 is a usual one. The answer to an image that is
+                of none of these classes is None then. By default there is always a label.
+
+        Raises:
+            ValueError: the share is not between 0 and 1.
+        """
+        probabilities, near, given, remarks = self._answer(X)
         _warn(remarks)
-        best = self.classes_[np.argmax(probabilities[given.places], axis=1)]
-        if len(best) == given.number:
-            return best
-        labels = np.full(given.number, None, object)
-        labels[given.places] = best
-        return labels
+        best = self.classes_[np.argmax(probabilities, axis=1)]
+        if none_of_these is not None:
+            best = best.astype(object)
+            best[near < threshold(self.estimate().nearness, none_of_these)] = None
+        return best if len(best) == given.number else _of_all(given, best.astype(object), None)
 
     def remarks(self, X: Any) -> list[str]:
         """Returns what answers to these images are warned of, sentences."""
         return self._remarks(take_images(X, self._loaded().image_shape, self.skip_corrupt))
 
-    def _answer(self, X: Any) -> tuple[np.ndarray, GivenImages, list[str]]:
-        """Returns probabilities [B, C], the images that could be read, and what to say of them."""
+    def _answer(self, X: Any) -> tuple[np.ndarray, np.ndarray, GivenImages, list[str]]:
+        """Returns probabilities and nearness of images that can be read, and what to say."""
         model = self._loaded()
         given = take_images(X, model.image_shape, self.skip_corrupt)
-        state = {name: tf.constant(value) for name, value in self._state.items()}
-        answers = []
-        for part in _parts(given.pixels):
-            images = tf.constant(part, tf.float32)
-            answers.append(call(model.signatures["predict"], query_images=images, **state))
-        found = np.concatenate([answer["probabilities"] for answer in answers])
-        probabilities = np.full([given.number, len(self.classes_)], np.nan, found.dtype)
-        probabilities[given.places] = found[:, : len(self.classes_)]
-        return probabilities, given, self._remarks(given)
+        kept = model.features(given.pixels) if model.has_features else given.pixels
+        logits = _logits(model, self._state, kept, len(self.classes_))
+        if model.has_features:
+            means = class_means(self._kept, self._numbers, len(self.classes_))
+            near = nearness(kept, means)
+        else:
+            near = certainty(logits)
+        temperature = self.estimate().temperature if self.calibrated else 1.0
+        return softmax(logits / temperature), near, given, self._remarks(given)
 
     def _loaded(self) -> LoadedModel:
         check_is_fitted(self)
@@ -194,6 +253,44 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return {"num_steps": tf.constant(num_steps, tf.int32)}
 
 
+def _adapt(
+    model: LoadedModel, kept: np.ndarray, numbers: np.ndarray, steps: dict[str, Any]
+) -> dict[str, np.ndarray]:
+    """Adapts to features, of a model that has them, or to pixels; of the classes `numbers`."""
+    labels = tf.constant(numbers, tf.int32)
+    if model.has_features:
+        return call(
+            model.signatures["adapt_features"], support_features=kept, support_labels=labels
+        )
+    images = tf.constant(kept, tf.float32)
+    return call(model.signatures["adapt"], support_images=images, support_labels=labels, **steps)
+
+
+def _logits(
+    model: LoadedModel, state: dict[str, np.ndarray], kept: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """Returns logits of features or pixels, [B, C], float64."""
+    given = {name: tf.constant(value) for name, value in state.items()}
+    if model.has_features:
+        answer = call(model.signatures["predict_features"], query_features=kept, **given)
+        return answer["logits"][:, :num_classes].astype(np.float64)
+    predict = model.signatures["predict"]
+    probabilities = np.concatenate(
+        [
+            call(predict, query_images=tf.constant(part, tf.float32), **given)["probabilities"]
+            for part in in_parts(kept)
+        ]
+    )[:, :num_classes]
+    return np.log(np.maximum(probabilities.astype(np.float64), _SMALLEST))
+
+
+def _of_all(given: GivenImages, answers: np.ndarray, missing: Any) -> np.ndarray:
+    """Returns answers to all images given, with `missing` for those that cannot be read."""
+    of_all = np.full([given.number, *answers.shape[1:]], missing, answers.dtype)
+    of_all[given.places] = answers
+    return of_all
+
+
 def _labels_of(given: GivenImages, labels: np.ndarray) -> np.ndarray:
     """Returns the labels of the images that could be read."""
     if given.number != len(labels):
@@ -210,19 +307,9 @@ def _labels_of(given: GivenImages, labels: np.ndarray) -> np.ndarray:
 
 def _looks(given: GivenImages, labels: Iterable[str] | None) -> list[Look]:
     each = [None] * len(given.names) if labels is None else labels
-    return [look_at(*one) for one in zip(given.names, each, given.pixels, strict=True)]
-
-
-def _parts(pixels: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields images a few at a time, with a progress bar on a terminal."""
-    few = max(1, _PIXELS_AT_A_TIME // int(np.prod(pixels.shape[1:3])))
-    bar = tqdm.tqdm(
-        total=len(pixels), desc="Answering", unit="image", delay=1, leave=False, disable=None
-    )
-    with bar:
-        for start in range(0, len(pixels), few):
-            yield pixels[start : start + few]
-            bar.update(min(few, len(pixels) - start))
+    looks = _LOOKS.of(given.pixels, lambda images: [look_at("", None, one) for one in images])
+    named = zip(looks, given.names, each, strict=True)
+    return [look._replace(name=name, label=label) for look, name, label in named]
 
 
 def _skipped(sentence: str) -> str:

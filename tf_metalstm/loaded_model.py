@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+import tqdm
 
 from tf_metalstm import experiment
 from tf_metalstm.argv import FOUND_FLAGS, RUN_FLAGS
 from tf_metalstm.data.sources.folders import given_folder
 from tf_metalstm.failures import reason
 from tf_metalstm.flags import read_settings
+from tf_metalstm.serving.cache import Cache
 from tf_metalstm.serving.saved_model import (
     FORMAT_VERSION,
     MANIFEST,
@@ -26,6 +28,7 @@ from tf_metalstm.serving.signatures import build_signatures
 from tf_metalstm.shipped import model_folder, model_names
 
 _QUERIES = "query_images"
+_PIXELS_AT_A_TIME = 2**19  # of images; 74 of 84 x 84
 
 
 class LoadedModel(NamedTuple):
@@ -37,6 +40,7 @@ class LoadedModel(NamedTuple):
     num_steps: T of the training, or None.
     state_names: what `predict` takes of that which `adapt` returned.
     batch_size: support images of an update, or None for all of them.
+    cache: of features, which are kept for as long as the model is.
     """
 
     signatures: Mapping[str, Callable[..., dict[str, Any]]]
@@ -45,6 +49,26 @@ class LoadedModel(NamedTuple):
     num_steps: int | None
     state_names: tuple[str, ...]
     batch_size: int | None = None
+    cache: Cache | None = None
+
+    @property
+    def has_features(self) -> bool:
+        """Whether it compares features, so that those of an image can be kept."""
+        return "adapt_features" in self.signatures
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """Returns the features of images [B, h, w, c], [B, ...]; known ones are not made again."""
+
+        def make(unknown: np.ndarray) -> list[np.ndarray]:
+            return [
+                row
+                for part in in_parts(unknown)
+                for row in call(self.signatures["features"], images=tf.constant(part, tf.float32))[
+                    "features"
+                ]
+            ]
+
+        return np.stack((self.cache or Cache()).of(images, make))
 
 
 def load_model(folder: str | os.PathLike[str]) -> LoadedModel:
@@ -74,7 +98,7 @@ def _load(folder: str, times: tuple[int, ...]) -> LoadedModel:
         names = tuple(n for n in manifest["signatures"]["predict"]["inputs"] if n != _QUERIES)
         way, steps = manifest["num_way"], manifest.get("num_steps")
         batch_size = manifest.get("method_settings", {}).get("support_batch_size")
-        return LoadedModel(signatures, shape, way, steps, names, batch_size)
+        return LoadedModel(signatures, shape, way, steps, names, batch_size, Cache())
     if not Path(folder, RUN_FLAGS).is_file():
         raise FileNotFoundError(
             f"{folder} is neither a model that python -m tf_metalstm.export wrote, nor a run, nor "
@@ -90,7 +114,21 @@ def _load(folder: str, times: tuple[int, ...]) -> LoadedModel:
     specs = describe_signature(signatures["predict"])["inputs"]
     names = tuple(name for name in specs if name != _QUERIES)
     batch_size = settings.get("support_batch_size")
-    return LoadedModel(signatures, shape, served.num_way, served.num_steps, names, batch_size)
+    return LoadedModel(
+        signatures, shape, served.num_way, served.num_steps, names, batch_size, Cache()
+    )
+
+
+def in_parts(pixels: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields images a few at a time, with a progress bar on a terminal."""
+    few = max(1, _PIXELS_AT_A_TIME // int(np.prod(pixels.shape[1:3])))
+    bar = tqdm.tqdm(
+        total=len(pixels), desc="Answering", unit="image", delay=1, leave=False, disable=None
+    )
+    with bar:
+        for start in range(0, len(pixels), few):
+            yield pixels[start : start + few]
+            bar.update(min(few, len(pixels) - start))
 
 
 def call(function: Callable[..., dict[str, Any]], **tensors: Any) -> dict[str, np.ndarray]:

@@ -121,6 +121,29 @@ def check_number_of_classes(served, signatures, num_way, endings):
                 np.testing.assert_allclose(found[key], wanted, atol=1e-5)
 
 
+def test_features_that_were_kept_give_the_same_answers(exported):
+    """Of an image alone as beside others; and without those of one, as if it had not been there."""
+    _, signatures = exported
+    images, queries = pixels(7), pixels(2, seed=1)
+    numbers = tf.constant([0, 1, 2, 0, 1, 2, 0])
+    of_support = signatures["features"](images=images)["features"]
+    of_queries = signatures["features_encoded"](images=files(queries))["features"]
+    alone = signatures["features"](images=images[2:3])["features"]
+    np.testing.assert_allclose(alone[0], of_support[2], atol=1e-5)
+    for left in (7, 6):  # all of them, and all but the last
+        adapted = signatures["adapt_features"](
+            support_features=of_support[:left], support_labels=numbers[:left]
+        )
+        logits = signatures["predict_features"](query_features=of_queries, **adapted)["logits"]
+        expected = signatures["classify"](
+            support_images=images[:left], support_labels=numbers[:left], query_images=queries
+        )["probabilities"]
+        np.testing.assert_allclose(tf.nn.softmax(logits), expected, atol=1e-5)
+    for wrong, number, said in ((of_support[:1], 7, "as many"), (of_support[:0], 0, "empty")):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=said):
+            signatures["adapt_features"](support_features=wrong, support_labels=numbers[:number])
+
+
 def test_too_many_classes_are_refused(any_number):
     _, signatures = any_number
     images = pixels(1)

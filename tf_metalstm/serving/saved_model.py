@@ -195,10 +195,21 @@ def _answers(
         support["num_steps"] = tf.constant(served.num_steps)
     query = {f"query_{served.input_name}": episode[2]}
     adapted = {name: value for name, value in adapt(**support).items() if name in learned}
-    return {
+    answers = {
         f"classify{ending}": classify(**support, **query)[served.output_name],
         f"predict{ending}": predict(**query, **adapted)[served.output_name],
     }
+    if "features" in functions and not ending.endswith(NAMED):
+        of_support, of_queries = (
+            functions[f"features{ending}"](images=images)["features"]
+            for images in (episode[0], episode[2])
+        )
+        adapted = functions["adapt_features"](
+            support_features=of_support, support_labels=episode[1]
+        )
+        logits = functions["predict_features"](query_features=of_queries, **adapted)["logits"]
+        answers[f"features{ending}"] = tf.nn.softmax(logits)
+    return answers
 
 
 def _noise(served: ServedMethod) -> tuple[Tensor, Tensor, Tensor]:

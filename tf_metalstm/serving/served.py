@@ -12,6 +12,7 @@ import tensorflow as tf
 from tf_metalstm.data.preprocessing import Normalization
 from tf_metalstm.episode import Support, Tensor
 from tf_metalstm.methods.base import LOSSES
+from tf_metalstm.methods.feature_method import FeatureMethod
 from tf_metalstm.methods.few_shot import (
     FewShotMethod,
     class_mask,
@@ -85,6 +86,11 @@ class ServedMethod:
         return self.normalization is not None
 
     @property
+    def compares_features(self) -> bool:
+        """Whether it sees nothing of an image but its features: then these can be kept."""
+        return isinstance(self.method, FeatureMethod)
+
+    @property
     def input_name(self) -> str:
         """How the signatures call what is put in, after support_ or query_."""
         return "images" if self.takes_images else "inputs"
@@ -110,7 +116,11 @@ class ServedMethod:
         return tf.TensorSpec([None, self.num_way], tf.float32)
 
     def adapt(
-        self, inputs: Tensor, labels: Tensor, num_steps: Tensor | None = None
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        num_steps: Tensor | None = None,
+        embed: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[AdaptedClasses, dict[str, Tensor]]:
         """Adapts to a support set.
 
@@ -118,6 +128,7 @@ class ServedMethod:
             inputs: [B, ...], pixels 0 ... 255 where they are images.
             labels: [B], in [0, N), not necessarily all of them; in regression [B, D].
             num_steps: T, a scalar; None for that of the training. Only for methods that have one.
+            embed: `features`, for a method that has them, where it is traced already.
 
         Returns:
             What was learned, and what else there is to see, by name.
@@ -134,6 +145,8 @@ class ServedMethod:
         with tf.control_dependencies(checks):
             inputs, labels = tf.identity(inputs), tf.identity(labels)
             num_steps = None if num_steps is None else tf.identity(num_steps)
+        if self.compares_features:
+            return self.adapt_features((embed or self.features)(inputs), labels), {}
         inputs = self._normalized(inputs)
         mask: Tensor = ()
         if self.has_classes:
@@ -168,8 +181,52 @@ class ServedMethod:
     def _num_way(self, labels: Tensor) -> Tensor | int:
         return num_classes(labels) if self.num_way is None else self.num_way
 
-    def answers(self, adapted: AdaptedClasses, inputs: Tensor) -> Tensor:
+    def features(self, inputs: Tensor) -> Tensor:
+        """Returns the features of any number of images, [B, ...], of a method that compares them.
+
+        Raises:
+            tf.errors.InvalidArgumentError: when run: there are no inputs.
+        """
+        check = tf.debugging.assert_positive(tf.shape(inputs)[0], f"there are no {self.input_name}")
+        with tf.control_dependencies([check]):
+            return self.method.support_features(self._normalized(tf.identity(inputs)))
+
+    def adapt_features(self, features: Tensor, labels: Tensor) -> AdaptedClasses:
+        """Adapts to a support set by its features.
+
+        Args:
+            features: as `features` returned them, [B, ...].
+            labels: [B], in [0, N).
+
+        Raises:
+            tf.errors.InvalidArgumentError: when run: as `adapt`.
+        """
+        checks = _support_checks("features", features, labels) + _class_checks(labels, self.num_way)
+        with tf.control_dependencies(checks):
+            features, labels = tf.identity(features), tf.identity(labels)
+        num_way = self._num_way(labels)
+        order = _shot_by_shot(labels, num_way)
+        features, labels = tf.gather(features, order), tf.gather(labels, order)
+        learned = self.method.summarize(features, labels, num_way)
+        return AdaptedClasses(learned, class_mask(labels, num_way))
+
+    def feature_logits(self, adapted: AdaptedClasses, features: Tensor) -> Tensor:
+        """Returns logits [B, N] of queries by their features, the lowest for absent classes."""
+        outputs = self.method.compare(adapted.learned, features)
+        return without_absent_classes(outputs, adapted.class_mask)
+
+    def answers(
+        self,
+        adapted: AdaptedClasses,
+        inputs: Tensor,
+        embed: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """Returns probabilities [B, N], 0 for classes that the support set lacks; or values.
+
+        Args:
+            adapted: what was learned.
+            inputs: [B, ...], as those of the support set.
+            embed: as for `adapt`.
 
         Raises:
             tf.errors.InvalidArgumentError: when run: there are no inputs.
@@ -179,7 +236,11 @@ class ServedMethod:
             tf.shape(inputs)[0], f"there are no query_{self.input_name}"
         )
         with tf.control_dependencies([check]):
-            queries = self._normalized(tf.identity(inputs))
+            inputs = tf.identity(inputs)
+        if self.compares_features:
+            features = (embed or self.features)(inputs)
+            return tf.nn.softmax(self.feature_logits(adapted, features))
+        queries = self._normalized(inputs)
         if self.relabellings == 1:
             return self._answers(adapted.learned, adapted.class_mask, queries)
         several = tf.map_fn(

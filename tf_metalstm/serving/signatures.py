@@ -31,6 +31,21 @@ Each of the three exists four times, by what is added to its name:
                        probabilities [B, C]
     ..._encoded_named  both
 
+A method that sees nothing of an image but its features has besides
+
+    features           images                                  features
+    features_encoded   images, as files                        features
+    adapt_features     support_features, support_labels        as `adapt`, without traces
+    predict_features   query_features, and of what             logits
+                       `adapt_features` returned, as `predict`
+
+    features         [B, ...]      of each image by itself; the same in every episode
+    logits           [B, N]        probabilities are their softmax; the lowest number where
+                                   class_mask is 0
+
+so that a client computes the features of an image once, and adapts to one image more, or leaves
+one out, in a moment.
+
 What `adapt` returns is named after what the method and its rule call it; above stands what a
 gradient-based method with a meta-LSTM has. N is any number for a method that is not tied to one.
 
@@ -65,6 +80,8 @@ def build_signatures(served: ServedMethod) -> tuple[tf.Module, dict[str, Any]]:
             ending = ENCODED * encoded + NAMED * named
             for name, function in _triple(served, core, encoded, named).items():
                 signatures[name + ending] = function
+    if served.compares_features and served.takes_images:
+        signatures |= _of_features(served, core)
     module = tf.Module()
     # The variables alone: a Keras model inside would bring traces of its own along.
     module.meta_parameters = [variable.value for variable in served.method.served_variables]
@@ -80,10 +97,13 @@ class _Core:
         self.structure: Any = None  # of what the method's adapt returns; known once traced
         steps = [] if served.num_steps is None else [tf.TensorSpec([], tf.int32)]
         inputs = served.input_spec()
+        self.features: Any = None
+        if served.compares_features:
+            self.features = tf.function(served.features, input_signature=[inputs])
 
         @tf.function(input_signature=[inputs, served.label_spec(), *steps])
         def adapt(*support: Tensor) -> tuple[dict[str, Tensor], Any, dict[str, Tensor]]:
-            adapted, extras = served.adapt(*support)
+            adapted, extras = served.adapt(*support, embed=self.features)
             self.structure = adapted.learned
             return _by_name(adapted.learned), adapted.class_mask, extras
 
@@ -94,9 +114,7 @@ class _Core:
 
         @tf.function(input_signature=[self.learned_specs, mask_spec, inputs])
         def answers(learned: Mapping[str, Tensor], mask: Any, queries: Tensor) -> Tensor:
-            leaves = [learned[name] for name in self.learned_specs]
-            structure = tf.nest.pack_sequence_as(self.structure, leaves)
-            return served.answers(AdaptedClasses(structure, mask), queries)
+            return served.answers(self.adapted(learned, mask), queries, embed=self.features)
 
         self.answers = answers
 
@@ -110,6 +128,42 @@ class _Core:
             return decode_pictures(files, served.input_shape, name)
 
         self.decode = decode
+
+    def adapted(self, learned: Mapping[str, Tensor], mask: Any) -> AdaptedClasses:
+        """Returns what `adapt` learned, from its tensors by name."""
+        leaves = [learned[name] for name in self.learned_specs]
+        return AdaptedClasses(tf.nest.pack_sequence_as(self.structure, leaves), mask)
+
+
+def _of_features(served: ServedMethod, core: _Core) -> dict[str, Any]:
+    """Returns the signatures of a method that compares features."""
+    features = core.features.get_concrete_function().structured_outputs
+    spec = tf.TensorSpec([None, *features.shape[1:]], features.dtype)
+    mask = tf.TensorSpec([served.num_way], tf.float32)
+
+    def of_images(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"features": core.features(given["images"])}
+
+    def of_files(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"features": core.features(core.decode(given["images"], tf.constant("images")))}
+
+    def adapt(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        adapted = served.adapt_features(given["support_features"], given["support_labels"])
+        return {**_by_name(adapted.learned), "class_mask": adapted.class_mask}
+
+    def predict(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        adapted = core.adapted(given, given["class_mask"])
+        return {"logits": served.feature_logits(adapted, given["query_features"])}
+
+    support = {"support_features": spec, "support_labels": served.label_spec()}
+    queries = {"query_features": spec, **core.learned_specs, "class_mask": mask}
+    files = {"images": tf.TensorSpec([None], tf.string)}
+    return {
+        "features": _signature(of_images, {"images": served.input_spec()}, served),
+        "features" + ENCODED: _signature(of_files, files, served),
+        "adapt_features": _signature(adapt, support, served),
+        "predict_features": _signature(predict, queries, served),
+    }
 
 
 def _triple(

@@ -1,0 +1,343 @@
+"""How good a classifier of a few pictures will be, found from those pictures alone.
+
+In each round one picture of every class is left out, the model adapts to the others and is asked
+about those that were left out:
+
+    odds       = hits / misses of all rounds * sqrt(K / (K - 1))
+    accuracy   = odds / (1 + odds)
+    interval   that of Wilson, 95 %, for as many trials as there are pictures, divided by 1.2
+    T          that minimizes the mean of -log softmax(logits / T) at the right classes
+    nearness   = cosine of a picture's features with the nearest mean of a class
+    foreign    a picture that is less near than all but a share of the pictures left out
+
+One of *every* class, since a class that lacks a picture loses against those that do not. The root
+mends that a model has K pictures of a class in use and K - 1 in a round. 1.2 is how much more the
+estimate scatters than hits that are independent: the pictures left out of one round are the
+support set of the next. Root and 1.2 were measured on photographs of clothes, hand signs and
+textures with 2 to 10 pictures a class; docs/lab_book/honest_answers.md says how well they hold.
+
+This file lies in `tf_metalstm/serving` and in `export`, in both the same: what is in `export` must
+not need the package. It needs NumPy alone.
+
+    letter   meaning
+    B        support pictures       N   classes       D   features       M   answers in all rounds
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+ROUNDS, ROUNDS_BY_UPDATES = 20, 5
+"""Rounds for a model that compares features, and for one that learns by updates."""
+
+FALSE_ALARMS = 0.05
+"""Share of pictures of known classes that may be called foreign, unless asked otherwise."""
+
+_Z = 1.959964  # of 95 %
+_SCATTER = 1.2
+_SMOOTHING = (
+    0.25  # pictures whose class nobody knows, for a temperature where all answers are right
+)
+_FEWEST = 4  # pictures from which a threshold is taken
+_NAMES = 5  # so many are said
+_OWN = 0.1  # the most probability of its own class that a contradicted picture has
+
+
+class Answers(NamedTuple):
+    """What a model said of the pictures that were left out, over all rounds.
+
+    places: of the picture in the support set, [M].
+    logits: of each class, [M, N].
+    near: how near each was, [M]; see `nearness`.
+    kept: the share of its class's pictures that the model had adapted to, [M].
+    """
+
+    places: np.ndarray
+    logits: np.ndarray
+    near: np.ndarray
+    kept: np.ndarray
+
+
+class Estimate(NamedTuple):
+    """What can be expected of a classifier.
+
+    accuracy: of pictures as those of the support set; not a number where nothing is known.
+    low, high: the interval that has the accuracy with 95 % probability.
+    number: support pictures that it comes from.
+    temperature: what logits are divided by to be calibrated.
+    nearness: of the pictures left out, as it is to be expected in use, sorted, [number].
+    probabilities: of each class for each support picture, [B, N]; not numbers for one that is alone
+        in its class.
+    """
+
+    accuracy: float
+    low: float
+    high: float
+    number: int
+    temperature: float
+    nearness: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is one: whether some class has two pictures and there are two classes."""
+        return self.number > 0
+
+
+def leave_out(labels: np.ndarray, most: int) -> list[np.ndarray]:
+    """Returns for each round the places of the pictures that it leaves out.
+
+    One of every class that has two or more, each picture at least once. A class of more than
+    `most` pictures is divided into as many parts.
+
+    Args:
+        labels: in [0, N), [B].
+        most: rounds.
+    """
+    generator = np.random.default_rng(0)
+    classes = [np.flatnonzero(labels == number) for number in range(int(labels.max()) + 1)]
+    classes = [places for places in classes if len(places) > 1]
+    if not classes or labels.min() == labels.max():
+        return []
+    needed = min(max(map(len, classes)), most)
+    rounds: list[np.ndarray] = []
+    for _ in range(most // needed):
+        parts = [
+            np.array_split(generator.permutation(places), min(len(places), needed))
+            for places in classes
+        ]
+        rounds += [np.concatenate([p[turn % len(p)] for p in parts]) for turn in range(needed)]
+    return rounds
+
+
+def ask_in_rounds(
+    labels: np.ndarray,
+    ask: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    features: np.ndarray | None = None,
+    most: int = ROUNDS,
+) -> Answers:
+    """Leaves pictures out and asks about them.
+
+    Args:
+        labels: of the support set, in [0, N), [B].
+        ask: adapts to the pictures at places [B - L] and returns logits [L, N] of those at [L].
+        features: of the support set, [B, ...]; None for a model that has none.
+        most: rounds.
+    """
+    num_way = int(labels.max()) + 1
+    sizes = np.bincount(labels)
+    found = []
+    for left in leave_out(labels, most):
+        rest = np.setdiff1d(np.arange(len(labels)), left)
+        logits = np.asarray(ask(rest, left), np.float64)
+        if features is None:
+            near = certainty(logits)
+        else:
+            near = nearness(features[left], class_means(features[rest], labels[rest], num_way))
+        kept = (np.bincount(labels[rest], minlength=num_way) / sizes)[labels[left]]
+        found.append((left, logits, near, kept))
+    if not found:
+        return Answers(np.zeros([0], int), np.zeros([0, num_way]), np.zeros([0]), np.zeros([0]))
+    places, logits, near, kept = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    if features is not None:
+        per_class = float(sizes[labels[places]].mean())
+        near = near * _nearer_in_use(float(near.mean()), per_class * float(kept.mean()), per_class)
+    return Answers(places, logits, near, kept)
+
+
+def estimate(labels: np.ndarray, answers: Answers) -> Estimate:
+    """Returns what can be expected.
+
+    Args:
+        labels: of the support set, in [0, N), [B].
+        answers: as `ask_in_rounds` returned them.
+    """
+    places, logits, near, kept = answers
+    probabilities = np.full([len(labels), logits.shape[1]], np.nan)
+    if not len(places):
+        return Estimate(math.nan, 0.0, 1.0, 0, 1.0, near, probabilities)
+    hits = _mean_of_each(places, np.argmax(logits, axis=1) == labels[places])
+    accuracy = with_more(float(hits.mean()), float(1.0 / kept.mean()))
+    low, high = wilson(accuracy, len(hits) / _SCATTER)
+    temperature = best_temperature(logits, labels[places])
+    columns = softmax(logits / temperature).T
+    probabilities[np.unique(places)] = np.transpose([_mean_of_each(places, c) for c in columns])
+    near = np.sort(_mean_of_each(places, near))
+    return Estimate(accuracy, low, high, len(hits), temperature, near, probabilities)
+
+
+def wilson(share: float, number: float) -> tuple[float, float]:
+    """Returns the 95 % interval of a share of so many trials (Wilson 1927)."""
+    middle = share + _Z**2 / (2 * number)
+    half = _Z * math.sqrt(share * (1 - share) / number + (_Z / (2 * number)) ** 2)
+    whole = 1 + _Z**2 / number
+    return max(0.0, (middle - half) / whole), min(1.0, (middle + half) / whole)
+
+
+def with_more(accuracy: float, times: float) -> float:
+    """Returns the accuracy to expect from so many times as many pictures of each class."""
+    root = math.sqrt(times)
+    return root * accuracy / (1 - accuracy + root * accuracy)
+
+
+def best_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Returns T that minimizes the mean of -log softmax(logits / T) at the right classes.
+
+    A quarter of a picture of unknown class is added, so that T stays above 0 where all answers are
+    right. The derivative by 1 / T rises, so its zero is found by halving.
+
+    Args:
+        logits: [M, N].
+        labels: in [0, N), [M].
+    """
+    number, num_way = logits.shape
+    unknown = _SMOOTHING / number
+    target = np.eye(num_way)[labels] * (1.0 - unknown) + unknown / num_way
+    logits = logits - logits.max(axis=1, keepdims=True)
+    spread = max(float(np.mean(-logits.mean(axis=1))), 1e-12)
+    low, high = -9.0, 9.0  # of the logarithm of spread / T
+    for _ in range(60):
+        middle = (low + high) / 2
+        excess = softmax(logits * (math.exp(middle) / spread)) - target
+        low, high = (low, middle) if np.sum(excess * logits) > 0 else (middle, high)
+    return spread * math.exp(-(low + high) / 2)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Returns probabilities [B, N] of logits [B, N]."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def class_means(features: np.ndarray, labels: np.ndarray, num_way: int) -> np.ndarray:
+    """Returns the mean of the unit features of each class, scaled to length 1, [N, D]."""
+    units = unit(features)
+    sums = np.zeros([num_way, units.shape[1]])
+    np.add.at(sums, labels, units)
+    return unit(sums)
+
+
+def nearness(features: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """Returns the cosine of features [B, ...] with the nearest of the means [N, D], [B]."""
+    return (unit(features) @ means.T).max(axis=1)
+
+
+def certainty(logits: np.ndarray) -> np.ndarray:
+    """Returns the logarithm of the highest probability, [B]: the nearness for want of features."""
+    return np.log(softmax(logits).max(axis=1))
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    """Returns features [B, ...] as vectors of length 1, [B, D]; zeros stay zeros."""
+    flat = np.reshape(features, [len(features), -1]).astype(np.float64)
+    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-30)
+
+
+def threshold(near: Sequence[float] | np.ndarray, false_alarms: float = FALSE_ALARMS) -> float:
+    """Returns the nearness below which a picture is foreign.
+
+    That place among n sorted numbers which a further one falls below with the wanted probability,
+    false_alarms * (n + 1), between two of them if need be. Where there is no such place, because
+    they are too few, the bound for a further number from a normal distribution,
+    mean - t s sqrt(1 + 1 / n). With fewer than four numbers nothing is foreign.
+
+    Args:
+        near: nearness of pictures of known classes, sorted, [n].
+        false_alarms: the share of pictures of known classes that may be called foreign.
+
+    Raises:
+        ValueError: the share is not between 0 and 1.
+    """
+    if not 0.0 < false_alarms < 1.0:
+        raise ValueError(
+            f"The share of false alarms must be between 0 and 1, got {false_alarms}: give 0.05 for "
+            "one in twenty."
+        )
+    near = np.asarray(near, np.float64)
+    number = len(near)
+    if number < _FEWEST:
+        return -math.inf
+    place = false_alarms * (number + 1)
+    if place < 1.0:
+        bound = _student(1.0 - false_alarms, number - 1) * math.sqrt(1 + 1 / number)
+        return float(near.mean() - bound * near.std(ddof=1))
+    return float(np.interp(place, np.arange(1, number + 1), near))
+
+
+def contradicted(found: Estimate, labels: np.ndarray) -> np.ndarray:
+    """Returns the places of support pictures that look mislabelled.
+
+    Those whose own class has less than a tenth of the probability when they are left out.
+
+    Args:
+        found: the estimate.
+        labels: of the support set, in [0, N), [B].
+    """
+    return np.flatnonzero(found.probabilities[np.arange(len(labels)), labels] < _OWN)
+
+
+def sentences(
+    found: Estimate, labels: np.ndarray, names: Sequence[str], class_names: Sequence[str]
+) -> list[str]:
+    """Returns what is to be said of an estimate: what it is, and which pictures are contradicted.
+
+    Args:
+        found: the estimate.
+        labels: of the support set, in [0, N), [B].
+        names: of the support pictures, [B].
+        class_names: [N].
+    """
+    if not found.is_known:
+        return [
+            "How many answers will be right cannot be estimated: that takes two classes, and two "
+            "pictures of one of them."
+        ]
+    said = [
+        f"About {found.accuracy:.0%} of the answers will be right (95 % interval {found.low:.0%} "
+        f"to {found.high:.0%}, from {found.number} support pictures), if the pictures are like "
+        "those of the support set."
+    ]
+    places = contradicted(found, labels)
+    if len(places):
+        listed = [
+            f"{names[place]} ({class_names[labels[place]]}) looks like "
+            f"{class_names[int(np.argmax(found.probabilities[place]))]}"
+            for place in places[:_NAMES]
+        ]
+        more = f"; and {len(places) - _NAMES} more" if len(places) > _NAMES else ""
+        said.append(f"The rest of its class contradicts a picture: {'; '.join(listed)}{more}.")
+    return said
+
+
+def _nearer_in_use(near: float, kept: float, per_class: float) -> float:
+    """Returns how many times as near a picture is to a mean of all pictures of a class.
+
+    If two pictures of a class have the cosine r, one has r / sqrt(r + (1 - r) / m) with the mean
+    of m others. That is solved for r at the m of the rounds.
+    """
+    square = max(near, 1e-3) ** 2
+    linear = square * (kept - 1)
+    r = min(1.0, (linear + math.sqrt(linear**2 + 4 * kept * square)) / (2 * kept))
+    return math.sqrt((r + (1 - r) / kept) / (r + (1 - r) / per_class))
+
+
+def _mean_of_each(places: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Returns the mean of the values of each place, in the order of the places."""
+    _, numbers = np.unique(places, return_inverse=True)
+    return np.bincount(numbers, values) / np.bincount(numbers)
+
+
+def _student(probability: float, freedom: int) -> float:
+    """Returns a quantile of Student's distribution (Abramowitz & Stegun 26.7.5)."""
+    z = statistics.NormalDist().inv_cdf(probability)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
