@@ -217,5 +217,5 @@ def _stacked(
     none = rule.trace(rule.initial_state(theta_0))
     return Trajectory(
         tf.zeros([0], theta_0.dtype),
-        {name: tf.zeros([0, *each.shape], each.dtype) for name, each in none.items()},
+        {name: each[tf.newaxis][:0] for name, each in none.items()},  # shapes may be unknown
     )

@@ -69,7 +69,7 @@ def option(
         settled: it is settled when training begins; no command after it may change it.
         alike: two runs must agree on it where one begins at the weights of the other.
         training_only: it has no effect after training.
-        only_with: values of other options without which it has no effect.
+        only_with: values of other options without which it has no effect; a tuple of several.
         is_path: it is the path of a file or folder; ~ in it is the home folder.
     """
     metadata = {

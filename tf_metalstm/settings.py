@@ -343,8 +343,9 @@ def _unused(name: str, chosen: Mapping[str, str]) -> OptionError:
 def _check_company(each: Option, settings: Settings) -> None:
     """Checks that an option that was said is not idle beside the others."""
     for other, value in each.only_with.items():
-        if settings.get(other) != value:
-            text = other if value is True else f"{other}={value}"
+        allowed = value if isinstance(value, tuple) else (value,)
+        if settings.get(other) not in allowed:
+            text = other if value is True else f"{other}={' or '.join(map(str, allowed))}"
             raise UnusedOptionError(each.name, f"does nothing without {text}. Leave it out.")
 
 

@@ -19,6 +19,7 @@ from tf_metalstm.rules.sgd import SGD
 from tf_metalstm.serving.served import ServedMethod
 from tf_metalstm.starts.catalogue import STARTS
 from tf_metalstm.starts.prototypes import PrototypeStart
+from tf_metalstm.starts.ridge import RidgeStart
 from tf_metalstm.starts.shared_head import SharedHead
 from tf_metalstm.starts.zero_head import ZeroHead
 
@@ -60,6 +61,12 @@ def rows_in_numpy(start, support, num_way):
     features = features_in_numpy(start, support.inputs)
     if start.unit_features:
         features /= np.linalg.norm(features, axis=1, keepdims=True)
+    if isinstance(start, RidgeStart):
+        inputs = np.concatenate([features, np.ones((len(features), 1))], axis=1)
+        penalty = len(features) * np.exp(np.array(start.log_penalty))
+        targets = np.eye(num_way)[np.array(support.labels)]
+        equations = inputs.T @ inputs + penalty * np.eye(5)
+        return np.exp(np.array(start.log_scale)) * np.linalg.solve(equations, inputs.T @ targets).T
     rows = np.zeros((num_way, 5))
     for k in range(num_way):
         mean = np.mean([f for f, y in zip(features, support.labels, strict=True) if y == k], axis=0)
@@ -75,7 +82,7 @@ def rows_in_numpy(start, support, num_way):
 
 
 @pytest.mark.parametrize("unit", [False, True])
-@pytest.mark.parametrize("member", [SharedHead, ZeroHead, PrototypeStart])
+@pytest.mark.parametrize("member", [SharedHead, ZeroHead, PrototypeStart, RidgeStart])
 def test_theta_0_is_c_0_and_the_rows_of_the_classes(member, unit):
     start = member(unit_features=unit, dtype="float64")
     learner = start.learner(network())
@@ -84,7 +91,7 @@ def test_theta_0_is_c_0_and_the_rows_of_the_classes(member, unit):
     theta_0 = start.theta_0(learner, support, 3).numpy()
     np.testing.assert_array_equal(theta_0[:16], start.c_0)
     np.testing.assert_allclose(
-        theta_0[16:].reshape(3, 5), rows_in_numpy(start, support, 3), rtol=1e-12
+        theta_0[16:].reshape(3, 5), rows_in_numpy(start, support, 3), rtol=1e-9
     )
     features = features_in_numpy(start, support.inputs)
     if unit:
@@ -121,7 +128,7 @@ def test_permuted_classes_permute_the_answers_exactly(member, rule):
 
 @pytest.mark.parametrize("member", HEADS, ids=NAMES)
 def test_any_number_of_classes_whatever_the_training_had(member):
-    method = method_of(member, "meta_lstm", training_way=3)
+    method = method_of(member, training_way=3)
     assert method.num_outputs is None
     queries = toy.vector_support(4).inputs
     adapt = tf.function(method.adapt, input_signature=[ANY_SUPPORT])
@@ -130,6 +137,14 @@ def test_any_number_of_classes_whatever_the_training_had(member):
         assert adapted.theta.shape == (16 + 5 * num_way,)
         assert method.query_outputs(adapted, queries).shape == (4, num_way)
     assert method.adapt(support_of(3), training=True).theta.shape == (31,)
+
+
+def test_without_updates_it_is_the_start_for_any_number_of_classes():
+    method = method_of(PrototypeStart, num_steps=0)
+    adapt = tf.function(method.adapt, input_signature=[ANY_SUPPORT])
+    support = support_of(3)
+    expected = method.start.theta_0(method.learner, support, 3)
+    np.testing.assert_allclose(adapt(support).theta, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("member", HEADS, ids=NAMES)

@@ -52,9 +52,8 @@ class Rule(keras.layers.Layer, abc.ABC):
     family: ClassVar[str] = "rule"
     part: ClassVar[Part]
 
-    treats_coordinates_alike: ClassVar[bool] = True
-    """Whether a coordinate moves as any other of its tensor would, so that no class is preferred.
-    """
+    treats_coordinates_alike: bool = True
+    """Whether a coordinate moves as any other would in its place, so that no class is preferred."""
 
     uses_loss: ClassVar[bool] = True
     """Whether it looks at the loss; a Keras optimizer then needs to be given one."""

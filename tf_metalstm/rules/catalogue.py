@@ -3,6 +3,7 @@
 from tf_metalstm.parts import Family
 from tf_metalstm.rules.classic import Adam, Momentum, RMSprop
 from tf_metalstm.rules.hierarchical_rnn import HierarchicalRNN
+from tf_metalstm.rules.layer_sgd import LayerSGD
 from tf_metalstm.rules.lstm_optimizer import LSTMOptimizer
 from tf_metalstm.rules.meta_lstm import MetaLSTM
 from tf_metalstm.rules.meta_sgd import MetaSGD
@@ -11,5 +12,5 @@ from tf_metalstm.rules.sgd import SGD
 RULES = Family(
     "rule",
     "How the learner's parameters move.",
-    (MetaLSTM, SGD, MetaSGD, LSTMOptimizer, HierarchicalRNN, Adam, Momentum, RMSprop),
+    (MetaLSTM, SGD, MetaSGD, LayerSGD, LSTMOptimizer, HierarchicalRNN, Adam, Momentum, RMSprop),
 )

@@ -18,6 +18,9 @@ equation 2 and sections 3.1 to 3.3. For every coordinate, with shared weights:
     W_I, b_I     input_kernel/bias   [H + 2, 1], []
     p            preprocessing_scale
 
+With `gate_places` the gates know the tensor and the update that they are in, see
+`rules/gate_places.py`.
+
 Without a first layer the gates see [pre(loss_t), pre(grad_t)] in the place of h1_t: the LSTM of
 one layer whose cell is theta, "v1" in Hung-yi Lee's lecture on gradient descent as LSTM, which
 calls the whole "v2".
@@ -28,6 +31,7 @@ The paper feeds the *values* of the gates back, its authors' code what they were
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -35,26 +39,71 @@ import keras
 import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
-from tf_metalstm.options import option
+from tf_metalstm.options import check_bounds, option
 from tf_metalstm.parameters import Blocks
 from tf_metalstm.parts import Part
-from tf_metalstm.rules.base import Gates, Rule, cell_update
+from tf_metalstm.rules.base import Gates, Rule
+from tf_metalstm.rules.gate_places import GateMultipliers, PlaceVectors
+from tf_metalstm.rules.meta_lstm_cell import (
+    FORGET_BIAS,
+    GATE_FEEDBACKS,
+    INPUT_BIAS,
+    SMALL,
+    MetaLSTMCell,
+)
 from tf_metalstm.rules.preprocessing import LSTMOptions, preprocess
 
-GATE_FEEDBACKS = ("value", "logit")
 FIRST_LAYERS = ("lstm", "none")
+GATE_PLACES = ("none", "multipliers", "inputs")
 
-# "initialize the LSTM with small random weights", section 3.3.2 and the authors' code.
-_SMALL = 0.01
 _NUM_INPUTS = 4  # magnitude and sign of the loss, and of the gradient
-# Forget gates start at 0.982 to 0.993, input gates (learning rates) at 0.0067 to 0.018.
-_FORGET_BIAS = (4.0, 5.0)
-_INPUT_BIAS = (-5.0, -4.0)
 
 
 @dataclass(frozen=True)
 class MetaLSTMOptions(LSTMOptions):
     """Options of the meta-learner LSTM."""
+
+    forget_gate_bias: tuple[float, ...] = option(
+        FORGET_BIAS,
+        "Range in which the bias of the forget gate begins: LOW,HIGH. With 8,9 the first updates "
+        "leave theta as it is.",
+        training_only=True,
+    )
+    input_gate_bias: tuple[float, ...] = option(
+        INPUT_BIAS,
+        "Range in which the bias of the input gate begins: LOW,HIGH. With -9,-8 the first updates "
+        "hardly follow the gradient.",
+        training_only=True,
+    )
+    gate_places: str = option(
+        "none",
+        "What the gates know of the tensor and the update that they are in: nothing (none), by "
+        "learned multipliers of both gates for each, or by learned vectors as further inputs.",
+        choices=GATE_PLACES,
+        alike=True,
+        settled=True,
+    )
+    gate_updates: int = option(
+        5,
+        "Updates that have multipliers or vectors of their own; later ones take those of the last.",
+        at_least=1,
+        alike=True,
+        settled=True,
+        only_with={"gate_places": ("multipliers", "inputs")},
+    )
+    place_units: int = option(
+        4,
+        "Numbers of the learned vector of a tensor, and of that of an update.",
+        at_least=1,
+        alike=True,
+        settled=True,
+        only_with={"gate_places": "inputs"},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bounds("forget_gate_bias", self.forget_gate_bias)
+        check_bounds("input_gate_bias", self.input_gate_bias)
 
     gate_feedback: str = option(
         "value",
@@ -78,88 +127,16 @@ class MetaLSTMState(NamedTuple):
     hidden: h1, output of the first layer, [P, H]; [P, 0] where there is none.
     cell: c1, cell state of the first layer, likewise.
     forget: the forget gate as it is fed back (value or logit), [P].
-    input: the input gate as it is fed back (value or logit), [P].
+    input: the input gate as it is fed back (value or logit), [P]; before the multipliers of
+        `gate_places`, as the forget gate.
+    updates: how many were made, a scalar.
     """
 
     hidden: Tensor
     cell: Tensor
     forget: Tensor
     input: Tensor
-
-
-def gate_logit(
-    hidden: Tensor, theta: Tensor, fed_back: Tensor, kernel: Tensor, bias: Tensor
-) -> Tensor:
-    """Returns W . [h1_t, theta_{t-1}, gate_{t-1}] + b of every coordinate, [P].
-
-    Args:
-        hidden: h1_t, [P, H].
-        theta: theta_{t-1}, [P].
-        fed_back: the gate of the last update, value or logit, [P].
-        kernel: W, [H + 2, 1].
-        bias: b, a scalar.
-    """
-    by_hidden, by_theta, by_gate = tf.split(tf.reshape(kernel, [-1]), [hidden.shape[-1], 1, 1])
-    return tf.linalg.matvec(hidden, by_hidden) + by_theta * theta + by_gate * fed_back + bias
-
-
-@keras.saving.register_keras_serializable("tf_metalstm")
-class MetaLSTMCell(keras.layers.Layer):
-    """The second layer: the gates, and the cell state that is theta.
-
-    Args:
-        hidden_units: H of the first layer.
-        gate_feedback: "value" as in the paper, "logit" as in its authors' code.
-
-    Call arguments:
-        hidden: h1_t, [P, H].
-        gradient: of the loss with respect to theta, as it is, [P].
-        theta: theta_{t-1}, [P].
-        fed_back: the gates that the last update returned; zeros at first.
-
-    Returns:
-        theta_t [P] and the gates to feed back.
-    """
-
-    def __init__(self, hidden_units: int = 20, gate_feedback: str = "value", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if gate_feedback not in GATE_FEEDBACKS:
-            raise ValueError(
-                f"gate_feedback must be one of {', '.join(GATE_FEEDBACKS)}, got {gate_feedback!r}."
-            )
-        self.hidden_units = hidden_units
-        self.gate_feedback = gate_feedback
-
-    def build(self, hidden_shape: Any = None) -> None:
-        """Creates W_F, b_F, W_I, b_I; their shapes do not depend on P."""
-        del hidden_shape
-        small = keras.initializers.RandomUniform(-_SMALL, _SMALL)
-        shape = (self.hidden_units + 2, 1)
-        self.forget_kernel = self.add_weight(shape=shape, initializer=small, name="forget_kernel")
-        high, low = (
-            keras.initializers.RandomUniform(*bounds) for bounds in (_FORGET_BIAS, _INPUT_BIAS)
-        )
-        self.forget_bias = self.add_weight(shape=(), initializer=high, name="forget_bias")
-        self.input_kernel = self.add_weight(shape=shape, initializer=small, name="input_kernel")
-        self.input_bias = self.add_weight(shape=(), initializer=low, name="input_bias")
-        self.built = True
-
-    def call(
-        self, hidden: Tensor, gradient: Tensor, theta: Tensor, fed_back: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Gates]:
-        """Returns theta_t and the gates to feed back (equation 2)."""
-        logits = Gates(
-            forget=gate_logit(hidden, theta, fed_back[0], self.forget_kernel, self.forget_bias),
-            input=gate_logit(hidden, theta, fed_back[1], self.input_kernel, self.input_bias),
-        )
-        values = Gates(*map(tf.sigmoid, logits))
-        theta = cell_update(values, theta, gradient)
-        return theta, values if self.gate_feedback == "value" else logits
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments of the constructor."""
-        config = {"hidden_units": self.hidden_units, "gate_feedback": self.gate_feedback}
-        return {**super().get_config(), **config}
+    updates: Tensor
 
 
 @keras.saving.register_keras_serializable("tf_metalstm")
@@ -174,6 +151,11 @@ class MetaLSTM(Rule):
         gate_feedback: "value" as in the paper, "logit" as in its authors' code.
         preprocessing_scale: p of the preprocessing.
         first_layer: "lstm", or "none" for gates that see the present gradient and loss alone.
+        forget_gate_bias: range in which the bias of the forget gate begins.
+        input_gate_bias: range in which the bias of the input gate begins.
+        gate_places: "none", "multipliers" or "inputs", see `rules/gate_places.py`.
+        gate_updates: updates that have multipliers or vectors of their own.
+        place_units: U, numbers of a vector.
         name: fixed, and with it the names of the weights in a checkpoint.
     """
 
@@ -186,6 +168,11 @@ class MetaLSTM(Rule):
             options.gate_feedback,
             options.preprocessing_scale,
             options.first_layer,
+            options.forget_gate_bias,
+            options.input_gate_bias,
+            options.gate_places,
+            options.gate_updates,
+            options.place_units,
         )
 
     def __init__(
@@ -194,19 +181,46 @@ class MetaLSTM(Rule):
         gate_feedback: str = "value",
         preprocessing_scale: float = 10.0,
         first_layer: str = "lstm",
+        forget_gate_bias: tuple[float, ...] = FORGET_BIAS,
+        input_gate_bias: tuple[float, ...] = INPUT_BIAS,
+        gate_places: str = "none",
+        gate_updates: int = 5,
+        place_units: int = 4,
         name: str = "meta_lstm",
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, **kwargs)
-        MetaLSTMOptions(
-            hidden_units, preprocessing_scale, gate_feedback, first_layer
-        )  # checks them
+        biases = tuple(forget_gate_bias), tuple(input_gate_bias)
+        MetaLSTMOptions(  # checks them
+            hidden_units,
+            preprocessing_scale,
+            *biases,
+            gate_places,
+            gate_updates,
+            place_units,
+            gate_feedback,
+            first_layer,
+        )
         self.hidden_units = hidden_units
         self.gate_feedback = gate_feedback
         self.preprocessing_scale = preprocessing_scale
+        self.gate_places, self.gate_updates = gate_places, gate_updates
+        self.place_units = place_units
+        # By multipliers or vectors the tensors differ; within one all coordinates are alike.
+        self.treats_coordinates_alike = gate_places == "none"
+        self.multipliers = self.vectors = None
+        if gate_places == "multipliers":
+            self.multipliers = GateMultipliers(
+                gate_updates, dtype=self.dtype_policy, name="multipliers"
+            )
+        elif gate_places == "inputs":
+            self.vectors = PlaceVectors(
+                gate_updates, place_units, dtype=self.dtype_policy, name="vectors"
+            )
+        self.num_inputs = _NUM_INPUTS + (2 * place_units if gate_places == "inputs" else 0)
 
         def small() -> Any:
-            return keras.initializers.RandomUniform(-_SMALL, _SMALL)
+            return keras.initializers.RandomUniform(-SMALL, SMALL)
 
         self.first_layer = None
         if first_layer == "lstm":
@@ -219,17 +233,19 @@ class MetaLSTM(Rule):
                 dtype=self.dtype_policy,
                 name="first_layer",
             )
-        width = _NUM_INPUTS if self.first_layer is None else hidden_units
+        width = self.num_inputs if self.first_layer is None else hidden_units
         self.second_layer = MetaLSTMCell(
-            width, gate_feedback, dtype=self.dtype_policy, name="second_layer"
+            width, gate_feedback, *biases, dtype=self.dtype_policy, name="second_layer"
         )
 
     def build(self, blocks: Blocks = ()) -> None:
-        """Builds the layers; nothing depends on theta."""
-        del blocks
+        """Builds the layers; only what `gate_places` asks for depends on theta."""
         if self.first_layer is not None:
-            self.first_layer.build((None, _NUM_INPUTS))
+            self.first_layer.build((None, self.num_inputs))
         self.second_layer.build()
+        for layer in (self.multipliers, self.vectors):
+            if layer is not None:
+                layer.build(blocks)
         self.built = True
 
     def initial_state(self, theta: Tensor) -> MetaLSTMState:
@@ -238,7 +254,8 @@ class MetaLSTM(Rule):
         units = 0 if self.first_layer is None else self.hidden_units
         by_unit = tf.zeros([tf.size(theta), units], dtype)
         by_coordinate = tf.zeros([tf.size(theta)], dtype)
-        return MetaLSTMState(by_unit, by_unit, by_coordinate, by_coordinate)
+        none = tf.zeros([], dtype)
+        return MetaLSTMState(by_unit, by_unit, by_coordinate, by_coordinate, none)
 
     def call(
         self, gradient: Tensor, loss: Tensor, theta: Tensor, state: MetaLSTMState
@@ -249,18 +266,31 @@ class MetaLSTM(Rule):
             *preprocess(gradient, self.preprocessing_scale),
         ]
         seen = tf.stack(features, axis=1)
+        if self.vectors is not None:
+            seen = tf.concat([seen, self.vectors(theta, state.updates)], axis=1)
         hidden, cell = state.hidden, state.cell
         if self.first_layer is not None:
             seen, (hidden, cell) = self.first_layer(seen, (hidden, cell))
-        theta, gates = self.second_layer(seen, gradient, theta, (state.forget, state.input))
-        return theta, MetaLSTMState(hidden, cell, *gates)
+        theta, gates = self.second_layer(
+            seen,
+            gradient,
+            theta,
+            (state.forget, state.input),
+            multiplied=self._multiplied_by(state.updates),
+        )
+        return theta, MetaLSTMState(hidden, cell, gates.forget, gates.input, state.updates + 1)
+
+    def _multiplied_by(self, updates: Tensor) -> Callable[[Gates], Gates] | None:
+        multipliers = self.multipliers
+        return None if multipliers is None else lambda gates: multipliers(gates, updates)
 
     def trace(self, state: MetaLSTMState) -> dict[str, Tensor]:
-        """Returns the gate values of the last update, whichever way they are fed back."""
+        """Returns the gates that moved theta last, whichever way they are fed back."""
         gates = Gates(state.forget, state.input)
         if self.gate_feedback == "logit":
             gates = Gates(*map(tf.sigmoid, gates))
-        return gates.trace()
+        multiplied = self._multiplied_by(tf.maximum(state.updates - 1, 0))
+        return (gates if multiplied is None else multiplied(gates)).trace()
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
@@ -269,5 +299,10 @@ class MetaLSTM(Rule):
             "gate_feedback": self.gate_feedback,
             "preprocessing_scale": self.preprocessing_scale,
             "first_layer": "none" if self.first_layer is None else "lstm",
+            "forget_gate_bias": self.second_layer.forget_gate_bias,
+            "input_gate_bias": self.second_layer.input_gate_bias,
+            "gate_places": self.gate_places,
+            "gate_updates": self.gate_updates,
+            "place_units": self.place_units,
         }
         return {**super().get_config(), **config}

@@ -43,3 +43,8 @@ def of_blocks(values: Tensor, blocks: Blocks, theta: Tensor) -> Tensor:
     """
     numbers = np.repeat(np.arange(len(blocks)), [block.size for block in blocks])
     return of_coordinates(tf.gather(values, numbers), blocks, theta)
+
+
+def row_of(updates: Tensor, num_updates: int) -> Tensor:
+    """Returns which row belongs to the update that comes after so many, from 0 on."""
+    return tf.minimum(tf.cast(updates, tf.int32), num_updates - 1)

@@ -1,0 +1,141 @@
+"""Gates and rates that know the tensor and the update, against NumPy in float64."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_metalstm.options import OptionError
+from tf_metalstm.parameters import blocks_of
+from tf_metalstm.rules.base import FORGET_GATES, INPUT_GATES
+from tf_metalstm.rules.layer_sgd import LayerSGD
+from tf_metalstm.rules.meta_lstm import MetaLSTM
+from tf_metalstm.rules.places import of_blocks, of_coordinates
+from tf_metalstm.settings import UnusedOptionError, make_settings
+
+BLOCKS = blocks_of([("conv/kernel", (2,)), ("linear/kernel", (2, 1)), ("linear/bias", (1,))])
+# The last two tensors once for each class: theta of three classes is 0 0 | 1 1 2 | 1 1 2 | 1 1 2.
+ROWS = BLOCKS[:1] + tuple(block._replace(per_class=True) for block in BLOCKS[1:])
+TENSORS = [0, 0, 1, 1, 2, 1, 1, 2, 1, 1, 2]
+P = len(TENSORS)
+
+
+def numbers(seed, *shape):
+    return tf.constant(np.random.default_rng(seed).normal(size=shape))
+
+
+def built(**options):
+    rule = MetaLSTM(3, dtype="float64", gate_updates=2, **options)
+    rule.build(ROWS)
+    for index, weight in enumerate(rule.weights):
+        weight.assign(np.random.default_rng(index).normal(0.0, 0.5, weight.shape))
+    return rule
+
+
+def path(rule, updates=3):
+    """theta and the gates after each update."""
+    theta = numbers(0, P)
+    state, found = rule.initial_state(theta), []
+    for t in range(updates):
+        before, gradient = theta, numbers(t + 1, P)
+        theta, state = rule(gradient, tf.constant(0.7, tf.float64), theta, state)
+        trace = rule.trace(state)
+        gates = [trace[name].numpy() for name in (FORGET_GATES, INPUT_GATES)]
+        np.testing.assert_allclose(theta, gates[0] * before - gates[1] * gradient, rtol=1e-12)
+        found.append(gates)
+    return found
+
+
+def test_values_of_blocks_are_repeated_for_each_class():
+    theta = tf.zeros([P])
+    np.testing.assert_array_equal(of_blocks(tf.constant([0, 1, 2]), ROWS, theta), TENSORS)
+    each = of_coordinates(tf.range(5), ROWS, theta)
+    np.testing.assert_array_equal(each, [0, 1, 2, 3, 4, 2, 3, 4, 2, 3, 4])
+    fixed = of_coordinates(tf.range(5), BLOCKS, tf.zeros([5]))
+    np.testing.assert_array_equal(fixed, range(5))
+
+    @tf.function(input_signature=[tf.TensorSpec([None])])
+    def unknown(theta):
+        return of_blocks(tf.constant([0, 1, 2]), ROWS, theta)
+
+    np.testing.assert_array_equal(unknown(theta), TENSORS)
+
+
+def test_multipliers_act_on_the_rate_and_on_the_weight_decay():
+    """Gates do not depend on what came before here, so that those without multipliers are known."""
+    rule = built(gate_places="multipliers")
+    for weight in rule.second_layer.weights:
+        weight.assign(tf.zeros_like(weight))  # both gates are 1/2
+    forget, entry = (np.array(weight) for weight in rule.multipliers.weights)
+    for t, gates in enumerate(path(rule)):
+        row = min(t, 1)  # two updates have multipliers of their own
+        np.testing.assert_allclose(gates[0], 1.0 - 0.5 * forget[row][TENSORS], rtol=1e-12)
+        np.testing.assert_allclose(gates[1], 0.5 * entry[row][TENSORS], rtol=1e-12)
+
+
+def test_multipliers_of_one_change_nothing_and_are_not_fed_back():
+    rule, plain = built(gate_places="multipliers"), built()
+    plain.set_weights([w for w in rule.get_weights() if w.shape != (2, 3)])
+    for weight in rule.multipliers.weights:
+        weight.assign(tf.ones_like(weight))
+    np.testing.assert_array_equal(path(rule), path(plain))
+
+
+def test_the_vectors_of_tensor_and_update_are_further_inputs():
+    """The first layer by hand: an LSTM over loss, gradient and the two vectors."""
+    rule = built(gate_places="inputs", place_units=2)
+    kernel, _, bias = (np.array(w) for w in rule.first_layer.weights)
+    u, v = np.array(rule.vectors.tensor_vectors), np.array(rule.vectors.update_vectors)
+    theta, gradient = numbers(0, P), numbers(1, P)
+    _, state = rule(gradient, tf.constant(0.7, tf.float64), theta, rule.initial_state(theta))
+    for p, tensor in enumerate(TENSORS):
+        g = gradient.numpy()[p]
+        seen = [np.log(0.7) / 10, 1.0, np.log(abs(g)) / 10, np.sign(g), *u[tensor], *v[0]]
+        entry, forget, cell, out = np.split(np.dot(seen, kernel) + bias, 4)
+        sigmoid = lambda x: 1.0 / (1.0 + np.exp(-x))  # noqa: E731
+        cell = sigmoid(entry) * np.tanh(cell)  # the cell before was 0: so the forget gate is idle
+        del forget
+        np.testing.assert_allclose(state.hidden[p], sigmoid(out) * np.tanh(cell), rtol=1e-10)
+    gates = path(rule)
+    rule.vectors.update_vectors.assign(v[::-1])
+    assert np.abs(np.subtract(path(rule)[0], gates[0])).max() > 1e-3
+
+
+@pytest.mark.parametrize("places", ["multipliers", "inputs"])
+def test_survives_serialization(places):
+    rule = built(gate_places=places, forget_gate_bias=(8.0, 9.0), input_gate_bias=(-9.0, -8.0))
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(rule))
+    copy.set_weights(rule.get_weights())
+    np.testing.assert_array_equal(path(copy), path(rule))
+
+
+def test_gates_that_begin_shut_leave_theta_as_it_is():
+    rule = MetaLSTM(3, dtype="float64", forget_gate_bias=(8.0, 9.0), input_gate_bias=(-9.0, -8.0))
+    rule.build()
+    theta, gradient = numbers(0, 4), numbers(1, 4)
+    moved, _ = rule(gradient, tf.constant(0.7, tf.float64), theta, rule.initial_state(theta))
+    assert np.abs(moved - theta).max() < 1e-3
+    with pytest.raises(OptionError, match=r"^input_gate_bias must be two numbers, LOW,HIGH"):
+        MetaLSTM(input_gate_bias=(1.0,))
+
+
+def test_layer_sgd_has_a_rate_for_each_tensor_and_update():
+    rule = LayerSGD(0.1, 2, dtype="float64")
+    rule.build(ROWS)
+    np.testing.assert_allclose(rule.rate, np.full((2, 3), 0.1), rtol=1e-7)
+    rates = np.random.default_rng(0).normal(size=(2, 3))
+    rule.rate.assign(rates)
+    for t, (forget, entry) in enumerate(path(rule)):
+        np.testing.assert_array_equal(forget, np.ones(P))
+        np.testing.assert_allclose(entry, rates[min(t, 1)][TENSORS], rtol=1e-12)
+
+
+def test_options_that_do_nothing_are_refused():
+    make_settings({"gate_places": "multipliers", "gate_updates": 3})
+    message = "^gate_updates does nothing without gate_places=multipliers or inputs"
+    with pytest.raises(UnusedOptionError, match=message):
+        make_settings({"gate_updates": 3})
+    with pytest.raises(
+        UnusedOptionError, match=r"^place_units does nothing without gate_places=inp"
+    ):
+        make_settings({"gate_places": "multipliers", "place_units": 3})
