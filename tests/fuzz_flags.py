@@ -31,7 +31,7 @@ from tf_metalstm.construction import build_tasks
 from tf_metalstm.settings import known_options, make_settings
 from tf_metalstm.training.schedule import Schedule
 
-COMMANDS = ("train", "evaluate", "search", "visualize", "export")
+COMMANDS = ("train", "evaluate", "search", "visualize", "compare_optimizers", "export")
 NEED_NO_DATA = ("sine", "quadratics")
 TEXTS = ["", " ", "abc", "true", "no", "nan", "inf", "-inf", "1e400", "1_000", "0x10", "1.0", "-0"]
 TEXTS += [

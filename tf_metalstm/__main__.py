@@ -48,7 +48,7 @@ def usage() -> str:
     lines = ["tf-metalstm COMMAND, or python -m tf_metalstm COMMAND; COMMAND --help says more."]
     for title, commands in blocks.items():
         lines += ["", *([title] if title else [])]
-        lines += [f"  {name:<10} {text}" for name, text in commands.items()]
+        lines += [f"  {name:<18} {text}" for name, text in commands.items()]
     lines += ["", f"The files of the clients: {shipped.folder(shipped.CLIENTS)}"]
     lines += [f"Trained models by name: {', '.join(shipped.model_names())}"]
     return "\n".join(lines)

@@ -94,15 +94,32 @@ class Unrolled(NamedTuple):
     trajectory: Trajectory
 
 
-class _InnerState(NamedTuple):
-    """What goes from update to update."""
+class InnerState(NamedTuple):
+    """Where the inner loop stands.
+
+    theta: [P].
+    carry: of the problem.
+    rule_state: of the rule.
+    """
 
     theta: Tensor
     carry: Any
     rule_state: Any
 
 
-def unroll(rule: Rule, problem: Problem, theta_0: Tensor, options: InnerLoop) -> Unrolled:
+def begin(rule: Rule, problem: Problem, theta_0: Tensor) -> InnerState:
+    """Returns the state before the first update, for theta_0 [P]."""
+    return InnerState(theta_0, problem.initial_carry(), rule.initial_state(theta_0))
+
+
+def unroll(
+    rule: Rule,
+    problem: Problem,
+    theta_0: Tensor,
+    options: InnerLoop,
+    start: InnerState | None = None,
+    first_step: Any = 0,
+) -> Unrolled:
     """Runs the inner loop on one problem, each update written out in the graph.
 
     In a graph, what the caller leaves unused of the trajectory is not computed. A meta-gradient
@@ -113,16 +130,52 @@ def unroll(rule: Rule, problem: Problem, theta_0: Tensor, options: InnerLoop) ->
         problem: what is minimized.
         theta_0: where theta starts, [P].
         options: number of updates and the like.
+        start: where earlier updates have led; None to start with the first.
+        first_step: number of updates before, an int or a scalar.
     """
     update = _update(rule, problem, options)
-    state = _InnerState(theta_0, problem.initial_carry(), rule.initial_state(theta_0))
+    state = begin(rule, problem, theta_0) if start is None else start
     losses: list[Tensor] = []
     traces: list[dict[str, Tensor]] = []
     for step in range(options.num_steps):
-        state, loss = update(state, step)
+        state, loss = update(state, first_step + step)
         losses.append(loss)
         traces.append(rule.trace(state.rule_state))
     return Unrolled(state.theta, state.carry, _stacked(losses, traces, rule, theta_0))
+
+
+def advance(
+    rule: Rule, problem: Problem, theta_0: Tensor, options: InnerLoop, num_steps: Any, longest: Any
+) -> InnerState:
+    """Returns where a number of updates leads; no meta-gradient flows through them.
+
+    A loop of the graph. Problems that are treated as one batch may stop at different updates: each
+    of them is taken through the longest way, and stays where it is after its own.
+
+    Args:
+        rule: how theta moves.
+        problem: what is minimized.
+        theta_0: where theta starts, [P].
+        options: how an update is made; its number of updates is not looked at.
+        num_steps: updates, an int or a scalar.
+        longest: the most updates of any problem of the batch, an int or a scalar.
+    """
+    update = _update(rule, problem, options)
+
+    def body(step: Tensor, state: InnerState) -> tuple[Tensor, InnerState]:
+        moved, _ = update(state, step)
+        going = step < num_steps
+        state = tf.nest.map_structure(lambda new, old: tf.where(going, new, old), moved, state)
+        return step + 1, state
+
+    start = begin(rule, problem, theta_0)
+    _, state = tf.while_loop(lambda step, _: step < longest, body, (0, start))
+    # A loop within a batch of problems forgets the shapes.
+    return tf.nest.map_structure(
+        lambda value, as_before: tf.stop_gradient(tf.ensure_shape(value, as_before.shape)),
+        state,
+        start,
+    )
 
 
 def unroll_in_loop(
@@ -133,14 +186,14 @@ def unroll_in_loop(
     A loop of the graph with one update in it: small, and meant for models that are trained.
     """
     update = _update(rule, problem, options)
-    start = _InnerState(theta_0, problem.initial_carry(), rule.initial_state(theta_0))
+    start = begin(rule, problem, theta_0)
     shown = {"losses": tf.zeros([], theta_0.dtype), **rule.trace(start.rule_state)}
     arrays = {
         name: tf.TensorArray(each.dtype, num_steps, element_shape=each.shape)
         for name, each in shown.items()
     }
 
-    def body(step: Tensor, state: _InnerState, seen: dict[str, Any]) -> tuple:
+    def body(step: Tensor, state: InnerState, seen: dict[str, Any]) -> tuple:
         state, loss = update(state, step)
         values = {"losses": loss, **rule.trace(state.rule_state)}
         return step + 1, state, {name: seen[name].write(step, values[name]) for name in seen}
@@ -153,12 +206,12 @@ def unroll_in_loop(
 
 def _update(
     rule: Rule, problem: Problem, options: InnerLoop
-) -> Callable[[_InnerState, Any], tuple[_InnerState, Tensor]]:
+) -> Callable[[InnerState, Any], tuple[InnerState, Tensor]]:
     """Returns one update: (state, its number) -> the state after it, the loss before it."""
     move = _recomputed(rule, options.second_order) if options.recompute else rule
     scale = problem.gradient_scale()
 
-    def update(state: _InnerState, step: Any) -> tuple[_InnerState, Tensor]:
+    def update(state: InnerState, step: Any) -> tuple[InnerState, Tensor]:
         theta, carry, rule_state = state
         with tf.GradientTape() as tape:
             tape.watch(theta)
@@ -172,7 +225,7 @@ def _update(
         if not options.second_order:
             gradient, shown = tf.stop_gradient(gradient), tf.stop_gradient(loss)
         theta, rule_state = move(gradient, shown, theta, rule_state)
-        return _InnerState(theta, carry, rule_state), loss
+        return InnerState(theta, carry, rule_state), loss
 
     return update
 

@@ -13,6 +13,7 @@ COMMANDS = {
     "evaluate": "score a trained run on a fixed list of tasks",
     "search": "search options of a trained run on validation tasks",
     "visualize": "draw what a trained rule does",
+    "compare_optimizers": "compare a learned optimizer with tuned ones",
     "export": "write a trained run as a SavedModel",
     "reproduce": "run what is missing of a published table, and print it",
     "demo": "open a page to try a model on pictures of your own",

@@ -101,3 +101,31 @@ class SupportProblem:
         inputs, labels = self.support
         rows = (step * self.batch_size + tf.range(self._num_images())) % tf.shape(labels)[0]
         return Support(tf.gather(inputs, rows), tf.gather(labels, rows))
+
+
+@dataclass(frozen=True)
+class ScaledProblem:
+    """A problem in other coordinates: each is measured in a unit of its own.
+
+    Lv, Jiang & Li, ICML 2017, section 4.1: f_c(theta) = f(c * theta). It starts at theta_0 / c, so
+    that its first loss is that of the problem, and gradients are c times as large.
+
+    Args:
+        problem: f.
+        scales: c, [P].
+    """
+
+    problem: Problem
+    scales: Tensor
+
+    def initial_carry(self) -> Any:
+        """Returns that of the problem."""
+        return self.problem.initial_carry()
+
+    def loss(self, theta: Tensor, carry: Any, step: Any) -> tuple[Tensor, Any]:
+        """Returns f(c * theta)."""
+        return self.problem.loss(self.scales * theta, carry, step)
+
+    def gradient_scale(self) -> Tensor | float:
+        """Returns that of the problem."""
+        return self.problem.gradient_scale()

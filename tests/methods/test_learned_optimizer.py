@@ -6,13 +6,15 @@ import pytest
 import tensorflow as tf
 import toy
 
-from tf_metalstm.adaptation import InnerLoop
+from tf_metalstm.adaptation import InnerLoop, InnerState, unroll
 from tf_metalstm.construction import build_method, build_tasks
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.data.quadratics import Quadratic, QuadraticTasks
+from tf_metalstm.data.training_problems import FIRST_STEP, SCALES, TrainingProblems
 from tf_metalstm.methods.base import LOSSES
 from tf_metalstm.methods.learned_optimizer import LearnedOptimizerMethod
 from tf_metalstm.objectives import OPTIMIZATION
+from tf_metalstm.options import OptionError
 from tf_metalstm.rules.base import FORGET_GATES, INPUT_GATES
 from tf_metalstm.rules.meta_sgd import MetaSGD
 from tf_metalstm.rules.sgd import SGD
@@ -148,7 +150,7 @@ def test_recomputing_changes_no_meta_gradient(second_order):
     """In a graph, where the problems of a step are a loop, as `fit` has them."""
     tasks, rule, gradients = problems(), toy.lively_rule(), []
     for recompute in (False, True):
-        method = optimizer(rule, recompute=recompute, second_order=second_order)
+        method = optimizer(rule, 2, recompute=recompute, second_order=second_order)
 
         @tf.function
         def gradient(method=method):
@@ -164,7 +166,7 @@ def test_recomputing_changes_no_meta_gradient(second_order):
 
 
 def test_problems_do_not_touch_each_other():
-    method = optimizer(toy.lively_rule())
+    method = optimizer(toy.lively_rule(), 2)
     tasks = problems(3)
     together = method(tasks)
     for i in range(3):
@@ -192,12 +194,111 @@ def test_the_trace_is_that_of_the_updates():
     np.testing.assert_allclose(losses[-1], quadratic(task).loss(theta, (), 5)[0], rtol=1e-10)
 
 
+FIRST = (0, 2, 4)  # of three problems, on a way of six updates
+
+
+def stretches(rule, unroll_steps=2, num_steps=6, **options):
+    """A method that is trained in stretches of two updates, and three problems on their way."""
+    loop = InnerLoop(num_steps, **options)
+    method = LearnedOptimizerMethod(rule, QuadraticTasks(D), loop, unroll_steps=unroll_steps)
+    return method, {**problems(3), FIRST_STEP: tf.constant(FIRST)}
+
+
+def test_a_stretch_is_a_part_of_the_way():
+    method, tasks = stretches(SGD(0.03, dtype="float64"))
+    whole = losses_by_hand(tasks, 0.03, 6)
+    expected = [row[first : first + 3] for row, first in zip(whole, FIRST, strict=True)]
+    np.testing.assert_allclose(method(tasks, training=True), expected, rtol=1e-11)
+    assert method(tasks, training=False).shape == (3, 7)
+
+
+def test_no_meta_gradient_flows_through_the_updates_before_a_stretch():
+    """Of a rule with a state: the same as where another training left theta and state."""
+    rule = toy.lively_rule()
+    method, tasks = stretches(rule)
+    weights = [w.value for w in rule.trainable_weights]
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(method(tasks, training=True))
+    found = tape.gradient(loss, weights)
+    loop, expected = InnerLoop(2), [tf.zeros_like(w) for w in weights]
+    for number, first in enumerate(FIRST):
+        task = {name: value[number] for name, value in tasks.items()}
+        problem, theta = quadratic(task), task["theta_0"]
+        before = unroll(rule, problem, theta, InnerLoop(first))
+        state = rule.initial_state(theta)
+        for t in range(first):
+            with tf.GradientTape() as inner:
+                inner.watch(theta)
+                value, _ = problem.loss(theta, (), t)
+            theta, state = rule(inner.gradient(value, theta), value, theta, state)
+        np.testing.assert_allclose(theta, before.theta, rtol=1e-12)
+        with tf.GradientTape() as tape:
+            after = unroll(rule, problem, theta, loop, InnerState(theta, (), state), first)
+            total = tf.reduce_sum(after.trajectory.losses) + problem.loss(after.theta, (), 0)[0]
+        for place, one in enumerate(tape.gradient(total, weights)):
+            expected[place] += one
+    for one, other in zip(found, expected, strict=True):
+        assert np.any(one)
+        np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-12)
+
+
+def test_stretches_are_a_function_of_the_number_of_the_task():
+    stream = QuadraticTasks(D).episodes("train", 0, training=True)
+    drawn = TrainingProblems(stream, 0, num_steps=100, unroll_steps=20, scaling=2.0)
+    tasks = [drawn(tf.constant(index))[0] for index in range(40)]
+    assert {int(task[FIRST_STEP]) for task in tasks} == {0, 20, 40, 60, 80}
+    logarithms = np.log([task[SCALES] for task in tasks])
+    assert 1.8 < np.abs(logarithms).max() <= 2.0
+    np.testing.assert_allclose(logarithms.mean(), 0.0, atol=0.4)
+    again = drawn(tf.constant(7))[0]
+    for name, value in tasks[7].items():
+        np.testing.assert_array_equal(value, again[name])
+    np.testing.assert_array_equal(tasks[7]["matrix"], stream(tf.constant(7))[0]["matrix"])
+    assert drawn.fingerprint(2) == stream.fingerprint(2)
+
+
+def test_scaled_coordinates_change_gradients_and_not_where_a_problem_starts():
+    """Gradient descent in coordinates theta / c has rates of c^2 in those of theta."""
+    tasks = problems(2)
+    scales = tf.constant([[0.5, 1.0, 3.0], [2.0, 1.0, 0.1]], tf.float64)
+    found = optimizer(SGD(0.01, dtype="float64"), 3)({**tasks, SCALES: scales})
+    for row, matrix, target, theta, scale in zip(
+        found, *(tasks[n].numpy() for n in ("matrix", "target", "theta_0")), scales, strict=True
+    ):
+        for loss in row:
+            rest = matrix @ theta - target
+            np.testing.assert_allclose(loss, rest @ rest, rtol=1e-10)
+            theta = theta - 0.01 * scale.numpy() ** 2 * (2.0 * matrix.T @ rest)
+
+
+@pytest.mark.parametrize(
+    ("meta_loss", "weights", "expected"),
+    [
+        ("losses", "equal", (1.0 + 2.0 + 4.0 + 8.0 + 8.0 + 2.0) / 6),
+        ("losses", "rising", (2.0 / 3 + 4.0 * 2 / 3 + 8.0 / 3 + 2.0 * 2 / 3) / 2),
+        ("losses", "last", 3.0),
+        ("log_losses", "last", np.log(8.0) / 2),
+    ],
+)
+def test_what_training_makes_small(meta_loss, weights, expected):
+    method = LearnedOptimizerMethod(
+        SGD(), QuadraticTasks(D), InnerLoop(2), meta_loss=meta_loss, step_weights=weights
+    )
+    losses = tf.constant([[1.0, 2.0, 4.0], [8.0, 8.0, 2.0]])
+    np.testing.assert_allclose(method.training_loss(None, losses), expected, rtol=1e-5)
+
+
+def test_a_stretch_divides_the_way():
+    with pytest.raises(OptionError, match=r"^unroll_steps must divide num_steps, 6, got 4\."):
+        stretches(SGD(), unroll_steps=4)
+
+
 def test_training_makes_a_rule_better_on_problems_it_has_not_seen():
     """The score is the last loss, and it falls well below where the rule began."""
     toy.seed(0)
     tasks = QuadraticTasks(5)
     rule = SGD(0.001, learned=True)
-    method = LearnedOptimizerMethod(rule, tasks, InnerLoop(10))
+    method = LearnedOptimizerMethod(rule, tasks, InnerLoop(6))
     compile_method(method, learning_rate=3e-3, clip_norm=0.0)
     training = episode_dataset(
         tasks.episodes("train", 0, training=True), num_episodes=400, episodes_per_step=4
@@ -239,7 +340,9 @@ def test_it_is_built_from_settings():
 
 
 def test_survives_its_config():
-    method = LearnedOptimizerMethod(MetaSGD(0.2, 0.3), QuadraticTasks(4, "paper"), InnerLoop(2), 3)
+    options = {"unroll_steps": 1, "meta_loss": "log_losses", "step_weights": "last"}
+    tasks = QuadraticTasks(4, "paper")
+    method = LearnedOptimizerMethod(MetaSGD(0.2, 0.3), tasks, InnerLoop(2), 3, **options)
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(method))
     assert copy.get_config() == method.get_config()
     assert copy.blocks == method.blocks

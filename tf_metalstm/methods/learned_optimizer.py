@@ -1,12 +1,15 @@
 """A learned optimizer: a rule that is trained on the losses it goes through.
 
 Andrychowicz et al., "Learning to learn by gradient descent by gradient descent", NIPS 2016,
-equation 3, with w_t = 1: the rule is trained to make
+equation 3: the rule is trained to make
 
-    sum over t of L(theta_t),   t = 0 ... T
+    sum over t of w_t L(theta_t),   t = 0 ... T
 
 small over problems that are drawn anew. There is neither support set nor query: a problem is
 judged by its own losses.
+
+A long way is trained in stretches of U updates (`--unroll_steps`). A task says where its stretch
+begins; the updates before it are made without a meta-gradient, by the rule as it is now.
 
     paper      code          shape
     f          problem.loss  theta [P] -> []
@@ -17,27 +20,87 @@ judged by its own losses.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from tf_metalstm.adaptation import InnerLoop, InnerLoopOptions, unroll
+from tf_metalstm.adaptation import InnerLoop, InnerLoopOptions, advance, unroll, unroll_in_loop
 from tf_metalstm.data.catalogue import SOURCES
-from tf_metalstm.data.tasks import PROBLEMS, ProblemTasks
+from tf_metalstm.data.tasks import PROBLEMS, ProblemTasks, Tasks
+from tf_metalstm.data.training_problems import FIRST_STEP, SCALES, TrainingProblems
 from tf_metalstm.episode import Tensor
 from tf_metalstm.methods.base import LOSSES, Builder, Method, TrainedOptions
 from tf_metalstm.objectives import OPTIMIZATION
+from tf_metalstm.options import OptionError, option
 from tf_metalstm.parameters import Blocks
 from tf_metalstm.parts import Part
+from tf_metalstm.problems import Problem, ScaledProblem
 from tf_metalstm.rules.base import Rule
+
+META_LOSSES = ("losses", "log_losses")
+STEP_WEIGHTS = ("equal", "rising", "last")
+
+_SMALLEST = 1e-6  # added to a loss before its logarithm
 
 
 @dataclass(frozen=True)
 class LearnedOptimizerOptions(TrainedOptions, InnerLoopOptions):
     """Options of learned optimizers."""
+
+    unroll_steps: int | None = option(
+        None,
+        "U, updates that a meta-gradient flows through. Each meta-update takes problems somewhere "
+        "on their way of num_steps updates; default: num_steps.",
+        at_least=1,
+        training_only=True,
+    )
+    meta_loss: str = option(
+        "losses",
+        "What training makes small: the losses, or their logarithms, in which every problem counts "
+        "the same.",
+        choices=META_LOSSES,
+        training_only=True,
+    )
+    step_weights: str = option(
+        "equal",
+        "How much the losses along the way count in training: all the same, more and more, or the "
+        "last one alone.",
+        choices=STEP_WEIGHTS,
+        training_only=True,
+    )
+    coordinate_scaling: float = option(
+        0.0,
+        "In training each coordinate of a problem is scaled by exp(x), x drawn from minus this to "
+        "this; 0: none.",
+        at_least=0,
+        training_only=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.unroll_steps is not None and self.num_steps % self.unroll_steps:
+            raise OptionError(
+                "unroll_steps",
+                f"must divide num_steps, {self.num_steps}, got {self.unroll_steps}.",
+            )
+
+
+def step_weights(kind: str, num_losses: int) -> np.ndarray:
+    """Returns how much each loss counts, [num_losses], the sum of which is 1.
+
+    >>> step_weights("rising", 3)
+    array([0.  , 0.333..., 0.666...])
+    """
+    weights = {
+        "equal": np.ones(num_losses),
+        "rising": np.arange(num_losses, dtype=np.float64) + (num_losses == 1),
+        "last": np.arange(num_losses) == num_losses - 1,
+    }[kind]
+    return weights / weights.sum()
 
 
 @keras.saving.register_keras_serializable("tf_metalstm")
@@ -51,14 +114,19 @@ class LearnedOptimizerMethod(Method):
         tasks: the problems that it is for: what theta is made of, and what a task means.
         inner_loop: number of updates and the like.
         num_evaluation_steps: updates outside meta-training; None for as many as in it.
+        unroll_steps: U; None for all T.
+        meta_loss: "losses" or "log_losses": what training makes small.
+        step_weights: "equal", "rising" or "last": how much each loss counts there.
         name: of the model.
 
     Call arguments:
-        inputs: a dict of theta_0 [E, P] and the tensors of E problems.
+        inputs: a dict of theta_0 [E, P] and the tensors of E problems; of training problems, see
+            `tf_metalstm.data.training_problems`.
         training: True in meta-training.
 
     Returns:
-        the losses L(theta_0) ... L(theta_T), [E, T + 1].
+        the losses L(theta_0) ... L(theta_T), [E, T + 1]; in training those of a stretch,
+        [E, U + 1].
     """
 
     part = Part(
@@ -76,6 +144,9 @@ class LearnedOptimizerMethod(Method):
         tasks: ProblemTasks,
         inner_loop: InnerLoop,
         num_evaluation_steps: int | None = None,
+        unroll_steps: int | None = None,
+        meta_loss: str = "losses",
+        step_weights: str = "equal",
         name: str = "learned_optimizer",
         **kwargs: Any,
     ) -> None:
@@ -83,6 +154,14 @@ class LearnedOptimizerMethod(Method):
         self.inner_loop = self.evaluation_loop = inner_loop
         if num_evaluation_steps is not None:
             self.evaluation_loop = dataclasses.replace(inner_loop, num_steps=num_evaluation_steps)
+        LearnedOptimizerOptions(  # checks them
+            num_steps=inner_loop.num_steps,
+            unroll_steps=unroll_steps,
+            meta_loss=meta_loss,
+            step_weights=step_weights,
+        )
+        self.unroll_steps = unroll_steps
+        self.meta_loss, self.step_weights = meta_loss, step_weights
         self.tasks = tasks
         if not rule.built:
             rule.build(tasks.blocks)
@@ -98,6 +177,22 @@ class LearnedOptimizerMethod(Method):
             builder.tasks,
             options.inner_loop(),
             options.num_evaluation_steps,
+            options.unroll_steps,
+            options.meta_loss,
+            options.step_weights,
+        )
+
+    @classmethod
+    def training_stream(
+        cls, options: LearnedOptimizerOptions, tasks: Tasks, seed: int
+    ) -> TrainingProblems:
+        """Returns the problems of the training split, each with the stretch of its meta-update."""
+        return TrainingProblems(
+            tasks.episodes("train", seed, training=True),
+            seed,
+            options.num_steps,
+            options.unroll_steps or max(options.num_steps, 1),
+            options.coordinate_scaling,
         )
 
     def build(self, input_shape: Any = None) -> None:
@@ -105,17 +200,25 @@ class LearnedOptimizerMethod(Method):
 
     def call(self, inputs: Mapping[str, Tensor], training: bool = False) -> Tensor:
         """Minimizes each of the E problems."""
-        loop = self.inner_loop if training else self.evaluation_loop
-        return tf.map_fn(
-            lambda task: self.optimize(task, loop)[0],
-            dict(inputs),
-            fn_output_signature=tf.TensorSpec([loop.num_steps + 1], self.compute_dtype),
-        )
+        if not training:
+            loop = self.evaluation_loop
+            return self._of_each(lambda task: self.optimize(task, loop)[0], inputs, loop.num_steps)
+        longest = tf.reduce_max(inputs[FIRST_STEP]) if FIRST_STEP in inputs else 0
+        num_steps = self.unroll_steps or self.inner_loop.num_steps
+        return self._of_each(lambda task: self._stretch(task, longest), inputs, num_steps)
+
+    def training_loss(self, labels: Tensor, outputs: Tensor) -> Tensor:
+        """Returns the weighted mean of the losses of a stretch, or of their logarithms."""
+        del labels
+        if self.meta_loss == "log_losses":
+            outputs = tf.math.log(tf.maximum(outputs, 0.0) + _SMALLEST)
+        weights = tf.constant(step_weights(self.step_weights, outputs.shape[-1]), outputs.dtype)
+        return tf.reduce_mean(tf.reduce_sum(weights * outputs, axis=-1))
 
     def optimize(
         self, task: Mapping[str, Tensor], loop: InnerLoop
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Minimizes one problem.
+        """Minimizes one problem, with one update in the graph.
 
         Args:
             task: its tensors by name, theta_0 [P] among them.
@@ -124,11 +227,44 @@ class LearnedOptimizerMethod(Method):
         Returns:
             L(theta_0) ... L(theta_T), [T + 1], and what the rule shows of every update, [T, ...].
         """
-        problem = self.tasks.problem(task)
-        unrolled = unroll(self.rule, problem, task["theta_0"], loop)
-        last, _ = problem.loss(unrolled.theta, unrolled.carry, loop.num_steps)
+        problem, theta_0 = self.problem(task)
+        num_steps = tf.constant(loop.num_steps)
+        unrolled = unroll_in_loop(self.rule, problem, theta_0, loop, num_steps)
+        last, _ = problem.loss(unrolled.theta, unrolled.carry, num_steps)
         losses = tf.concat([unrolled.trajectory.losses, [last]], axis=0)
         return losses, unrolled.trajectory.traces
+
+    def problem(self, task: Mapping[str, Tensor]) -> tuple[Problem, Tensor]:
+        """Returns what the tensors of a task mean, and where theta starts, [P]."""
+        problem: Problem = self.tasks.problem(task)
+        if SCALES not in task:
+            return problem, task["theta_0"]
+        return ScaledProblem(problem, task[SCALES]), task["theta_0"] / task[SCALES]
+
+    def _stretch(self, task: Mapping[str, Tensor], longest: Tensor | int) -> Tensor:
+        """Returns the losses of the stretch of a training problem, [U + 1]."""
+        problem, theta_0 = self.problem(task)
+        loop, start, first = self.inner_loop, None, task.get(FIRST_STEP, 0)
+        if self.unroll_steps not in (None, loop.num_steps):
+            start = advance(self.rule, problem, theta_0, loop, first, longest)
+            loop = dataclasses.replace(loop, num_steps=self.unroll_steps)
+        unrolled = unroll(self.rule, problem, theta_0, loop, start, first)
+        last, _ = problem.loss(unrolled.theta, unrolled.carry, first + loop.num_steps)
+        return tf.concat([unrolled.trajectory.losses, [last]], axis=0)
+
+    def _of_each(
+        self,
+        function: Callable[[Mapping[str, Tensor]], Tensor],
+        inputs: Mapping[str, Tensor],
+        num_steps: int,
+    ) -> Tensor:
+        """Returns the losses of E problems, [E, num_steps + 1]: as one batch where that goes."""
+        if not self.inner_loop.recompute:
+            losses = tf.vectorized_map(function, dict(inputs))
+            return tf.ensure_shape(losses, [None, num_steps + 1])
+        # tf.vectorized_map drops the gradient that tf.recompute_grad defines.
+        of_one = tf.TensorSpec([num_steps + 1], self.compute_dtype)
+        return tf.map_fn(function, dict(inputs), fn_output_signature=of_one)
 
     def trace(self, task: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns the losses before each update, and what the rule shows of it."""
@@ -159,6 +295,9 @@ class LearnedOptimizerMethod(Method):
             "source_options": dataclasses.asdict(self.tasks.options),
             "inner_loop": dataclasses.asdict(self.inner_loop),
             "num_evaluation_steps": self.evaluation_loop.num_steps,
+            "unroll_steps": self.unroll_steps,
+            "meta_loss": self.meta_loss,
+            "step_weights": self.step_weights,
         }
 
     @classmethod

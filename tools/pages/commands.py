@@ -20,7 +20,7 @@ from tf_metalstm.options import Option, options_of
 from tf_metalstm.settings import ALWAYS, known_options, owners_of
 from tf_metalstm.tables.catalogue import TABLES
 
-COMMANDS = ("train", "evaluate", "search", "visualize", "export")
+COMMANDS = ("train", "evaluate", "search", "visualize", "compare_optimizers", "export")
 """Commands that work on a run and take the options of parts."""
 
 OTHERS = ("reproduce", "demo")

@@ -1,0 +1,1 @@
+"""How a learned optimizer stands beside others, each at its best rate."""

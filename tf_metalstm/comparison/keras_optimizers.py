@@ -1,0 +1,189 @@
+"""Keras's optimizers on the problems of a learned one, each at a rate that was searched for.
+
+Problems of one list are minimized together, since what most optimizers do to a number depends on
+that number alone. Muon looks at matrices, so that each problem has variables of its own there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_metalstm.data.tasks import ProblemTasks
+from tf_metalstm.episode import Tensor
+from tf_metalstm.parameters import Blocks
+
+RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
+"""Learning rates that are tried first; then the two beside the best."""
+
+_BETWEEN = 10.0**0.25  # from the best of them towards its neighbours
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """An optimizer of Keras.
+
+    name: in tables.
+    make: returns it at a learning rate; all else is as Keras has it.
+    needs_matrices: it treats a matrix as one thing.
+    judged_at: (optimizer, its variables) -> the values that a user would keep, where these are not
+        the variables themselves.
+    """
+
+    name: str
+    make: Callable[[float], keras.optimizers.Optimizer]
+    needs_matrices: bool = False
+    judged_at: Callable[[Any, list[Any]], list[Tensor]] | None = None
+
+
+def _average(optimizer: Any, variables: list[Any]) -> list[Tensor]:
+    """Returns x of Schedule-Free AdamW, whose variables are y = (1 - beta_1) z + beta_1 x."""
+    beta = optimizer.beta_1
+    return [
+        (y.value - (1.0 - beta) * z.value) / beta
+        for y, z in zip(variables, optimizer._momentums, strict=True)
+    ]
+
+
+BASELINES = (
+    Baseline("SGD", lambda rate: keras.optimizers.SGD(rate)),
+    Baseline("momentum", lambda rate: keras.optimizers.SGD(rate, momentum=0.9)),
+    Baseline("Nesterov", lambda rate: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)),
+    Baseline("Adam", lambda rate: keras.optimizers.Adam(rate)),
+    Baseline("RMSprop", lambda rate: keras.optimizers.RMSprop(rate)),
+    Baseline("Lion", lambda rate: keras.optimizers.Lion(rate)),
+    Baseline(
+        "Schedule-Free AdamW",
+        lambda rate: keras.optimizers.ScheduleFreeAdamW(rate),
+        judged_at=_average,
+    ),
+    Baseline(
+        "Muon",
+        lambda rate: keras.optimizers.Muon(rate, weight_decay=None, adam_weight_decay=None),
+        needs_matrices=True,
+    ),
+)
+"""Those that a learned optimizer is compared with. Muon without its weight decay, as the others."""
+
+
+class Minimizer:
+    """One of Keras's optimizers on a list of problems, for any learning rate.
+
+    Args:
+        baseline: the optimizer.
+        tasks: what the tensors of a problem mean.
+        inputs: tensors of E problems, theta_0 [E, P] among them.
+        num_steps: T.
+    """
+
+    def __init__(
+        self,
+        baseline: Baseline,
+        tasks: ProblemTasks,
+        inputs: Mapping[str, Tensor],
+        num_steps: int,
+    ) -> None:
+        self._tasks, self._inputs, self._num_steps = tasks, dict(inputs), num_steps
+        self._judged_at, self._one_by_one = baseline.judged_at, baseline.needs_matrices
+        self._num_problems = int(inputs["theta_0"].shape[0])
+        self._variables = _variables(inputs["theta_0"], tasks.blocks, baseline.needs_matrices)
+        self._optimizer = baseline.make(1.0)
+        self._optimizer.build(self._variables)
+        everything = [*self._variables, *self._optimizer.variables]
+        self._beginning = [(each, keras.ops.convert_to_numpy(each)) for each in everything]
+        self._run = tf.function(self._minimize, autograph=False)
+
+    def losses(self, rate: float) -> np.ndarray:
+        """Returns the losses of each problem before each update and after the last, [E, T + 1]."""
+        for variable, value in self._beginning:
+            variable.assign(value)
+        self._optimizer.learning_rate.assign(rate)
+        return self._run().numpy().T
+
+    def _minimize(self) -> Tensor:
+        """Returns all losses, [T + 1, E]."""
+        found = tf.TensorArray(tf.float32, self._num_steps + 1)
+
+        def body(step: Tensor, carry: Any, found: Any) -> tuple[Tensor, Any, Any]:
+            with tf.GradientTape() as tape:
+                values = [variable.value for variable in self._variables]
+                losses, after = self._losses(values, carry, step)
+                total = tf.reduce_sum(losses)
+            gradients = tape.gradient(total, values)
+            seen, _ = self._judged(losses, carry, step)
+            self._optimizer.apply(gradients, self._variables)
+            return step + 1, after, found.write(step, seen)
+
+        start = (0, self._initial_carry(), found)
+        step, carry, found = tf.while_loop(lambda step, *_: step < self._num_steps, body, start)
+        values = [variable.value for variable in self._variables]
+        last, _ = self._losses(values, carry, step)
+        return found.write(step, self._judged(last, carry, step)[0]).stack()
+
+    def _judged(self, losses: Tensor, carry: Any, step: Tensor) -> tuple[Tensor, Any]:
+        if self._judged_at is None:
+            return losses, carry
+        return self._losses(self._judged_at(self._optimizer, self._variables), carry, step)
+
+    def _losses(self, values: list[Tensor], carry: Any, step: Tensor) -> tuple[Tensor, Any]:
+        """Returns the loss of each problem, [E], and what goes into the next step."""
+        if self._one_by_one:
+            flat = tf.concat([tf.reshape(value, [-1]) for value in values], axis=0)
+            theta = tf.reshape(flat, [self._num_problems, -1])
+        else:
+            columns = [tf.reshape(value, [self._num_problems, -1]) for value in values]
+            theta = tf.concat(columns, axis=1)
+
+        def loss(given: tuple[Any, Tensor, Any]) -> tuple[Tensor, Any]:
+            task, theta, carry = given
+            return self._tasks.problem(task).loss(theta, carry, step)
+
+        return tf.vectorized_map(loss, (self._inputs, theta, carry))
+
+    def _initial_carry(self) -> Any:
+        return tf.vectorized_map(
+            lambda task: self._tasks.problem(task).initial_carry(), self._inputs
+        )
+
+
+def _variables(theta_0: Tensor, blocks: Blocks, one_by_one: bool) -> list[keras.Variable]:
+    """Returns variables that hold E starts [E, P]: [E, ...] a block, or each problem's own."""
+    values = np.array(theta_0)
+
+    def parts(rows: np.ndarray) -> list[np.ndarray]:
+        return [
+            rows[..., each.start : each.start + each.size].reshape(*rows.shape[:-1], *each.shape)
+            for each in blocks
+        ]
+
+    found = [part for row in values for part in parts(row)] if one_by_one else parts(values)
+    return [keras.Variable(value, dtype="float32") for value in found]
+
+
+def applicable(blocks: Blocks) -> tuple[Baseline, ...]:
+    """Returns the optimizers that have something to do with theta of these blocks."""
+    has_matrices = any(len(each.shape) == 2 for each in blocks)
+    return tuple(each for each in BASELINES if has_matrices or not each.needs_matrices)
+
+
+def search_rate(minimizer: Minimizer) -> tuple[float, dict[float, float]]:
+    """Returns the rate with the lowest mean loss after the last update, and that loss by rate.
+
+    The `RATES` are tried, then two more beside the best. A loss that is no number counts as
+    infinite.
+    """
+    found = {rate: _final(minimizer, rate) for rate in RATES}
+    best = min(found, key=lambda rate: found[rate])
+    for rate in (best / _BETWEEN, best * _BETWEEN):
+        found[rate] = _final(minimizer, rate)
+    return min(found, key=lambda rate: found[rate]), found
+
+
+def _final(minimizer: Minimizer, rate: float) -> float:
+    mean = float(np.mean(minimizer.losses(rate)[:, -1], dtype=np.float64))
+    return mean if np.isfinite(mean) else float("inf")
