@@ -16,6 +16,7 @@ import tf_metalstm  # noqa: F401  # before TensorFlow: turns oneDNN on, as the c
 import numpy as np
 import tensorflow as tf
 from measure import multiply_rate, peak_bytes, timed
+from optimizers import SECTIONS as OPTIMIZERS
 from subject import NUM_WAY, Case, build, episode, operations, update
 
 from tf_metalstm.data.episodes import EpisodeSampler, ImageEpisodes, episode_dataset
@@ -323,6 +324,7 @@ SECTIONS = {
         for steps in (8, 24)
         for recompute in (False, True)
     },
+    **OPTIMIZERS,
 }
 
 if __name__ == "__main__":

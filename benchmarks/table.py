@@ -12,15 +12,15 @@ LEFT_OUT = {"fastest", "slowest", "repeats", "multiply_rate", "processor_seconds
 
 
 def rows_of(report):
-    """Yields name and rows of each table: the sections that measure memory are one table."""
-    memory = []
+    """Yields name and rows of each table: sections of a row each are one table."""
+    joined = {"memory": [], "optimizer": []}
     for name, rows in report["sections"].items():
-        if name.startswith("memory"):
-            memory += [{"section": name, **row} for row in rows]
+        kind = name.partition("_")[0]
+        if kind in joined:
+            joined[kind] += [{"section": name, **row} for row in rows]
         else:
             yield name, rows
-    if memory:
-        yield "memory", memory
+    yield from ((kind, rows) for kind, rows in joined.items() if rows)
 
 
 def table(rows):

@@ -18,7 +18,7 @@ CLIENTS_WITH_MORE = {
     "images.py": {"tqdm"},  # where it is there
 }
 # Modules that say in their first lines which extra they need.
-NEEDS_EXTRA = {"classifier.py": "sklearn", "demo.py": "demo"}
+NEEDS_EXTRA = {"celo_weights.py": "celo", "classifier.py": "sklearn", "demo.py": "demo"}
 
 
 def lint_imports(folder):

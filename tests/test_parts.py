@@ -91,6 +91,7 @@ def other_value(each):
         "sine_phases": (7.0, 8.0),
         "meta_sgd_rates": (0.2, 0.3),
         "first_rates": (0.01, 0.1),
+        "celo_steps": 30,
         "augmentation": ("flip", "crop"),
         "hidden_layers": (3,),
         "statistics_momentum": 0.5,

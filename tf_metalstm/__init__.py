@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tf_metalstm.parts import Part
     from tf_metalstm.problems import Problem, SupportProblem
     from tf_metalstm.rules.base import Rule
+    from tf_metalstm.rules.celo import Celo
     from tf_metalstm.rules.hierarchical_rnn import HierarchicalRNN
     from tf_metalstm.rules.meta_lstm import MetaLSTM
     from tf_metalstm.rules.meta_sgd import MetaSGD
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 # Name -> the module that it is in, imported when it is first asked for: importing the package must
 # not import TensorFlow, so that the variables above are set in time, and help is quick.
 _PUBLIC = {
+    "Celo": "rules.celo",
     "EpisodeSpec": "episode",
     "EpisodeTasks": "data.tasks",
     "FewShotClassifier": "classifier",
@@ -78,6 +80,7 @@ _PUBLIC = {
 
 __all__ = [
     "SGD",
+    "Celo",
     "EpisodeSpec",
     "EpisodeTasks",
     "FewShotClassifier",

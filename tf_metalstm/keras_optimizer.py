@@ -57,7 +57,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
 
     Args:
         rule: how the variables move, with the weights it was trained to; it is copied when the
-            optimizer is built. A rule that is not built starts with fresh weights.
+            optimizer is built. A rule that is not built is built then, with fresh weights.
         trained_steps: updates that the rule was trained for. The first one beyond them warns.
         learning_rate: factor on every step of the rule: 1 takes the rule as it is. A float or a
             schedule. `weight_decay` is multiplied by it, so it is the share that is lost in one
@@ -114,7 +114,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         An update takes more for a moment: what the rule computes for each coordinate.
         """
         blocks = _blocks(self._moved(variables))
-        rule = fitted(_fresh(self.rule), self.rule, blocks)
+        rule = _fresh(self.rule)
+        rule.build(blocks)
         return _num_bytes(_state_specs(rule, num_parameters(blocks)))
 
     def build(self, variables: Sequence[Any]) -> None:
@@ -129,7 +130,10 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         moved = self._moved(variables)
         blocks = _blocks(moved)
         with tf.init_scope():
-            self.rule = fitted(self._copy, self.rule, blocks)
+            if self.rule.built:
+                self.rule = fitted(self._copy, self.rule, blocks)
+            else:
+                self.rule.build(blocks)
             specs = _state_specs(self.rule, num_parameters(blocks))
             _say_memory(_num_bytes(specs), num_parameters(blocks))
             theta = _flat([v.value for v in moved], self.rule.compute_dtype)
@@ -295,16 +299,14 @@ def fitted(copy: Rule, rule: Rule, blocks: Blocks) -> Rule:
     """Returns a copy of a rule, with the same weights, for a theta of these blocks.
 
     Args:
-        copy: a rule of the same options, not built.
-        rule: of any blocks; or not built, and then the copy has fresh weights.
+        copy: a rule with the same options, not built.
+        rule: built for any blocks.
         blocks: the tensors of theta.
 
     Raises:
         ValueError: its weights belong to the parameters that it was trained on.
     """
     copy.build(blocks)
-    if not rule.built:
-        return copy
     shapes = [[tuple(weight.shape) for weight in each.weights] for each in (rule, copy)]
     if shapes[0] != shapes[1]:
         raise ValueError(

@@ -32,7 +32,7 @@ def other_options(member):
     """A value that is not the default for every option."""
     values = {"hidden_units": 3, "preprocessing_scale": 8.0, "meta_sgd_rates": (0.2, 0.3)}
     values |= {"coordinate_units": 3, "tensor_units": 2, "global_units": 4}
-    values |= {"first_rates": (0.01, 0.1)}
+    values |= {"first_rates": (0.01, 0.1), "celo_steps": 30, "celo_weights": None}
     values |= {"rate_updates": 2, "gate_updates": 2, "place_units": 2}
     values |= {"forget_gate_bias": (3.0, 4.0), "input_gate_bias": (-4.0, -3.0)}
     found = {}
@@ -108,10 +108,14 @@ def test_coordinates_that_are_treated_alike_may_change_places(rule):
 
 
 def test_it_says_whether_it_looks_at_the_loss(rule):
-    theta, ends = numbers(0, P), []
+    ends = []
     lively(rule)
-    for loss in (LOSS, 100.0 * LOSS):
-        ends.append(rule(numbers(1, P), loss, theta, rule.initial_state(theta))[0].numpy())
+    for rise in (0.0, 1.0):  # a rule may need some losses before it says anything of them
+        theta = numbers(0, P)
+        state = rule.initial_state(theta)
+        for t in range(4):
+            theta, state = rule(numbers(t, P), LOSS * (1.0 + rise * t), theta, state)
+        ends.append(theta.numpy())
     assert np.array_equal(*ends) != rule.uses_loss
 
 

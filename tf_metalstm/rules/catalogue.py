@@ -1,6 +1,7 @@
 """The update rules."""
 
 from tf_metalstm.parts import Family
+from tf_metalstm.rules.celo import Celo
 from tf_metalstm.rules.classic import Adam, Momentum, RMSprop
 from tf_metalstm.rules.hierarchical_rnn import HierarchicalRNN
 from tf_metalstm.rules.layer_sgd import LayerSGD
@@ -12,5 +13,16 @@ from tf_metalstm.rules.sgd import SGD
 RULES = Family(
     "rule",
     "How the learner's parameters move.",
-    (MetaLSTM, SGD, MetaSGD, LayerSGD, LSTMOptimizer, HierarchicalRNN, Adam, Momentum, RMSprop),
+    (
+        MetaLSTM,
+        SGD,
+        MetaSGD,
+        LayerSGD,
+        LSTMOptimizer,
+        HierarchicalRNN,
+        Celo,
+        Adam,
+        Momentum,
+        RMSprop,
+    ),
 )
