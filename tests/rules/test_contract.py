@@ -109,7 +109,6 @@ def test_coordinates_that_are_treated_alike_may_change_places(rule):
 
 def test_it_says_whether_it_looks_at_the_loss(rule):
     ends = []
-    lively(rule)
     for rise in (0.0, 1.0):  # a rule may need some losses before it says anything of them
         theta = numbers(0, P)
         state = rule.initial_state(theta)
