@@ -11,6 +11,7 @@
   nothing. Color profiles and gamma are not looked at.
 - Gray is ITU-R 601 luma of red, green and blue.
 - Squeezed, not cropped, by the LANCZOS filter.
+- HEIC, which phones make, is read where the package pillow-heif is installed.
 
 Files of any other kind than `FORMATS`, of more than `MAX_PIXELS` pixels or `MAX_SIDE` in a row, of
 more than `MAX_SCANS` passes (a JPEG can be made to take hours), or damaged in any way, are refused.
@@ -22,6 +23,7 @@ This file lies in `tf_metalstm/data/sources` and in `export`, in both the same: 
 
 from __future__ import annotations
 
+import importlib
 import io
 import warnings
 from collections.abc import Sequence
@@ -30,7 +32,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
 """Kinds of files that are read. Pillow knows more, among them those that start other programs."""
 
 MAX_PIXELS = 100_000_000
@@ -48,6 +50,7 @@ MAX_BEFORE_FRAME = 2**18
 MAX_PARTS_BEFORE_FRAME = 10_000
 """Parts of them, of up to 255 bytes each: comments in millions of parts take Pillow hours."""
 
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _ORIENTATION = 0x0112  # in EXIF
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -124,6 +127,10 @@ def open_image(encoded: bytes) -> Image.Image:
         raise _RefusedError("the file is empty")
     if encoded.startswith(b"GIF8") and not _frame_is_near(encoded[:MAX_BEFORE_FRAME]):
         raise _RefusedError("it is a damaged GIF file")
+    if _is_heif(encoded) and not _reads_heif():
+        raise _RefusedError(
+            "it is a HEIC picture, as phones make them: pip install pillow-heif, or save it as JPEG"
+        )
     Image.init()  # all plugins, or the formats below would not be known yet
     formats = [name for name in FORMATS if name in Image.OPEN]
     try:
@@ -180,6 +187,21 @@ def orientation(image: Image.Image) -> int:
     except Exception:  # a damaged entry, in as many ways as a damaged file
         return 1
     return number if number in _TURNS else 1
+
+
+def _is_heif(encoded: bytes) -> bool:
+    """Whether a file says that it is HEIC or another kind of HEIF; AVIF is none of them."""
+    return encoded[4:8] == b"ftyp" and encoded[8:12] in _HEIF_BRANDS
+
+
+def _reads_heif() -> bool:
+    """Lets Pillow read HEIF, if that can be; returns whether it can."""
+    if "HEIF" not in Image.OPEN:
+        try:
+            importlib.import_module("pillow_heif").register_heif_opener()
+        except ImportError:
+            return False
+    return True
 
 
 def _frame_is_near(head: bytes) -> bool:
