@@ -67,13 +67,13 @@ class Confusion:
 
     def report(self) -> dict[str, Any]:
         """Returns, by class, queries, accuracy, and how often it was taken for which; for JSON."""
-        by_class = {}
+        by_class, shares = {}, self.shares
         for number in np.flatnonzero(self.queries).tolist():
             others = [n for n in np.flatnonzero(self.counts[number]).tolist() if n != number]
-            others.sort(key=lambda n: -self.shares[number, n])
+            others.sort(key=lambda n: -shares[number, n])
             by_class[self.names[number]] = {
                 "queries": int(self.queries[number]),
-                "accuracy": round(float(self.shares[number, number]), 6),
+                "accuracy": round(float(shares[number, number]), 6),
                 "taken_for": {
                     self.names[n]: {
                         "answers": int(self.counts[number, n]),
@@ -87,12 +87,13 @@ class Confusion:
     def table(self, num_rows: int) -> str:
         """Returns the classes of lowest accuracy, and what they were taken for, as text."""
         lines = [("class", "queries", "accuracy", "taken for")]
+        all_shares = self.shares
         for number in self.hardest_first[:num_rows].tolist():
-            shares = np.where(self.counts[number] > 0, self.shares[number], 0.0)
+            shares = np.where(self.counts[number] > 0, all_shares[number], 0.0)
             shares[number] = 0.0
             likely = [n for n in np.argsort(-shares)[:_MOST_LIKELY].tolist() if shares[n] > 0]
             taken_for = ", ".join(f"{self.names[n]} {shares[n]:.1%}" for n in likely)
-            accuracy = f"{self.shares[number, number]:.1%}"
+            accuracy = f"{all_shares[number, number]:.1%}"
             lines.append((self.names[number], f"{self.queries[number]}", accuracy, taken_for))
         widths = [max(len(line[column]) for line in lines) for column in range(3)]
         rows = [
