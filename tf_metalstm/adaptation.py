@@ -87,11 +87,13 @@ class Unrolled(NamedTuple):
     theta: theta_T, [P].
     carry: of the problem, after the pass at theta_{T-1}.
     trajectory: the way there.
+    states: (theta_t, carry) after each update, those of `unroll` alone.
     """
 
     theta: Tensor
     carry: Any
     trajectory: Trajectory
+    states: tuple[tuple[Tensor, Any], ...] = ()
 
 
 class InnerState(NamedTuple):
@@ -137,11 +139,14 @@ def unroll(
     state = begin(rule, problem, theta_0) if start is None else start
     losses: list[Tensor] = []
     traces: list[dict[str, Tensor]] = []
+    states: list[tuple[Tensor, Any]] = []
     for step in range(options.num_steps):
         state, loss = update(state, first_step + step)
         losses.append(loss)
         traces.append(rule.trace(state.rule_state))
-    return Unrolled(state.theta, state.carry, _stacked(losses, traces, rule, theta_0))
+        states.append((state.theta, state.carry))
+    trajectory = _stacked(losses, traces, rule, theta_0)
+    return Unrolled(state.theta, state.carry, trajectory, tuple(states))
 
 
 def advance(

@@ -56,9 +56,12 @@ class AnyWayLearner(FunctionalLearner):
         """D, features that the linear layer sees."""
         return self.num_parameters - self.num_body - 1
 
-    def size(self, num_way: Tensor | int) -> Tensor | int:
-        """Returns P for N classes."""
-        return self.num_body + num_way * (self.num_features + 1)
+    def facts(self) -> dict[str, int]:
+        """Returns what a manifest says of theta: what P is made of."""
+        return {
+            "num_parameters": self.num_body,
+            "num_parameters_per_class": self.num_features + 1,
+        }
 
     def with_head(self, body: Tensor, rows: Tensor) -> Tensor:
         """Returns theta [P] of the parameters of f and of w_k, b_k, [N, D + 1]."""

@@ -89,6 +89,10 @@ class FunctionalLearner:
         paths = {variable.path for variable in self.model.layers[-1].trainable_variables}
         return tuple(block for block in self.parameter_blocks if block.name in paths)
 
+    def facts(self) -> dict[str, int]:
+        """Returns what a manifest says of theta: P."""
+        return {"num_parameters": self.num_parameters}
+
     def initial_parameters(self) -> np.ndarray:
         """Returns the model's trainable values, flat, [P]."""
         return self._initial_parameters

@@ -30,6 +30,7 @@ from tf_metalstm.learners.functional import FunctionalLearner
 from tf_metalstm.learners.second_order import check_second_order
 from tf_metalstm.methods.base import LOSSES, Builder, Method, TrainedOptions, copy_weights
 from tf_metalstm.methods.few_shot import FewShotMethod, num_classes
+from tf_metalstm.methods.update_losses import update_weights
 from tf_metalstm.objectives import CLASSIFICATION, OBJECTIVES, Objective
 from tf_metalstm.options import OptionError, option
 from tf_metalstm.parameters import Blocks
@@ -73,6 +74,13 @@ class GradientBasedOptions(TrainedOptions, InnerLoopOptions):
         choices=SUPPORT_NORMALIZATIONS,
         alike=True,
         settled=True,
+    )
+    update_loss_steps: int = option(
+        0,
+        "S, meta-updates in which the queries are judged after every update of the inner loop, by "
+        "weights that move to the last one (MAML++); 0: after the last one alone.",
+        at_least=0,
+        training_only=True,
     )
     vectorize_episodes: bool = option(
         False,
@@ -129,6 +137,7 @@ class GradientBasedMethod(FewShotMethod):
         training_way: N of the training episodes, where it is the same for all and the start makes
             a row for each class; it has to be known to compile the training.
         objective: what an episode asks for.
+        update_loss_steps: S of `methods/update_losses.py`; 0 for the loss after the last update.
         vectorize_episodes: see `FewShotMethod`.
         name: of the model.
     """
@@ -157,6 +166,7 @@ class GradientBasedMethod(FewShotMethod):
         support_normalization: str = "batch",
         training_way: int | None = None,
         objective: Objective = CLASSIFICATION,
+        update_loss_steps: int = 0,
         vectorize_episodes: bool = False,
         name: str = "gradient_based_method",
         **kwargs: Any,
@@ -189,6 +199,9 @@ class GradientBasedMethod(FewShotMethod):
         if support_normalization == "training":
             self.query_normalization = None  # there is no choice
             self._keep_statistics(vectorize_episodes)
+        if update_loss_steps and not inner_loop.num_steps:
+            raise OptionError("update_loss_steps", "needs updates: leave it out with num_steps=0.")
+        self.update_loss_steps = update_loss_steps
         self.training_way = training_way
         self.batch_size, self.gradient_divisor = batch_size, gradient_divisor
         self._problem(Support(tf.zeros([1]), tf.zeros([1])))  # checks them
@@ -224,6 +237,7 @@ class GradientBasedMethod(FewShotMethod):
             support_normalization=options.support_normalization,
             training_way=builder.tasks.training_way if start.any_way else None,
             objective=OBJECTIVES[builder.tasks.objective],
+            update_loss_steps=options.update_loss_steps,
             vectorize_episodes=options.vectorize_episodes,
         )
 
@@ -277,6 +291,47 @@ class GradientBasedMethod(FewShotMethod):
     def num_updates(self) -> int:
         """T outside meta-training."""
         return self.evaluation_loop.num_steps
+
+    def one_episode(self, episode: dict[str, Tensor], training: bool) -> Tensor:
+        """Adapts and answers the queries, [B, N]; in training by `update_loss_steps` [T, B, N]."""
+        if not training:
+            return super().one_episode(episode, training)
+        support = Support(episode["support_inputs"], episode["support_labels"])
+        queries = episode["query_inputs"]
+        if self.update_loss_steps:
+            after = self._after_each_update(support)
+        else:
+            after = [self.adapt(support, training=True)]
+        outputs = [self.query_outputs(adapted, queries, training=True) for adapted in after]
+        if self.statistics is not None and self.learner.moves_statistics:
+            theta = tf.stop_gradient(after[-1].theta)
+            self.statistics.assign(self.learner.moved_statistics(theta, queries))
+        return tf.stack(outputs) if self.update_loss_steps else outputs[0]
+
+    def _after_each_update(self, support: Support) -> list[Adapted]:
+        """Returns the learner after each update of the training."""
+        theta_0 = self.start.theta_0(self.learner, support, self._num_way(support.labels, True))
+        unrolled = unroll(self.rule, self._problem(support), theta_0, self.inner_loop)
+        return [Adapted(theta, carry) for theta, carry in unrolled.states]
+
+    def training_loss(self, labels: Tensor, outputs: Tensor) -> Tensor:
+        """Returns the loss of the queries, a scalar, with `update_loss_steps` after all updates."""
+        if not self.update_loss_steps:
+            return super().training_loss(labels, outputs)
+        steps = tf.unstack(outputs, num=self.inner_loop.num_steps, axis=1)
+        losses = tf.stack([self.objective.loss(labels, each) for each in steps])
+        optimizer = getattr(self, "optimizer", None)  # not there before `compile`
+        made = 0 if optimizer is None else tf.convert_to_tensor(optimizer.iterations)
+        weights = update_weights(len(steps), made, self.update_loss_steps)
+        return tf.reduce_sum(tf.cast(weights, losses.dtype) * losses)
+
+    def compute_metrics(
+        self, x: Any, y: Tensor, y_pred: Tensor, sample_weight: Any = None
+    ) -> dict[str, Any]:
+        """Returns the metrics of the outputs after the last update."""
+        if len(y_pred.shape) > len(y.shape) + self.objective.has_classes:
+            y_pred = y_pred[:, -1]
+        return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def adapt(self, support: Support, training: bool = False) -> Adapted:
         """Returns the learner after T updates on the support set of one episode."""
@@ -354,9 +409,6 @@ class GradientBasedMethod(FewShotMethod):
         self, adapted: Adapted, query_inputs: Tensor, training: bool = False
     ) -> Tensor:
         """Returns the outputs [B, N] for queries [B, ...]."""
-        if training and self.statistics is not None and self.learner.moves_statistics:
-            theta = tf.stop_gradient(adapted.theta)
-            self.statistics.assign(self.learner.moved_statistics(theta, query_inputs))
         by_batch = training or self.query_normalization == "batch"
         outputs, _ = self.learner.apply(*adapted, query_inputs, training=by_batch)
         return outputs
@@ -387,7 +439,7 @@ class GradientBasedMethod(FewShotMethod):
             "rule": type(self.rule).__name__,
             "start": type(self.start).__name__,
             "learner": self.learner.model.name,
-            "num_parameters": self.learner.num_parameters,
+            **self.learner.facts(),
         }
 
     def get_config(self) -> dict[str, Any]:
@@ -406,6 +458,7 @@ class GradientBasedMethod(FewShotMethod):
             "batch_size": self.batch_size,
             "gradient_divisor": self.gradient_divisor,
             "objective": self.objective.name,
+            "update_loss_steps": self.update_loss_steps,
             "vectorize_episodes": self.vectorize_episodes,
         }
 

@@ -1,0 +1,68 @@
+"""The loss of the queries after every update, with weights that move to the last one."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import toy
+
+from tf_metalstm.adaptation import InnerLoop
+from tf_metalstm.methods.gradient_based import GradientBasedMethod
+from tf_metalstm.methods.update_losses import update_weights
+from tf_metalstm.options import OptionError
+from tf_metalstm.rules.sgd import SGD
+from tf_metalstm.training.outer_loop import compile_method
+
+
+def method_of(num_steps, update_loss_steps=0):
+    toy.seed(0)
+    rule, loop = SGD(0.1, dtype="float64"), InnerLoop(num_steps)
+    return GradientBasedMethod(toy.mlp_learner(), rule, loop, update_loss_steps=update_loss_steps)
+
+
+def episode():
+    support, queries = toy.vector_support(), toy.vector_support(5, seed=8)
+    inputs = {
+        "support_inputs": support.inputs[tf.newaxis],
+        "support_labels": support.labels[tf.newaxis],
+        "query_inputs": queries.inputs[tf.newaxis],
+    }
+    return inputs, queries.labels[tf.newaxis]
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"), [(0, [0.25] * 4), (5, [0.125] * 3 + [0.625]), (10, [0, 0, 0, 1])]
+)
+def test_weights_by_hand(made, expected):
+    np.testing.assert_allclose(update_weights(4, made, 10), expected, rtol=1e-6)
+
+
+def test_one_update_has_all_the_weight():
+    np.testing.assert_array_equal(update_weights(1, 0, 10), [1.0])
+
+
+def test_the_loss_is_the_weighted_sum_of_those_after_each_update():
+    inputs, labels = episode()
+    method = method_of(3, update_loss_steps=10)
+    outputs = method(inputs, training=True)
+    assert outputs.shape == (1, 3, 5, 2)
+    shorter = [method_of(t) for t in (1, 2, 3)]
+    losses = [m.training_loss(labels, m(inputs, training=True)) for m in shorter]
+    np.testing.assert_allclose(method.training_loss(labels, outputs), np.mean(losses), rtol=1e-6)
+    compile_method(method)
+    method.optimizer.iterations.assign(10)
+    np.testing.assert_allclose(method.training_loss(labels, outputs), losses[-1], rtol=1e-6)
+    assert method(inputs, training=False).shape == (1, 5, 2)
+
+
+def test_keras_trains_it_and_judges_the_last_update():
+    inputs, labels = episode()
+    method = method_of(2, update_loss_steps=10)
+    accuracy = np.mean(np.argmax(method(inputs, training=True)[0, -1], axis=-1) == labels[0])
+    compile_method(method)
+    logs = method.fit(inputs, labels, verbose=0).history
+    assert logs["accuracy"] == [pytest.approx(accuracy)]
+
+
+def test_without_updates_there_is_nothing_to_judge():
+    with pytest.raises(OptionError, match=r"^update_loss_steps needs updates: leave it out with"):
+        method_of(0, update_loss_steps=10)

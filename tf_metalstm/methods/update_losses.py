@@ -1,0 +1,34 @@
+"""The loss of the queries after every update, not after the last alone: the multi-step loss.
+
+Antoniou, Edwards & Storkey, "How to train your MAML", ICLR 2019, section 4, equation 4 (MAML++):
+
+    loss = sum over t of v_t L(queries at theta_t)
+
+At first all v_t are 1/T. They move to the last update in a line, over S meta-updates:
+
+    v_t = max(0, 1 - s / S) / T for t < T,    v_T = 1 minus the others
+
+    paper     code                 shape
+    v_t       update_weights       [T]
+    s         made                 []
+    S         over                 []
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tf_metalstm.episode import Tensor
+
+
+def update_weights(num_updates: int, made: Tensor, over: int) -> Tensor:
+    """Returns the weights of the losses after each update, float32 [T]; their sum is 1.
+
+    Args:
+        num_updates: T, at least 1.
+        made: s, meta-updates so far.
+        over: S, meta-updates until only the last one counts.
+    """
+    left = tf.maximum(0.0, 1.0 - tf.cast(made, tf.float32) / over)
+    others = tf.fill([num_updates - 1], left / num_updates)
+    return tf.concat([others, 1.0 - tf.reduce_sum(others, keepdims=True)], axis=0)
