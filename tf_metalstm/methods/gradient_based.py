@@ -205,6 +205,12 @@ class GradientBasedMethod(FewShotMethod):
         self.training_way = training_way
         self.batch_size, self.gradient_divisor = batch_size, gradient_divisor
         self._problem(Support(tf.zeros([1]), tf.zeros([1])))  # checks them
+        if not rule.takes_rows and any(block.per_class for block in learner.parameter_blocks):
+            raise OptionError(
+                "rule",
+                f"{rule.part.name} needs a fixed number of parameters, and this start makes a row "
+                "of the last layer for each class: use start=c_0, or another rule.",
+            )
         if not rule.built:
             rule.build(learner.parameter_blocks)
         start = LearnedStart(dtype=learner.dtype) if start is None else start

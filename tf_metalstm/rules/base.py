@@ -55,6 +55,9 @@ class Rule(keras.layers.Layer, abc.ABC):
     treats_coordinates_alike: bool = True
     """Whether a coordinate moves as any other would in its place, so that no class is preferred."""
 
+    takes_rows: ClassVar[bool] = True
+    """Whether theta may have a row for each class of the episode (`ParameterBlock.per_class`)."""
+
     uses_loss: ClassVar[bool] = True
     """Whether it looks at the loss; a Keras optimizer then needs to be given one."""
 

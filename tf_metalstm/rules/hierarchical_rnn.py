@@ -216,6 +216,7 @@ class HierarchicalRNN(Rule):
     )
     treats_coordinates_alike = False
     uses_loss = False
+    takes_rows = False
 
     @classmethod
     def from_options(  # type: ignore[override]
