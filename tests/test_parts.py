@@ -348,7 +348,7 @@ SOURCES = list(
         each.name: (name, each)
         for name in ("mini_imagenet", "omniglot", *FAMILIES["source"].names(), "toys")
         for each in in_use("source", name).values()
-        if each.name not in PLACES | IN_DATA
+        if each.name not in PLACES | IN_DATA and not each.name.startswith("network_")
     }.values()
 )
 

@@ -1,5 +1,6 @@
 """The sources of tasks."""
 
+from tf_metalstm.data.networks import NetworkTasks
 from tf_metalstm.data.quadratics import QuadraticTasks
 from tf_metalstm.data.sine import SineTasks
 from tf_metalstm.data.sources.folder import Folder
@@ -11,5 +12,5 @@ from tf_metalstm.parts import Family
 SOURCES = Family(
     "source",
     "Where tasks come from: images, functions or optimization problems.",
-    (Glyphs, Omniglot, MiniImagenet, Folder, SineTasks, QuadraticTasks),
+    (Glyphs, Omniglot, MiniImagenet, Folder, SineTasks, QuadraticTasks, NetworkTasks),
 )

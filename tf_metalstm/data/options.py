@@ -13,6 +13,27 @@ CLASS_SAMPLINGS = ("independent", "permutation")
 
 
 @dataclass(frozen=True)
+class DataDirOptions(Options):
+    """Where raw files are."""
+
+    data_dir: str | None = option(
+        None, "Folder with the raw files of the source.", may_change=True, is_path=True
+    )
+
+
+@dataclass(frozen=True)
+class PreparedDirOptions(Options):
+    """Where prepared data are kept."""
+
+    prepared_dir: str | None = option(
+        None,
+        "Folder for prepared data; default: a cache in the home folder.",
+        may_change=True,
+        is_path=True,
+    )
+
+
+@dataclass(frozen=True)
 class TrainingEpisodeOptions(Options):
     """Sizes of the training episodes, where they differ from those of validation and test."""
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from tensorflow_datasets.core.utils import tqdm  # obeys tfds.disable_progress_bar()
 
+from tf_metalstm.data.options import DataDirOptions
 from tf_metalstm.data.sources import raw_files
 from tf_metalstm.data.sources.base import CorruptImageError, MissingDataError
 from tf_metalstm.data.sources.builder import ImageClassesBuilder
@@ -37,12 +38,9 @@ IMAGE_SUFFIXES = (
 
 
 @dataclass(frozen=True)
-class FileOptions(PreparedOptions):
+class FileOptions(PreparedOptions, DataDirOptions):
     """Options of every source that is read from image files."""
 
-    data_dir: str | None = option(
-        None, "Folder with the raw files of the source.", may_change=True, is_path=True
-    )
     image_size: int | None = option(
         None,
         "Height and width of prepared images in pixels; default: that of the source.",

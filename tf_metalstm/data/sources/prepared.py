@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from tf_metalstm.data.options import ImageOptions
+from tf_metalstm.data.options import ImageOptions, PreparedDirOptions
 from tf_metalstm.data.sources.base import (
     SPLITS,
     ChannelStatistics,
@@ -41,7 +41,6 @@ from tf_metalstm.data.sources.folders import given_folder
 from tf_metalstm.data.sources.staging import StagedSplits
 from tf_metalstm.failures import not_written, reason
 from tf_metalstm.files import check_is_text, write_atomically
-from tf_metalstm.options import option
 
 CACHE_VARIABLE = "TF_METALSTM_CACHE"
 """Environment variable that names the folder of the prepared data."""
@@ -61,15 +60,8 @@ def default_prepared_dir() -> Path:
 
 
 @dataclass(frozen=True)
-class PreparedOptions(ImageOptions):
+class PreparedOptions(ImageOptions, PreparedDirOptions):
     """Options of every source that is prepared once."""
-
-    prepared_dir: str | None = option(
-        None,
-        "Folder for prepared data; default: a cache in the home folder.",
-        may_change=True,
-        is_path=True,
-    )
 
 
 class PreparedSource(Source):

@@ -1,0 +1,221 @@
+"""Networks on images: losses by NumPy, batches, starts, what belongs to which split."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import toy
+
+from tf_metalstm.data import networks
+from tf_metalstm.data.networks import NetworkOptions, NetworkTasks, mixed, resized
+from tf_metalstm.data.sources.base import (
+    SPLITS,
+    CorruptImageError,
+    InconsistentDataError,
+    MissingDataError,
+)
+from tf_metalstm.options import OptionError
+
+SIZE = 16
+
+
+@pytest.fixture(autouse=True)
+def letters(monkeypatch):
+    """Twelve classes a split in the place of drawn letters, others in each."""
+
+    class Toys:
+        def __init__(self, prepared_dir=None):
+            pass
+
+        def load(self, split):
+            return toy.glyph_like_classes(12, 5, SIZE, seed=SPLITS.index(split))
+
+    monkeypatch.setattr(networks, "Glyphs", Toys)
+
+
+def tasks(**options):
+    options = {"network_image_size": SIZE, "network_batch_size": 8, **options}
+    return NetworkTasks(NetworkOptions(**options))
+
+
+def drawn(tasks, index=0, split="train", **arguments):
+    return tasks.episodes(split, 0, **arguments)(tf.constant(index))[0]
+
+
+def parameters(network, theta):
+    return {
+        each.name: theta[each.start : each.start + each.size].reshape(each.shape)
+        for each in network.blocks
+    }
+
+
+@pytest.mark.parametrize(
+    ("activation", "layers"), [("sigmoid", (5,)), ("relu", (4, 3)), ("tanh", ())]
+)
+def test_the_loss_by_numpy(activation, layers):
+    of = tasks(network_layers=layers, network_activation=activation)
+    task = drawn(of)
+    problem = of.problem(task)
+    rows, labels = (x.numpy() for x in problem.batch(3))
+    theta = np.random.default_rng(0).normal(size=task["theta_0"].shape).astype(np.float32)
+    named = parameters(of.network, theta)
+    hidden = problem.images.numpy()[rows].reshape(8, -1) / 255.0
+    act = {"sigmoid": lambda x: 1 / (1 + np.exp(-x)), "relu": lambda x: np.maximum(x, 0)}
+    for number in range(1, len(layers) + 2):
+        hidden = hidden @ named[f"layer_{number}/kernel"] + named[f"layer_{number}/bias"]
+        if number <= len(layers):
+            hidden = act[activation](hidden)
+    logits = hidden - hidden.max(axis=1, keepdims=True)
+    log_softmax = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    expected = -np.mean(log_softmax[np.arange(8), labels])
+    found, carry = problem.loss(tf.constant(theta), problem.initial_carry(), 3)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert carry == ()
+    assert problem.gradient_scale() == 1.0
+
+
+def test_a_convolution_by_hand():
+    """A kernel that passes the middle pixel on: batch norm, ReLU and pooling of the image."""
+    of = tasks(network_filters=(1,), network_layers=())
+    problem = of.problem(drawn(of))
+    rows, labels = (x.numpy() for x in problem.batch(0))
+    theta = np.zeros(sum(each.size for each in of.blocks), np.float32)
+    named = parameters(of.network, theta)  # views
+    named["conv_1/kernel"][1, 1] = 1.0
+    named["conv_1/gamma"][:] = 2.0
+    generator = np.random.default_rng(0)
+    named["layer_1/kernel"][:] = generator.normal(size=named["layer_1/kernel"].shape)
+    images = problem.images.numpy()[rows][..., 0] / 255.0
+    hidden = np.maximum(2.0 * (images - images.mean()) / np.sqrt(images.var() + 1e-5), 0.0)
+    half = SIZE // 2
+    hidden = hidden.reshape(8, half, 2, half, 2).max(axis=(2, 4)).reshape(8, -1)
+    logits = hidden @ named["layer_1/kernel"]
+    expected = np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(8), labels])
+    np.testing.assert_allclose(problem.loss(tf.constant(theta), (), 0)[0], expected, rtol=1e-3)
+
+
+def test_every_step_has_images_of_its_own_and_labels_that_are_theirs():
+    of = tasks(network_batch_size=50)
+    task = drawn(of, split="test")
+    problem = of.problem(task)
+    first, sizes = task["first"].numpy(), task["sizes"].numpy()
+    batches = [[x.numpy() for x in problem.batch(step)] for step in range(40)]
+    for rows, labels in batches:
+        assert np.all((rows >= first[labels]) & (rows < first[labels] + sizes[labels]))
+        assert rows.min() >= 2 * 12 * 5  # those of test come last
+    assert len({tuple(rows) for rows, _ in batches}) == 40
+    counts = np.bincount(np.concatenate([labels for _, labels in batches]), minlength=10)
+    assert np.abs(counts - 200).max() < 5 * np.sqrt(200)
+    seen = np.unique(np.concatenate([rows for rows, _ in batches]))
+    assert len(seen) == 50  # all images of ten classes
+    again = of.problem(task).batch(7)
+    np.testing.assert_array_equal(again[0], batches[7][0])
+
+
+def test_problems_of_one_list_have_other_classes_starts_and_batches():
+    of = tasks()
+    one, other = drawn(of, 0), drawn(of, 1)
+    for name in ("first", "theta_0", "batch_key"):
+        assert np.any(one[name] != other[name]), name
+    for changed in (drawn(of, 0, training=True), drawn(of, 0, "test")):
+        assert np.any(one["theta_0"] != changed["theta_0"])
+    np.testing.assert_array_equal(drawn(tasks(), 1)["theta_0"], other["theta_0"])
+    prints = {of.episodes(split, 0).fingerprint(2) for split in SPLITS}
+    assert len(prints) == 3
+
+
+def test_starts():
+    small = drawn(tasks())["theta_0"].numpy()
+    np.testing.assert_allclose(small.std(), 0.01, rtol=0.05)
+    of = tasks(network_start="glorot", network_filters=(4,), network_layers=(30,))
+    named = parameters(of.network, drawn(of)["theta_0"].numpy())
+    width = 4 * (SIZE // 2) ** 2
+    assert named["layer_1/kernel"].shape == (width, 30)
+    np.testing.assert_allclose(named["layer_1/kernel"].std(), np.sqrt(2 / (width + 30)), rtol=0.05)
+    np.testing.assert_array_equal(named["conv_1/gamma"], 1.0)
+    for name in ("conv_1/beta", "layer_1/bias", "layer_2/bias"):
+        np.testing.assert_array_equal(named[name], 0.0)
+    assert of.task == "conv4 256-30-10 sigmoid on glyphs"
+
+
+def test_mixed_numbers_are_those_of_the_hash():
+    """By Python's integers of any size."""
+
+    def hashed(x):
+        x = (x ^ x >> 16) * 0x7FEB352D % 2**32
+        x = (x ^ x >> 15) * 0x846CA68B % 2**32
+        return x ^ x >> 16
+
+    numbers = [0, 1, 2, 2**31, 2**32 - 1]
+    np.testing.assert_array_equal(
+        mixed(tf.constant(numbers, tf.uint32)), [hashed(x) for x in numbers]
+    )
+
+
+def test_images_are_averaged_down():
+    image = np.arange(16, dtype=np.uint8).reshape(1, 4, 4, 1)
+    np.testing.assert_array_equal(resized(image, 2)[0, ..., 0], [[2, 4], [10, 12]])
+
+
+def write_idx(folder, name, values, compress=False):
+    data = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
+    data += values.astype(np.uint8).tobytes()
+    path = folder / (f"{name}.gz" if compress else name)
+    path.write_bytes(gzip.compress(data) if compress else data)
+    return path
+
+
+@pytest.fixture
+def idx_dir(tmp_path):
+    """Sixty training images, the number of each in its first pixel, and twenty of the test."""
+    for part, number in (("train", 60), ("t10k", 20)):
+        images = np.zeros((number, 4, 4))
+        images[:, 0, 0] = np.arange(number)
+        write_idx(tmp_path, f"{part}-images-idx3-ubyte", images, compress=part == "t10k")
+        write_idx(tmp_path, f"{part}-labels-idx1-ubyte", np.arange(number) % 10)
+    return tmp_path
+
+
+def test_idx_files_are_read_and_split(idx_dir):
+    of = tasks(network_images="idx", data_dir=str(idx_dir), network_image_size=4)
+    found = {split: networks.load_idx(idx_dir, split) for split in SPLITS}
+    assert [found[split].class_sizes.tolist() for split in SPLITS] == [[5] * 10, [1] * 10, [2] * 10]
+    assert found["train"].images[:5, 0, 0, 0].tolist() == [0, 10, 20, 30, 40]
+    assert found["validation"].images[:, 0, 0, 0].tolist() == list(range(50, 60))
+    task = drawn(of, split="validation")
+    np.testing.assert_array_equal(task["first"], 50 + np.arange(10))
+    assert of.task == "16-20-10 sigmoid on idx"
+
+
+def test_files_that_are_none_are_refused(idx_dir, tmp_path):
+    labels = idx_dir / "train-labels-idx1-ubyte"
+    whole = labels.read_bytes()
+    for content, error, message in (
+        (whole[:-3], CorruptImageError, r"should have 60 values and has 57"),
+        (b"GIF89a", CorruptImageError, r"is no IDX file of bytes"),
+        (whole[:4] + struct.pack(">I", 2) + b"\0\1", InconsistentDataError, r"do not belong"),
+    ):
+        labels.write_bytes(content)
+        with pytest.raises(error, match=message):
+            networks.load_idx(idx_dir, "train")
+    labels.unlink()
+    with pytest.raises(MissingDataError, match=r"Neither train-labels-idx1-ubyte nor"):
+        networks.load_idx(idx_dir, "train")
+    cut = idx_dir / "t10k-images-idx3-ubyte.gz"
+    cut.write_bytes(cut.read_bytes()[:-9])
+    with pytest.raises(CorruptImageError, match=r"is damaged"):
+        networks.load_idx(idx_dir, "test")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"network_images": "idx"}, r"^data_dir is for network_images=idx"),
+        ({"data_dir": "a"}, r"^data_dir is for network_images=idx"),
+    ],
+)
+def test_the_folder_goes_with_idx_files(options, message):
+    with pytest.raises(OptionError, match=message):
+        tasks(**options)

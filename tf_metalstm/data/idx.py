@@ -1,0 +1,95 @@
+"""Images in IDX files, as MNIST and Fashion-MNIST have them.
+
+    train-images-idx3-ubyte   train-labels-idx1-ubyte
+    t10k-images-idx3-ubyte    t10k-labels-idx1-ubyte      each as it is or as .gz
+
+The format: two zero bytes, the type (8 for bytes), the number of dimensions, each size as a
+big-endian 32-bit integer, then the values.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from tf_metalstm.data.sources.base import (
+    ClassImages,
+    CorruptImageError,
+    InconsistentDataError,
+    MissingDataError,
+    check_split,
+)
+
+_VALIDATION = 10_000  # the last of the training images
+_BYTES = 8  # the type
+
+
+def load_idx(folder: str | Path, split: str) -> ClassImages:
+    """Returns the images of a split by class, uint8 [total, h, w, 1].
+
+    The training images but for the last 10,000 (or the last sixth, if they are fewer than 60,000)
+    are those of the split train, these those of validation, and the test images those of test.
+
+    Args:
+        folder: with the four files.
+        split: one of `SPLITS`; all have the same classes.
+
+    Raises:
+        MissingDataError: a file is not there.
+        CorruptImageError: a file is no IDX file of bytes, or is cut off.
+        InconsistentDataError: images and labels do not belong together.
+    """
+    part = "t10k" if check_split(split) == "test" else "train"
+    images = read_idx(_found(folder, f"{part}-images-idx3-ubyte"))
+    labels = read_idx(_found(folder, f"{part}-labels-idx1-ubyte"))
+    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+        raise InconsistentDataError(
+            f"{folder}: images of the shape {images.shape} and labels of the shape {labels.shape} "
+            "do not belong together: get both files anew."
+        )
+    if part == "train":
+        kept = len(images) - min(_VALIDATION, len(images) // 6)
+        rows = slice(0, kept) if split == "train" else slice(kept, None)
+        images, labels = images[rows], labels[rows]
+    order = np.argsort(labels, kind="stable")
+    classes, sizes = np.unique(labels, return_counts=True)
+    names = tuple(f"{label}" for label in classes)
+    return ClassImages(images[order][..., np.newaxis], sizes.astype(np.int64), names)
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """Returns the values of an IDX file of bytes, uint8.
+
+    Raises:
+        CorruptImageError: it is none, or is cut off.
+    """
+    try:
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise CorruptImageError(f"{path} is damaged ({error}): get it anew.") from error
+    dimensions = data[3] if len(data) > 3 else 0
+    if data[:3] != bytes((0, 0, _BYTES)) or len(data) < 4 + 4 * dimensions:
+        raise CorruptImageError(f"{path} is no IDX file of bytes: get it anew.")
+    shape = np.frombuffer(data, ">u4", dimensions, offset=4).tolist()
+    values = np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions)
+    if len(values) != math.prod(shape):
+        raise CorruptImageError(
+            f"{path} should have {math.prod(shape)} values and has {len(values)}: get it anew."
+        )
+    return values.reshape(shape)
+
+
+def _found(folder: str | Path, name: str) -> Path:
+    for path in (Path(folder, name), Path(folder, f"{name}.gz")):
+        if path.is_file():
+            return path
+    raise MissingDataError(
+        f"Neither {name} nor {name}.gz is in {folder}: give the folder of MNIST's or "
+        "Fashion-MNIST's four files as data_dir."
+    )
