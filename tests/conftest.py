@@ -46,6 +46,7 @@ def _fixed_seeds_and_precision():
 
 
 catalogue.add_part(toy.ToySource)
+catalogue.add_part(toy.ToyStream)
 
 
 @pytest.fixture

@@ -59,13 +59,17 @@ def company(family, name):
         said["hidden_layers"] = (4,)
     if family == "source":
         kind = member_of("source", name).kind
-        said |= {"functions": {"learner": "mlp"}, "problems": {"method": "learned_optimizer"}}.get(
-            kind, {}
-        )
+        said |= {
+            "functions": {"learner": "mlp"},
+            "problems": {"method": "learned_optimizer"},
+            "streams": {"method": "memory_augmented"},
+        }.get(kind, {})
     if family == "rule":  # where it costs least to see what a rule does
         said |= {"source": "quadratics", "method": "learned_optimizer"}
     if family == "method" and "problems" in member_of("method", name).kinds:
         said["source"] = "quadratics"
+    if family == "method" and "streams" in member_of("method", name).kinds:
+        said["source"] = "toy_stream"
     return said
 
 
@@ -106,6 +110,8 @@ def other_value(each):
         return "a place"
     if each.choices:
         return next(choice for choice in each.choices if choice != each.default)
+    if each.name == "memory_slots":  # each of four heads writes to one of its own
+        return 7
     for value in (3, 2, 7, 0.5, 0.25):
         if each.range.holds(value) and each.kind(value) == value != each.default:
             return each.kind(value)
@@ -341,12 +347,13 @@ def test_an_option_changes_something(family, name, each):
 
 
 IN_DATA = {"skip_corrupt", "skip_small_classes", "class_split", "image_list"}
+QUICK = [name for name in FAMILIES["source"].names() if name != "omniglot_stream"]
 # Each option with one source that has it, toys if they do: they are quick.
 # What is skipped is in tests/data.
 SOURCES = list(
     {
         each.name: (name, each)
-        for name in ("mini_imagenet", "omniglot", *FAMILIES["source"].names(), "toys")
+        for name in ("omniglot_stream", "mini_imagenet", "omniglot", *QUICK, "toys")
         for each in in_use("source", name).values()
         if each.name not in PLACES | IN_DATA and not each.name.startswith("network_")
     }.values()

@@ -12,6 +12,7 @@ from tf_metalstm.data.episodes import EpisodeSampler, ImageEpisodes
 from tf_metalstm.data.options import ImageOptions
 from tf_metalstm.data.preprocessing import Normalization
 from tf_metalstm.data.sources.base import ClassImages, Source, SplitCounts
+from tf_metalstm.data.streams import StreamOptions, StreamTasks
 from tf_metalstm.data.tasks import ImageTasks
 from tf_metalstm.episode import EpisodeSpec, Support
 from tf_metalstm.learners.conv4 import conv4
@@ -157,6 +158,16 @@ class ToySource(Source):
 
     def describe(self, split=None):
         return "toys"
+
+
+class ToyStream(StreamTasks):
+    """Streams of such images."""
+
+    part = Part("toy_stream", "Streams of toy images for tests", "", StreamOptions)
+
+    @classmethod
+    def from_options(cls, options):
+        return cls.of_stream(ToySource(), options)
 
 
 SMALL = {

@@ -19,12 +19,14 @@ import numpy as np
 from tf_metalstm import experiment
 from tf_metalstm.confusion import Confusion
 from tf_metalstm.data.episodes import Episodes, ImageEpisodes
+from tf_metalstm.data.streams import StreamEpisodes
 from tf_metalstm.files import write_atomically
 from tf_metalstm.flags import read_settings, run_command
 from tf_metalstm.objectives import OBJECTIVES
 from tf_metalstm.runs import changed_settings
 from tf_metalstm.scoring import episode_scores, questions
 from tf_metalstm.settings import Settings
+from tf_metalstm.showings import AccuracyByShowing
 from tf_metalstm.training.metrics import estimate
 from tf_metalstm.visualization.confusion import confusion_figure
 
@@ -41,6 +43,9 @@ def main(settings: Settings) -> None:
     episodes = tasks.episodes(evaluation.split, evaluation.evaluation_seed)
     stream, answer = questions(method, episodes, evaluation.num_episodes, both_modes=True)
     confusion, each = _by_class(episodes)
+    by_showing = AccuracyByShowing() if isinstance(episodes, StreamEpisodes) else None
+    if by_showing is not None:
+        confusion, each = None, by_showing.add
     scores, num_diverged, transductive = episode_scores(method, stream, each=each, answer=answer)
     data, trained_on = tasks.data_fingerprint(), run.facts.fingerprint
     same_source = settings.source == run.facts.name
@@ -66,6 +71,7 @@ def main(settings: Settings) -> None:
         "other_data": same_source and trained_on not in (None, data),
         "num_diverged": num_diverged,
         **({} if confusion is None else {"by_class": confusion.report()}),
+        **({} if by_showing is None else {"by_showing": by_showing.report()}),
         **_listed(scores),
     }
     if transductive is not None:
@@ -77,6 +83,8 @@ def main(settings: Settings) -> None:
         }
     path = write_report(report, settings.run_dir or "")
     print(describe(report))
+    if by_showing is not None:
+        print(textwrap.indent(by_showing.table(), "  "))
     if report["other_data"]:
         print(
             f"These are not the data that the run was trained on (fingerprint {data}, not "

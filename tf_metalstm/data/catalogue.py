@@ -7,10 +7,20 @@ from tf_metalstm.data.sources.folder import Folder
 from tf_metalstm.data.sources.glyphs import Glyphs
 from tf_metalstm.data.sources.mini_imagenet import MiniImagenet
 from tf_metalstm.data.sources.omniglot import Omniglot
+from tf_metalstm.data.sources.omniglot_stream import OmniglotStream
 from tf_metalstm.parts import Family
 
 SOURCES = Family(
     "source",
     "Where tasks come from: images, functions or optimization problems.",
-    (Glyphs, Omniglot, MiniImagenet, Folder, SineTasks, QuadraticTasks, NetworkTasks),
+    (
+        Glyphs,
+        Omniglot,
+        MiniImagenet,
+        Folder,
+        OmniglotStream,
+        SineTasks,
+        QuadraticTasks,
+        NetworkTasks,
+    ),
 )

@@ -105,6 +105,10 @@ class EpisodeSampler:
         """Returns the seed [2] for the augmentation of episode `index`."""
         return self._key(tf.cast(index, tf.int64), stream=2)
 
+    def order_seed(self, index: Tensor) -> Tensor:
+        """Returns the seed [2] for the order of the images of episode `index`, where it counts."""
+        return self._key(tf.cast(index, tf.int64), stream=3)
+
     def fingerprint(self, num_episodes: int) -> str:
         """Returns a hash of the list of episodes 0 ... num_episodes - 1.
 

@@ -86,15 +86,16 @@ class AugmentationOptions(Options):
     augmentation: tuple[str, ...] = option(
         (),
         "How training images are changed: flip mirrors and crop shifts each image, color changes "
-        "its brightness, contrast and saturation, turn rotates whole classes by quarter turns.",
+        "its brightness, contrast and saturation, turn rotates whole classes by quarter turns, "
+        "affine distorts each image as Koch et al. do and tilt as Santoro et al. do.",
         choices=AUGMENTATIONS,
         training_only=True,
     )
 
 
 @dataclass(frozen=True)
-class ImageOptions(EpisodeOptions, TrainingClassOptions, AugmentationOptions):
-    """Options of every source of images."""
+class ImageClassOptions(Options):
+    """Options of all tasks that are made of classes of images."""
 
     num_way: int = option(5, "N, classes of an episode.", at_least=2)
     skip_small_classes: bool = option(
@@ -103,12 +104,17 @@ class ImageOptions(EpisodeOptions, TrainingClassOptions, AugmentationOptions):
     normalization: str | None = option(
         None,
         "How pixels are normalized: by mean and deviation of the training split (standard), "
-        "divided by 255 (unit), or not (pixels); default: standard, but pixels for a pretrained "
-        "network, which has a preprocessing of its own.",
+        "divided by 255 (unit), that taken from 1 (inverted), or not (pixels); default: standard, "
+        "but pixels for a pretrained network, which has a preprocessing of its own.",
         choices=NORMALIZATIONS,
         settled=True,
         alike=True,
     )
+
+
+@dataclass(frozen=True)
+class ImageOptions(EpisodeOptions, TrainingClassOptions, AugmentationOptions, ImageClassOptions):
+    """Options of every source of images."""
 
     def spec(self) -> EpisodeSpec:
         """Returns the size of an episode of validation and test."""

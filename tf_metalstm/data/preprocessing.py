@@ -8,12 +8,15 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tf_metalstm.data.affine import KOCH, SANTORO, distort
 from tf_metalstm.data.color import color_jitter
 from tf_metalstm.data.sources.base import Source
 from tf_metalstm.episode import Tensor
 
-NORMALIZATIONS = ("standard", "unit", "pixels")
-AUGMENTATIONS = ("flip", "crop", "turn", "color")
+NORMALIZATIONS = ("standard", "unit", "inverted", "pixels")
+AUGMENTATIONS = ("flip", "crop", "turn", "color", "affine", "tilt")
+
+_DISTORTIONS = {"affine": KOCH, "tilt": SANTORO}
 
 # The crop may move an image by this part of its size: 10 pixels of 84, 3 of 28.
 _CROP_MARGIN = 0.12
@@ -45,13 +48,16 @@ def make_normalization(name: str, source: Source) -> Normalization:
     """Builds a normalization.
 
     Args:
-        name: "unit", x / 255 as in the authors' code; "standard", the mean and deviation of
-            every channel over the training split; or "pixels", x as it is.
+        name: "unit", x / 255 as in the authors' code; "inverted", 1 - x / 255, so that paper is 0;
+            "standard", the mean and deviation of every channel over the training split; or
+            "pixels", x as it is.
         source: whose pixels are normalized.
     """
     channels = source.image_shape[-1]
     if name == "unit":
         return Normalization((0.0,) * channels, (255.0,) * channels)
+    if name == "inverted":
+        return Normalization((255.0,) * channels, (-255.0,) * channels)
     if name == "pixels":
         return Normalization((0.0,) * channels, (1.0,) * channels)
     if name == "standard":
@@ -65,7 +71,7 @@ def make_normalization(name: str, source: Source) -> Normalization:
 class Augmentation:
     """Changes the images of an episode at random.
 
-    "flip", "crop" and "color" change each image by itself. If all images of a class were changed
+    All but "turn" change each image by itself. If all images of a class were changed
     alike, what they have in common, such as a mirrored border, would tell the class, and training
     would learn that (docs/lab_book/mini_imagenet_classwise.md). "turn" changes the images of a
     class alike: a character that is turned is another character.
@@ -74,7 +80,8 @@ class Augmentation:
         names: any of "flip" (left to right, every other time), "crop" (a window of the
             original size on the image extended by reflection), "turn" (by 0, 90, 180 or 270
             degrees, all as often; of square images only) and "color" (brightness, contrast and
-            saturation, `tf_metalstm.data.color`; of color images only).
+            saturation, `tf_metalstm.data.color`; of color images only), "affine" and "tilt" (the
+            distortions of Koch et al. and of Santoro et al., `tf_metalstm.data.affine`).
     """
 
     def __init__(self, names: Sequence[str]):
@@ -102,6 +109,10 @@ class Augmentation:
             images = tf.gather(images, columns, axis=2, batch_dims=1)
         if "color" in self.names:
             images = color_jitter(images, tf.random.fold_in(seed, tf.constant(3, seed.dtype)))
+        for stream, (name, distortion) in enumerate(_DISTORTIONS.items(), start=4):
+            if name in self.names:
+                key = tf.random.fold_in(seed, tf.constant(stream, seed.dtype))
+                images = distort(images, distortion, key)
         pixels = tf.reshape(images, shape)
         if "turn" in self.names:
             pixels = _turn(pixels, tf.random.fold_in(seed, tf.constant(2, seed.dtype)))

@@ -22,8 +22,9 @@ from tf_metalstm.options import Options
 from tf_metalstm.parameters import Blocks
 from tf_metalstm.parts import Part
 
-IMAGES, FUNCTIONS, PROBLEMS = "images", "functions", "problems"
-"""Kinds of tasks: classes of images, functions of numbers, losses to minimize."""
+IMAGES, FUNCTIONS, PROBLEMS, STREAMS = "images", "functions", "problems", "streams"
+"""Kinds of tasks: classes of images, functions of numbers, losses to minimize, and images that come
+one after the other."""
 
 
 class Tasks(abc.ABC):
@@ -202,7 +203,7 @@ class ImageTasks(EpisodeTasks):
     def normalized_by(self, normalization: Normalization) -> ImageTasks:
         """Returns the same tasks under the constants of a trained run."""
         names = self._augmentation.names if self._augmentation else ()
-        return ImageTasks(
+        return type(self)(
             self.source,
             self.spec,
             normalization,

@@ -3,6 +3,7 @@
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
 from tf_metalstm.methods.learned_optimizer import LearnedOptimizerMethod
 from tf_metalstm.methods.matching_networks import MatchingNetworks
+from tf_metalstm.methods.memory_augmented import MemoryAugmentedNetwork
 from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
 from tf_metalstm.methods.pixel_nearest_neighbor import PixelNearestNeighbor
 from tf_metalstm.methods.prototypical_networks import PrototypicalNetworks
@@ -23,6 +24,7 @@ METHODS = Family(
         SiameseNetworks,
         RelationNetworks,
         RidgeRegression,
+        MemoryAugmentedNetwork,
         LearnedOptimizerMethod,
     ),
 )

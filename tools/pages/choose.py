@@ -88,6 +88,11 @@ _CHOICES = (
         "To know what is possible without any learning.",
     ),
     Choice(
+        "memory-augmented network",
+        ("--method=memory_augmented", "--source=omniglot_stream"),
+        "To compare with Santoro et al.: pictures come in a stream, labels one step late.",
+    ),
+    Choice(
         "learned optimizer",
         ("--method=learned_optimizer", "--source=quadratics"),
         "You have losses to minimize instead of classes: [a learned optimizer](optimizer.md).",

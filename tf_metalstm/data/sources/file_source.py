@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from tensorflow_datasets.core.utils import tqdm  # obeys tfds.disable_progress_bar()
 
-from tf_metalstm.data.options import DataDirOptions
+from tf_metalstm.data.options import DataDirOptions, PreparedDirOptions
 from tf_metalstm.data.sources import raw_files
 from tf_metalstm.data.sources.base import CorruptImageError, MissingDataError
 from tf_metalstm.data.sources.builder import ImageClassesBuilder
@@ -38,8 +38,8 @@ IMAGE_SUFFIXES = (
 
 
 @dataclass(frozen=True)
-class FileOptions(PreparedOptions, DataDirOptions):
-    """Options of every source that is read from image files."""
+class FilePlaceOptions(PreparedDirOptions, DataDirOptions):
+    """Which image files are read, and how they are prepared."""
 
     image_size: int | None = option(
         None,
@@ -48,6 +48,11 @@ class FileOptions(PreparedOptions, DataDirOptions):
         settled=True,
     )
     skip_corrupt: bool = option(False, "Leave out image files that cannot be read.")
+
+
+@dataclass(frozen=True)
+class FileOptions(FilePlaceOptions, PreparedOptions):
+    """Options of every source that is read from image files."""
 
 
 class FileSource(PreparedSource):

@@ -31,7 +31,7 @@ from tf_metalstm.data.sources.base import (
     MissingDataError,
     SplitCounts,
 )
-from tf_metalstm.data.sources.file_source import FileOptions, FileSource
+from tf_metalstm.data.sources.file_source import FileOptions, FilePlaceOptions, FileSource
 from tf_metalstm.data.sources.pixels import encode_png, gray_pixels
 from tf_metalstm.data.sources.staging import ImageIdentity
 from tf_metalstm.data.tasks import ImageTasks
@@ -53,8 +53,8 @@ _QUARTER_TURNS = (0, 1, 2, 3)
 
 
 @dataclass(frozen=True)
-class OmniglotOptions(FileOptions):
-    """Options of Omniglot."""
+class OmniglotClassOptions(FilePlaceOptions):
+    """Which classes of Omniglot there are."""
 
     omniglot_split: str = option(
         "characters",
@@ -64,6 +64,11 @@ class OmniglotOptions(FileOptions):
         alike=True,
     )
     omniglot_rotations: bool = option(True, "Count rotated characters as further classes.")
+
+
+@dataclass(frozen=True)
+class OmniglotOptions(OmniglotClassOptions, FileOptions):
+    """Options of Omniglot."""
 
 
 class Omniglot(FileSource):
@@ -116,7 +121,12 @@ class Omniglot(FileSource):
 
     @classmethod
     def from_options(cls, options: OmniglotOptions) -> ImageTasks:
-        source = cls(
+        return ImageTasks.of(cls.of_classes(options), options)
+
+    @classmethod
+    def of_classes(cls, options: OmniglotClassOptions) -> "Omniglot":
+        """Returns the source with the classes that the options say."""
+        return cls(
             options.data_dir,
             options.prepared_dir,
             split=options.omniglot_split,
@@ -124,7 +134,6 @@ class Omniglot(FileSource):
             image_size=options.image_size or IMAGE_SIZE,
             skip_corrupt=options.skip_corrupt,
         )
-        return ImageTasks.of(source, options)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
