@@ -41,7 +41,8 @@ NO_NUMBERS = {"recompute", "vectorize_episodes"}
 # It has to be what there is: tests/test_baselines.py.
 CHECKED = {"num_training_classes"}
 # Of networks that are large: tests/learners/test_pretrained.py.
-OF_PRETRAINED = {"trained_layers"}
+OF_PRETRAINED = {"trained_layers", "application", "application_weights", "model_file"}
+OF_PRETRAINED |= {"features_layer", "pixel_range"}
 
 
 def member_of(family, name):

@@ -10,6 +10,7 @@ that training, whatever passes through.
 from __future__ import annotations
 
 import abc
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,6 +18,9 @@ import keras
 
 from tf_metalstm.learners.base import Learner
 from tf_metalstm.options import OptionError, Options, option
+
+PREPROCESSING = "preprocessing"
+"""Name of the layer that makes what the network was trained on of pixels; it is never trained."""
 
 
 @dataclass(frozen=True)
@@ -84,20 +88,57 @@ def with_linear_layer(
         OptionError: the trunk has fewer layers with weights.
     """
     norms = (keras.layers.BatchNormalization, keras.layers.Normalization)
-    layers = list(trunk._flatten_layers(include_self=False))
-    innermost = [each for each in layers if not list(each._flatten_layers(include_self=False))]
-    may_train = [each for each in innermost if each.weights and not isinstance(each, norms)]
+    may_train = [
+        layer
+        for layer in _layers_in_order(trunk)
+        if layer.weights and not isinstance(layer, norms) and layer.name != PREPROCESSING
+    ]
     if trained_layers > len(may_train):
         raise OptionError(
             "trained_layers",
             f"is {trained_layers}, but {name} has {len(may_train)} layers with weights: lower it.",
         )
-    for layer in innermost:
-        layer.trainable = False
-    for layer in may_train[len(may_train) - trained_layers :]:
-        layer.trainable = True
+    trained = may_train[len(may_train) - trained_layers :]
+    for layer in _layers_in_order(trunk):
+        layer.trainable = layer in trained
+    for layer in trunk._flatten_layers():
+        if isinstance(layer, norms):
+            layer.trainable = False
     logits = keras.layers.Dense(num_outputs, name="linear")(trunk.output)
     return keras.Model(trunk.input, logits, name=name)
+
+
+def _layers_in_order(model: keras.Model) -> Iterator[keras.Layer]:
+    """Yields the layers of a model from front to back, those of models inside too."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _layers_in_order(layer)
+        else:
+            yield layer
+
+
+def without_dropout(model: keras.Model) -> keras.Model:
+    """Returns a model that drops nothing in training either; the same one where it has no dropout.
+
+    Args:
+        model: a Functional or Sequential one; its copy has the same weights.
+    """
+    rates = ("rate", "drop_path_rate")
+
+    def drops(layer: keras.Layer) -> bool:
+        return isinstance(layer, keras.layers.Dropout) or hasattr(layer, "drop_path_rate")
+
+    def copy(layer: keras.Operation) -> keras.Operation:
+        config = layer.get_config()
+        if drops(layer):
+            config |= {rate: 0.0 for rate in rates if rate in config}
+        return type(layer).from_config(config)
+
+    if not any(map(drops, model._flatten_layers())):
+        return model
+    found = keras.models.clone_model(model, clone_function=copy, recursive=True)
+    found.set_weights(model.get_weights())
+    return found
 
 
 def color_input(

@@ -1,0 +1,158 @@
+"""Any trained Keras model as a learner, from its `.keras` file.
+
+    pixels 0 ... 255 -> the numbers that the model was trained on -> features [D] -> linear layer
+
+The features are what goes into the last linear layer of the model, or what comes out of a layer
+that is named; maps become the mean of each over the image.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tf_metalstm.learners.pretrained import (
+    PREPROCESSING,
+    PretrainedLearner,
+    PretrainedOptions,
+    color_input,
+    with_linear_layer,
+    without_dropout,
+)
+from tf_metalstm.options import OptionError, check_bounds, option
+from tf_metalstm.parts import Part
+
+_CLASSES_OF_IMAGENET = 1000
+
+
+@dataclass(frozen=True)
+class KerasModelOptions(PretrainedOptions):
+    """Options of a Keras model from a file."""
+
+    model_file: str | None = option(
+        None, "Path of the model, a .keras file.", settled=True, is_path=True
+    )
+    features_layer: str | None = option(
+        None,
+        "Name of the layer whose outputs are the features; default: what goes into the last linear "
+        "layer.",
+        settled=True,
+        alike=True,
+    )
+    pixel_range: tuple[float, ...] = option(
+        (0.0, 255.0),
+        "What the model takes for black and for white, as 0,1 or -1,1; 0,255 where it has its "
+        "preprocessing inside.",
+        settled=True,
+        alike=True,
+    )
+
+
+class KerasModel(PretrainedLearner):
+    """A model from a file."""
+
+    part = Part("keras_model", "A Keras model from a file", "", KerasModelOptions)
+
+    @classmethod
+    def from_options(  # type: ignore[override]
+        cls,
+        options: KerasModelOptions,
+        input_shape: tuple[int, ...],
+        num_outputs: int,
+        statistics_momentum: float,
+    ) -> keras.Model:
+        del statistics_momentum
+        check_bounds("pixel_range", options.pixel_range)
+        model = _loaded(_path(options))
+        trunk = _trunk(model, input_shape, options)
+        return with_linear_layer(trunk, num_outputs, options.trained_layers, model.name)
+
+    @classmethod
+    def knows_imagenet(cls, options: KerasModelOptions) -> bool:
+        """Whether it tells a thousand classes apart, as networks do that are trained on it."""
+        return _CLASSES_OF_IMAGENET in _widths(_path(options))
+
+
+def _path(options: KerasModelOptions) -> Path:
+    if options.model_file is None or not Path(options.model_file).is_file():
+        raise OptionError("model_file", f"must be a .keras file, got {options.model_file}.")
+    return Path(options.model_file)
+
+
+def _loaded(path: Path) -> keras.Model:
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
+        raise OptionError("model_file", f"{path} cannot be read by Keras ({error}).") from error
+    if len(getattr(model, "inputs", None) or ()) != 1 or len(model.outputs) != 1:
+        raise OptionError(
+            "model_file", f"{path} needs one input and one output, as a Functional model has."
+        )
+    return model
+
+
+def _widths(path: Path) -> set[int]:
+    """Of all linear layers of a file; none where it is no such file, which loading will say."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config = json.loads(archive.read("config.json"))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return set()
+    found: set[int] = set()
+
+    def look(value: Any) -> None:
+        if isinstance(value, dict):
+            if isinstance(value.get("units"), int):
+                found.add(value["units"])
+            for each in value.values():
+                look(each)
+        elif isinstance(value, list):
+            for each in value:
+                look(each)
+
+    look(config)
+    return found
+
+
+def _trunk(
+    model: keras.Model, input_shape: tuple[int, ...], options: KerasModelOptions
+) -> keras.Model:
+    """Returns pixels -> features."""
+    pixels, x = color_input(input_shape, model.name)
+    takes = tuple(model.inputs[0].shape[1:])
+    if takes[-1:] == (1,) == input_shape[-1:]:
+        x = pixels
+    given = tuple(x.shape[1:])
+    if len(takes) != 3 or any(a not in (None, b) for a, b in zip(takes, given, strict=True)):
+        raise OptionError(
+            "image_size",
+            f"gives images {given}, but the model takes {takes}: both need the same.",
+        )
+    low, high = options.pixel_range
+    if (low, high) != (0.0, 255.0):
+        x = keras.layers.Rescaling((high - low) / 255.0, low, name=PREPROCESSING)(x)
+    features = without_dropout(keras.Model(model.input, _features(model, options.features_layer)))(
+        x
+    )
+    if len(features.shape) == 4:
+        features = keras.layers.GlobalAveragePooling2D(name="mean")(features)
+    elif len(features.shape) != 2:
+        raise OptionError(
+            "features_layer", f"gives {tuple(features.shape[1:])} an image: name another layer."
+        )
+    return keras.Model(pixels, features, name=model.name)
+
+
+def _features(model: keras.Model, name: str | None) -> keras.KerasTensor:
+    if name is not None:
+        known = [layer.name for layer in model.layers]
+        if name not in known:
+            raise OptionError("features_layer", f"must be one of {', '.join(known)}, got {name!r}.")
+        return model.get_layer(name).output
+    linear = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+    return linear[-1].input if linear else model.output
