@@ -42,6 +42,8 @@ def company(member):
         said |= {"filters": 4, "statistics_momentum": 0.8}
     if "rule" in member.part.needs:
         said |= {"num_steps": 2, "statistics_momentum": 0.05}
+    if member.part.name == "logistic_regression":
+        said["logistic_steps"] = 5
     return said
 
 

@@ -2,6 +2,7 @@
 
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
 from tf_metalstm.methods.learned_optimizer import LearnedOptimizerMethod
+from tf_metalstm.methods.logistic_regression import LogisticRegression
 from tf_metalstm.methods.matching_networks import MatchingNetworks
 from tf_metalstm.methods.memory_augmented import MemoryAugmentedNetwork
 from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
@@ -24,6 +25,7 @@ METHODS = Family(
         SiameseNetworks,
         RelationNetworks,
         RidgeRegression,
+        LogisticRegression,
         MemoryAugmentedNetwork,
         LearnedOptimizerMethod,
     ),

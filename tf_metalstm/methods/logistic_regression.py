@@ -1,0 +1,158 @@
+"""Logistic regression on the features of the support set, solved anew for each: LR-D2.
+
+Bertinetto, Henriques, Torr & Vedaldi, "Meta-learning with differentiable closed-form solvers", ICLR
+2019, section 3.3. The head is where a convex loss is lowest, and training goes through the search
+for it. Their classes are two; here they are N, under one softmax:
+
+    X = rows [f(x_i), 1] of the B support images, f of length 1      Y = their classes, one-hot
+    W = argmin  sum_i cross_entropy(softmax(x_i W), y_i) + l/2 |W|^2
+    logits = [f(x), 1] W
+
+W = X' A, as the gradient says. The second derivatives of the loss are at most X X' / 2 (Boehning,
+"Multinomial logistic regression algorithm", 1992), whatever the probabilities are. So one
+decomposition serves all steps, and each step takes the loss down:
+
+    A <- A - (X X' / 2 + l I)^-1 (P - Y + l A)          P = softmax(X X' A)
+
+Nesterov's momentum makes them fast. l is learned, as a power of e so that it stays positive.
+
+    paper        code            shape
+    f            embedding       [B, h, w, c] -> [B, D]
+    lambda       penalty         []
+    W            weights         [D + 1, N]
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_metalstm.episode import Tensor
+from tf_metalstm.learners.embedding import embedding_of
+from tf_metalstm.methods.base import Builder, TrainedOptions
+from tf_metalstm.methods.embedding_method import EmbeddingMethod
+from tf_metalstm.methods.ridge_regression import Regression, with_ones
+from tf_metalstm.options import option
+from tf_metalstm.parts import Part
+
+
+@dataclass(frozen=True)
+class LogisticRegressionOptions(TrainedOptions):
+    """Options of logistic regression."""
+
+    logistic_penalty: float = option(
+        0.1, "Where the learned penalty on the weights of the head begins.", above=0, settled=True
+    )
+    logistic_steps: int = option(
+        60, "Number of steps in which the weights of the head are searched.", at_least=1
+    )
+
+
+def logistic_weights(
+    inputs: Tensor, targets: Tensor, penalty: Tensor | float, num_steps: int
+) -> Tensor:
+    """Returns W [D, N], where the penalized sum of the cross entropies is lowest.
+
+    Args:
+        inputs: X [B, D]; append a column of ones for an intercept.
+        targets: Y [B, N], one-hot, of the same type as the inputs.
+        penalty: l, positive, a scalar.
+        num_steps: of the search.
+    """
+    penalty = tf.cast(penalty, inputs.dtype)
+    products = tf.matmul(inputs, inputs, transpose_b=True)
+    bound = tf.linalg.set_diag(products / 2.0, tf.linalg.diag_part(products) / 2.0 + penalty)
+    factor = tf.linalg.cholesky(bound)
+
+    def step(number: Tensor, dual: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        momentum = tf.cast(number / (number + 3), inputs.dtype)
+        ahead = dual + momentum * (dual - before)
+        wrong = tf.nn.softmax(tf.matmul(products, ahead)) - targets
+        after = ahead - tf.linalg.cholesky_solve(factor, wrong + penalty * ahead)
+        return number + 1, after, dual
+
+    start = tf.zeros_like(targets)
+    _, dual, _ = tf.while_loop(
+        lambda number, *_: number < num_steps,
+        step,
+        (tf.constant(0), start, start),
+        maximum_iterations=num_steps,
+    )
+    return tf.matmul(inputs, dual, transpose_a=True)
+
+
+@keras.saving.register_keras_serializable("tf_metalstm")
+class LogisticRegression(EmbeddingMethod):
+    """Adapting is searching where the loss of the support set is lowest.
+
+    Args:
+        embedding: images -> features.
+        training_way: see `EmbeddingMethod`.
+        logistic_penalty: where l begins; positive.
+        logistic_steps: of the search.
+        name: fixed, and with it the names of the weights in a checkpoint.
+    """
+
+    part = Part(
+        "logistic_regression",
+        "Logistic regression",
+        "Bertinetto et al., ICLR 2019",
+        LogisticRegressionOptions,
+        needs=("learner",),
+    )
+
+    def __init__(
+        self,
+        embedding: keras.Model,
+        training_way: int | None = None,
+        logistic_penalty: float = 0.1,
+        logistic_steps: int = 60,
+        name: str = "logistic_regression",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(embedding, training_way, name=name, **kwargs)
+        LogisticRegressionOptions(None, logistic_penalty, logistic_steps)  # checks them
+        self.logistic_penalty, self.logistic_steps = logistic_penalty, logistic_steps
+        begin = keras.initializers.Constant(math.log(logistic_penalty))
+        self.log_penalty = self.add_weight(shape=(), initializer=begin, name="log_penalty")
+        self.built = True
+
+    @classmethod
+    def from_options(
+        cls, options: LogisticRegressionOptions, builder: Builder
+    ) -> LogisticRegression:
+        return cls(
+            embedding_of(builder.network(1, cls.statistics_momentum)),
+            builder.tasks.training_way,
+            options.logistic_penalty,
+            options.logistic_steps,
+        )
+
+    def summarize(self, features: Tensor, labels: Tensor, num_way: Tensor | int) -> Regression:
+        """Searches the weights of the head."""
+        targets = tf.one_hot(tf.cast(labels, tf.int32), num_way, dtype=features.dtype)
+        penalty = tf.exp(tf.convert_to_tensor(self.log_penalty))
+        inputs = with_ones(features)
+        return Regression(logistic_weights(inputs, targets, penalty, self.logistic_steps))
+
+    def compare(self, summary: Regression, features: Tensor, training: bool = False) -> Tensor:
+        """Returns the logits of the head, [B, N]."""
+        return tf.matmul(with_ones(features), summary.weights)
+
+    def features(self, images: Tensor, training: bool = False) -> Tensor:
+        """Returns the features of images, of length 1."""
+        return tf.math.l2_normalize(super().features(images, training), axis=-1)
+
+    def facts(self) -> dict[str, Any]:
+        """Returns the learned penalty."""
+        penalty = float(keras.ops.convert_to_numpy(keras.ops.exp(self.log_penalty)))
+        return {"logistic_penalty": round(penalty, 6)}
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what makes an equal method with fresh weights."""
+        own = {"logistic_penalty": self.logistic_penalty, "logistic_steps": self.logistic_steps}
+        return {**super().get_config(), **own}
