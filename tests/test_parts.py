@@ -356,7 +356,8 @@ SOURCES = list(
         each.name: (name, each)
         for name in ("omniglot_stream", "mini_imagenet", "omniglot", *QUICK, "toys")
         for each in in_use("source", name).values()
-        if each.name not in PLACES | IN_DATA and not each.name.startswith("network_")
+        if each.name not in PLACES | IN_DATA
+        and not each.name.startswith(("network_", "test_function"))
     }.values()
 )
 

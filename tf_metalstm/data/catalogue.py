@@ -1,5 +1,6 @@
 """The sources of tasks."""
 
+from tf_metalstm.data.classical_functions import ClassicalFunctionTasks
 from tf_metalstm.data.networks import NetworkTasks
 from tf_metalstm.data.quadratics import QuadraticTasks
 from tf_metalstm.data.sine import SineTasks
@@ -22,5 +23,6 @@ SOURCES = Family(
         SineTasks,
         QuadraticTasks,
         NetworkTasks,
+        ClassicalFunctionTasks,
     ),
 )
