@@ -71,11 +71,15 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if not (training and self.trainable):
             moments = [tf.convert_to_tensor(x) for x in running]
             return normalize(inputs, *parameters, self.epsilon, moments, weights)[0]
-        outputs, *moments = normalize(inputs, *parameters, self.epsilon, None, weights)
-        for statistic, batch in zip(running, moments, strict=True):
+        outputs, mean, unbiased = normalize(inputs, *parameters, self.epsilon, None, weights)
+        self.move_statistics(mean, unbiased)
+        return outputs
+
+    def move_statistics(self, mean: Tensor, variance: Tensor) -> None:
+        """Moves the running statistics towards the moments of a batch, each [c]."""
+        for statistic, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             batch = tf.cast(batch, statistic.dtype)
             statistic.assign(self.momentum * statistic + (1.0 - self.momentum) * batch)
-        return outputs
 
 
 def _fused(
@@ -98,7 +102,7 @@ def _plain(
     full = tf.float64 if gamma.dtype == tf.float64 else tf.float32  # of few bits: wrong moments
     x, gamma, beta = (tf.cast(each, full) for each in (x, gamma, beta))
     if moments is None:
-        mean, variance, unbiased = _moments(x, weights)
+        mean, variance, unbiased = moments_of(x, weights)
     else:
         mean, variance = (tf.cast(each, full) for each in moments)
         unbiased = variance
@@ -106,7 +110,7 @@ def _plain(
     return tf.cast(outputs, dtype), mean, unbiased
 
 
-def _moments(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def moments_of(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the mean, the variance and the unbiased variance of [B, ..., c], each [c]."""
     axes = list(range(x.shape.rank - 1))
     if weights is None:

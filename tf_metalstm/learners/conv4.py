@@ -15,6 +15,7 @@ import keras
 
 from tf_metalstm.learners.base import Learner, NetworkOptions
 from tf_metalstm.learners.batch_normalization import BatchNormalization
+from tf_metalstm.learners.blended_normalization import BlendedNormalization
 from tf_metalstm.options import OptionError, option
 from tf_metalstm.parts import Part
 
@@ -64,6 +65,12 @@ class Conv4Options(NetworkOptions):
         alike=True,
         settled=True,
     )
+    blend_norm: bool = option(
+        False,
+        "Batch norm is blended with the moments of each image by a learned share (TaskNorm-I).",
+        alike=True,
+        settled=True,
+    )
     learner_initialization: str = option(
         "glorot",
         "How weights are initialized: Glorot uniform (glorot), as in the code of the meta-LSTM's "
@@ -96,6 +103,7 @@ class Conv4(Learner):
             features=options.features,
             dropout=options.dropout,
             last_relu=options.last_relu,
+            blend_norm=options.blend_norm,
             **options.network_arguments(statistics_momentum),
         )
 
@@ -113,6 +121,7 @@ def conv4(
     features: str = "flatten",
     dropout: float = 0.0,
     last_relu: bool = True,
+    blend_norm: bool = False,
     dtype: str = "float32",
 ) -> keras.Model:
     """Builds the network.
@@ -136,6 +145,7 @@ def conv4(
         dropout: part of what comes out of a block that is dropped in training; only for networks
             that no rule adapts.
         last_relu: whether the last block has a ReLU.
+        blend_norm: whether batch norm is blended with the moments of each image.
         dtype: "float32", "float64", or "mixed_bfloat16": parameters, batch norm's moments and the
             last layer in float32, the rest in bfloat16.
 
@@ -167,7 +177,7 @@ def conv4(
             name=f"conv_{i}",
             **_initializers(initialization, fan_in=9 * x.shape[-1]),
         )(x)
-        x = BatchNormalization(
+        x = (BlendedNormalization if blend_norm else BatchNormalization)(
             momentum=statistics_momentum,
             epsilon=1e-3,
             scale=batch_norm_scale,

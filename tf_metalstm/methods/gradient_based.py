@@ -43,6 +43,7 @@ from tf_metalstm.starts.c_0 import LearnedStart
 QUERY_NORMALIZATIONS = ("running", "support", "batch")
 TRANSDUCTIVE = "transductive (queries normalized with each other)"
 SUPPORT_NORMALIZATIONS = ("batch", "training")
+TRAINING_QUERIES = ("batch", "as_after")
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,14 @@ class GradientBasedOptions(TrainedOptions, InnerLoopOptions):
         choices=SUPPORT_NORMALIZATIONS,
         alike=True,
         settled=True,
+    )
+    training_queries: str = option(
+        "batch",
+        "Statistics of batch norm for the queries of training: those of the queries, as in the "
+        "paper (batch), or the same as after the training (as_after).",
+        choices=TRAINING_QUERIES,
+        training_only=True,
+        only_with={"support_normalization": "batch"},
     )
     update_loss_steps: int = option(
         0,
@@ -117,7 +126,8 @@ class GradientBasedMethod(FewShotMethod):
     - "batch": the moments of all queries together. *Transductive*: the answer to one query
       depends on the others.
 
-    In meta-training the queries always use their batch moments, as in the paper.
+    In meta-training the queries use their batch moments, as in the paper, or with
+    `training_queries` "as_after" what they use outside of it.
 
     With `support_normalization` "training" there is none of this: support passes and queries, in
     meta-training and after it, are normalized by the running statistics of the training. They are
@@ -137,6 +147,7 @@ class GradientBasedMethod(FewShotMethod):
         training_way: N of the training episodes, where it is the same for all and the start makes
             a row for each class; it has to be known to compile the training.
         objective: what an episode asks for.
+        training_queries: "batch" or "as_after", see above.
         update_loss_steps: S of `methods/update_losses.py`; 0 for the loss after the last update.
         vectorize_episodes: see `FewShotMethod`.
         name: of the model.
@@ -166,6 +177,7 @@ class GradientBasedMethod(FewShotMethod):
         support_normalization: str = "batch",
         training_way: int | None = None,
         objective: Objective = CLASSIFICATION,
+        training_queries: str = "batch",
         update_loss_steps: int = 0,
         vectorize_episodes: bool = False,
         name: str = "gradient_based_method",
@@ -201,6 +213,12 @@ class GradientBasedMethod(FewShotMethod):
             self._keep_statistics(vectorize_episodes)
         if update_loss_steps and not inner_loop.num_steps:
             raise OptionError("update_loss_steps", "needs updates: leave it out with num_steps=0.")
+        if training_queries not in TRAINING_QUERIES:
+            raise OptionError(
+                "training_queries",
+                f"must be one of {', '.join(TRAINING_QUERIES)}, got {training_queries!r}.",
+            )
+        self.training_queries = training_queries
         self.update_loss_steps = update_loss_steps
         self.training_way = training_way
         self.batch_size, self.gradient_divisor = batch_size, gradient_divisor
@@ -243,6 +261,7 @@ class GradientBasedMethod(FewShotMethod):
             support_normalization=options.support_normalization,
             training_way=builder.tasks.training_way if start.any_way else None,
             objective=OBJECTIVES[builder.tasks.objective],
+            training_queries=options.training_queries,
             update_loss_steps=options.update_loss_steps,
             vectorize_episodes=options.vectorize_episodes,
         )
@@ -415,15 +434,17 @@ class GradientBasedMethod(FewShotMethod):
         self, adapted: Adapted, query_inputs: Tensor, training: bool = False
     ) -> Tensor:
         """Returns the outputs [B, N] for queries [B, ...]."""
-        by_batch = training or self.query_normalization == "batch"
+        by_batch = training and self.training_queries == "batch"
+        by_batch = by_batch or self.query_normalization == "batch"
         outputs, _ = self.learner.apply(*adapted, query_inputs, training=by_batch)
         return outputs
 
     @property
     def transductive_mode(self) -> str | None:
         """In words, where queries are not normalized with each other anyway."""
-        has_one = self.learner.num_statistics and self.query_normalization in ("running", "support")
-        return TRANSDUCTIVE if has_one else None
+        has_one = self.learner.num_statistics and self.training_queries == "batch"
+        others = ("running", "support")
+        return TRANSDUCTIVE if has_one and self.query_normalization in others else None
 
     def describe_normalization(self) -> str:
         """Returns the batch-norm mode in words, to stand beside every reported number."""
@@ -464,6 +485,7 @@ class GradientBasedMethod(FewShotMethod):
             "batch_size": self.batch_size,
             "gradient_divisor": self.gradient_divisor,
             "objective": self.objective.name,
+            "training_queries": self.training_queries,
             "update_loss_steps": self.update_loss_steps,
             "vectorize_episodes": self.vectorize_episodes,
         }
