@@ -1,9 +1,9 @@
-"""What each client costs: python benchmarks/clients.py [--model DIR] [--episode DIR] [--out FILE]
+"""Measures each client: python benchmarks/clients.py [--model DIR] [--episode DIR] [--out FILE]
 
-Each in a process of its own, one after the other: how long it takes to load the model, to adapt for
-the first time and later, to answer all queries, and its largest memory. Where the client is a
-command, how long the whole of it takes. The default is the model of the tests, 28 x 28. Nothing
-else should run meanwhile.
+Each client runs in a separate process, one after the other. Measured are the time to load the
+model, to adapt for the first time and later, to answer all queries, and the peak memory. If the
+client is a command, the time of the whole command is measured. The default is the model of the
+tests, 28 x 28. Nothing else should run meanwhile.
 """
 
 import argparse
@@ -26,13 +26,13 @@ REPEATS = 10
 
 
 def episode(folder):
-    """Returns support files, their names, and query files."""
+    """Returns support files, their class names, and query files."""
     support = sorted(folder.glob("support/*/*"))
     return support, [path.parent.name for path in support], sorted(folder.glob("query/*/*"))
 
 
 def timed(function, repeats):
-    """Returns the median of the seconds that a call takes."""
+    """Returns the median time of a call in seconds."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -42,7 +42,7 @@ def timed(function, repeats):
 
 
 def phases(load, adapt, predict):
-    """Times the three things that a client does; `adapt` and `predict` take what came before."""
+    """Returns the times of loading, adaptation and prediction; each gets the earlier results."""
     start = time.perf_counter()
     model = load()
     loaded = time.perf_counter() - start
@@ -59,7 +59,7 @@ def phases(load, adapt, predict):
 
 
 def saved_model(folder, images):
-    """tf.saved_model.load and the signatures for files."""
+    """Measures tf.saved_model.load and the signatures for files."""
     import tensorflow as tf
 
     support, names, queries = images
@@ -84,7 +84,7 @@ def saved_model(folder, images):
 
 
 def classifier(folder, images):
-    """FewShotClassifier, which needs the package."""
+    """Measures FewShotClassifier, which needs the package."""
     from tf_metalstm.classifier import FewShotClassifier
 
     support, names, queries = images
@@ -96,7 +96,7 @@ def classifier(folder, images):
 
 
 def lite(folder, images):
-    """predict.tflite in the interpreter of TensorFlow's wheel, one thread, with adapted weights."""
+    """Measures predict.tflite in the interpreter of TensorFlow's wheel, with one thread."""
     import numpy as np
     import tensorflow as tf
 
@@ -126,22 +126,22 @@ def lite(folder, images):
     before = resident_mb()
     measured = phases(
         load,
-        lambda _: None,  # adapts elsewhere
+        lambda _: None,  # the SavedModel has adapted already
         lambda loaded, _: loaded[0](query_images=decoded[1], **loaded[1]),
     )
-    # What it adds to a process that has TensorFlow already, because its wheel brings both.
+    # The added memory in a process that has TensorFlow already, whose wheel has the interpreter.
     added = {"added_memory_mb": resident_mb() - before, "bytes": len(contents)}
     return {name: measured[name] for name in ("load_s", "predict_s")} | added
 
 
 def resident_mb():
-    """Returns the memory of this process now."""
+    """Returns the present memory of this process in MB."""
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1e6
 
 
 def c_client(folder, images):
-    """few_shot.c, built anew."""
+    """Builds and measures few_shot.c."""
     support, _, queries = images
     with tempfile.TemporaryDirectory() as built:
         code = pathlib.Path(built, "c")
@@ -151,7 +151,7 @@ def c_client(folder, images):
         make = ["make", "-s", "-C", str(code), f"PYTHON={sys.executable}"]
         subprocess.run(make, check=True)
         command = [code / "adapt", folder, str(REPEATS), str(len(support)), *support, *queries]
-        # As a client is started: with the kernels that models are trained on.
+        # Clients run with oneDNN, because models are trained with its kernels.
         environment = os.environ | {"TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
         process = subprocess.run(
             list(map(str, command)), check=True, capture_output=True, text=True, env=environment
@@ -160,12 +160,12 @@ def c_client(folder, images):
 
 
 def command(*arguments):
-    """Returns a client that is a command."""
+    """Returns a function that measures a client that is a command."""
 
     def run(folder, images):
         del images
         with tempfile.TemporaryDirectory() as out:
-            filled = [one.format(model=folder, episode=EPISODE, out=out) for one in arguments]
+            filled = [text.format(model=folder, episode=EPISODE, out=out) for text in arguments]
             start = time.perf_counter()
             subprocess.run(filled, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             return {"whole_s": time.perf_counter() - start}
@@ -216,7 +216,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=pathlib.Path, default=GOLDEN / "model")
     parser.add_argument("--episode", type=pathlib.Path, default=GOLDEN / "episode")
-    parser.add_argument("--client", choices=sorted(CLIENTS), help="only this one, in this process")
+    parser.add_argument(
+        "--client", choices=sorted(CLIENTS), help="run only this one, in this process"
+    )
     parser.add_argument("--out", type=pathlib.Path)
     arguments = parser.parse_args()
     EPISODE = arguments.episode

@@ -1,4 +1,4 @@
-"""What the numbers were measured on, and of what."""
+"""Describes the machine and the commit of a measurement."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""How a time is taken, and the yardstick: these machines are noisy, and a ratio is less so."""
+"""Measures times, and the rate of a matrix product: ratios of the two vary less between runs."""
 
 import resource
 import statistics
@@ -10,9 +10,9 @@ _SIDE = 1536
 
 
 def timed(function, repeats=10, warm_up=2):
-    """Returns median, fastest and slowest wall time of a call, and its processor time, seconds.
+    """Returns median, fastest and slowest wall time of a call, and its processor time, in seconds.
 
-    `function` returns when its work is done: it ends with a `.numpy()`.
+    `function` must return after its work is done, for example with `.numpy()` at its end.
     """
     for _ in range(warm_up):
         function()
@@ -32,7 +32,7 @@ def timed(function, repeats=10, warm_up=2):
 
 
 def multiply_rate(repeats=15):
-    """Returns the operations a second of a large matrix product, the best of some."""
+    """Returns the operations per second of a large matrix product, the best of several runs."""
     a = tf.random.stateless_normal([_SIDE, _SIDE], seed=[0, 1])
     product = tf.function(lambda x: tf.reduce_sum(x @ x))
     fastest = timed(lambda: product(a).numpy(), repeats)["fastest"]
@@ -40,5 +40,5 @@ def multiply_rate(repeats=15):
 
 
 def peak_bytes():
-    """Returns the largest memory that this process has had, resident."""
+    """Returns the peak resident memory of this process in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,7 +1,7 @@
 """Measures everything on this machine: python benchmarks/run.py [SECTION ...] [--out FILE]
 
-Each section runs in a process of its own, one after the other. Nothing else should run meanwhile.
-The results, with what the machine is, are kept as JSON.
+Each section runs in a separate process, one after the other. Nothing else should run meanwhile.
+The results are written as JSON, with a description of the machine.
 """
 
 import argparse
@@ -18,7 +18,7 @@ FOLDER = pathlib.Path(__file__).resolve().parent
 
 
 def main():
-    from sections import SECTIONS  # after the arguments: this imports TensorFlow
+    from sections import SECTIONS  # is imported late, because it imports TensorFlow
 
     names = [n for n in SECTIONS if not prefixes or any(n.startswith(w) for w in prefixes)]
     report = {"machine": machine(), "commit": commit(), "when": time.strftime("%F"), "sections": {}}
@@ -27,7 +27,7 @@ def main():
         process = subprocess.run(
             [sys.executable, str(FOLDER / "sections.py"), name], capture_output=True, text=True
         )
-        if process.returncode:  # the others may still go well
+        if process.returncode:  # the other sections are still run
             failed.append(f"Section {name} failed:\n{process.stderr[-3000:]}")
             continue
         report["sections"][name] = json.loads(process.stdout.splitlines()[-1])
@@ -40,7 +40,7 @@ def main():
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sections", nargs="*", help="beginnings of their names; default: all")
+    parser.add_argument("sections", nargs="*", help="beginnings of section names; default: all")
     parser.add_argument("--out", type=pathlib.Path)
     arguments = parser.parse_args()
     prefixes = arguments.sections

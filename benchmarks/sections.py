@@ -1,4 +1,4 @@
-"""The measurements: each a section, run in a process of its own, its result a list of rows.
+"""The measurements. Each section runs in a separate process and returns a list of rows.
 
 python benchmarks/sections.py NAME      prints the rows as JSON
 """
@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 
-import tf_metalstm  # noqa: F401  # before TensorFlow: turns oneDNN on, as the commands do
+import tf_metalstm  # noqa: F401  # before TensorFlow, to switch oneDNN on as the commands do
 
 # isort: split
 import numpy as np
@@ -31,7 +31,7 @@ FIVE_SHOT, ONE_SHOT = Case(), Case(num_shot=1, num_steps=12)
 
 
 def _update_row(case, repeats=8):
-    """Times meta-updates of a case, the yardstick before and after."""
+    """Returns the times of meta-updates; measures the matrix product before and after."""
     method = build(case)
     make_update = update(method, case)
     began = time.perf_counter()
@@ -52,7 +52,7 @@ def _update_row(case, repeats=8):
 
 
 def updates():
-    """Seconds for a meta-update over shot, T, image size and E."""
+    """Measures a meta-update for several shots, T, image sizes and E."""
     cases = [
         dataclasses.replace(case, image_size=size, episodes_per_step=episodes)
         for size in (28, 84)
@@ -63,7 +63,7 @@ def updates():
 
 
 def rules():
-    """The same episode with every rule of the family."""
+    """Measures the same episode with several rules."""
     cases = [
         FIVE_SHOT,
         dataclasses.replace(FIVE_SHOT, rule="sgd"),
@@ -74,8 +74,8 @@ def rules():
 
 
 def modes():
-    """What the switches cost or bring, and TensorFlow without a graph."""
-    # XLA first: a process cannot leave deterministic operations again.
+    """Measures the effect of options, and eager execution."""
+    # XLA comes first, because a process cannot switch deterministic operations off again.
     switched = {
         "xla": {"jit_compile": True, "deterministic": False},
         "graph": {},
@@ -97,20 +97,20 @@ def modes():
 
 
 def not_deterministic():
-    """With the operations that TensorFlow takes by itself."""
+    """Measures meta-updates without deterministic operations."""
     cases = [dataclasses.replace(case, deterministic=False) for case in (FIVE_SHOT, ONE_SHOT)]
     return [_update_row(case) for case in cases]
 
 
 def growth():
-    """Time against T and against P."""
+    """Measures the time for several T and several P."""
     cases = [dataclasses.replace(ONE_SHOT, num_steps=steps) for steps in (1, 5, 12, 24)]
     cases += [dataclasses.replace(ONE_SHOT, filters=filters) for filters in (16, 48)]
     return [_update_row(case, repeats=5) for case in cases]
 
 
 def parts():
-    """What of a meta-update each part takes, by itself."""
+    """Measures each part of a meta-update alone."""
     rows = []
     for case in (FIVE_SHOT, ONE_SHOT):
         method = build(case)
@@ -143,7 +143,7 @@ def parts():
 
         def support_passes(case=case, support=support, passes=passes):
             total = 0.0
-            for step in range(case.num_steps):  # different inputs: equal ones would be merged
+            for step in range(case.num_steps):  # TensorFlow would merge passes with equal inputs
                 total += tf.reduce_sum(passes(support.inputs * (1.0 + step), support.labels))
             return total
 
@@ -178,18 +178,18 @@ def parts():
 
 
 def _convolutions(model, images):
-    """Every convolution of one pass and its two gradients, on random images, and nothing else."""
+    """Runs only the convolutions of one pass and their two gradients, on random images."""
     total = 0.0
     for layer in model.layers:
         if not hasattr(layer, "kernel") or len(layer.kernel.shape) != 4:
             continue
         kernel = tf.convert_to_tensor(layer.kernel)
         shape = [images.shape[0], *layer.input.shape[1:]]
-        # A function of the images, so that no two passes are merged.
+        # The inputs depend on the images, so that TensorFlow does not merge passes.
         inputs = images if layer.input.shape[-1] < 32 else tf.fill(shape, images[0, 0, 0, 0])
         with tf.GradientTape() as tape:
             tape.watch(kernel)
-            if inputs is not images:  # nobody asks for the gradient of the first one's input
+            if inputs is not images:  # the gradient of the images themselves is never needed
                 tape.watch(inputs)
             outputs = tf.nn.conv2d(inputs, kernel, 1, "SAME")
         sources = [kernel] if inputs is images else [kernel, inputs]
@@ -199,7 +199,7 @@ def _convolutions(model, images):
 
 
 def memory(num_steps, recompute, **changes):
-    """Peak memory of a meta-update with T updates."""
+    """Measures the peak memory of a meta-update with T updates."""
     case = dataclasses.replace(ONE_SHOT, num_steps=num_steps, recompute=recompute, num_query=1)
     case = dataclasses.replace(case, **changes)
     method = build(case)
@@ -219,7 +219,7 @@ def memory(num_steps, recompute, **changes):
 
 
 def data():
-    """Episodes a second of the pipeline alone."""
+    """Measures the episodes per second of the pipeline alone."""
     rows = []
     for size, channels in ((28, 1), (84, 3)):
         generator = np.random.default_rng(0)
@@ -241,7 +241,7 @@ def data():
 
 
 def training():
-    """The same meta-update on one episode that stays, and on those that the pipeline makes."""
+    """Measures a meta-update on the same episode each time, and on episodes of the pipeline."""
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (64 * 60, 84, 84, 3), dtype=np.uint8)
     classes = ClassImages(images, np.full([64], 60), tuple(f"class_{i}" for i in range(64)))
@@ -258,7 +258,7 @@ def training():
 
 
 def served():
-    """The SavedModel, as a program sees it that knows nothing of us."""
+    """Measures the SavedModel in a program without the package."""
     case = FIVE_SHOT
     method = build(case)
     shape = case.image_shape

@@ -1,4 +1,4 @@
-"""What is measured: a meta-update of a method on one step of random episodes, and its cost."""
+"""The measured subject: a meta-update of a method on random episodes, and its operations."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ NUM_WAY = 5
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A point of the table: 5-way, and this."""
+    """The settings of one measurement; all are 5-way."""
 
     num_shot: int = 5
     num_steps: int = 5
@@ -33,7 +33,7 @@ class Case:
     vectorize: bool = False
     jit_compile: bool = False
     precision: str = "float32"
-    deterministic: bool = True  # as the commands are by default
+    deterministic: bool = True  # the default of the commands
 
     @property
     def image_shape(self):
@@ -43,7 +43,7 @@ class Case:
 def build(case):
     """Returns the method, compiled for `fit`."""
     keras.utils.set_random_seed(0)
-    if case.deterministic:  # for the rest of the process: TensorFlow has no way back
+    if case.deterministic:  # TensorFlow cannot switch this off again in the process
         tf.config.experimental.enable_op_determinism()
     dtype = PRECISIONS[case.precision]
     rule = RULES[case.rule](**({"rate": 0.05} if case.rule == "sgd" else {}))
@@ -59,7 +59,7 @@ def build(case):
 
 
 def episode(case):
-    """Returns inputs and query labels of one step, random, with a leading E."""
+    """Returns random inputs and query labels of one step, with a leading E."""
     generator = np.random.default_rng(0)
 
     def images(number):
@@ -67,8 +67,8 @@ def episode(case):
         return tf.constant(generator.normal(size=shape), tf.float32)
 
     def labels(number):
-        one = np.tile(np.arange(NUM_WAY), number)
-        return tf.constant(np.tile(one, (case.episodes_per_step, 1)), tf.int32)
+        of_episode = np.tile(np.arange(NUM_WAY), number)
+        return tf.constant(np.tile(of_episode, (case.episodes_per_step, 1)), tf.int32)
 
     inputs = {
         "support_inputs": images(case.num_shot),
@@ -79,9 +79,9 @@ def episode(case):
 
 
 def update(method, case, dataset=None):
-    """Returns a function that makes one meta-update, as `fit` makes it, and waits for its end.
+    """Returns a function that makes one meta-update, as `fit` does, and waits for its end.
 
-    It takes its episodes from a dataset, or always the same one.
+    It takes its episodes from `dataset`. Without one it always uses the same episode.
     """
     dataset = dataset or tf.data.Dataset.from_tensors(episode(case)).repeat()
     stream = iter(dataset)
@@ -90,10 +90,10 @@ def update(method, case, dataset=None):
 
 
 def operations(method, case):
-    """Returns the floating point operations that a meta-update of first order cannot do without.
+    """Returns the number of floating point operations that a first-order meta-update needs.
 
-    Two for each multiplication of a convolution, a linear layer or the rule; a backward pass
-    costs twice its forward pass. Element by element work is not counted.
+    There are two for each multiplication of a convolution, a linear layer or the rule. A backward
+    pass costs twice its forward pass. Element-wise operations are not counted.
     """
     by_image = 0
     for layer in method.learner.model.layers:

@@ -1,18 +1,19 @@
-"""Prints what was measured as tables: python benchmarks/table.py FILE
+"""Prints measurements as tables: python benchmarks/table.py FILE
 
-A table a section, a row a measurement, without the columns that are the same in all rows.
+There is a table for each section and a row for each measurement. Columns with the same value in
+all rows are left out.
 """
 
 import json
 import pathlib
 import sys
 
-# Those that a reader asks for; the file has more.
+# Columns that are not printed.
 LEFT_OUT = {"fastest", "slowest", "repeats", "multiply_rate", "processor_seconds"}
 
 
 def rows_of(report):
-    """Yields name and rows of each table: sections of a row each are one table."""
+    """Yields name and rows of each table; sections with one row each are joined into one table."""
     joined = {"memory": [], "optimizer": []}
     for name, rows in report["sections"].items():
         kind = name.partition("_")[0]
@@ -41,7 +42,8 @@ def text(name, value):
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    found = json.loads(pathlib.Path(sys.argv[1]).read_text(encoding="utf-8"))
-    print(f"{found['machine']['processor']}, {found['machine']['cores']} cores, {found['commit']}")
-    for title, measured in rows_of(found):
+    report = json.loads(pathlib.Path(sys.argv[1]).read_text(encoding="utf-8"))
+    machine = report["machine"]
+    print(f"{machine['processor']}, {machine['cores']} cores, {report['commit']}")
+    for title, measured in rows_of(report):
         print(f"\n{title}\n\n{table(measured)}")

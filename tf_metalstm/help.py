@@ -1,6 +1,6 @@
-"""`--help`: the flags by the part that they belong to, in under a second.
+"""`--help`: all flags by the part that they belong to, in under a second.
 
-The catalogues are imported here and not above: with the stand-ins in place, if those are.
+The functions here import the catalogues themselves, after the stand-ins were installed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from tf_metalstm.argv import named_modules
 from tf_metalstm.flagfiles import RECIPE
 
 RECIPE_TEXT = (
-    "A recipe by name, such as omniglot_5way_1shot: its flagfile, wherever you are. "
-    "python -m tf_metalstm recipes lists them."
+    "Name of a recipe, such as omniglot_5way_1shot; it works in any folder. "
+    "python -m tf_metalstm recipes lists the recipes."
 )
+
+FLAGFILE_TEXT = "A file with one flag on each line. Flags that are typed after it override it."
 
 _WIDTH = 88
 
@@ -26,7 +28,7 @@ def print_help(argv: Sequence[str]) -> None:
     """Prints the help and exits with 0."""
     try:
         text = help_text(argv)
-    except Exception:  # whatever a part from elsewhere does on import
+    except Exception:  # the import of a part from outside may raise anything
         if not stand_ins.are_in_use():
             raise
         stand_ins.start_again_without()
@@ -35,10 +37,10 @@ def print_help(argv: Sequence[str]) -> None:
 
 
 def help_text(argv: Sequence[str] = ()) -> str:
-    """Returns all flags with the parts that they belong to, as text.
+    """Returns a text with all flags and the parts that they belong to.
 
     Args:
-        argv: the command line; --parts in it names modules with further parts.
+        argv: the command line; its --parts may name modules with further parts.
     """
     from tf_metalstm.catalogue import FAMILIES, load_parts
     from tf_metalstm.options import options_of
@@ -48,10 +50,10 @@ def help_text(argv: Sequence[str] = ()) -> str:
     blocks = [
         "Flags of every command; --helpfull also lists those of absl.",
         _flag("run_dir", "Folder of the run; default: a new one under runs/."),
-        _flag("parts", "Python modules with further parts, each with a tuple PARTS."),
-        _flag("flagfile", "A file of flags, one on each line. What is typed after it wins."),
+        _flag("parts", "Python modules with further parts; each module has a tuple PARTS."),
+        _flag("flagfile", FLAGFILE_TEXT),
         _flag(RECIPE, RECIPE_TEXT),
-        _flag("traceback", "Show where an error came from."),
+        _flag("traceback", "Show the Python traceback of an error."),
     ]
     shown: set[str] = set()
     for family in FAMILIES.values():

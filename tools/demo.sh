@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Usage: tools/demo.sh PYTHON RUN_DIR
 #
-# The whole way of a model, on images that need no download: train, evaluate, look, export, adapt.
-# Called again it goes on where it stopped; a step that is done is not done twice.
+# Trains, evaluates, visualizes, exports and adapts a model, on images that need no download.
+# A second call continues after the last finished step.
 set -euo pipefail
 
 python=$1 run_dir=$2
@@ -14,7 +14,7 @@ step() {
   local name=$1 text=$2
   shift 2
   if [[ -e $steps/$name ]]; then
-    printf '\n== %s: done before\n' "$text"
+    printf '\n== %s: finished before\n' "$text"
     return
   fi
   printf '\n== %s\n   %s\n' "$text" "$*"
@@ -26,13 +26,13 @@ step() {
 
 step train "Train a meta-learner LSTM on characters of many scripts" \
   "$python" -m tf_metalstm.train --flagfile=flags/recipes/glyphs_5way_5shot.flags --run_dir="$run_dir"
-step evaluate "Evaluate it on characters of scripts it never saw" \
+step evaluate "Evaluate it on characters of new scripts" \
   "$python" -m tf_metalstm.evaluate --run_dir="$run_dir"
 step visualize "Draw its gates" \
   "$python" -m tf_metalstm.visualize --run_dir="$run_dir"
-step export "Export it, with a folder of sample images from five unseen classes" \
+step export "Export it, with a folder of sample images of five new classes" \
   "$python" -m tf_metalstm.export --run_dir="$run_dir" --example_dir="$run_dir/example"
-step adapt "Adapt the exported model to that folder, without our package" \
+step adapt "Adapt the exported model to that folder, without the package" \
   "$python" export/adapt.py --model "$run_dir/saved_model" \
   --support "$run_dir/example/support" --query "$run_dir/example/query" \
   --csv "$run_dir/predictions.csv"
@@ -40,15 +40,15 @@ step adapt "Adapt the exported model to that folder, without our package" \
 figures=$(find "$run_dir" -name '*.png' -not -path "$run_dir/example/*" | sort | paste -s -d ' ')
 cat <<END
 
-== What came out, in $run_dir
-   saved_model/      the model: adapts to new classes without our package
-   predictions.csv   what it said about the images in example/query
+== Results, in $run_dir
+   saved_model/      the model: it adapts to new classes without the package
+   predictions.csv   its answers for the images in example/query
    run.flags         all settings; --flagfile=$run_dir/run.flags repeats the run
    figures:          ${figures:-none}
 
-== What to look at next
+== Next
    Curves and gates:  ${python%/*}/tensorboard --logdir $run_dir
-   Your own images:   one folder a class, in the manner of $run_dir/example/support, then
+   Your own images:   one folder for each class, as in $run_dir/example/support, then
                       $python export/adapt.py --model $run_dir/saved_model --support DIR --query DIR
-   To start afresh:   rm -r $run_dir
+   To start again:    rm -r $run_dir
 END

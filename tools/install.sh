@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
 # Usage: tools/install.sh VENV REQUIREMENT PYTHON...
 #
-# Installs REQUIREMENT, editable, into the virtual environment VENV. Where there is none that works,
-# it is made by the first of the PYTHONs that is recent enough.
+# Installs REQUIREMENT, editable, into the virtual environment VENV. If VENV does not work or does not
+# exist, it is created with the first PYTHON of a suitable version.
 set -euo pipefail
 
 venv=$1 requirement=$2
 shift 2
 
-# TensorFlow 2.21 is published for these versions alone.
+# TensorFlow 2.21 is published for these versions only.
 suitable='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'
 can_make_venv='import ensurepip, venv'
 
 find_python() {
   local candidate version without_venv=""
   for candidate in "$@"; do
-    # Asking for the version also passes over names that exist and run nothing.
+    # The version also shows whether the program runs at all.
     version=$("$candidate" -c 'import platform; print(platform.python_version())' 2>/dev/null) \
       || version="not found"
     if ! "$candidate" -c "$suitable" 2>/dev/null; then
@@ -29,11 +29,11 @@ find_python() {
     fi
   done
   {
-    echo "No Python that can be used, see above: 3.11, 3.12 or 3.13 with the module venv is needed."
+    echo "No suitable Python was found (see above): it must be 3.11, 3.12 or 3.13 with the module venv."
     if [[ -n $without_venv ]]; then
-      echo "Add the module (Debian, Ubuntu: apt-get install python$without_venv-venv) and try again."
+      echo "Install the module (Debian, Ubuntu: apt-get install python$without_venv-venv) and try again."
     else
-      echo "Install one, or name it: make PYTHON=/path/to/python3.12 ..."
+      echo "Install one, or name its path: make PYTHON=/path/to/python3.12 ..."
     fi
   } >&2
   return 1
@@ -41,9 +41,9 @@ find_python() {
 
 if ! { "$venv/bin/python" -c "$suitable" && "$venv/bin/python" -m pip --version; } &>/dev/null; then
   python=$(find_python "$@")
-  echo "Making $venv with $("$python" --version)"
+  echo "Creating $venv with $("$python" --version)"
   "$python" -m venv --clear "$venv"
 fi
 
-echo "Installing $requirement into $venv (the first time this takes some minutes)"
+echo "Installing $requirement into $venv (the first time takes some minutes)"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$requirement"

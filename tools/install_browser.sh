@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Usage: tools/install_browser.sh
 #
-# Chromium and its driver, which the tests of the page (tests/test_demo.py) need, from the packages of
-# Debian, where they are missing. Fails, and says what to do, where it may not or cannot install them.
+# Installs Chromium and its driver from Debian's packages, if they are missing. The tests of the demo
+# page (tests/test_demo.py) need them. If they cannot be installed, it fails and says what to do.
 set -euo pipefail
 
 packages=(chromium chromium-driver)
@@ -13,7 +13,7 @@ is_there() {
 
 cannot() {
   {
-    echo "The tests of the page need chromium and chromedriver on the PATH: $1."
+    echo "The tests of the demo page need chromium and chromedriver on the PATH: $1."
     echo "Install them (Debian: apt-get install ${packages[*]}), or leave these tests out: make check"
   } >&2
   exit 1
@@ -22,8 +22,8 @@ cannot() {
 if is_there; then
   exit
 fi
-command -v apt-get >/dev/null || cannot "they are not there, and neither is apt-get"
-[[ $(id -u) == 0 ]] || cannot "they are not there, and only root may install them"
+command -v apt-get >/dev/null || cannot "they are missing, and so is apt-get"
+[[ $(id -u) == 0 ]] || cannot "they are missing, and only root may install them"
 echo "Installing ${packages[*]} (half a minute)"
 export DEBIAN_FRONTEND=noninteractive
 apt-get update --quiet=2 >/dev/null || cannot "apt-get update failed"

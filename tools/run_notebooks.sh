@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Usage: tools/run_notebooks.sh PYTHON
 #
-# Runs the notebooks and keeps in them what they print and draw, but for progress bars and the lines that
+# Runs the notebooks and saves their output and figures, without progress bars and without the lines that
 # TensorFlow writes to standard error.
 set -euo pipefail
 

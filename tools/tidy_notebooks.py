@@ -1,4 +1,4 @@
-"""Takes out of notebooks what differs from run to run and says nothing.
+"""Removes from notebooks the data that change with every run and have no meaning for readers.
 
 python tools/tidy_notebooks.py notebooks/*.ipynb
 """
@@ -11,7 +11,7 @@ import nbformat
 
 
 def tidy(notebook: nbformat.NotebookNode) -> None:
-    """Drops standard error and numbers of runs, and joins what a cell prints."""
+    """Removes standard error and execution numbers, and joins the printed texts of each cell."""
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
     for number, cell in enumerate(notebook.cells):
@@ -34,6 +34,6 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        read = nbformat.read(name, as_version=4)
-        tidy(read)
-        nbformat.write(read, name)
+        loaded = nbformat.read(name, as_version=4)
+        tidy(loaded)
+        nbformat.write(loaded, name)

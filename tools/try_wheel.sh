@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Usage: tools/try_wheel.sh PYTHON
 #
-# Builds the wheel and tries it as somebody would who has nothing else of ours: PYTHON is that of the
-# development environment, whose third-party packages are lent to a fresh environment, so that
+# Builds the wheel and tries it in a new environment, as a user would who has nothing else. PYTHON is
+# that of the development environment. The new environment uses its third-party packages, so that
 # TensorFlow is not installed twice.
 set -euo pipefail
 
@@ -10,8 +10,8 @@ python=$(realpath --no-symlinks "$1")
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-# Through the source distribution, the default of `build`: a wheel built in place would take along
-# whatever an earlier build had left in build/.
+# `build` makes the wheel from the source distribution. A wheel that is built in place would also have
+# the files of earlier builds in build/.
 "$python" -m build --outdir "$scratch/dist" . >"$scratch/build.log" 2>&1 \
   || { cat "$scratch/build.log"; exit 1; }
 wheel=$(echo "$scratch"/dist/*.whl)
@@ -36,13 +36,13 @@ expected = {
     if path.is_file() and "__pycache__" not in path.parts and path.name[0] != "."
     and not (path.parent.name == "c" and path.suffix not in (".c", ".h") and path.name != "Makefile")
 }
-for title, difference in (("lacks", expected - names), ("holds besides", names - expected)):
+for title, difference in (("lacks", expected - names), ("should not have", names - expected)):
     if difference:
         sys.exit(f"The wheel {title}: {', '.join(sorted(difference))}")
 END
 
-# A .pth file adds the lent packages without running .pth files among them: the editable install of
-# the clone stays out.
+# A .pth file adds the third-party packages, but does not run the .pth files among them. So the editable
+# install of the clone is not used.
 "$python" -m venv --without-pip "$scratch/venv"
 fresh=$scratch/venv/bin/python
 site_packages='import sysconfig; print(sysconfig.get_path("purelib"))'
@@ -59,7 +59,7 @@ import sys
 import tf_metalstm
 
 if not tf_metalstm.__file__.startswith(sys.argv[1]):
-    sys.exit(f"Imported {tf_metalstm.__file__}, which is not the wheel")
+    sys.exit(f"Imported {tf_metalstm.__file__}, which is not in the wheel")
 END
 for command in train evaluate visualize export; do
   # absl exits with 1 after it has printed the help.
@@ -72,7 +72,7 @@ for command in train evaluate visualize export; do
 done
 
 tf_metalstm=$scratch/venv/bin/tf-metalstm
-says() {  # WORDS COMMAND...: the command says so, whatever its exit code is
+says() {  # WORDS COMMAND...: checks that the output of the command has the words; ignores its exit code
   local said
   said=$("${@:2}" 2>&1) || true
   [[ $said == *"$1"* ]] || { echo "$(basename "${*:2}") does not say \"$1\" but: $said"; exit 1; }
@@ -105,4 +105,4 @@ END
 says "accuracy" "$tf_metalstm" evaluate --run_dir=run --num_episodes=2
 says "Next, with one folder of images a class: python -m tf_metalstm adapt --model run/saved_model" \
   "$tf_metalstm" export --run_dir=run
-echo "$(basename "$wheel") holds what it should; its commands, recipes, models and tables are reached from an empty folder"
+echo "$(basename "$wheel") has the expected files; its commands, recipes, models and tables work in an empty folder"

@@ -1,9 +1,9 @@
-"""Writes the pages, and the tables in pages, that follow from code and records.
+"""Writes the pages, and the tables in pages, that are generated from code and records.
 
     python tools/write_pages.py           writes them
-    python tools/write_pages.py --check   writes nothing; fails where a page is not up to date
+    python tools/write_pages.py --check   writes nothing; fails if a page is not up to date
 
-What is written is listed in `tools/pages/__init__.py`.
+`tools/pages/__init__.py` lists the pages.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pathlib
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # this clone, whatever is installed
+sys.path.insert(0, str(ROOT))  # uses this clone, not an installed package
 
 from tf_metalstm import stand_ins  # noqa: E402
 
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing, fail on differences")
     options = parser.parse_args()
     os.chdir(ROOT)
-    stand_ins.use_stand_ins()  # docstrings and options need no TensorFlow, which takes seconds
+    stand_ins.use_stand_ins()  # docstrings and options do not need TensorFlow, which takes seconds
     from pages import PAGES
 
     from tf_metalstm.files import write_atomically

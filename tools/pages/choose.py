@@ -1,4 +1,4 @@
-"""docs/choose.md: when to take which method, and what each one reached and cost here."""
+"""docs/choose.md: when to choose which method, and its accuracy and training time here."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tf_metalstm.tables.results import Result, key, read_records
 class Choice(NamedTuple):
     """A row.
 
-    title: in words; of the tables, what stands before the first comma there.
-    flags: that make it; the first one names the method.
-    when: to choose it, one sentence.
+    title: name of the method in words; the same as in the tables, there before the first comma.
+    flags: flags of the method; the first one is --method.
+    when: one sentence that says when to choose it.
     """
 
     title: str
@@ -27,7 +27,7 @@ class Choice(NamedTuple):
 
     @property
     def method(self) -> str:
-        """As --method takes it."""
+        """The value of --method."""
         return self.flags[0].partition("=")[2]
 
 
@@ -35,27 +35,27 @@ _CHOICES = (
     Choice(
         "prototypical networks",
         ("--method=prototypical_networks",),
-        "The first to try: one pass adapts it, and it takes any number of classes.",
+        "Try this first: it adapts in one pass and works with any number of classes.",
     ),
     Choice(
         "nearest neighbour",
         ("--method=nearest_neighbor",),
-        "A baseline that is hard to beat, trained like an ordinary classifier.",
+        "You want a strong baseline that is trained like an ordinary classifier.",
     ),
     Choice(
         "matching networks",
         ("--method=matching_networks",),
-        "Every support picture votes, so the pictures of a class need not look alike.",
+        "The pictures of a class look different: here every support picture votes.",
     ),
     Choice(
         "siamese networks",
         ("--method=siamese_networks",),
-        "To compare with Koch et al.: pairs of pictures, a learned weighted distance.",
+        "To compare with Koch et al.: it compares pairs of pictures with a learned distance.",
     ),
     Choice(
         "relation networks",
         ("--method=relation_networks", "--halvings=2"),
-        "To compare with Sung et al.: a network compares feature maps; slower than the others.",
+        "To compare with Sung et al.: a network compares feature maps, which is slower.",
     ),
     Choice(
         "ridge regression",
@@ -70,12 +70,12 @@ _CHOICES = (
     Choice(
         "MAML",
         ("--method=gradient_based", "--rule=sgd", "--second_order"),
-        "To compare with MAML; without `--second_order` it is first-order MAML.",
+        "To compare with MAML. Without `--second_order` it is first-order MAML.",
     ),
     Choice(
         "Meta-SGD",
         ("--method=gradient_based", "--rule=meta_sgd", "--second_order"),
-        "As MAML, with a learned rate for every parameter; published with a single update.",
+        "To compare with Meta-SGD: like MAML, with a learned rate for every parameter.",
     ),
     Choice(
         "fine-tuning",
@@ -85,7 +85,7 @@ _CHOICES = (
     Choice(
         "pixels",
         ("--method=pixel_nearest_neighbor",),
-        "To know what is possible without any learning.",
+        "To see the accuracy without any learning.",
     ),
     Choice(
         "memory-augmented network",
@@ -95,7 +95,7 @@ _CHOICES = (
     Choice(
         "learned optimizer",
         ("--method=learned_optimizer", "--source=quadratics"),
-        "You have losses to minimize instead of classes: [a learned optimizer](optimizer.md).",
+        "You want to minimize losses, not to classify: [a learned optimizer](optimizer.md).",
     ),
 )
 
@@ -134,7 +134,7 @@ def _classes(method: str) -> str:
 
 
 def _best(name: str) -> dict[str, Result]:
-    """Returns the best record of each row of a table, by what stands before the first comma."""
+    """Returns the best record of each method in a table; a method ends at the first comma."""
     records = read_records(name)
     best: dict[str, Result] = {}
     for cell in TABLES[name]():

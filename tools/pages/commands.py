@@ -15,16 +15,16 @@ from pages.reference import option_table
 from tf_metalstm.catalogue import FAMILIES
 from tf_metalstm.flagfiles import RECIPE
 from tf_metalstm.flags import define_flags
-from tf_metalstm.help import RECIPE_TEXT
+from tf_metalstm.help import FLAGFILE_TEXT, RECIPE_TEXT
 from tf_metalstm.options import Option, options_of
 from tf_metalstm.settings import ALWAYS, known_options, owners_of
 from tf_metalstm.tables.catalogue import TABLES
 
 COMMANDS = ("train", "evaluate", "search", "visualize", "compare_optimizers", "export")
-"""Commands that work on a run and take the options of parts."""
+"""Commands that work on a run and have the options of parts."""
 
 OTHERS = ("reproduce", "demo")
-"""Commands with a few flags of their own."""
+"""Commands that have only a few flags."""
 
 
 def commands_page() -> str:
@@ -37,24 +37,24 @@ def commands_page() -> str:
         "",
         "# Commands",
         "",
-        "A command is called by `python -m tf_metalstm.NAME` or `tf-metalstm NAME`. `--help` "
-        "prints all flags by the part that they belong to.",
+        "Run a command as `python -m tf_metalstm.NAME` or `tf-metalstm NAME`. `--help` prints "
+        "all flags, grouped by the part that they belong to.",
         "",
         *table(
             ("command", "what it does"),
             [(f"[`{name}`](#{name})", _module(name)[1]) for name in (*COMMANDS, *OTHERS)],
         ),
         "",
-        "`train` takes every flag on this page. The other commands that work on a run first read "
-        "its `run.flags`, the file with all settings of the training, and then what was typed. "
-        "They refuse a flag that only training uses.",
+        "`train` accepts every flag on this page. The other commands that work on a run first read "
+        "its `run.flags`, the file with all settings of the training, and then the command line. "
+        "There a flag that only training uses is an error.",
         "",
         "## Flags of every command",
         "",
         *table(
             ("flag", "what it does"),
             [(f"`--{name}`", values[name].help or "") for name in own]
-            + [("`--flagfile`", "A file of flags, one on each line. What is typed after it wins.")]
+            + [("`--flagfile`", FLAGFILE_TEXT)]
             + [(f"`--{RECIPE}`", RECIPE_TEXT)],
         ),
     ]
@@ -68,11 +68,11 @@ def commands_page() -> str:
             lines += ["", *option_table(chosen)]
             lines += [
                 "",
-                "It also takes options of parts that may differ from the training, such as "
-                "`--num_shot`. It refuses those that were settled when the training began.",
+                "It also accepts options of parts that may differ from the training, such as "
+                "`--num_shot`. Options that cannot change after training began are an error.",
             ]
         else:
-            lines += ["", "It uses all options of [all flags](#all-flags)."]
+            lines += ["", "It uses [all flags](#all-flags)."]
     for name in OTHERS:
         module, _ = _module(name)
         lines += ["", f"## `{name}`", "", *_docstring(module), "", *_arguments(module)]
@@ -80,7 +80,7 @@ def commands_page() -> str:
         "",
         "## All flags",
         "",
-        "Defaults and values are on the page of the part that a flag belongs to.",
+        "The links lead to the defaults and the allowed values.",
         "",
         *table(("flag", "belongs to", "what it does"), _index()),
     ]
@@ -88,14 +88,14 @@ def commands_page() -> str:
 
 
 def _module(name: str) -> tuple[ModuleType, str]:
-    """Returns a command and its first sentence, without the call that follows the colon."""
+    """Returns the module of a command, and its first sentence without the call after the colon."""
     module = importlib.import_module(f"tf_metalstm.{name}")
     first = (module.__doc__ or "").partition("\n")[0]
     return module, first.partition(": python")[0].rstrip(".") + "."
 
 
 def _docstring(module: ModuleType) -> list[str]:
-    """Returns the docstring in Markdown: signs for any name become code."""
+    """Returns the docstring in Markdown, with flags and paths as code."""
     text = textwrap.dedent(module.__doc__ or "").strip()
     paragraphs = [each if each.startswith("    ") else _code(each) for each in text.split("\n\n")]
     return "\n\n".join(paragraphs).splitlines()

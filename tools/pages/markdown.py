@@ -1,4 +1,4 @@
-"""Small things that every generated page uses."""
+"""Helpers of all generated pages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ GENERATED = "<!-- Written by tools/write_pages.py: change the code or the record
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Returns the lines of a table; none where there is no row."""
+    """Returns the lines of a table; an empty list if there are no rows."""
     lines = [_row(row) for row in rows]
     return [_row(columns), _row(["---"] * len(columns)), *lines] if lines else []
 
@@ -18,10 +18,15 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def between(text: str, name: str, lines: Sequence[str]) -> str:
-    """Returns a text with the lines between the two marks of a name replaced.
+    """Returns a text with the lines between two marks replaced.
+
+    Args:
+        text: the whole text.
+        name: name in the two marks.
+        lines: the new lines.
 
     Raises:
-        ValueError: the text lacks a mark.
+        ValueError: a mark is missing.
     """
     begin, end = f"<!-- {name}: written by tools/write_pages.py -->", f"<!-- end of {name} -->"
     if begin not in text or end not in text:

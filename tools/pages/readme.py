@@ -1,4 +1,4 @@
-"""The tables of the README: methods and results."""
+"""The generated tables of the README: methods and results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tf_metalstm.catalogue import FAMILIES
 from tf_metalstm.tables.catalogue import TABLES
 from tf_metalstm.tables.results import key, read_records
 
-# Table, shots and runs of the rows, in their order.
+# Table, shots and runs of the rows, in the order of the README.
 _SHOWN = (
     ("mini_imagenet", 1, ("nearest_neighbor", "1shot_matching", "1shot_augmented")),
     ("mini_imagenet", 5, ("nearest_neighbor", "5shot_matching", "5shot_augmented")),

@@ -1,4 +1,4 @@
-"""docs/parts.md, all parts and their options, and docs/api.md, the public names."""
+"""docs/parts.md with all parts and their options, and docs/api.md with the public names."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def parts_page() -> str:
         "",
         "# Parts and their options",
         "",
-        "A run is put together from a source, a method and what the method needs. Each part has "
-        "options of its own. An option that does nothing with the chosen parts is an error.",
+        "A run consists of a source, a method, and the parts that the method needs. Each part has "
+        "its own options. An option that does nothing with the chosen parts is an error.",
     ]
     shown: set[str] = set()
     for family in FAMILIES.values():
@@ -33,7 +33,7 @@ def parts_page() -> str:
             options = options_of(part.options)
             lines += ["", *option_table(each for n, each in options.items() if n not in shown)]
             if shared := [f"`--{name}`" for name in options if name in shown]:
-                lines += ["", f"And, as above, {', '.join(shared)}."]
+                lines += ["", f"It also has these options from above: {', '.join(shared)}."]
             shown |= options.keys()
     lines += ["", "## Options of every run"]
     for owner in ALWAYS:
@@ -42,7 +42,7 @@ def parts_page() -> str:
 
 
 def option_table(options: Iterable[Option]) -> list[str]:
-    """Returns the lines of a table of options; none where there is no option."""
+    """Returns the lines of a table of options; an empty list if there are no options."""
     rows = []
     for each in options:
         default = "" if each.default is None else f"`{each.format(each.default)}`"
@@ -52,7 +52,7 @@ def option_table(options: Iterable[Option]) -> list[str]:
 
 
 def api_page() -> str:
-    """Returns the page of the public names: a table, then what the docstring of each says."""
+    """Returns the page of the public names: a table, then the docstring of each name."""
     places = {name: getattr(tf_metalstm, name).__module__ for name in tf_metalstm.__all__}
     names = sorted(places, key=str.lower)
     rows = [(f"[`{n}`](#{places[n]}.{n})", _first_sentence(n), f"`{places[n]}`") for n in names]
@@ -61,7 +61,8 @@ def api_page() -> str:
         "",
         "# Public names",
         "",
-        "`from tf_metalstm import ...`. What is not listed here may change without notice.",
+        "Import these names with `from tf_metalstm import ...`. All other names may change without "
+        "notice.",
         "",
         *table(("name", "what it is", "module"), rows),
     ]

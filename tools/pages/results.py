@@ -1,4 +1,4 @@
-"""docs/results.md: every number that is recorded in docs/tables."""
+"""docs/results.md: all numbers in docs/tables."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ _ABOUT = {
     "mini_imagenet": (
         "mini-ImageNet",
         "The published numbers are those of Ravi & Larochelle, ICLR 2017, table 1. Fine-tuning "
-        "trains nothing: its two searches took 33 minutes and one hour. The lab book has a page "
-        "on each kind of row, see [the lab book](lab_book/index.md).",
+        "has no training; its two searches took 33 minutes and one hour. "
+        "[The lab book](lab_book/index.md) has a page on each kind of row.",
     ),
     "omniglot": (
         "Omniglot",
-        "The published numbers are those of each method's own paper; MAML's and Meta-SGD's are "
-        "transductive. A part of their training was run, see "
-        "[MAML and Meta-SGD on Omniglot](lab_book/omniglot_maml.md). The nearest neighbour uses "
-        "64 filters and was trained on all 4,400 training classes at once; the meta-LSTM uses 32.",
+        "The published numbers are from the paper of each method; those of MAML and Meta-SGD are "
+        "transductive. Their training was run in part only, see "
+        "[MAML and Meta-SGD on Omniglot](lab_book/omniglot_maml.md). The nearest neighbour has "
+        "64 filters and was trained on all 4,400 training classes together; the meta-LSTM has 32.",
     ),
     "glyphs": (
         "Glyphs",
-        "Characters drawn from fonts; nobody has published numbers for them. See "
+        "Glyphs are characters drawn from fonts. There are no published numbers for them. See "
         "[five methods on glyphs](lab_book/glyphs_methods.md).",
     ),
     "ablations": (
         "Ablations on mini-ImageNet at 42 x 42 pixels",
-        "Each row changes one thing in the preset `paper` and trains for 1,000 updates. The "
-        "numbers are of validation episodes. See [the ablations](lab_book/ablations.md) for "
-        "what may be concluded from them.",
+        "Each row changes one setting of the preset `paper` and trains for 1,000 updates. The "
+        "numbers are from validation episodes. [The ablations](lab_book/ablations.md) page has "
+        "the conclusions.",
     ),
 }
 
@@ -51,18 +51,19 @@ def results_page() -> str:
         "",
         "# Results",
         "",
-        f"Accuracy in % over {NUM_EPISODES} fixed episodes with 15 queries a class, and half the "
-        "width of its 95 % interval. *Inductive* means that a query is classified by itself; the "
-        "[equations](equations.md#batch-normalization-section-34) explain the batch-norm modes. "
-        "The weights are those that were best on validation, unless *updates* says otherwise; "
-        '"n of m" is a run that was stopped before its end. The minutes are those of training on '
-        "one or two processor cores that other work shared, so they show an order of magnitude "
-        "only. The numbers lie in `docs/tables`; this command prints them too:",
+        f"The tables have the accuracy in % over {NUM_EPISODES} fixed episodes with 15 queries a "
+        "class, and half the width of its 95 % interval. *Inductive* means that each query is "
+        "classified by itself. The [equations](equations.md#batch-normalization-section-34) "
+        "explain the batch-norm modes. The weights are those with the best validation score, "
+        'unless *updates* says otherwise. "n of m" means that the run was stopped before its end. '
+        "The minutes are training time on one or two processor cores that were shared with other "
+        "work, so they only show the order of magnitude. The numbers are in `docs/tables`. This "
+        "command prints them too:",
         "",
         "    python -m tf_metalstm.reproduce --table=mini_imagenet --print_only",
         "",
-        "Without `--print_only` the command first trains what has not been trained on this "
-        "machine, which takes hours. `--record` adds what it measured to `docs/tables`.",
+        "Without `--print_only` the command first makes the runs that are missing on this "
+        "machine, which takes hours. `--record` adds the measured numbers to `docs/tables`.",
     ]
     for name in (*_ABOUT, *(TABLES.keys() - _ABOUT.keys())):
         title, text = _ABOUT.get(name, (name, ""))
