@@ -1,24 +1,25 @@
-"""From an image file to pixels, the one way: for training, for classifiers and for clients.
+"""Converts an image file to pixels, in the same way for training, classifiers and clients.
 
-    file -> decoded -> 8 bits -> on white -> upright -> gray or color -> squeezed to size
+    file -> decoded -> 8 bits -> on white -> upright -> gray or color -> resized
 
-- Of an animation the first frame counts, of a picture with several sizes or views the first one.
-- Whatever is transparent lies on white, and partly transparent is mixed with it.
-- Gray of 16 bits is divided by 257 and rounded. A file of 16 bits is taken to use all of them,
-  as the PNG standard says: 12 bits in a file of 16 are dark, here and everywhere. Color of 16
-  bits loses the lower eight.
-- A picture is turned as the orientation in its EXIF entry says; an entry that is damaged turns
-  nothing. Color profiles and gamma are not looked at.
-- Gray is ITU-R 601 luma of red, green and blue.
-- Squeezed, not cropped, by the LANCZOS filter.
-- HEIC, which phones make, is read where the package pillow-heif is installed.
+- Of an animation, or of a file with several sizes or views, the first picture is used.
+- Transparent pixels become white. Partly transparent pixels are mixed with white.
+- 16-bit gray is divided by 257 and rounded. A 16-bit file is assumed to use all 16 bits, as the PNG
+  standard says, so 12-bit data in a 16-bit file becomes dark. For 16-bit color the upper 8 bits are
+  used.
+- The orientation in the EXIF entry is applied; a damaged entry is ignored. Color profiles and gamma
+  are ignored.
+- Gray is the ITU-R 601 luma of red, green and blue.
+- Pictures are resized with the LANCZOS filter. They are not cropped.
+- HEIC files of phones are read if the package pillow-heif is installed.
 
-Files of any other kind than `FORMATS`, of more than `MAX_PIXELS` pixels or `MAX_SIDE` in a row, of
-more than `MAX_SCANS` passes (a JPEG can be made to take hours), or damaged in any way, are refused.
-`serving/pictures.py` has the same steps in TensorFlow's operations, for clients without Python.
+Some files are refused: kinds of files not in `FORMATS`, more than `MAX_PIXELS` pixels, more than
+`MAX_SIDE` pixels in a row or column, more than `MAX_SCANS` passes (a JPEG can be made to take
+hours), and damaged files. `serving/pictures.py` has the same steps with TensorFlow's operations,
+for clients without Python.
 
-This file lies in `tf_metalstm/data/sources` and in `export`, in both the same: what is in
-`export` must not need the package.
+`tf_metalstm/data/sources` and `export` have the same copy of this file, because the programs in
+`export` must work without the package.
 """
 
 from __future__ import annotations
@@ -33,22 +34,22 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
-"""Kinds of files that are read. Pillow knows more, among them those that start other programs."""
+"""Kinds of files that are read. Pillow reads more kinds; for some it starts other programs."""
 
 MAX_PIXELS = 100_000_000
 """Width times height of the largest picture."""
 
 MAX_SIDE = 65_535
-"""Width and height of the largest picture: what a JPEG can have."""
+"""Largest width and height, as in the JPEG standard."""
 
 MAX_SCANS = 100
-"""Passes of the longest JPEG; progressive ones have about ten."""
+"""Largest number of passes of a JPEG; progressive files have about ten."""
 
 MAX_BEFORE_FRAME = 2**18
-"""Bytes before the first frame of a GIF."""
+"""Largest number of bytes before the first frame of a GIF."""
 
 MAX_PARTS_BEFORE_FRAME = 10_000
-"""Parts of them, of up to 255 bytes each: comments in millions of parts take Pillow hours."""
+"""Largest number of parts (of up to 255 bytes) before it; Pillow takes hours for millions."""
 
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _ORIENTATION = 0x0112  # in EXIF
@@ -68,32 +69,32 @@ _TOO_LARGE = (
 
 
 class UnreadableImageError(ValueError):
-    """The bytes are no image, no whole one, or none that can be taken."""
+    """The bytes are not an image, are incomplete, or are of a kind that is refused."""
 
 
 class _RefusedError(ValueError):
-    """A picture that is not taken, with the reason in our words."""
+    """A picture is refused; the message is the reason."""
 
 
 def decode_image(encoded: bytes, origin: str) -> Image.Image:
-    """Decodes all of an image file.
+    """Returns the decoded picture of an image file.
 
     Args:
         encoded: the bytes of a file of one of `FORMATS`.
-        origin: names the file in the error.
+        origin: name of the file, for the error.
 
     Returns:
-        The picture upright and without transparency, of mode L or RGB, in its own size.
+        The picture, upright and without transparency, in mode L or RGB, in its own size.
 
     Raises:
-        UnreadableImageError: with the name and the reason.
+        UnreadableImageError: the file cannot be read; the error has the name and the reason.
     """
     try:
         image = open_image(encoded)
-        image.load()  # all of it, so that a truncated file is found here
+        image.load()  # decodes everything, so that a truncated file raises an error
         return plain_image(image, _sample_bits(image, encoded))
-    except Exception as error:  # what damage leads to in Pillow is anything, and differs by format
-        # Pillow's own words help where it says what is wrong with a file, and not where it trips.
+    except Exception as error:  # damaged files can raise any error in Pillow
+        # The message of an OSError says what is wrong with the file. Other messages do not help.
         reason = str(error) if isinstance(error, OSError | _RefusedError) else "it is damaged"
         raise UnreadableImageError(f"{origin} is not a readable image ({reason})") from error
 
@@ -104,16 +105,16 @@ def pixels(encoded: bytes, image_shape: Sequence[int], origin: str) -> np.ndarra
     Args:
         encoded: the bytes of a file of one of `FORMATS`.
         image_shape: (h, w, c), c 1 (gray) or 3 (color).
-        origin: names the file in the error.
+        origin: name of the file, for the error.
 
     Raises:
-        UnreadableImageError: with the name and the reason.
+        UnreadableImageError: the file cannot be read; the error has the name and the reason.
     """
     return squeeze(decode_image(encoded, origin), image_shape)
 
 
 def squeeze(image: Image.Image, image_shape: Sequence[int]) -> np.ndarray:
-    """Returns pixels 0 ... 255, uint8 [h, w, c], of a picture as `plain_image` returns it."""
+    """Returns pixels 0 ... 255, uint8 [h, w, c], of a picture that `plain_image` returned."""
     height, width, channels = image_shape
     image = image.convert("L" if channels == 1 else "RGB")
     if image.size != (width, height):
@@ -122,7 +123,7 @@ def squeeze(image: Image.Image, image_shape: Sequence[int]) -> np.ndarray:
 
 
 def open_image(encoded: bytes) -> Image.Image:
-    """Reads the header of an image file, and refuses what would take memory or time."""
+    """Returns a picture with only its header read; refuses files that need much memory or time."""
     if not encoded:
         raise _RefusedError("the file is empty")
     if encoded.startswith(b"GIF8") and not _frame_is_near(encoded[:MAX_BEFORE_FRAME]):
@@ -131,11 +132,11 @@ def open_image(encoded: bytes) -> Image.Image:
         raise _RefusedError(
             "it is a HEIC picture, as phones make them: pip install pillow-heif, or save it as JPEG"
         )
-    Image.init()  # all plugins, or the formats below would not be known yet
+    Image.init()  # loads all plugins, so that Image.OPEN has all formats
     formats = [name for name in FORMATS if name in Image.OPEN]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is another
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is below
             image = Image.open(io.BytesIO(encoded), formats=formats)
     except Image.DecompressionBombError as error:
         raise _RefusedError(_TOO_LARGE) from error
@@ -150,14 +151,14 @@ def open_image(encoded: bytes) -> Image.Image:
 
 
 def plain_image(image: Image.Image, sample_bits: int = 8) -> Image.Image:
-    """Returns a picture of Pillow upright and without transparency, of mode L or RGB.
+    """Returns a picture upright and without transparency, in mode L or RGB.
 
     Args:
-        image: of any mode; it may come from a file or be made in Python.
-        sample_bits: of a number in the PNG file that it comes from, 1 ... 16.
+        image: a picture of Pillow in any mode, from a file or made in Python.
+        sample_bits: bits of each number in its PNG file, 1 ... 16.
 
     Raises:
-        ValueError: its pixels are floating point numbers, or whole ones of 32 bits.
+        ValueError: the pixels are floating point numbers or 32-bit integers.
     """
     turn = _TURNS.get(orientation(image))
     if image.mode.startswith(("I", "F")):
@@ -176,15 +177,15 @@ def plain_image(image: Image.Image, sample_bits: int = 8) -> Image.Image:
 
 
 def orientation(image: Image.Image) -> int:
-    """Returns how a picture lies, 1 ... 8 as in EXIF; 1, as it should, unless it says otherwise."""
+    """Returns the orientation of a picture, 1 ... 8 as in EXIF; 1 (upright) if there is none."""
     exif = Image.Exif()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damage, see below
-            # Not image.getexif(): that would look where no other client does.
+            warnings.simplefilter("ignore")  # hides warnings about damaged entries
+            # image.getexif() would also search entries that the other clients do not read.
             exif.load(image.info.get("exif", b""))
             number = exif.get(_ORIENTATION, 1)
-    except Exception:  # a damaged entry, in as many ways as a damaged file
+    except Exception:  # damaged entries can raise any error
         return 1
     return number if number in _TURNS else 1
 
@@ -205,12 +206,12 @@ def _reads_heif() -> bool:
 
 
 def _frame_is_near(head: bytes) -> bool:
-    """Whether the blocks before the first frame of a GIF end within its head, and are few."""
+    """Returns whether the first frame of a GIF begins within its head, after few blocks."""
     flags = head[10] if len(head) > 10 else 0
     at = 13 + (3 << flags % 8 + 1 if flags >= 128 else 0)
     parts = 0
     while at < len(head) and head[at : at + 1] != b",":
-        if head[at : at + 1] == b"!":  # an extension: parts that begin with their length
+        if head[at : at + 1] == b"!":  # an extension; each of its parts begins with its length
             at += 2
             while at < len(head) and head[at]:
                 at += head[at] + 1
@@ -221,14 +222,14 @@ def _frame_is_near(head: bytes) -> bool:
 
 
 def _sample_bits(image: Image.Image, encoded: bytes) -> int:
-    """Returns the bits of a number in a PNG file, which its transparent color is given in."""
+    """Returns the bits of each number in a PNG file; its transparent color has as many."""
     return encoded[24] if image.format == "PNG" else 8
 
 
 def _sixteen_to_eight(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise _RefusedError("its pixels are floating point numbers: save it with 8 or 16 bits")
-    if image.mode == "I" and image.format not in ("PNG", "PPM"):  # there it stands for 16 bits
+    if image.mode == "I" and image.format not in ("PNG", "PPM"):  # for these, "I" is 16 bits
         raise _RefusedError("its pixels are numbers of 32 bits: save it with 8 or 16 bits")
     _refuse_one_color(image.info.get("transparency"))
     values = np.clip(np.asarray(image) / 257.0, 0, 255)
@@ -236,7 +237,7 @@ def _sixteen_to_eight(image: Image.Image) -> Image.Image:
 
 
 def _alpha_of_one_color(image: Image.Image, sample_bits: int) -> np.ndarray | None:
-    """Returns the opacity, uint8 [h, w], where one gray or one color is transparent."""
+    """Returns the opacity, uint8 [h, w], if one gray or one color is transparent, else None."""
     transparent: Any = image.info.get("transparency")
     if transparent is None or image.mode not in ("1", "L", "RGB"):
         return None
@@ -244,7 +245,7 @@ def _alpha_of_one_color(image: Image.Image, sample_bits: int) -> np.ndarray | No
         if sample_bits == 16:
             _refuse_one_color(transparent)
         seen = np.all(np.asarray(image) == np.array(transparent), axis=-1)
-    else:  # Pillow widens gray of 1, 2 or 4 bits to 8, and leaves the transparent one as it is
+    else:  # Pillow scales gray of 1, 2 or 4 bits to 8 bits, but not the transparent value
         seen = np.asarray(image.convert("L")) == transparent * (
             255 // (2 ** min(sample_bits, 8) - 1)
         )

@@ -43,7 +43,7 @@ def test_at_most_ten_are_named():
     small = {f"class {i}": 1 for i in range(12)}
     said = describe_small(small, 40, 6, "own/train")
     assert said.startswith(
-        "own/train: 12 of 40 classes left out, which have fewer than the 6 images"
+        "own/train: 12 of 40 classes left out, because they have fewer than the 6 images"
     )
     assert said.endswith("class 8 (1), class 9 (1), and 2 more")
     assert "class 10" not in said

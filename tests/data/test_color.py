@@ -72,5 +72,7 @@ def test_it_leaves_what_the_others_draw_alone():
 
 
 def test_gray_images_have_no_colours():
-    with pytest.raises(ValueError, match="images of red, green and blue, these have 1 channel: le"):
+    with pytest.raises(
+        ValueError, match="images with red, green and blue, but these have 1 channel: le"
+    ):
         Augmentation(["color"])(tf.zeros([1, 1, 4, 4, 1], tf.uint8), SEED)

@@ -149,8 +149,8 @@ def test_the_fingerprint_is_that_of_the_list():
         ),
         (
             lambda: sampler(spec=EpisodeSpec(2, 3, 3)),
-            r"Class 'class_2' of source/train has 5 images but an episode takes 6 of a class \(3 "
-            r"support \+ 3 queries\): lower num_shot or num_query",
+            r"Class 'class_2' of source/train has 5 images but an episode needs 6 of each class "
+            r"\(3 support \+ 3 queries\): lower num_shot or num_query",
         ),
         (lambda: sampler(split="val"), "one of train, validation, test, got 'val'"),
         (lambda: sampler(class_sampling="all"), "one of independent, permutation, got 'all'"),

@@ -96,7 +96,7 @@ def test_links_to_nothing_and_what_is_no_file_are_left_out(tmp_path, monkeypatch
     left_out = LeftOut(tmp_path)
     assert names_below(tmp_path / "a", left_out) == ["1.png"]
     assert left_out.lines() == [
-        "4 left out, links to nothing, or no ordinary files: a/2.png, a/3.png, a/4.png, ..."
+        "4 left out, broken links, or not ordinary files: a/2.png, a/3.png, a/4.png, ..."
     ]
 
 
@@ -163,11 +163,11 @@ def test_images_deeper_than_they_should_be_are_said(raw, prepared):
     toy_images.write_folder(raw, {"train/n01/sub/x.jpg": FILES["train/n01/n010.jpg"]})
     toy_images.write_folder(raw, {"train/readme.txt": b"", "train/more.tar.gz": b""})
     assert MiniImagenet(raw, prepared).describe().splitlines()[3:] == [
-        "mini_imagenet: 1 left out, archives within archives or folders, which are not opened: "
-        "unpack them: train/more.tar.gz",
+        "mini_imagenet: 1 left out, archives inside archives or folders (unpack them): "
+        "train/more.tar.gz",
+        "mini_imagenet: 1 left out, files that are not images: train/readme.txt",
         "mini_imagenet: 1 left out, images that are not at <split>/<wnid>/<file>, and in no "
         "list: train/n01/sub/x.jpg",
-        "mini_imagenet: 1 left out, no images: train/readme.txt",
     ]
 
 
@@ -189,14 +189,16 @@ def test_archives_within_archives_are_an_error_that_names_them(tmp_path, prepare
     write = toy_images.write_zip if outer == ".zip" else toy_images.write_tar
     write(tmp_path / f"raw/all{outer}", {f"data/train{inner}": b"whatever"})
     with pytest.raises(
-        MissingDataError, match=rf"1 left out, archives within archives.* data/train{inner} in "
+        MissingDataError, match=rf"1 left out, archives inside archives.* data/train{inner} in "
     ):
         MiniImagenet(tmp_path / "raw", prepared).prepare()
 
 
 def test_an_archive_as_data_dir_says_what_to_give(tmp_path, prepared):
     toy_images.write_zip(tmp_path / "all.zip", FILES)
-    with pytest.raises(MissingDataError, match=r"all.zip is an archive: give the folder that it"):
+    with pytest.raises(
+        MissingDataError, match=r"all.zip is an archive: name the folder that the archive"
+    ):
         MiniImagenet(tmp_path / "all.zip", prepared).prepare()
 
 
@@ -239,7 +241,7 @@ def test_lists_of_any_editor_are_read(tmp_path, prepared, text):
 def test_a_list_in_another_encoding_is_named(tmp_path, prepared, encoding):
     text = CSV.replace("n01\n", "n01ü\n").encode(encoding)
     toy_images.write_folder(tmp_path / "raw", {"images/n010.jpg": b"", "train.csv": text})
-    with pytest.raises(InconsistentDataError, match=r"train.csv is no text in UTF-8: save it"):
+    with pytest.raises(InconsistentDataError, match=r"train.csv is not UTF-8 text: save it"):
         MiniImagenet(tmp_path / "raw", prepared).prepare()
 
 

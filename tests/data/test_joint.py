@@ -66,7 +66,7 @@ def test_a_stream_augments_as_a_single_batch_is(names):
 
 
 def test_a_turned_image_would_keep_its_label():
-    with pytest.raises(ValueError, match=r"^augmentation=turn makes another class"):
+    with pytest.raises(ValueError, match=r"^augmentation=turn makes new classes"):
         batches(augmentation=Augmentation(["flip", "turn"]))
 
 

@@ -152,8 +152,8 @@ def test_what_is_there_is_taken_and_what_is_not_is_said(raw, prepared):
     source = MiniImagenet(raw, prepared)
     assert source.describe().splitlines() == [
         "mini_imagenet/train: 2 classes, 5 images, at least 2 a class",
-        "mini_imagenet/validation: nothing found",
-        "mini_imagenet/test: nothing found",
+        "mini_imagenet/validation: no images",
+        "mini_imagenet/test: no images",
     ]
     with pytest.raises(MissingDataError, match="has no test images, only train: add the files"):
         source.load("test")
@@ -161,7 +161,9 @@ def test_what_is_there_is_taken_and_what_is_not_is_said(raw, prepared):
 
 def test_training_images_cannot_be_missing(raw, prepared):
     toy_images.write_folder(raw, toy_images.part_of(FILES, "test"))
-    with pytest.raises(InconsistentDataError, match="3 images found, but none of a training class"):
+    with pytest.raises(
+        InconsistentDataError, match="3 images found, but none in the training split"
+    ):
         MiniImagenet(raw, prepared).prepare()
 
 
@@ -238,7 +240,7 @@ def test_a_damaged_zip_member_counts_as_a_corrupt_file(raw, prepared):
 def test_a_member_of_absurd_size_is_not_read(raw, prepared, monkeypatch):
     monkeypatch.setattr(raw_files, "MAX_IMAGE_BYTES", 10)
     write_folders(raw)
-    with pytest.raises(CorruptImageError, match="more than the 10 an image may have"):
+    with pytest.raises(CorruptImageError, match="an image may have at most 10"):
         MiniImagenet(raw, prepared).prepare()
 
 
@@ -281,8 +283,8 @@ def test_a_changed_table_changes_the_fingerprint(raw):
 
 def test_a_data_dir_without_images_says_what_is_expected(raw, prepared):
     remedy = r"<split>/<wnid>/<file>.jpg .*image-net.org"
-    with pytest.raises(MissingDataError, match=f"holds no archive and none of .*{remedy}"):
+    with pytest.raises(MissingDataError, match=f"has no archive and none of .*{remedy}"):
         MiniImagenet(raw, prepared).prepare()
     toy_images.write_zip(raw / "other.zip", {"readme.txt": b"something else"})
-    with pytest.raises(MissingDataError, match=f"no image of the expected layout.*{remedy}"):
+    with pytest.raises(MissingDataError, match=f"no image in the expected layout.*{remedy}"):
         MiniImagenet(raw, prepared).prepare()

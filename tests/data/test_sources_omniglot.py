@@ -167,7 +167,7 @@ def test_a_missing_data_dir_says_what_is_expected_and_where_it_is_had(tmp_path, 
         Omniglot(tmp_path / "half", prepared).prepare()
     for part in PARTS:
         (tmp_path / "empty" / part).mkdir(parents=True)
-    with pytest.raises(MissingDataError, match=f"no image of the expected layout.*{remedy}"):
+    with pytest.raises(MissingDataError, match=f"no image in the expected layout.*{remedy}"):
         Omniglot(tmp_path / "empty", prepared).prepare()
 
 

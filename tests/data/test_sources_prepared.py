@@ -125,7 +125,7 @@ def test_of_two_preparations_at_once_both_succeed(raw, prepared):
 
 def test_a_prepared_dir_that_cannot_be_made_is_named(raw, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match=r"file/prepared .* pass another prepared_dir or set \$TF"):
+    with pytest.raises(OSError, match=r"file/prepared .* choose another prepared_dir or set \$TF"):
         Omniglot(raw, tmp_path / "file" / "prepared").prepare()
 
 

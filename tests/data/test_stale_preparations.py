@@ -351,7 +351,7 @@ def test_raw_files_that_are_gone_are_not_needed(raw, prepared, change, capsys):
     capsys.readouterr()
     np.testing.assert_array_equal(source(there, prepared).load("train").images, expected)
     said = capsys.readouterr().out
-    assert "any more. Used is what was prepared from" in said
+    assert "is missing or empty. Using the data that were prepared from" in said
     assert str(raw) in said
 
 

@@ -1,4 +1,4 @@
-"""Classes that have too few images for an episode, left out where that is asked for."""
+"""Leaves out classes that have too few images for an episode."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 
 from tf_metalstm.data.sources.base import ClassImages
 
-_NAMES = 10  # so many are said
+_NAMES = 10  # number of names in the message
 
 
 def large_enough(classes: ClassImages, least: int) -> tuple[ClassImages, dict[str, int]]:
-    """Returns the classes that have so many images, and the sizes of the others by name.
+    """Returns the classes that have enough images, and the sizes of the other classes by name.
 
     Args:
-        classes: of a split.
-        least: images that a class must have.
+        classes: the classes of a split.
+        least: smallest number of images of a class.
     """
     images, sizes, names = classes
     small = {name: int(n) for name, n in zip(names, sizes, strict=True) if n < least}
@@ -29,18 +29,18 @@ def large_enough(classes: ClassImages, least: int) -> tuple[ClassImages, dict[st
 
 
 def describe_small(small: Mapping[str, int], num_classes: int, least: int, where: str) -> str:
-    """Returns what was left out, in a sentence.
+    """Returns a sentence about the classes that were left out.
 
     Args:
         small: sizes by name, of the classes that were left out.
-        num_classes: that there were, these included.
-        least: images that a class must have.
+        num_classes: number of all classes.
+        least: smallest number of images of a class.
         where: source and split.
     """
     described = [f"{name} ({size})" for name, size in list(small.items())[:_NAMES]]
     if len(small) > _NAMES:
         described.append(f"and {len(small) - _NAMES} more")
     return (
-        f"{where}: {len(small)} of {num_classes} classes left out, which have fewer than the "
-        f"{least} images of an episode: {', '.join(described)}"
+        f"{where}: {len(small)} of {num_classes} classes left out, because they have fewer than "
+        f"the {least} images of an episode: {', '.join(described)}"
     )

@@ -1,12 +1,12 @@
-"""Episodes by tf.data: episode i of a split is a pure function of (seed, split, i).
+"""Episodes as tf.data streams: episode i of a split is a pure function of (seed, split, i).
 
-So a run can go on exactly where it stopped (start at episode i), an evaluation list
-is fixed by its seed, and workers can share a stream without talking to each other.
-All random numbers come from TensorFlow's stateless generators. Training has keys of its
-own: no list of a split, whatever its seed, is a part of what was trained on.
+So a run can continue exactly where it stopped (at episode i), an evaluation list is fixed
+by its seed, and workers can share a stream without communication. All random numbers come
+from TensorFlow's stateless generators. Training uses other keys than evaluation, so no list
+of evaluation episodes, with any seed, was trained on.
 
-Classes are drawn either independently for every episode, or as a random permutation
-of the split's classes that is consumed N at a time (the authors' code).
+Classes are drawn independently for every episode, or N at a time from a random permutation
+of the split's classes (as in the authors' code).
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from tf_metalstm.options import OptionError
 
 @dataclass(frozen=True)
 class EpisodeSampler:
-    """Which images make up episode i.
+    """Draws the classes and the images of episode i.
 
     Args:
         classes: the images of one split.
-        split: its name; it goes into the random numbers.
+        split: name of the split; the random numbers depend on it.
         spec: ways, shots and queries.
         seed: any integer that fits 32 bits.
         class_sampling: "independent" or "permutation".
-        source_name: only to say in errors where the classes come from.
-        training: draw from the keys of training, which no list shares.
+        source_name: name of the source, for errors.
+        training: whether to use the random numbers of training, which no list of episodes uses.
 
     Raises:
         ValueError: more ways than classes, a class with fewer than K + Q images, or an
@@ -56,7 +56,7 @@ class EpisodeSampler:
         if self.spec.num_way < 2:
             raise OptionError(
                 "num_way",
-                f"must be at least 2, there is nothing to tell apart; got {self.spec.num_way}.",
+                f"must be at least 2, got {self.spec.num_way}.",
             )
         num_classes = len(self.classes.class_names)
         if self.split not in SPLITS:
@@ -76,18 +76,18 @@ class EpisodeSampler:
         if size < self.spec.images_per_class:
             raise ValueError(
                 f"Class {self.classes.class_names[smallest]!r} of {where} has {size} images but an "
-                f"episode takes {self.spec.images_per_class} of a class "
+                f"episode needs {self.spec.images_per_class} of each class "
                 f"({self.spec.num_shot} support + {self.spec.num_query} queries): "
                 "lower num_shot or num_query, add images, or leave such classes out with "
                 "skip_small_classes=true."
             )
 
     def sample(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Draws episode `index`.
+        """Returns the classes and images of episode `index`.
 
         Returns:
-            The classes, [N] numbers in [0, C), and the members of each, [N, K + Q] numbers
-            that count from the first image of the class. The first K are the support.
+            The numbers of the classes, [N] in [0, C), and the numbers of the images in each class,
+            [N, K + Q], from 0. The first K images of each class are the support.
         """
         index = tf.cast(index, tf.int64)
         drawn = self._draw_classes(index)
@@ -96,7 +96,7 @@ class EpisodeSampler:
         order = tf.random.stateless_uniform(
             [self.spec.num_way, largest], self._key(index, stream=1)
         )
-        # Positions past the end of a class are never among the largest.
+        # top_k never takes positions after the end of a class, because their value is -1.
         order = tf.where(tf.range(largest) < sizes[:, tf.newaxis], order, -1.0)
         members = tf.math.top_k(order, self.spec.images_per_class).indices
         return drawn, members
@@ -112,8 +112,8 @@ class EpisodeSampler:
     def fingerprint(self, num_episodes: int) -> str:
         """Returns a hash of the list of episodes 0 ... num_episodes - 1.
 
-        It covers the names of the classes, the positions of the images in their class, and
-        what is support and what query: equal fingerprints mean equal lists.
+        It covers the names of the classes, the positions of the images in their class, and the
+        division into support and queries. Equal fingerprints mean equal lists.
         """
         digest = hashlib.sha256()
         digest.update(f"{self.source_name}/{self.split}: {self.spec}".encode())
@@ -122,16 +122,17 @@ class EpisodeSampler:
             drawn, members = (x.numpy() for x in sample(tf.constant(index, tf.int64)))
             for name, row in zip(drawn, members, strict=True):
                 line = f"\n{self.classes.class_names[name]} {row.tolist()}"
-                digest.update(line.encode(errors="surrogateescape"))  # a name may be no text
+                # A name may have bytes that are not UTF-8.
+                digest.update(line.encode(errors="surrogateescape"))
         return digest.hexdigest()[:16]
 
     def _draw_classes(self, index: Tensor) -> Tensor:
         num_classes, num_way = len(self.classes.class_names), self.spec.num_way
         if self.class_sampling == "independent":
             return self._permutation(index, num_classes)[:num_way]
-        a_pass = num_classes // num_way  # episodes that one permutation serves
-        first = tf.cast(index % a_pass, tf.int32) * num_way
-        return self._permutation(index // a_pass, num_classes)[first : first + num_way]
+        episodes_per_pass = num_classes // num_way
+        first = tf.cast(index % episodes_per_pass, tf.int32) * num_way
+        return self._permutation(index // episodes_per_pass, num_classes)[first : first + num_way]
 
     def _permutation(self, number: Tensor, size: int) -> Tensor:
         seed = self._key(number, stream=0)
@@ -142,7 +143,7 @@ class EpisodeSampler:
 
 
 class Episodes(Protocol):
-    """The episodes of a split: a function of their number, and a name for the list."""
+    """The episodes of a split: a function of their number, and a fingerprint of a list."""
 
     def __call__(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Returns episode `index`.
@@ -153,16 +154,16 @@ class Episodes(Protocol):
         """
 
     def fingerprint(self, num_episodes: int) -> str:
-        """Returns a hash of episodes 0 ... num_episodes - 1: equal ones mean equal lists."""
+        """Returns a hash of episodes 0 ... num_episodes - 1; equal hashes mean equal lists."""
 
 
 class ImageEpisodes:
     """Episodes of images.
 
     Args:
-        sampler: which images an episode has.
-        normalization: of pixels.
-        augmentation: of the images of an episode, or None.
+        sampler: draws the images of an episode.
+        normalization: normalization of pixels.
+        augmentation: augmentation of the images, or None.
     """
 
     def __init__(
@@ -185,7 +186,8 @@ class ImageEpisodes:
         if self._augmentation is not None:
             pixels = self._augmentation(pixels, self.sampler.augmentation_seed(index))
         inputs, labels = arrange(pixels, self.sampler.spec)
-        for name in ("support_inputs", "query_inputs"):  # last: bytes are the quickest to move
+        # Normalization comes last, because uint8 is faster to move than float32.
+        for name in ("support_inputs", "query_inputs"):
             inputs[name] = self._normalization(inputs[name])
         return inputs, labels
 
@@ -208,7 +210,7 @@ class ImageEpisodes:
         return self._sample(tf.constant(index, tf.int64))[0].numpy()
 
     def fingerprint(self, num_episodes: int) -> str:
-        """Returns that of the sampler."""
+        """Returns the fingerprint of the sampler."""
         return self.sampler.fingerprint(num_episodes)
 
 
@@ -219,16 +221,19 @@ def episode_dataset(
     num_episodes: int | None = None,
     episodes_per_step: int = 1,
 ) -> tf.data.Dataset:
-    """Returns the stream of episodes, grouped E at a time.
+    """Returns a stream of episodes in batches of E.
 
     Args:
-        episodes: of a split.
+        episodes: the episodes of a split.
         start: number of the first episode.
-        num_episodes: how many; None for a stream without end.
+        num_episodes: number of episodes; None for an endless stream.
         episodes_per_step: E. It must divide `num_episodes`.
 
     Returns:
-        What `episodes` returns, with a leading E.
+        A data set of the values of `episodes`, with a leading dimension E.
+
+    Raises:
+        ValueError: E does not divide `num_episodes`.
     """
     if num_episodes is not None and num_episodes % episodes_per_step:
         raise ValueError(
@@ -237,7 +242,7 @@ def episode_dataset(
         )
     stop = np.iinfo(np.int64).max if num_episodes is None else start + num_episodes
     stream = tf.data.Dataset.range(start, stop).map(episodes, num_parallel_calls=tf.data.AUTOTUNE)
-    # There are no files to share out among machines: each takes its part of every step.
+    # There are no files to divide among machines: each machine takes its part of every step.
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     stream = stream.batch(episodes_per_step, drop_remainder=True).prefetch(2)
@@ -247,26 +252,26 @@ def episode_dataset(
 def random_key(
     seed: int, split: str, stream: int, number: Tensor, training: bool = False
 ) -> Tensor:
-    """Returns the key [2] of TensorFlow's stateless generators for one use of one episode.
+    """Returns a key [2] of TensorFlow's stateless generators.
 
     Args:
-        seed: of the list of episodes.
+        seed: seed of the list of episodes.
         split: one of `SPLITS`.
-        stream: tells the uses of random numbers in an episode apart.
-        number: of the episode.
-        training: whether it is trained on; the episodes of a list have other keys.
+        stream: number of the purpose of the random numbers: classes, images, augmentation.
+        number: number of the episode.
+        training: whether the episode is for training; lists of episodes have other keys.
     """
-    place = SPLITS.index(split) + (len(SPLITS) if training else 0)
-    key = tf.constant([seed, place], tf.int64)
+    split_number = SPLITS.index(split) + (len(SPLITS) if training else 0)
+    key = tf.constant([seed, split_number], tf.int64)
     key = tf.random.fold_in(key, tf.constant(stream, tf.int64))
     return tf.random.fold_in(key, number)
 
 
 def arrange(values: Tensor, spec: EpisodeSpec) -> tuple[dict[str, Tensor], Tensor]:
-    """Splits what there is of each image, [N, K + Q, ...], into support and queries, shot by shot.
+    """Splits values of images, [N, K + Q, ...], into support and queries, ordered shot by shot.
 
     Returns:
-        As `Episodes` returns it.
+        The inputs and labels of an episode, as in `Episodes`.
     """
     by_shot = tf.transpose(values, [1, 0, *range(2, values.shape.rank)])
     labels = tf.tile(tf.range(spec.num_way), [spec.images_per_class])

@@ -1,9 +1,9 @@
 """Ordinary batches, for training on all classes together: batch i is a pure function of (seed, i).
 
-They have the form of an episode without a support set, so that the outer loop, its
-checkpoints and its way to resume know nothing new. A pass takes every image once, in an
-order of its own, a whole permutation that is drawn anew for every batch: 0.5 ms for 38,400
-images, 0.7 ms for 88,000. What is left over at its end and fills no batch is left out.
+A batch has the form of an episode without a support set, so the outer loop and its checkpoints
+work with it. A pass is a random permutation of all images. The permutation is computed anew for
+every batch, which takes 0.5 ms for 38,400 images and 0.7 ms for 88,000. The images at the end of a
+pass that do not fill a batch are not used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tf_metalstm.data.preprocessing import Augmentation, Normalization
 from tf_metalstm.data.sources.base import ClassImages
 from tf_metalstm.episode import Tensor
 
-# Told apart from the streams of an episode's classes, images and augmentation.
+# Numbers of the streams of random numbers. Episodes use 0, 1 and 2.
 _ORDER, _AUGMENTATION = 3, 4
 
 
@@ -27,13 +27,14 @@ class JointBatches:
 
     Args:
         classes: the images of the split.
-        batch_size: B.
-        normalization: of pixels.
-        augmentation: of each image by itself, or None.
-        seed: of the order.
+        batch_size: B, the number of images in a batch.
+        normalization: normalization of pixels.
+        augmentation: augmentation of the images, or None.
+        seed: seed of the permutations and of the augmentation.
 
     Raises:
-        ValueError: there are fewer images than a batch takes, or classes would be turned.
+        ValueError: a batch would have more images than the split, or the augmentation turns
+            classes.
     """
 
     def __init__(
@@ -53,8 +54,8 @@ class JointBatches:
             )
         if augmentation is not None and "turn" in augmentation.names:
             raise ValueError(
-                "augmentation=turn makes another class of each class of an episode; in the joint "
-                "training of nearest_neighbor a turned image would keep its label: leave it out."
+                "augmentation=turn makes new classes for an episode. In the joint training of "
+                "nearest_neighbor a turned image would keep its old label: leave it out."
             )
         self.batch_size, self.seed = batch_size, seed
         self._normalization, self._augmentation = normalization, augmentation
@@ -63,17 +64,17 @@ class JointBatches:
             self._labels = tf.constant(np.repeat(np.arange(len(sizes)), sizes), tf.int32)
 
     def rows(self, index: Tensor) -> Tensor:
-        """Returns which images make up batch `index`, [B] numbers in [0, images)."""
-        a_pass = self._num_images // self.batch_size  # batches
+        """Returns the numbers of the images in batch `index`, [B], from 0."""
+        batches_per_pass = self._num_images // self.batch_size
         index = tf.cast(index, tf.int64)
-        key = random_key(self.seed, "train", _ORDER, index // a_pass, training=True)
-        # Not index_shuffle: its permutations of two passes have batches in common.
+        key = random_key(self.seed, "train", _ORDER, index // batches_per_pass, training=True)
+        # index_shuffle does not serve here: its permutations of two passes have batches in common.
         order = tf.random.experimental.stateless_shuffle(tf.range(self._num_images), key)
-        first = tf.cast(index % a_pass, tf.int32) * self.batch_size
-        return tf.slice(order, [first], [self.batch_size])  # of a shape that a graph knows
+        first = tf.cast(index % batches_per_pass, tf.int32) * self.batch_size
+        return tf.slice(order, [first], [self.batch_size])  # gives a static shape
 
     def __call__(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Returns query_inputs [B, h, w, c] beside an empty support set, and class numbers [B]."""
+        """Returns batch `index`: queries [B, h, w, c], an empty support set, and labels [B]."""
         rows = self.rows(index)
         pixels = tf.gather(self._images, rows)
         if self._augmentation is not None:
@@ -88,7 +89,7 @@ class JointBatches:
         return inputs, tf.gather(self._labels, rows)
 
     def fingerprint(self, num_episodes: int) -> str:
-        """Returns a hash of which images the first batches have."""
+        """Returns a hash of the numbers of the images in the first batches."""
         digest = hashlib.sha256(f"joint, {self._num_images} images".encode())
         for index in range(num_episodes):
             digest.update(f"\n{self.rows(tf.constant(index)).numpy().tolist()}".encode())

@@ -1,4 +1,4 @@
-"""Options that sources share: how large an episode is, and what happens to images."""
+"""Options that sources share: the size of an episode, normalization and augmentation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PreparedDirOptions(Options):
 
 @dataclass(frozen=True)
 class TrainingEpisodeOptions(Options):
-    """Sizes of the training episodes, where they differ from those of validation and test."""
+    """Sizes of the training episodes, if they differ from those of validation and test."""
 
     requires: ClassVar[str | None] = "is_episodic"
 
@@ -52,10 +52,14 @@ class EpisodeOptions(TrainingEpisodeOptions):
     """Sizes of an episode."""
 
     num_shot: int = option(
-        5, "K, support images of each class, or support points of a function.", at_least=1
+        5,
+        "K, the number of support images of each class, or of support points of a function.",
+        at_least=1,
     )
     num_query: int = option(
-        15, "Q, query images of each class, or query points of a function.", at_least=1
+        15,
+        "Q, the number of query images of each class, or of query points of a function.",
+        at_least=1,
     )
 
 
@@ -71,7 +75,7 @@ class TrainingClassOptions(Options):
     class_sampling: str = option(
         "independent",
         "How the classes of a training episode are chosen: drawn for each episode (independent), "
-        "or taken in turn from permutations of all classes (permutation).",
+        "or N at a time from permutations of all classes (permutation).",
         choices=CLASS_SAMPLINGS,
         training_only=True,
     )
@@ -85,9 +89,9 @@ class AugmentationOptions(Options):
 
     augmentation: tuple[str, ...] = option(
         (),
-        "How training images are changed: flip mirrors and crop shifts each image, color changes "
-        "its brightness, contrast and saturation, turn rotates whole classes by quarter turns, "
-        "affine distorts each image as Koch et al. do and tilt as Santoro et al. do.",
+        "Changes of training images: flip mirrors and crop shifts each image, color changes its "
+        "brightness, contrast and saturation, turn rotates whole classes by quarter turns, affine "
+        "distorts each image as Koch et al. do, tilt as Santoro et al. do.",
         choices=AUGMENTATIONS,
         training_only=True,
     )
@@ -97,9 +101,9 @@ class AugmentationOptions(Options):
 class ImageClassOptions(Options):
     """Options of all tasks that are made of classes of images."""
 
-    num_way: int = option(5, "N, classes of an episode.", at_least=2)
+    num_way: int = option(5, "N, the number of classes in an episode.", at_least=2)
     skip_small_classes: bool = option(
-        False, "Leave out classes that have fewer images than an episode takes of each."
+        False, "Leave out classes that have too few images for an episode."
     )
     normalization: str | None = option(
         None,

@@ -1,4 +1,4 @@
-"""What happens to pixels between the disk and the network."""
+"""Normalization and augmentation of pixels, before the network gets them."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ AUGMENTATIONS = ("flip", "crop", "turn", "color", "affine", "tilt")
 
 _DISTORTIONS = {"affine": KOCH, "tilt": SANTORO}
 
-# The crop may move an image by this part of its size: 10 pixels of 84, 3 of 28.
+# The crop may shift an image by this fraction of its size: 10 pixels of 84, 3 of 28.
 _CROP_MARGIN = 0.12
 
 
 class Normalization(NamedTuple):
     """x -> (x - mean) / deviation, for pixels in 0 ... 255.
 
-    mean: one number a channel, [c].
-    deviation: one number a channel, [c].
+    mean: one number for each channel, [c].
+    deviation: one number for each channel, [c].
     """
 
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Normalizes [..., w, c] of any number type; returns float32."""
+        """Returns normalized pixels, float32 [..., w, c]; the input may have any number type."""
         shape = tf.shape(pixels)
-        # Over whole rows of an image: over three numbers at a time it takes five times as long.
+        # This works on whole rows of an image. With three numbers at a time it would take five
+        # times as long.
         mean, deviation = (
             tf.tile(tf.constant(channel, tf.float32), shape[-2:-1])
             for channel in (self.mean, self.deviation)
@@ -45,13 +46,13 @@ class Normalization(NamedTuple):
 
 
 def make_normalization(name: str, source: Source) -> Normalization:
-    """Builds a normalization.
+    """Returns a normalization.
 
     Args:
-        name: "unit", x / 255 as in the authors' code; "inverted", 1 - x / 255, so that paper is 0;
-            "standard", the mean and deviation of every channel over the training split; or
-            "pixels", x as it is.
-        source: whose pixels are normalized.
+        name: "unit" for x / 255, as in the authors' code; "inverted" for 1 - x / 255, so that white
+            is 0; "standard" for the mean and deviation of every channel over the training split;
+            "pixels" for x unchanged.
+        source: the source of the images.
     """
     channels = source.image_shape[-1]
     if name == "unit":
@@ -71,10 +72,10 @@ def make_normalization(name: str, source: Source) -> Normalization:
 class Augmentation:
     """Changes the images of an episode at random.
 
-    All but "turn" change each image by itself. If all images of a class were changed
-    alike, what they have in common, such as a mirrored border, would tell the class, and training
-    would learn that (docs/lab_book/mini_imagenet_classwise.md). "turn" changes the images of a
-    class alike: a character that is turned is another character.
+    All except "turn" change each image independently. If they changed all images of a class in the
+    same way, the images would have something in common, such as a mirrored border, and training
+    would learn that (docs/lab_book/mini_imagenet_classwise.md). "turn" changes all images of a
+    class in the same way, because a turned character is another character.
 
     Args:
         names: any of "flip" (left to right, every other time), "crop" (a window of the
@@ -96,7 +97,7 @@ class Augmentation:
         """Augments the images of an episode [N, B, h, w, c] under a seed [2]."""
         shape, (height, width, channels) = pixels.shape, pixels.shape[2:]
         images = tf.reshape(pixels, [-1, height, width, channels])
-        # Where rows and columns of an image come from: to number them is cheap, to move them not.
+        # The row and column from which each pixel comes. Numbers are cheaper to move than pixels.
         number = images.shape[0]
         rows, columns = (tf.tile([tf.range(size)], [number, 1]) for size in (height, width))
         if "flip" in self.names:

@@ -1,11 +1,11 @@
-"""The sine wave: an episode is a function, its support some points on it.
+"""Sine waves: an episode is a function, and its support set is some points on it.
 
 Finn et al., "Model-Agnostic Meta-Learning", ICML 2017, section 5.1:
 
     y = A sin(w x + b)    A in [0.1, 5], w = 1, b in [0, pi], x in [-5, 5], all uniform
 
-Others let w vary as well: Li et al., "Meta-SGD", 2017; the wave A sin(w x) has w in [0, pi]
-and b = 0. There are no classes to keep apart: the splits are streams of random numbers.
+Others let w vary as well: Li et al., "Meta-SGD", 2017. The wave A sin(w x) has w in [0, pi]
+and b = 0. There are no classes, so the splits are streams of different random numbers.
 
     formula      code         shape
     A, w, b      Wave         []
@@ -42,7 +42,7 @@ class Wave(NamedTuple):
     phase: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Returns A sin(w x + b) of x, of any shape."""
+        """Returns A sin(w x + b); x may have any shape."""
         return self.amplitude * tf.sin(self.frequency * x + self.phase)
 
 
@@ -52,11 +52,11 @@ class SineEpisodes:
 
     Args:
         spec: K and Q; N is 1.
-        split: its name goes into the random numbers.
+        split: name of the split; the random numbers depend on it.
         seed: any integer that fits 32 bits.
         frequencies: lowest and highest w.
         phases: lowest and highest b.
-        training: draw from the keys of training, which no list shares.
+        training: whether to use the random numbers of training, which no list of episodes uses.
     """
 
     spec: EpisodeSpec
@@ -74,7 +74,7 @@ class SineEpisodes:
         return Wave(*(low + (high - low) * drawn[i] for i, (low, high) in enumerate(bounds)))
 
     def __call__(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Returns support [K, 1] and queries [Q, 1] with their labels, all float32."""
+        """Returns the support [K, 1] and the queries [Q, 1] with their labels, all float32."""
         num_shot, num_points = self.spec.num_shot, self.spec.num_shot + self.spec.num_query
         key = self._key(index, stream=1)
         x = tf.random.stateless_uniform([num_points, 1], key, *INPUTS)
@@ -106,10 +106,10 @@ class SineOptions(EpisodeOptions):
     """Options of the sine waves."""
 
     sine_frequencies: tuple[float, ...] = option(
-        (1.0, 1.0), "Lowest and highest w of A sin(w x + b)."
+        (1.0, 1.0), "Lowest and highest w in A sin(w x + b)."
     )
     sine_phases: tuple[float, ...] = option(
-        (0.0, math.pi), "Lowest and highest b of A sin(w x + b)."
+        (0.0, math.pi), "Lowest and highest b in A sin(w x + b)."
     )
 
     def __post_init__(self) -> None:
@@ -122,12 +122,12 @@ class SineTasks(EpisodeTasks):
     """Regression of sine waves.
 
     Args:
-        num_shot: K.
-        num_query: Q.
+        num_shot: K, number of support points.
+        num_query: Q, number of query points.
         frequencies: lowest and highest w.
         phases: lowest and highest b.
-        training_num_shot: K in training; None for the same.
-        training_num_query: Q in training; None for the same.
+        training_num_shot: K in training; None for `num_shot`.
+        training_num_query: Q in training; None for `num_query`.
     """
 
     part = Part("sine", "Sine waves", "Finn et al., ICML 2017", SineOptions)
@@ -171,7 +171,7 @@ class SineTasks(EpisodeTasks):
         return SineEpisodes(spec, check_split(split), seed, *ranges, training)
 
     def describe(self) -> str:
-        """Returns the formula with what its letters may be."""
+        """Returns the formula with the ranges of its letters."""
         return (
             f"sine: A sin(w x + b), A in {list(AMPLITUDES)}, w in {list(self._frequencies)}, "
             f"b in {[round(b, 4) for b in self._phases]}, x in {list(INPUTS)}"

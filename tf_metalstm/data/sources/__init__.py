@@ -1,1 +1,1 @@
-"""Where images come from: one file a source, all behind the interface of `base.py`."""
+"""Sources of images: one file for each source; all have the interface of `base.py`."""

@@ -1,10 +1,10 @@
-"""What a source of images promises: classes of images, split by class.
+"""The interface of a source of images: classes of images, split by class.
 
-A source owns everything that touches a disk. Once it is prepared it hands out
-plain arrays, one split at a time, and no class is in two splits.
+Only sources read and write files of data. A source returns plain arrays, one split at
+a time. No class is in two splits.
 
-h, w, c are the height, width and channels of an image and C is the number of
-classes of a split.
+h, w, c are the height, width and channels of an image. C is the number of classes of a
+split.
 """
 
 import abc
@@ -21,7 +21,7 @@ SPLITS = ("train", "validation", "test")
 
 
 class MissingDataError(FileNotFoundError):
-    """The raw files of a source are not where they are looked for."""
+    """The raw files of a source are not in the expected place."""
 
 
 class CorruptImageError(ValueError):
@@ -29,7 +29,7 @@ class CorruptImageError(ValueError):
 
 
 class InconsistentDataError(ValueError):
-    """The raw files contradict each other, or cannot be split as asked."""
+    """The raw files contradict each other, or cannot be split into train, validation and test."""
 
 
 class ClassImages(NamedTuple):
@@ -38,7 +38,7 @@ class ClassImages(NamedTuple):
     Attributes:
         images: uint8 [total, h, w, c], grouped by class, in the order of
             `class_names`; within a class in the order of the file names.
-        class_sizes: int64 [C], images of each class; class j owns the rows
+        class_sizes: int64 [C], number of images of each class; class j has the rows
             `sum(class_sizes[:j])` up to `sum(class_sizes[:j + 1])`.
         class_names: C names, sorted and unique.
     """
@@ -49,7 +49,7 @@ class ClassImages(NamedTuple):
 
 
 class SplitCounts(NamedTuple):
-    """How much one split holds."""
+    """The numbers of classes and images in one split."""
 
     num_classes: int
     num_images: int
@@ -74,55 +74,55 @@ class Source(abc.ABC):
     @property
     @abc.abstractmethod
     def image_shape(self) -> tuple[int, int, int]:
-        """(h, w, c) of every image."""
+        """The shape (h, w, c) of every image."""
 
     @abc.abstractmethod
     def prepare(self) -> None:
-        """Makes the images ready for `load`; does nothing when they are.
+        """Prepares the images for `load`; does nothing if they are prepared already.
 
         Raises:
-            MissingDataError: the raw files are not there.
+            MissingDataError: the raw files do not exist.
             CorruptImageError: a raw file cannot be read as an image.
             InconsistentDataError: a class is in two splits, or a split is empty.
         """
 
     @abc.abstractmethod
     def load(self, split: str) -> ClassImages:
-        """All images of a split; prepares the source first if need be.
+        """Returns all images of a split; prepares the source first if necessary.
 
         Args:
             split: one of `SPLITS`.
 
         Raises:
             ValueError: the split is unknown.
-            MissingDataError: nothing of this split was among the raw files.
+            MissingDataError: the raw files have no images of this split.
         """
 
     def class_names(self, split: str) -> tuple[str, ...]:
-        """The names of the classes that `load(split)` would return."""
+        """Returns the names of the classes that `load(split)` would return."""
         return self.load(split).class_names
 
     @abc.abstractmethod
     def channel_statistics(self) -> ChannelStatistics:
-        """Statistics of the training images, computed once, at preparation."""
+        """Returns mean and deviation of the training images, computed once, at preparation."""
 
     @abc.abstractmethod
     def counts(self, split: str) -> SplitCounts:
-        """How many classes and images `load(split)` would return."""
+        """Returns the numbers of classes and images that `load(split)` would return."""
 
     @abc.abstractmethod
     def describe(self, split: str | None = None) -> str:
-        """What was found, in a line for each split (or for one split only)."""
+        """Returns a text with the classes and images, a line for each split, or for one split."""
 
     def fingerprint_of(self, split: str) -> str:
-        """Sixteen hexadecimal digits that tell what `load(split)` returns.
+        """Returns a hash of what `load(split)` returns, sixteen hexadecimal digits.
 
-        They change with any pixel, any class name and the order of the images, and with
-        nothing else: not with the place or the layout of the raw files.
+        It depends on the pixels, the class names and the order of the images. It does not depend
+        on the place or the layout of the raw files.
 
         Raises:
             ValueError: the split is unknown.
-            MissingDataError: nothing of this split was among the raw files.
+            MissingDataError: the raw files have no images of this split.
         """
         images, sizes, names = self.load(split)
         by_class = np.split(images, np.cumsum(sizes)[:-1])
@@ -133,14 +133,18 @@ class Source(abc.ABC):
 
 
 def pixel_digest(pixels: np.ndarray) -> bytes:
-    """A hash of an image, uint8 [h, w, c]."""
+    """Returns a hash of an image, uint8 [h, w, c]."""
     digest = hashlib.sha256(repr(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.digest()
 
 
 def fingerprint_of_classes(classes: Iterable[tuple[str, Iterable[bytes]]]) -> str:
-    """Sixteen hexadecimal digits for names of classes, each with the digests of its images."""
+    """Returns a hash of classes, sixteen hexadecimal digits.
+
+    Args:
+        classes: name of each class, with the digests of its images.
+    """
     digest = hashlib.sha256()
     for name, images in classes:
         of_class = hashlib.sha256(b"".join(images)).hexdigest()
@@ -149,7 +153,7 @@ def fingerprint_of_classes(classes: Iterable[tuple[str, Iterable[bytes]]]) -> st
 
 
 def check_split(split: str) -> str:
-    """Returns `split`, or raises a ValueError that lists the known ones."""
+    """Returns `split`, or raises a ValueError that lists the known splits."""
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
     return split

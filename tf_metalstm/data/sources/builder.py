@@ -1,7 +1,7 @@
-"""The TensorFlow Datasets builder that writes prepared images, one for all sources.
+"""The TensorFlow Datasets (TFDS) builder that writes prepared images; all sources use it.
 
-It makes no use of the network: nothing is downloaded, and TFDS is kept from looking for prepared
-data sets in its bucket.
+It does not use the network: it downloads nothing, and TFDS does not search its bucket for prepared
+data sets.
 """
 
 import contextlib
@@ -21,13 +21,13 @@ from tf_metalstm.data.sources.staging import StagedSplits
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class ImageClassesConfig(tfds.core.BuilderConfig):
-    """What `ImageClassesBuilder` needs to know about its source.
+    """The facts about a source that `ImageClassesBuilder` needs.
 
     Attributes:
-        source_name: the name of the data set.
+        source_name: name of the data set.
         image_shape: (h, w, c).
-        citation: BibTeX of the origin of the images, or None.
-        stage: reads the raw images; called only when there is something to prepare.
+        citation: BibTeX entry of the images, or None.
+        stage: reads the raw images; is called only if the data set is not prepared yet.
     """
 
     source_name: str
@@ -38,7 +38,7 @@ class ImageClassesConfig(tfds.core.BuilderConfig):
 
 class _LocalInfo(tfds.core.DatasetInfo):
     def initialize_from_bucket(self) -> None:
-        """Asks no bucket, and leaves no folder behind where TFDS makes one for the answer."""
+        """Does nothing; TFDS would ask its bucket and leave an empty folder behind."""
 
 
 class ImageClassesBuilder(
@@ -46,25 +46,24 @@ class ImageClassesBuilder(
     # The registry of TFDS has another "omniglot" already.
     skip_registration=True,  # type: ignore[call-arg] # mypy skips TFDS and does not know it
 ):
-    """A TFDS data set of images with class names, its splits split by class.
+    """A TFDS data set of images with class names, split by class.
 
-    Each example has an `image`, the `class_name` and a `file_name`. The metadata
-    have `class_sizes` (split -> class name -> images, in stored order),
-    `channel_mean` and `channel_std` (of the training split, pixels in 0..255),
-    `fingerprints` (split -> hash of its pixels and class names), `skipped` (what
-    was wrong with each corrupt file that was left out) and `left_out` (a line for each
-    other reason why files were).
+    Each example has an `image`, the `class_name` and a `file_name`. The metadata are:
+    `class_sizes` (split -> class name -> number of images, in stored order), `channel_mean` and
+    `channel_std` (of the training split, pixels in 0..255), `fingerprints` (split -> hash of its
+    pixels and class names), `skipped` (the error of each corrupt file that was left out) and
+    `left_out` (a line for each other reason why files were left out).
 
     Args:
-        config: the source.
+        config: the facts about the source.
         data_dir: the folder of all prepared data sets.
     """
 
     VERSION = tfds.core.Version("2.0.0")
 
-    # TFDS would look beside the code for the checksums of downloads. There are
-    # none, and the search needs importlib_resources, which TFDS uses but does
-    # not declare as a dependency.
+    # TFDS would search the folder of the code for checksums of downloads. There are
+    # none, and the search needs importlib_resources, which TFDS uses but does not
+    # declare as a dependency.
     code_path = None
 
     def __init__(self, config: ImageClassesConfig, data_dir: Path) -> None:
@@ -85,8 +84,8 @@ class ImageClassesBuilder(
                     "file_name": tfds.features.Text(),
                 }
             ),
-            # Examples are stored grouped by class, so that loading is one read
-            # from front to back; shuffling is the business of the episodes.
+            # Examples are stored grouped by class, so loading reads the files from
+            # front to back. Episodes do the shuffling.
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(),
         )
@@ -119,15 +118,15 @@ class ImageClassesBuilder(
             yield row, {"image": image, **texts}
 
     def _log_download_bytes(self) -> None:
-        """Replaces a message about a download that does not take place."""
+        """Does nothing; TFDS would print a message about a download, but there is none."""
 
     def _log_download_done(self) -> None:
-        """Replaces a message about a download that did not take place."""
+        """Does nothing; TFDS would print a message about a download, but there was none."""
 
 
 @contextlib.contextmanager
 def quiet_absl() -> Iterator[None]:
-    """Hides warnings of TFDS about itself: a configuration of our own, a deprecated name."""
+    """Hides two warnings of TFDS: about a custom configuration and about a deprecated name."""
     before = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:
@@ -138,11 +137,11 @@ def quiet_absl() -> Iterator[None]:
 
 @contextlib.contextmanager
 def unseeded_random() -> Iterator[None]:
-    """Fresh random numbers inside, and outside the same as if nothing had been drawn.
+    """A context with new random numbers; afterwards the generator has its former state.
 
-    TFDS draws the name of its unfinished folder from Python's generator. Two
-    processes with the same seed would write into one folder, and a run that has to
-    prepare its data would go on with other random numbers than one that has not.
+    TFDS draws the name of its temporary folder from Python's generator. Two processes
+    with the same seed would write into the same folder. And a run that prepares its data
+    would continue with other random numbers than a run that does not.
     """
     before = random.getstate()
     random.seed()

@@ -1,9 +1,9 @@
-"""What is in files: a hash that is computed once for each state of a file.
+"""Hashes of the contents of files, computed once for each state of a file.
 
-To read gigabytes at every start, only to find that nothing changed, would cost too much. So the
-hash of a file is kept beside the prepared data, with the state in which the file was read: size,
-times of change, inode. While these are the same, so are the contents; the time of the last change
-of the inode moves even where somebody sets the other back.
+It would take too long to read gigabytes at every start. So the hash of a file is kept with the
+prepared data, together with the state of the file: size, times of change, inode. If the state is
+the same, the contents are the same. The change time of the inode changes even if somebody sets the
+modification time back.
 """
 
 import contextlib
@@ -17,17 +17,17 @@ from pathlib import Path
 
 from tf_metalstm.files import write_atomically
 
-# A file that changed so shortly before it was read, in nanoseconds, may change again within one
-# tick of the clock of its file system, and look the same.
+# If a file changed less than this time (in nanoseconds) before it was read, it may change again
+# within one tick of the clock of the file system. Its state would then look the same.
 _TOO_FRESH = 2 * 10**9
 
 
 class KeptDigests:
-    """The hashes of the files of one folder, kept in a file elsewhere.
+    """The hashes of the files in one folder, saved in a file in another folder.
 
     Args:
-        kept_in: folder of such files.
-        folder: whose files are hashed.
+        kept_in: folder of the saved hashes.
+        folder: folder of the files.
     """
 
     def __init__(self, kept_in: Path, folder: Path) -> None:
@@ -36,7 +36,7 @@ class KeptDigests:
         self._folder = folder
 
     def of(self, files: Iterable[Path]) -> dict[Path, str]:
-        """Returns the hash of each file, hexadecimal; reads those that changed.
+        """Returns the hash of each file, hexadecimal; reads only the files that changed.
 
         Raises:
             OSError: a file cannot be read.
@@ -67,11 +67,11 @@ class KeptDigests:
         try:
             kept = json.loads(self._path.read_text())["files"]
         except (OSError, ValueError, TypeError, KeyError):
-            return {}  # not there, or damaged: all is read again
+            return {}  # missing or damaged: all files are read again
         return kept if isinstance(kept, dict) else {}
 
     def _write(self, digests: dict[str, str]) -> None:
-        # Where nothing can be written, all is read again: slower, not wrong.
+        # If this fails, the next start reads all files again, which is only slower.
         with contextlib.suppress(OSError):
             write_atomically(
                 self._path, json.dumps({"folder": str(self._folder), "files": digests})

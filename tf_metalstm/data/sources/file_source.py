@@ -1,4 +1,4 @@
-"""Sources whose images are files that the user put into a folder, `data_dir`."""
+"""Sources that read image files from a folder of the user, `data_dir`."""
 
 import abc
 import datetime
@@ -27,7 +27,7 @@ from tf_metalstm.options import option
 
 _T = TypeVar("_T")
 
-# Pillow lets go of the interpreter lock while it decodes, so threads do.
+# Threads suffice, because Pillow releases the interpreter lock while it decodes.
 _WORKERS = os.cpu_count() or 1
 
 IMAGE_SUFFIXES = (
@@ -39,11 +39,11 @@ IMAGE_SUFFIXES = (
 
 @dataclass(frozen=True)
 class FilePlaceOptions(PreparedDirOptions, DataDirOptions):
-    """Which image files are read, and how they are prepared."""
+    """Options about image files and their preparation."""
 
     image_size: int | None = option(
         None,
-        "Height and width of prepared images in pixels; default: that of the source.",
+        "Height and width of prepared images in pixels; default: the size of the source.",
         at_least=1,
         settled=True,
     )
@@ -52,28 +52,28 @@ class FilePlaceOptions(PreparedDirOptions, DataDirOptions):
 
 @dataclass(frozen=True)
 class FileOptions(FilePlaceOptions, PreparedOptions):
-    """Options of every source that is read from image files."""
+    """Options of every source that reads image files."""
 
 
 class FileSource(PreparedSource):
-    """Reads the image files of `data_dir`, which it never writes to.
+    """Reads the image files of `data_dir`; never writes there.
 
-    Once they are prepared they may be moved or taken away: what was prepared from a folder that is
-    gone, or empty, is used and said.
+    After the preparation the files may be moved or deleted. If `data_dir` is missing or empty, the
+    data that were prepared from it are used, with a message.
 
     Args:
         data_dir: the folder with the raw files, as described by `layout`.
-        prepared_dir: where the prepared data set is kept.
+        prepared_dir: folder of the prepared data sets.
         image_size: height and width of the prepared images in pixels.
-        skip_corrupt: leave corrupt files out and count them, instead of raising
-            for the first one.
+        skip_corrupt: whether to leave out and count corrupt files, instead of raising an
+            error for the first one.
     """
 
     layout: str
-    """What is expected in `data_dir` and where to get it, for error messages."""
+    """The expected content of `data_dir` and where to get it, for error messages."""
 
     places: str
-    """Where in its folder or archive an image has to be, in a few words."""
+    """The expected path of an image inside its folder or archive, in a few words."""
 
     def __init__(
         self,
@@ -88,41 +88,41 @@ class FileSource(PreparedSource):
         self._image_size = image_size
         self._skip_corrupt = skip_corrupt
         self._gone: KnownFolder | None = None
-        self._fingerprint = ""  # as it was looked up last
+        self._fingerprint = ""  # the result of the last call of fingerprint()
 
     @abc.abstractmethod
     def locations(self, data_dir: Path) -> list[Path]:
-        """The archives and folders to read; raises MissingDataError for an essential one."""
+        """Returns the archives and folders to read; raises MissingDataError if one is missing."""
 
     def index_files(self, data_dir: Path) -> list[Path]:
-        """Files that are no images but say which image is what; none by default."""
+        """Returns files with the classes of images, such as CSV files; none by default."""
         del data_dir
         return []
 
     @abc.abstractmethod
     def identify(self, path: PurePosixPath) -> ImageIdentity | None:
-        """Which image a file of a location is; None for one that is none of the data."""
+        """Returns the identity of an image by its path; None if the file is not in the data."""
 
     @abc.abstractmethod
     def decode(self, encoded: bytes, origin: str) -> tuple[np.ndarray, bytes]:
-        """Pixels, uint8 [h, w, c], and what to store; raises CorruptImageError."""
+        """Returns pixels, uint8 [h, w, c], and the bytes to store; raises CorruptImageError."""
 
     @abc.abstractmethod
     def assign_splits(self, groups: dict[str, str]) -> dict[str, str]:
-        """From {class name: group} to {class name: split}."""
+        """Returns {class name: split} from {class name: group}."""
 
     def data_dir(self) -> Path:
-        """The folder with the raw files.
+        """Returns the folder with the raw files.
 
         Raises:
-            MissingDataError: it was not given or does not exist.
+            MissingDataError: no folder was named, or it does not exist.
         """
         if self._data_dir is None:
             raise MissingDataError(f"{self.name} needs a data_dir. {self.layout}")
         if raw_files.is_archive(self._data_dir):
             raise MissingDataError(
-                f"{self.name}: the data_dir {self._data_dir} is an archive: give the folder that "
-                "it lies in"
+                f"{self.name}: the data_dir {self._data_dir} is an archive: name the folder that "
+                "the archive is in"
             )
         if not self._data_dir.is_dir():
             raise MissingDataError(
@@ -131,14 +131,14 @@ class FileSource(PreparedSource):
         return self._data_dir
 
     def preparation_options(self) -> tuple[object, ...]:
-        """What the prepared data depend on besides the raw files; `repr` must be stable."""
+        """Returns the options that change the prepared data; their `repr` must be stable."""
         return self._image_size, self._skip_corrupt
 
     def fingerprint(self) -> str:
-        """Changes with names and contents of the files that are taken, and with the options.
+        """Returns a hash of the names and contents of the raw files, and of the options.
 
         Raises:
-            MissingDataError: the raw files are not there, and nothing was prepared from them.
+            MissingDataError: the raw files do not exist, and no prepared data are known.
         """
         self._gone = self._known_if_gone()
         if self._gone is not None:
@@ -153,16 +153,16 @@ class FileSource(PreparedSource):
         return self._fingerprint
 
     def origin(self) -> str:
-        """Returns the folders of raw files that were seen to hold these data."""
+        """Returns a text with the folders in which these raw files were found."""
         known = [k for k in self._known_folders().all() if k.fingerprint == self._fingerprint]
         return "\n".join(f"Raw files: {k.resolved} (found on {k.date})" for k in known)
 
     def found(self, builder: ImageClassesBuilder) -> None:
-        """Says where data whose raw files are gone came from; writes down where others did."""
+        """Saves the folder of the raw files; prints the former folder if the files are gone."""
         if self._gone is not None:
             print(
-                f"{self.name}: nothing is in {self._data_dir} any more. Used is what was prepared "
-                f"from {self._gone.resolved} on {self._gone.date}: {builder.data_dir}"
+                f"{self.name}: {self._data_dir} is missing or empty. Using the data that were "
+                f"prepared from {self._gone.resolved} on {self._gone.date}: {builder.data_dir}"
             )
             return
         date = datetime.datetime.now().isoformat(sep=" ", timespec="seconds")
@@ -175,7 +175,7 @@ class FileSource(PreparedSource):
         return KnownFolders(self._prepared_dir / "known_folders", self.name, options)
 
     def _known_if_gone(self) -> KnownFolder | None:
-        """What was prepared from a folder that is not there, or empty as an unused mount point."""
+        """Returns the facts about a folder that is missing or empty, if it was prepared once."""
         folder = self._data_dir
         if folder is None or folder.is_file():
             return None
@@ -184,7 +184,7 @@ class FileSource(PreparedSource):
         return self._known_folders().find(folder)
 
     def _taken_files(self, data_dir: Path) -> Iterator[tuple[str, Path]]:
-        """Names and paths of the archives, and of the images and lists outside of archives."""
+        """Yields name and path of the archives, and of images and lists outside of archives."""
         for location in self.locations(data_dir):
             if location.is_dir():
                 for name, file in raw_files.named_files(location):
@@ -196,7 +196,7 @@ class FileSource(PreparedSource):
             yield file.name, file
 
     def stage(self) -> StagedSplits:
-        """Reads every file of the locations once, decoded by several threads."""
+        """Returns all images; reads every file once, and decodes in several threads."""
         staging = self.staging()
         with (
             tqdm(desc=f"Reading {self.name}", unit=" images", mininterval=1.0) as progress,
@@ -210,7 +210,7 @@ class FileSource(PreparedSource):
                 progress.update()
         if not staging.num_images:
             raise MissingDataError(
-                f"{self.name}: no image of the expected layout is in {self._data_dir}"
+                f"{self.name}: {self._data_dir} has no image in the expected layout"
                 f"{''.join(f'; {line}' for line in staging.left_out.lines())}. {self.layout}"
             )
         return staging.finish(self.assign_splits)
@@ -222,7 +222,7 @@ class FileSource(PreparedSource):
     def _submit_all(
         self, pool: Executor, staging: Staging
     ) -> Iterator[tuple[ImageIdentity, Future]]:
-        """Reads the files in order and leaves their decoding to the pool."""
+        """Yields the identity of each image, read in order, and its decoding in the pool."""
         for location in self.locations(self.data_dir()):
             for file in self.files_of(location, staging.left_out):
                 identity = self.identify(file.path)
@@ -248,17 +248,17 @@ class FileSource(PreparedSource):
         staging.skip(error)
 
     def _why_not(self, path: PurePosixPath) -> str:
-        """Why a file is none of the data."""
+        """Returns the reason why a file is not in the data."""
         name = path.name.lower()
         if name.endswith(raw_files.ARCHIVE_SUFFIXES):
-            return "archives within archives or folders, which are not opened: unpack them"
+            return "archives inside archives or folders (unpack them)"
         if name.endswith(IMAGE_SUFFIXES):
             return f"images that are not at {self.places}"
-        return "no images"
+        return "files that are not images"
 
 
 def _lagging(items: Iterable[_T], lag: int) -> Iterator[_T]:
-    """The same items in the same order, each when `lag` later ones have been drawn."""
+    """Yields the items in their order, each after `lag` later items were taken."""
     pending: deque[_T] = deque()
     for item in items:
         pending.append(item)

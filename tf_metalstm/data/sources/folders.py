@@ -1,7 +1,7 @@
-"""Folders of images: links are followed, loops end, clutter of other programs is left out.
+"""Lists the files in folders of images. It follows links, and leaves out files of other programs.
 
-One reader for all that is read from folders, so that a file is in the data, in their
-fingerprint and in their description, or in none of them.
+All sources use this module, so the data, their fingerprint and their description always
+have the same files.
 """
 
 import os
@@ -10,8 +10,8 @@ from pathlib import Path, PurePath
 
 from tf_metalstm.files import printable
 
-# Made by macOS, Windows, network drives, Jupyter and file managers; also all that begins with a
-# dot. In lower case.
+# Files and folders of macOS, Windows, network drives and file managers, in lower case. Names that
+# begin with a dot are clutter too.
 _CLUTTER = {
     "#recycle",
     "$recycle.bin",
@@ -27,17 +27,17 @@ _CLUTTER = {
 
 CLUTTER = "of operating systems and other programs"
 LINKS_BACK = "links to a folder that they are in"
-NO_FILES = "links to nothing, or no ordinary files"
+NO_FILES = "broken links, or not ordinary files"
 
-# So many names of each reason are said.
+# Number of names in the message for each reason.
 _EXAMPLES = 3
 
 
 class LeftOut:
-    """What was not taken, by reason, to be said once.
+    """The files that were left out, by reason.
 
     Args:
-        root: paths are said from here on.
+        root: paths in messages are relative to this folder.
     """
 
     def __init__(self, root: Path | None = None) -> None:
@@ -45,55 +45,55 @@ class LeftOut:
         self._found: dict[str, list[str]] = {}
 
     def add(self, reason: str, path: PurePath | str) -> None:
-        """Notes a file or folder that is left out."""
+        """Adds a file or folder that is left out."""
         if self._root is not None and PurePath(path).is_relative_to(self._root):
             path = PurePath(path).relative_to(self._root)
         self._found.setdefault(reason, []).append(printable(path))
 
     def lines(self) -> list[str]:
-        """Returns a line for each reason: how many there are and the names of the first."""
-        said = []
+        """Returns a line for each reason, with the number of files and the first names."""
+        messages = []
         for reason, paths in sorted(self._found.items()):
             names = sorted(paths)[:_EXAMPLES]
             more = ", ..." if len(paths) > len(names) else ""
-            said.append(f"{len(paths)} left out, {reason}: {', '.join(names)}{more}")
-        return said
+            messages.append(f"{len(paths)} left out, {reason}: {', '.join(names)}{more}")
+        return messages
 
 
 def is_clutter(path: PurePath) -> bool:
-    """Whether an operating system or another program left it behind; it is no part of the data."""
+    """Returns whether a path is a file of an operating system or another program."""
     return any(map(_is_clutter_name, path.parts))
 
 
 def files_below(folder: Path, left_out: LeftOut | None = None) -> Iterator[Path]:
-    """The files in a folder and its folders, in the order of their names.
+    """Yields the files in a folder and its subfolders, in the order of their names.
 
-    Linked files and folders are taken like others. A link to a folder that it lies in, directly
-    or by way of other links, would never end: it is left out.
+    Links to files and folders are followed. A link to a folder that contains the link, directly or
+    through other links, is left out, because it would never end.
 
     Args:
-        folder: where to begin. Its own name may be anything.
-        left_out: notes what is left out.
+        folder: the folder; its own name may be anything.
+        left_out: collects the files that are left out.
     """
     yield from _below(folder, (), left_out if left_out is not None else LeftOut())
 
 
 def given_folder(path: str | os.PathLike[str], option: str) -> Path:
-    """The folder that a user named: with `~`, with spaces, a trailing slash, relative, a link.
+    """Returns the folder that a user typed, with `~` replaced by the home folder.
 
     Args:
-        path: as it was typed.
+        path: the path as it was typed.
         option: name of the option, for the error.
 
     Raises:
-        ValueError: it begins with `~` and the name of no user.
+        ValueError: the path begins with `~` and the name of an unknown user.
     """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ValueError(
-            f"{option}={os.fspath(path)}: there is no home folder of that name ({error}): give the "
-            "whole path, or ./ before a name that begins with ~"
+            f"{option}={os.fspath(path)}: there is no home folder of that name ({error}): use the "
+            "whole path, or add ./ before a name that begins with ~"
         ) from error
 
 
@@ -102,12 +102,18 @@ def _is_clutter_name(name: str) -> bool:
 
 
 def _below(folder: Path, came_from: tuple[Path, ...], left_out: LeftOut) -> Iterator[Path]:
-    """The files below a folder; `came_from` has the real folders whose links led here."""
+    """Yields the files in a folder.
+
+    Args:
+        folder: the folder.
+        came_from: the real folders that have the links on the way to this folder.
+        left_out: collects the files that are left out.
+    """
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         path = Path(entry.path)
         if _is_clutter_name(entry.name):
             left_out.add(CLUTTER, path)
-        elif os.path.isfile(entry):  # of links that go in a ring, scandir's own raises
+        elif os.path.isfile(entry):  # entry.is_file() would raise for a ring of links
             yield path
         elif not os.path.isdir(entry):
             left_out.add(NO_FILES, path)

@@ -1,13 +1,12 @@
-"""Which characters the `glyphs` source draws, and their undistorted shapes.
+"""The characters of the `glyphs` source and their undistorted shapes.
 
-Matplotlib installs the DejaVu and STIX fonts, which between them have the
-letters of some fifteen scripts. Not every letter can be a class. Latin A, Greek
-Alpha and Cyrillic A are one drawing; so are many letters that differ by a
-diacritic once they are 28 pixels high. Two letters count as the same drawing
-where the correlation of their shapes reaches `SAME_SHAPE`: in any font that has
-both, and, for letters of two splits, in any two fonts, so that no shape of a test
-class is seen in training. Of those the first one in the order of `SCRIPTS` is
-kept. About 1,700 of 3,000 letters remain.
+Matplotlib installs the DejaVu and STIX fonts, which have the letters of about fifteen
+scripts. Not every letter can be a class, because some look the same: Latin A, Greek
+Alpha and Cyrillic A, and at 28 pixels many letters that differ by a diacritic. Two
+letters count as the same if the correlation of their shapes reaches `SAME_SHAPE` in a
+font that has both. For letters of two splits any two fonts are compared, so that
+training never sees the shape of a test class. Of letters with the same shape only the
+first one in the order of `SCRIPTS` is kept. About 1,700 of 3,000 letters remain.
 """
 
 import math
@@ -21,8 +20,8 @@ import numpy as np
 from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-# The scripts that are for testing come first: where a test letter and a training
-# letter look the same, training can spare it more easily.
+# The test scripts come first, so a test letter is kept and a training letter with
+# the same shape is dropped. Training has more letters.
 SCRIPTS = {
     "ARMENIAN": "test",
     "GEORGIAN": "test",
@@ -52,20 +51,20 @@ FONT_FILES = (
     "STIXGeneral.ttf",
     "STIXGeneralBol.ttf",
 )
-"""Upright fonts only: in italics some letters take the shape of others."""
+"""Upright fonts only, because in italics some letters look like others."""
 
 SAME_SHAPE = 0.95
-"""Correlation of two shapes from which on they count as the same drawing."""
+"""If the correlation of two shapes is at least this, they count as the same."""
 
 FONT_SIZE = 72
-"""Pixels of an em at which glyphs are drawn, before they are scaled down."""
+"""Pixels per em of the drawn glyphs, before they are scaled down."""
 
-# Shapes are compared in a square of this many pixels, their longer side 20, a
-# little blurred so that strokes that nearly meet count as similar.
+# Shapes are compared in a square of 24 x 24 pixels, with a longer side of 20 pixels.
+# They are slightly blurred, so that strokes that nearly coincide count as similar.
 _COMPARED_SIZE, _COMPARED_SIDE, _COMPARED_BLUR = 24, 20, 0.7
 
-# Shapes that are compared with all others at a time, and how near to the limit a
-# correlation in float32 is computed again.
+# Number of shapes that are compared with all others at a time. A correlation in
+# float32 that is this near to the limit is computed again in float64.
 _BLOCK, _NEAR = 1024, 1e-4
 
 
@@ -86,18 +85,18 @@ class Letter(NamedTuple):
 
 
 def font_paths() -> list[Path]:
-    """The font files as matplotlib installed them, in the order of `FONT_FILES`."""
+    """Returns the paths of matplotlib's font files, in the order of `FONT_FILES`."""
     folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
     return [folder / name for name in FONT_FILES]
 
 
 class GlyphShapes:
-    """Letters and what they look like, undistorted."""
+    """Letters and their undistorted shapes."""
 
     def __init__(self) -> None:
         paths = font_paths()
-        # The basic layout draws the glyph of the character map and nothing else;
-        # the other one is not in every build of Pillow and may join letters.
+        # The basic layout only draws the glyph of the character map. The other layout
+        # is not in every build of Pillow and may join letters.
         self._fonts = [
             ImageFont.truetype(str(path), FONT_SIZE, layout_engine=ImageFont.Layout.BASIC)
             for path in paths
@@ -106,7 +105,7 @@ class GlyphShapes:
 
     @cached_property
     def letters(self) -> list[Letter]:
-        """The letters that no other letter looks like, in the order of `SCRIPTS`."""
+        """The letters, without those that look like an earlier one, in the order of `SCRIPTS`."""
         candidates = self._candidates()
         alike = _alike([letter for letter, _ in candidates], [s for _, s in candidates])
         kept: list[int] = []
@@ -116,15 +115,14 @@ class GlyphShapes:
         return [candidates[index][0] for index in kept]
 
     def ink(self, character: str, font: int) -> Image.Image | None:
-        """The glyph in gray, 255 where there is ink, cropped to its ink.
+        """Returns the glyph in gray, 255 where there is ink, cropped to its ink.
 
         Args:
             character: a character that the font has.
             font: index into `FONT_FILES`.
 
         Returns:
-            An image of the size that the glyph has at `FONT_SIZE`; None for a
-            blank glyph.
+            An image in the size of the glyph at `FONT_SIZE`; None for a blank glyph.
         """
         left, top, right, bottom = self._fonts[font].getbbox(character)
         if right <= left or bottom <= top:
@@ -135,11 +133,11 @@ class GlyphShapes:
         return glyph.crop(box) if box else None
 
     def shapes(self, character: str) -> dict[int, np.ndarray]:
-        """What each font has for a character, as vectors that can be compared.
+        """Returns the shape of a character in each font, as a vector for comparison.
 
         Returns:
             {index into `FONT_FILES`: uint8 vector}, without the fonts in which the
-            character is missing, blank, or drawn as the box of a missing one.
+            character is missing, blank, or drawn as the box for missing characters.
         """
         by_font = {}
         for font, codes in enumerate(self._coverage):
@@ -151,18 +149,18 @@ class GlyphShapes:
 
     @cached_property
     def _missing(self) -> list[Image.Image | None]:
-        """What each font draws for a character that it does not have."""
+        """The glyph that each font draws for a character that it does not have."""
         return [self.ink("\uffff", font) for font in range(len(self._fonts))]
 
     def _candidates(self) -> list[tuple[Letter, dict[int, np.ndarray]]]:
-        """All letters of the scripts and their shapes, in the order of `SCRIPTS`."""
+        """Returns all letters of the scripts with their shapes, in the order of `SCRIPTS`."""
         by_script: dict[str, list] = {script: [] for script in SCRIPTS}
         for code in sorted(frozenset.union(*self._coverage)):
             character = chr(code)
             name = unicodedata.name(character, "")
             script = next((s for s in SCRIPTS if name.startswith(s + " ")), None)
-            # Letters only, without the modifier letters (Lm): those are small
-            # copies of other letters.
+            # Only letters, without modifier letters (Lm), which are small copies of
+            # other letters.
             if script is None or unicodedata.category(character) not in ("Lu", "Ll", "Lt", "Lo"):
                 continue
             if shapes := self.shapes(character):
@@ -172,11 +170,11 @@ class GlyphShapes:
 
 
 def _alike(letters: list[Letter], shapes: list[dict[int, np.ndarray]]) -> np.ndarray:
-    """Whether two letters are the same drawing, bool [n, n].
+    """Returns whether two letters look the same, bool [n, n].
 
     Args:
         letters: n letters.
-        shapes: of each, as `GlyphShapes.shapes` returns them.
+        shapes: the shapes of each letter, from `GlyphShapes.shapes`.
     """
     owner = np.array([i for i, of_letter in enumerate(shapes) for _ in of_letter])
     font = np.array([font for of_letter in shapes for font in of_letter])
@@ -189,7 +187,7 @@ def _alike(letters: list[Letter], shapes: list[dict[int, np.ndarray]]) -> np.nda
     for first in range(0, len(vectors), _BLOCK):
         rows = slice(first, first + _BLOCK)
         correlations = quick[rows] @ quick[first:].T
-        # In float64 rounding can no more move a correlation across the limit.
+        # Near the limit correlations are computed in float64, where rounding does not matter.
         near = np.nonzero(np.abs(correlations - SAME_SHAPE) < _NEAR)
         pairs = vectors[rows][near[0]], vectors[first:][near[1]]
         correlations[near] = np.where(np.einsum("nv,nv->n", *pairs) >= SAME_SHAPE, 1.0, 0.0)
@@ -201,7 +199,7 @@ def _alike(letters: list[Letter], shapes: list[dict[int, np.ndarray]]) -> np.nda
 
 
 def _comparable(ink: Image.Image) -> np.ndarray:
-    """A glyph as a uint8 vector of pixels, centred and of one size."""
+    """Returns a glyph as a uint8 vector of pixels, centred and scaled to a fixed size."""
     scale = _COMPARED_SIDE / max(ink.size)
     width, height = (max(1, round(scale * side)) for side in ink.size)
     square = Image.new("L", (_COMPARED_SIZE, _COMPARED_SIZE), 0)

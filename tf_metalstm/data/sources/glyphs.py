@@ -1,14 +1,14 @@
 """Characters of many scripts, drawn from the fonts that matplotlib installs.
 
-A stand-in for Omniglot that needs no download: twenty gray images of 28 x 28
-pixels a letter, dark on white. Each is drawn in a random one of the fonts that
-have the letter and through a random affine map,
+A replacement for Omniglot that needs no download. Each letter has twenty gray images of
+28 x 28 pixels, dark on white. Each image is drawn in one of the fonts that have the
+letter, with a random affine map,
 
     x' = R(rotation) [[1, shear], [0, 1]] diag(scale_x, scale_y) x + shift
 
-The classes are split by script, so that a test class is a letter of a script of
-which training saw nothing. The drawing depends on the letter and a fixed seed
-only: it is the same wherever fonts and Pillow are the same.
+The classes are split by script, so training never sees the script of a test class. The
+images depend only on the letter and a fixed seed. They are the same everywhere if the
+fonts and Pillow are the same.
 """
 
 import math
@@ -40,7 +40,7 @@ IMAGE_SIZE = 28
 IMAGES_PER_CLASS = 20
 _SEED = 20170424
 
-# Longer side of an undistorted glyph in pixels: small enough that no distortion
+# Longer side of an undistorted glyph in pixels. It is so small that no distortion
 # moves ink out of the image.
 _GLYPH_SIDE = 18.0
 
@@ -48,7 +48,7 @@ _GLYPH_SIDE = 18.0
 _LOWEST = (-math.radians(15), -0.2, 0.8, 0.8, -2.0, -2.0)
 _HIGHEST = (math.radians(15), 0.2, 1.1, 1.1, 2.0, 2.0)
 
-# Glyphs are distorted at this many times the resolution and averaged down.
+# Glyphs are distorted at this multiple of the resolution and then averaged.
 _OVERSAMPLING = 3
 
 
@@ -76,7 +76,7 @@ class Glyphs(PreparedSource):
         return (IMAGE_SIZE, IMAGE_SIZE, 1)
 
     def config_name(self) -> str:
-        """Returns the fingerprint of the fonts and of how their glyphs are drawn."""
+        """Returns a name with a fingerprint of the fonts and of the constants of the drawing."""
         paths = font_paths()
         missing = [path.name for path in paths if not path.is_file()]
         if missing:
@@ -90,11 +90,11 @@ class Glyphs(PreparedSource):
         return f"scripts-{raw_files.fingerprint(fonts, *options)}"
 
     def origin(self) -> str:
-        """Returns the folder of the fonts."""
+        """Returns a text with the folder of the fonts."""
         return f"Drawn from the fonts in {font_paths()[0].parent}"
 
     def stage(self) -> StagedSplits:
-        """Draws every character of the fonts."""
+        """Returns the images of all letters."""
         shapes = GlyphShapes()
         staging = Staging(self.name)
         for letter in tqdm(shapes.letters, desc="Drawing glyphs", unit=" letters"):
@@ -105,7 +105,7 @@ class Glyphs(PreparedSource):
 
 
 def draw_letter(shapes: GlyphShapes, letter: Letter) -> np.ndarray:
-    """The images of a letter, uint8 [IMAGES_PER_CLASS, 28, 28, 1].
+    """Returns the images of a letter, uint8 [IMAGES_PER_CLASS, 28, 28, 1].
 
     Args:
         shapes: the undistorted glyphs.
@@ -113,7 +113,7 @@ def draw_letter(shapes: GlyphShapes, letter: Letter) -> np.ndarray:
     """
     generator = np.random.default_rng([_SEED, ord(letter.character)])
     inks = [shapes.ink(letter.character, font) for font in letter.fonts]
-    # Every font has its turn, so that even a class of few images has many.
+    # All fonts are used equally often.
     turns = generator.permutation(IMAGES_PER_CLASS) % len(inks)
     distortions = generator.uniform(_LOWEST, _HIGHEST, (IMAGES_PER_CLASS, len(_LOWEST)))
     return np.stack([distorted(inks[t], *d) for t, d in zip(turns, distortions, strict=True)])
@@ -128,21 +128,21 @@ def distorted(
     shift_x: float,
     shift_y: float,
 ) -> np.ndarray:
-    """One image of a glyph, uint8 [28, 28, 1], dark on white.
+    """Returns one image of a glyph, uint8 [28, 28, 1], dark on white.
 
     Args:
-        ink: the glyph, 255 where there is ink; scaled to a fixed size first.
-        rotation: in radians.
-        shear: how far the top moves sidewards, as a share of the height.
-        scale_x: stretch in width.
-        scale_y: stretch in height.
+        ink: the glyph, 255 where there is ink; it is first scaled to a fixed size.
+        rotation: angle in radians.
+        shear: sideways shift of the top, as a fraction of the height.
+        scale_x: factor on the width.
+        scale_y: factor on the height.
         shift_x: shift of the centre to the right in pixels.
         shift_y: shift of the centre downwards in pixels.
     """
     unit = _OVERSAMPLING * _GLYPH_SIDE / max(ink.size)
     cosine, sine = math.cos(rotation), math.sin(rotation)
-    # Pillow asks where in the glyph each pixel of the image comes from: this is
-    # the inverse of R(rotation) [[1, shear], [0, 1]] diag(scale_x, scale_y).
+    # Pillow needs the map from the image back to the glyph, which is the inverse of
+    # R(rotation) [[1, shear], [0, 1]] diag(scale_x, scale_y).
     xx, xy = (cosine + shear * sine) / scale_x / unit, (sine - shear * cosine) / scale_x / unit
     yx, yy = -sine / scale_y / unit, cosine / scale_y / unit
     centre_x = _OVERSAMPLING * (IMAGE_SIZE / 2 + shift_x)

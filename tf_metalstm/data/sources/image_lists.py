@@ -68,13 +68,13 @@ def text_of(path: Path, source_name: str) -> str:
     """The text of a list, without the mark that Excel puts before it.
 
     Raises:
-        InconsistentDataError: it is no text in UTF-8.
+        InconsistentDataError: the file is not UTF-8 text.
     """
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InconsistentDataError(
-            f"{source_name}: {path} is no text in UTF-8: save it as CSV (comma, UTF-8)"
+            f"{source_name}: {path} is not UTF-8 text: save it as CSV (comma, UTF-8)"
         ) from error
 
 

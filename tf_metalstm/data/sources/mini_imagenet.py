@@ -4,13 +4,13 @@ The classes and their split, 64 / 16 / 20, are those of Ravi and Larochelle (201
 "Optimization as a model for few-shot learning", ICLR. ImageNet allows
 non-commercial research and education only.
 
-Copies come in two layouts, and both are read, from folders and archives alike:
+There are two layouts. Both can be read from folders and from archives:
 
     <split>/<wnid>/<file>                          split: train, val (or validation), test
-    images/<file> with train.csv, val.csv, test.csv beside (columns filename, label)
+    images/<file> and train.csv, val.csv, test.csv (columns filename, label)
 
-Whatever is there is taken: a copy with fewer images a class is as good, and
-`describe` says how many were found. The same image found twice counts once.
+All images are used. A copy may have fewer images of a class; `describe` shows the
+numbers. If the same image exists twice, it counts once.
 """
 
 import csv
@@ -47,9 +47,9 @@ class MiniImagenet(FileSource):
 
     Args:
         data_dir: folder with the images in one of the layouts above.
-        prepared_dir: where the prepared data set is kept.
+        prepared_dir: folder of the prepared data sets.
         image_size: height and width in pixels.
-        skip_corrupt: leave corrupt files out instead of raising.
+        skip_corrupt: whether to leave out corrupt files instead of raising an error.
     """
 
     part = Part("mini_imagenet", "mini-ImageNet", "Ravi & Larochelle, ICLR 2017", FileOptions)
@@ -66,9 +66,9 @@ class MiniImagenet(FileSource):
     layout = (
         "It must hold the images as <split>/<wnid>/<file>.jpg with the splits train, val and "
         "test, in folders or in archives (.tar.xz, .tar.gz, .tar, .zip; any number of them), or "
-        "a folder images with train.csv, val.csv and test.csv (columns filename, label) beside "
-        "it. The CSV files are in the repository twitter-research/meta-learning-lstm on GitHub; "
-        "the images are cut from ImageNet (image-net.org), which has to be applied for"
+        "a folder images and the files train.csv, val.csv and test.csv (columns filename, "
+        "label). The CSV files are in the repository twitter-research/meta-learning-lstm on "
+        "GitHub. The images are from ImageNet (image-net.org), which needs an application"
     )
 
     def __init__(
@@ -93,7 +93,7 @@ class MiniImagenet(FileSource):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """As high and as wide as was asked for, in color."""
+        """Height and width of the option image_size, three channels."""
         return (self._image_size, self._image_size, 3)
 
     def config_name(self) -> str:
@@ -101,23 +101,23 @@ class MiniImagenet(FileSource):
         return f"{self._image_size}px-{self.fingerprint()}"
 
     def locations(self, data_dir: Path) -> list[Path]:
-        """Returns the archives and folders of the three splits, or images/ with its tables."""
+        """Returns the archives and folders of the splits, or the folder images."""
         archives = [path for path in sorted(data_dir.iterdir()) if is_archive(path)]
         folders = [data_dir / name for name in (*_SPLIT_OF_FOLDER, _FLAT_FOLDER)]
         present = archives + [folder for folder in folders if folder.is_dir()]
         if not present:
             raise MissingDataError(
-                f"mini_imagenet: {data_dir} holds no archive and none of the folders "
+                f"mini_imagenet: {data_dir} has no archive and none of the folders "
                 f"{', '.join(folder.name for folder in folders)}. {self.layout}"
             )
         return present
 
     def index_files(self, data_dir: Path) -> list[Path]:
-        """The CSV files of the flat layout that are there."""
+        """Returns the CSV files of the flat layout that exist."""
         return [data_dir / name for name in _CSV_FILES if (data_dir / name).is_file()]
 
     def identify(self, path: PurePosixPath) -> ImageIdentity | None:
-        """Returns class and split from the folders of a file, or from the tables."""
+        """Returns class and split of a file, from its folders or from the CSV files."""
         if len(path.parts) >= 3 and path.parts[-3] in _SPLIT_OF_FOLDER:
             folder, wnid, file_name = path.parts[-3:]
             return ImageIdentity(_SPLIT_OF_FOLDER[folder], wnid, file_name)
@@ -127,31 +127,31 @@ class MiniImagenet(FileSource):
         return None
 
     def decode(self, encoded: bytes, origin: str) -> tuple[np.ndarray, bytes]:
-        """Returns the image in color, resized, as it will be loaded, and what to store of it."""
+        """Returns the resized color pixels, as `load` will return them, and the bytes to store."""
         return color_as_stored(encoded, self._image_size, origin)
 
     def assign_splits(self, groups: dict[str, str]) -> dict[str, str]:
-        """Returns the groups as they are: a class comes with its split."""
+        """Returns the groups, because the group of a class is its split."""
         return groups
 
     @cached_property
     def _flat_index(self) -> dict[str, tuple[str, str]]:
-        """{file name: (split, wnid)} of the CSV files, empty where there are none."""
+        """{file name: (split, wnid)} from the CSV files; empty if there are none."""
         index: dict[str, tuple[str, str]] = {}
         for path in self.index_files(self.data_dir()):
             with io.StringIO(text_of(path, self.name), newline="") as opened:
                 rows = csv.DictReader(opened)
                 if not {"filename", "label"} <= set(rows.fieldnames or ()):
                     raise InconsistentDataError(
-                        f"mini_imagenet: {path} needs the columns filename and label, with a comma "
-                        f"between; its first line is {','.join(rows.fieldnames or ())[:80]!r}"
+                        f"mini_imagenet: {path} needs the columns filename and label, separated by "
+                        f"a comma; its first line is {','.join(rows.fieldnames or ())[:80]!r}"
                     )
                 for row in rows:
                     entry = (_CSV_FILES[path.name], row["label"])
                     if index.setdefault(row["filename"], entry) != entry:
                         raise InconsistentDataError(
                             f"mini_imagenet: {path} puts {row['filename']} into {'/'.join(entry)}, "
-                            f"but it was {'/'.join(index[row['filename']])} before: "
+                            f"but another line has {'/'.join(index[row['filename']])}: "
                             "keep one of the two lines"
                         )
         return index

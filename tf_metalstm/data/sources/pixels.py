@@ -1,6 +1,6 @@
-"""Encoded images to pixels and back, with every damaged image found on the way.
+"""Converts encoded images to pixels and back, with the errors of a source.
 
-How a file becomes pixels is in `decoding.py`; here it speaks as a source does.
+`decoding.py` has the steps from a file to pixels.
 """
 
 import io
@@ -12,20 +12,21 @@ from PIL import Image
 from tf_metalstm.data.sources import decoding
 from tf_metalstm.data.sources.base import CorruptImageError
 
-# Quality of the JPEG that replaces an image which had to be resized: high
-# enough that a second compression does not show.
+# Quality of the JPEG of a resized image. It is so high that the second compression
+# is not visible.
 _JPEG_QUALITY = 95
 
 
 def decode_image(encoded: bytes, origin: str) -> Image.Image:
-    """Decodes all of an image file; upright, without transparency, of mode L or RGB.
+    """Returns the decoded image, upright, without transparency, in mode L or RGB.
 
     Args:
         encoded: the bytes of an image file.
-        origin: names the file in the error.
+        origin: name of the file, for the error.
 
     Raises:
-        CorruptImageError: the bytes are no image, no whole one, or none that can be taken.
+        CorruptImageError: the bytes are not an image, are incomplete, or are of an unsupported
+            kind.
     """
     try:
         return decoding.decode_image(encoded, origin)
@@ -34,30 +35,30 @@ def decode_image(encoded: bytes, origin: str) -> Image.Image:
 
 
 def pixels(encoded: bytes, image_shape: Sequence[int], origin: str) -> np.ndarray:
-    """Pixels 0 ... 255, uint8 [h, w, c], of an image file of any size, squeezed to size.
+    """Returns pixels 0 ... 255, uint8 [h, w, c], of an image file, resized without cropping.
 
     Args:
         encoded: the bytes of an image file.
         image_shape: (h, w, c), c 1 (gray) or 3 (color).
-        origin: names the file in the error.
+        origin: name of the file, for the error.
 
     Raises:
-        CorruptImageError: the bytes are no image, no whole one, or none that can be taken.
+        CorruptImageError: the bytes are not an image, are incomplete, or are of an unsupported
+            kind.
     """
     return decoding.squeeze(decode_image(encoded, origin), image_shape)
 
 
 def gray_pixels(encoded: bytes, size: int, origin: str) -> np.ndarray:
-    """Gray pixels, uint8 [size, size, 1], of an image file of any size."""
+    """Returns gray pixels, uint8 [size, size, 1], of an image file of any size."""
     return pixels(encoded, (size, size, 1), origin)
 
 
 def color_pixels(encoded: bytes, size: int, origin: str) -> tuple[np.ndarray, bytes]:
-    """Color pixels, uint8 [size, size, 3], and a JPEG of them.
+    """Returns color pixels, uint8 [size, size, 3], and a JPEG of them.
 
-    The JPEG is `encoded` itself when that is one of the right size that lies as it
-    should; an image of another size is squeezed, not cropped, as in the original
-    mini-ImageNet.
+    If `encoded` is an upright JPEG of the right size, it is returned unchanged. Any other
+    image is resized without cropping, as in the original mini-ImageNet.
     """
     image = pixels(encoded, (size, size, 3), origin)
     if _is_ready(encoded, size):
@@ -76,14 +77,14 @@ def color_as_stored(encoded: bytes, size: int, origin: str) -> tuple[np.ndarray,
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """A PNG of gray pixels, uint8 [h, w, 1]."""
+    """Returns a PNG of gray pixels, uint8 [h, w, 1]."""
     png = io.BytesIO()
     Image.fromarray(pixels[..., 0]).save(png, format="PNG")
     return png.getvalue()
 
 
 def _is_ready(encoded: bytes, size: int) -> bool:
-    """Whether decoding this file as a plain JPEG gives what `color_pixels` returns."""
+    """Returns whether a file is an upright JPEG of the right size, so that it can be stored."""
     image = decoding.open_image(encoded)
     plain = image.format == "JPEG" and image.mode in ("RGB", "L")
     return plain and image.size == (size, size) and decoding.orientation(image) == 1

@@ -1,13 +1,12 @@
-"""Sources that are prepared once, as a TensorFlow Datasets data set, and then loaded.
+"""Sources that are prepared once, as a TensorFlow Datasets (TFDS) data set, and then loaded.
 
     raw files --stage()--> StagedSplits --ImageClassesBuilder--> TFDS records --load()--> arrays
 
-The prepared data set lies in `<prepared_dir>/<source>/<variant>-<fingerprint>/<version>`.
-The fingerprint is that of names and contents of the raw files and of the options, so
-that raw files which are added, replaced or corrected lead to a new preparation, and the
-same files at another place to none. `what.txt` beside the versions says what is there.
-TFDS writes into a folder called `incomplete.*` and renames it at the end: what an
-interrupted preparation leaves behind is never taken for a data set.
+The prepared data set is in `<prepared_dir>/<source>/<variant>-<fingerprint>/<version>`. The
+fingerprint covers the names and contents of the raw files and the options. If raw files are added
+or changed, there is a new preparation. If the same files are moved, there is none. `what.txt` in
+the folder above describes the data set. TFDS writes into a folder `incomplete.*` and renames it at
+the end, so an interrupted preparation is never mistaken for a data set.
 """
 
 import abc
@@ -45,14 +44,14 @@ from tf_metalstm.files import check_is_text, write_atomically
 CACHE_VARIABLE = "TF_METALSTM_CACHE"
 """Environment variable that names the folder of the prepared data."""
 
-# Images handed over at a time: enough to keep all cores decoding.
+# Number of images in a batch; it is large enough to keep all cores busy.
 _LOAD_BATCH = 512
 
 
 def default_prepared_dir() -> Path:
-    """Where prepared data lie unless told otherwise.
+    """Returns the default folder of prepared data.
 
-    `$TF_METALSTM_CACHE`, else `$XDG_CACHE_HOME/tf_metalstm`, else `~/.cache/tf_metalstm`.
+    It is `$TF_METALSTM_CACHE`, else `$XDG_CACHE_HOME/tf_metalstm`, else `~/.cache/tf_metalstm`.
     """
     if os.environ.get(CACHE_VARIABLE):
         return given_folder(os.environ[CACHE_VARIABLE], CACHE_VARIABLE)
@@ -65,11 +64,10 @@ class PreparedOptions(ImageOptions, PreparedDirOptions):
 
 
 class PreparedSource(Source):
-    """A source whose images are prepared by TFDS; the subclass finds and reads them.
+    """A source whose images are prepared with TFDS; subclasses read the raw images.
 
     Args:
-        prepared_dir: where the prepared data set is kept; by default
-            `default_prepared_dir()`.
+        prepared_dir: folder of the prepared data sets; None for `default_prepared_dir()`.
     """
 
     description: str
@@ -83,18 +81,18 @@ class PreparedSource(Source):
 
     @abc.abstractmethod
     def config_name(self) -> str:
-        """`<variant>-<fingerprint>`; raises MissingDataError where nothing can be prepared."""
+        """Returns `<variant>-<fingerprint>`; raises MissingDataError if there are no raw files."""
 
     @abc.abstractmethod
     def stage(self) -> StagedSplits:
-        """Reads, checks and splits all raw images."""
+        """Returns all raw images, checked and split."""
 
     @abc.abstractmethod
     def origin(self) -> str:
-        """Where the raw images are from, for `what.txt`."""
+        """Returns a text with the origin of the raw images, for `what.txt`."""
 
     def prepare(self) -> None:
-        """Builds the TFDS data set; does nothing where it lies already."""
+        """Builds the TFDS data set; does nothing if it exists already."""
         self._builder()
 
     def load(self, split: str) -> ClassImages:
@@ -108,8 +106,8 @@ class PreparedSource(Source):
                 row += len(batch)
         except tf.errors.OpError as error:
             raise OSError(
-                f"{self.name}: what was prepared in {self._builder().data_dir} cannot be read "
-                f"({reason(error)}): take that folder away, and it is made anew"
+                f"{self.name}: the prepared data in {self._builder().data_dir} cannot be read "
+                f"({reason(error)}): delete that folder, then the data are prepared again"
             ) from error
         sizes = np.fromiter(class_sizes.values(), np.int64)
         return ClassImages(images, sizes, tuple(class_sizes))
@@ -119,24 +117,24 @@ class PreparedSource(Source):
         return tuple(self._class_sizes(split))
 
     def channel_statistics(self) -> ChannelStatistics:
-        """Returns what preparation wrote down of the training images."""
+        """Returns mean and deviation of the training images, from the metadata."""
         metadata = self._metadata()
         return ChannelStatistics(
             np.array(metadata["channel_mean"]), np.array(metadata["channel_std"])
         )
 
     def fingerprint_of(self, split: str) -> str:
-        """Returns what preparation wrote down of the split, without reading an image."""
-        self._class_sizes(split)  # raises for a split that is not there
+        """Returns the fingerprint of a split from the metadata, without reading an image."""
+        self._class_sizes(split)  # raises if the split does not exist
         return self._metadata()["fingerprints"][split]
 
     def counts(self, split: str) -> SplitCounts:
-        """Returns how much a split holds, without reading an image."""
+        """Returns the numbers of classes and images of a split, without reading an image."""
         sizes = self._class_sizes(split).values()
         return SplitCounts(len(sizes), sum(sizes), min(sizes))
 
     def describe(self, split: str | None = None) -> str:
-        """Returns a line for each split, and what preparation had to leave out."""
+        """Returns a line for each split, and lines about the files that were left out."""
         metadata = self._metadata()
         lines = []
         for each in (check_split(split),) if split else SPLITS:
@@ -145,32 +143,32 @@ class PreparedSource(Source):
                 images = f"{counts.num_images} images, at least {counts.smallest_class} a class"
                 lines.append(f"{self.name}/{each}: {counts.num_classes} classes, {images}")
             else:
-                lines.append(f"{self.name}/{each}: nothing found")
+                lines.append(f"{self.name}/{each}: no images")
         if metadata["skipped"]:
             lines.append(f"{self.name}: {len(metadata['skipped'])} corrupt files left out")
         lines.extend(f"{self.name}: {line}" for line in metadata["left_out"])
         return "\n".join(lines)
 
     def _read(self, split: str) -> tf.data.Dataset:
-        """Batches of images in stored order, uint8 [b, h, w, c]."""
+        """Returns batches of images in stored order, uint8 [b, h, w, c]."""
         with quiet_absl():
             encoded = self._builder().as_dataset(
                 split=split,
                 decoders=tfds.decode.PartialDecoding(
                     {"image": True}, decoders={"image": tfds.decode.SkipDecoding()}
                 ),
-                # One file after the other: the order of the classes is that of the files.
+                # Reading one file after the other keeps the order of the classes.
                 read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
             )
         return encoded.map(self._decoded, tf.data.AUTOTUNE).batch(_LOAD_BATCH).prefetch(2)
 
     def _decoded(self, example: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Pixels, uint8 [h, w, c], of a stored JPEG or PNG (the operation knows both).
+        """Returns pixels, uint8 [h, w, c], of a stored JPEG or PNG (the operation reads both).
 
-        The faster transform, which TensorFlow prefers and TFDS uses, makes the red
-        and blue of mini-ImageNet darker by one level on average. The accurate one
-        gives exactly the pixels that Pillow gives, to whom the statistics and the
-        clients of an exported model owe theirs.
+        TensorFlow's default, which TFDS uses, is a faster transform that makes the red and
+        blue of mini-ImageNet darker by one level on average. The accurate transform gives
+        exactly the pixels of Pillow, which the statistics and the clients of an exported
+        model use.
         """
         channels = self.image_shape[-1]
         return tf.io.decode_jpeg(example["image"], channels, dct_method="INTEGER_ACCURATE")
@@ -179,18 +177,18 @@ class PreparedSource(Source):
         return self._builder().info.metadata
 
     def _class_sizes(self, split: str) -> dict[str, int]:
-        """Images of each stored class, in the order in which they are stored."""
+        """Returns the number of images of each class, in stored order."""
         check_split(split)
         by_split = self._metadata()["class_sizes"]
         if split not in by_split:
             raise MissingDataError(
                 f"{self.name} has no {split} images, only {', '.join(by_split)}: add the files of "
-                "that split to the data folder; they will be prepared on the next start"
+                "that split to the data folder; the next start prepares them"
             )
         return by_split[split]
 
     def _builder(self) -> ImageClassesBuilder:
-        """The builder of the data set, which is prepared first if need be."""
+        """Returns the builder of the data set; prepares the data set first if necessary."""
         if self._prepared is None:
             builder = self._make_builder()
             self._make_prepared_dir()
@@ -198,8 +196,8 @@ class PreparedSource(Source):
                 with unseeded_random():
                     builder.download_and_prepare()
             except (OSError, RuntimeError) as error:
-                # Two processes may prepare at once; the second cannot rename its
-                # folder onto the first one's, and need not.
+                # Two processes may prepare at the same time. The second one cannot
+                # rename its folder, but then the data set exists already.
                 builder = self._make_builder()
                 with quiet_absl():
                     is_prepared = builder.is_prepared()
@@ -210,7 +208,7 @@ class PreparedSource(Source):
         return self._prepared
 
     def found(self, builder: ImageClassesBuilder) -> None:
-        """Called once, when the prepared data set is there: says in `what.txt` what it is."""
+        """Writes `what.txt`; is called once, when the prepared data set exists."""
         what = Path(builder.data_dir).parent / "what.txt"
         if not what.exists():
             self._write_what(what, builder)
@@ -218,7 +216,8 @@ class PreparedSource(Source):
     def _write_what(self, what: Path, builder: ImageClassesBuilder) -> None:
         metadata = builder.info.metadata
         lines = [
-            f"{self.name}, prepared by tf_metalstm. Take the folder away, and it is made anew.",
+            f"{self.name}, prepared by tf_metalstm. If you delete this folder, the next start "
+            "prepares it again.",
             self.description,
             self.origin(),
             f"Images of {' x '.join(map(str, self.image_shape))}",
@@ -227,12 +226,12 @@ class PreparedSource(Source):
             of_split = f"{len(sizes)} classes, {sum(sizes.values())} images"
             lines.append(f"{split}: {of_split}, fingerprint {metadata['fingerprints'][split]}")
         lines.extend([*metadata["skipped"], *metadata["left_out"]])
-        with contextlib.suppress(OSError):  # it helps a reader, nothing needs it
+        with contextlib.suppress(OSError):  # the file is only for people
             write_atomically(what, "".join(f"{line}\n" for line in lines))
 
     def _why_not_prepared(self, error: Exception) -> Exception:
-        """Returns what to say where preparation failed: of the prepared data, or as it was."""
-        # TFDS makes a RuntimeError of what TensorFlow says when it cannot write.
+        """Returns an error about the prepared data, or `error` if it has another cause."""
+        # TFDS raises a RuntimeError if TensorFlow cannot write.
         cause = error.__cause__ if isinstance(error, RuntimeError) else error
         file = getattr(cause, "filename", None)
         of_raw_file = file is not None and not Path(file).is_relative_to(self._prepared_dir)
@@ -240,7 +239,7 @@ class PreparedSource(Source):
             return error
         said = str(not_written(self._prepared_dir, cause)).rstrip(".")
         return OSError(
-            f"{self.name}: {said}. Make room there, pass another prepared_dir or set "
+            f"{self.name}: {said}. Free some space there, choose another prepared_dir or set "
             f"${CACHE_VARIABLE}"
         )
 
@@ -250,8 +249,8 @@ class PreparedSource(Source):
             self._prepared_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OSError(
-                f"{self.name}: the folder {self._prepared_dir} for prepared data cannot be made "
-                f"({error}): pass another prepared_dir or set ${CACHE_VARIABLE}"
+                f"{self.name}: the folder {self._prepared_dir} for prepared data cannot be created "
+                f"({error}): choose another prepared_dir or set ${CACHE_VARIABLE}"
             ) from error
 
     def _make_builder(self) -> ImageClassesBuilder:
@@ -267,5 +266,5 @@ class PreparedSource(Source):
 
 
 def _is_of_the_system(error: BaseException) -> bool:
-    """Whether it is what the operating system said, and not one of our own messages."""
+    """Returns whether an error is from the operating system and not from this package."""
     return isinstance(error, tf.errors.OpError) or getattr(error, "errno", None) is not None

@@ -1,8 +1,8 @@
-"""Reading image files where they lie: in folders, zip and tar archives.
+"""Reads image files from folders, zip and tar archives.
 
-Nothing is ever extracted to disk, and nothing is written beside the raw files.
-A tar archive is read as a stream, once, from front to back: seeking in a
-compressed one would decompress it again and again.
+Nothing is extracted to disk, and nothing is written into the folder of the raw files. A
+tar archive is read once, as a stream from front to back, because each jump in a
+compressed archive would decompress it again.
 """
 
 import gzip
@@ -29,11 +29,11 @@ _TAR_OPENERS: dict[str, Callable[..., Any]] = {
 
 ARCHIVE_SUFFIXES = (".zip", *_TAR_OPENERS)
 
-# An image of a few-shot data set has kilobytes; a member that claims more than
-# this is damaged or hostile, and must not fill the memory.
+# Images of few-shot data sets have kilobytes. A file that claims to have more than
+# this is damaged or malicious, and must not fill the memory.
 MAX_IMAGE_BYTES = 64 * 2**20
 
-# What the modules for archives raise for bytes that are not what they should be.
+# The errors that the modules for archives raise for damaged files.
 _DAMAGE = (
     EOFError,
     NotImplementedError,  # a compression that is not known
@@ -50,11 +50,11 @@ class RawFile(NamedTuple):
     """One file of a folder or an archive.
 
     Attributes:
-        path: its path inside the folder or archive, the top folder included.
-        origin: names the file, and the archive that it is in, in messages.
-        read: returns the bytes; call it before the next file is asked for. Raises
-            CorruptImageError where this file is damaged, InconsistentDataError
-            where its whole archive is.
+        path: path inside the folder or archive, with the top folder.
+        origin: name of the file and of its archive, for messages.
+        read: returns the bytes; must be called before the next file is taken. Raises
+            CorruptImageError if this file is damaged, InconsistentDataError if the whole
+            archive is damaged.
     """
 
     path: PurePosixPath
@@ -63,16 +63,16 @@ class RawFile(NamedTuple):
 
 
 def is_archive(path: Path) -> bool:
-    """Whether the name is that of an archive this module reads."""
+    """Returns whether a path is an archive that this module reads, by its name."""
     return path.name.lower().endswith(ARCHIVE_SUFFIXES) and path.is_file()
 
 
 def iterate_files(location: Path, left_out: LeftOut | None = None) -> Iterator[RawFile]:
-    """The files in a folder or an archive, without those of operating systems.
+    """Yields the files in a folder or an archive, without those of operating systems.
 
     Args:
         location: a folder, or an archive with one of `ARCHIVE_SUFFIXES`.
-        left_out: notes what is left out.
+        left_out: collects the files that are left out.
 
     Raises:
         InconsistentDataError: the archive is damaged.
@@ -92,17 +92,17 @@ def iterate_files(location: Path, left_out: LeftOut | None = None) -> Iterator[R
 
 
 def named_files(folder: Path, left_out: LeftOut | None = None) -> Iterator[tuple[str, Path]]:
-    """Name and path of all files of a folder; a name begins with that of the folder."""
+    """Yields name and path of all files in a folder; the name begins with that of the folder."""
     for file in files_below(folder, left_out):
         yield folder.name + str(file).removeprefix(str(folder)), file
 
 
 def fingerprint(contents: Iterable[tuple[str, str]], *options: object) -> str:
-    """Ten hexadecimal digits that change when raw files or options change.
+    """Returns a hash of raw files and options, ten hexadecimal digits.
 
     Args:
-        contents: name and digest of each file; where the files lie is not in them.
-        *options: whatever else the prepared data depend on; `repr` must be stable.
+        contents: name and digest of each file, without the path of the folder.
+        *options: the options that the prepared data depend on; their `repr` must be stable.
     """
     digest = hashlib.sha256(repr(options).encode())
     for name, of_file in sorted(contents):
@@ -135,9 +135,9 @@ def _files_of_tar(archive: Path) -> Iterator[RawFile]:
                     from_tar = partial(_read_tar_member, archive, opened, member)
                     read = partial(_read_file, from_tar, origin, member.size)
                     yield RawFile(PurePosixPath(member.name), origin, read)
-        # tarfile takes an archive that was cut off between two members for a whole
-        # one. Reading on lets a decompressor notice that its end is missing; a plain
-        # archive that is whole ends with an empty block.
+        # tarfile does not notice if an archive was cut off between two members. If we
+        # read on, the decompressor notices that the end is missing. A complete archive
+        # without compression ends with an empty block.
         while stream.read(2**20):
             pass
         if suffix == ".tar" and any(_last_block(archive)):
@@ -161,7 +161,7 @@ def _read_tar_member(archive: Path, opened: tarfile.TarFile, member: tarfile.Tar
 def _read_file(read: Callable[[], bytes], origin: str, size: int) -> bytes:
     if size > MAX_IMAGE_BYTES:
         raise CorruptImageError(
-            f"{origin} has {size} bytes, more than the {MAX_IMAGE_BYTES} an image may have"
+            f"{origin} has {size} bytes, but an image may have at most {MAX_IMAGE_BYTES}"
         )
     try:
         return read()

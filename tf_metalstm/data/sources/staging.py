@@ -1,9 +1,9 @@
-"""Images between their raw files and the prepared data set: collected, checked, split.
+"""Collects, checks and splits raw images, before they are written as a prepared data set.
 
-All of a source is staged in memory, encoded, before any of it is written. That
-is 15 MB for Omniglot and 200 MB for mini-ImageNet, less than the decoded images
-that training holds later, and it lets an archive be read once although its
-splits are mixed, and lets every contradiction be found before a byte is written.
+All encoded images of a source are kept in memory before they are written. These are
+15 MB for Omniglot and 200 MB for mini-ImageNet, less than the decoded images in
+training. So an archive is read only once, even if its splits are mixed, and every
+contradiction is found before anything is written.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,12 +24,12 @@ from tf_metalstm.data.sources.folders import LeftOut
 
 
 class ImageIdentity(NamedTuple):
-    """Which image a raw file is.
+    """The identity of an image.
 
     Attributes:
-        group: what the raw data say about its split, such as "images_background".
-        class_name: the name of its class, the same wherever the class is seen.
-        file_name: unique within the class; images of a class are ordered by it.
+        group: name in the raw data that determines the split, such as "images_background".
+        class_name: name of its class.
+        file_name: name that is unique in the class; images of a class are ordered by it.
     """
 
     group: str
@@ -38,7 +38,7 @@ class ImageIdentity(NamedTuple):
 
 
 class _StagedClass:
-    """The images of one class, and the sums that its statistics need."""
+    """The images of one class, and the sums for the statistics."""
 
     def __init__(self, group: str) -> None:
         self.group = group
@@ -51,8 +51,8 @@ class _StagedClass:
     def count_pixels(self, pixels: np.ndarray) -> None:
         """Adds the pixels of an image, uint8 [h, w, c], to the sums.
 
-        The sums are whole numbers far below 2^53, which float64 adds exactly: the
-        statistics do not depend on the order in which images are read.
+        The sums are whole numbers far below 2^53, which float64 adds exactly. So the
+        statistics do not depend on the order of the images.
         """
         by_channel = np.moveaxis(pixels, -1, 0).reshape(pixels.shape[-1], -1)
         by_channel = by_channel.astype(np.float64, order="C")
@@ -62,17 +62,17 @@ class _StagedClass:
 
 
 class Staging:
-    """Collects the images of a source class by class.
+    """Collects the images of a source by class.
 
     Args:
-        source_name: names the source in errors.
-        skip_corrupt: count corrupt files instead of raising for the first.
-        root: folder from which on the paths of files are said.
-        once_each: leave out an image whose pixels are those of another one, and name both.
+        source_name: name of the source, for errors.
+        skip_corrupt: whether to leave out and count corrupt files instead of raising an error.
+        root: paths in messages are relative to this folder.
+        once_each: whether to leave out an image with the same pixels as another one, and name both.
 
     Attributes:
-        skipped: names of the corrupt files that were left out.
-        left_out: what else was not taken.
+        skipped: the errors of the corrupt files that were left out.
+        left_out: the other files that were left out.
     """
 
     def __init__(
@@ -92,20 +92,20 @@ class Staging:
 
     @property
     def num_images(self) -> int:
-        """How many images are staged so far."""
+        """Number of images so far."""
         return sum(len(staged.encoded) for staged in self._classes.values())
 
     def add(self, identity: ImageIdentity, pixels: np.ndarray, encoded: bytes) -> None:
-        """Adds an image; the same file met a second time is left out.
+        """Adds an image; ignores an equal file with the same identity.
 
         Args:
-            identity: which image it is.
+            identity: identity of the image.
             pixels: uint8 [h, w, c].
-            encoded: what will be stored.
+            encoded: the bytes to store.
 
         Raises:
-            InconsistentDataError: its class belongs to another split, or another
-                image has its name.
+            InconsistentDataError: its class belongs to another split, or another image has
+                the same name.
         """
         staged = self._classes.get(identity.class_name) or _StagedClass(identity.group)
         if staged.group != identity.group:
@@ -119,9 +119,9 @@ class Staging:
             return
         if known is not None:
             raise InconsistentDataError(
-                f"{self._source_name}: two different images are both called "
-                f"{identity.class_name}/{identity.file_name}: keep one of them, or look "
-                "whether files of two versions of the data lie side by side"
+                f"{self._source_name}: two different images have the name "
+                f"{identity.class_name}/{identity.file_name}: keep one of them, or check "
+                "whether the folder has files of two versions of the data"
             )
         digest = pixel_digest(pixels)
         if self._is_double(identity, digest):
@@ -144,7 +144,7 @@ class Staging:
         return True
 
     def skip(self, error: CorruptImageError) -> None:
-        """Counts a corrupt file, or raises its error with the remedy."""
+        """Counts a corrupt file, or raises its error with advice."""
         if not self._skip_corrupt:
             raise CorruptImageError(
                 f"{self._source_name}: {error}: replace the file, or leave such files out with "
@@ -153,10 +153,10 @@ class Staging:
         self.skipped.append(str(error))
 
     def finish(self, split_of: Callable[[dict[str, str]], dict[str, str]]) -> "StagedSplits":
-        """Sorts the classes into splits.
+        """Returns the images, divided into splits.
 
         Args:
-            split_of: from {class name: group} to {class name: split}.
+            split_of: returns {class name: split} from {class name: group}.
 
         Raises:
             InconsistentDataError: the training split would be empty.
@@ -169,8 +169,8 @@ class Staging:
                 splits[split] = {name: self._classes[name].encoded for name in members}
         if "train" not in splits:
             raise InconsistentDataError(
-                f"{self._source_name}: {self.num_images} images found, but none of a training "
-                f"class; splits found: {', '.join(splits) or 'none'}"
+                f"{self._source_name}: {self.num_images} images found, but none in the training "
+                f"split; splits found: {', '.join(splits) or 'none'}"
                 f"{''.join(f'; {line}' for line in self.left_out.lines())}"
             )
         fingerprints = {split: self._fingerprint(members) for split, members in splits.items()}
@@ -179,7 +179,7 @@ class Staging:
         return StagedSplits(splits, statistics, fingerprints, tuple(self.skipped), left_out)
 
     def _fingerprint(self, class_names: Iterable[str]) -> str:
-        """Of the classes of a split, the images in the order in which they are stored."""
+        """Returns the fingerprint of classes, with their images in stored order."""
         return fingerprint_of_classes(
             (name, [digest for _, digest in sorted(self._classes[name].digests.items())])
             for name in class_names
@@ -197,11 +197,11 @@ class StagedSplits(NamedTuple):
     """All images of a source, split by class.
 
     Attributes:
-        images: split -> class name -> file name -> encoded image; the classes
-            sorted, empty splits left out.
-        statistics: of the training split.
-        fingerprints: split -> what `Source.fingerprint_of` returns.
-        skipped: what was wrong with each corrupt file that was left out.
+        images: split -> class name -> file name -> encoded image; the classes are sorted,
+            empty splits are left out.
+        statistics: mean and deviation of the training split.
+        fingerprints: split -> the result of `Source.fingerprint_of`.
+        skipped: the error of each corrupt file that was left out.
         left_out: a line for each other reason why files were left out.
     """
 
