@@ -151,9 +151,9 @@ def test_five_passes_leave_the_statistics_of_the_episode():
     with pytest.warns(UserWarning, match="The momentum of") as said:
         learner = FunctionalLearner(normalized(L.BatchNormalization(name="norm")))
     assert [str(each.message) for each in said if each.category is UserWarning] == [
-        "The momentum of BatchNormalization 'norm' is set to 0.05: running statistics are "
-        "collected in a few support passes. tf_metalstm.learners.batch_normalization."
-        "BatchNormalization keeps the momentum that it is given."
+        "The momentum of BatchNormalization 'norm' is set to 0.05, because running statistics are "
+        "collected in a few support passes. To choose another momentum, use "
+        "tf_metalstm.learners.batch_normalization.BatchNormalization."
     ]
     share = 1.0 - 0.05**5
     unbiased = 4.0 * 4 / 3
@@ -254,7 +254,8 @@ REFUSED = {
     "counts": (
         lambda: sequential(L.Normalization(name="it")),
         "The learner's Normalization 'it' keeps .*it/count of type int64; only floating point "
-        "variables can be adapted: leave it out, or give it constants where it takes them.",
+        "variables can be adapted: leave it out, or use constants instead of variables if it "
+        "accepts them.",
     ),
     "mixed types": (
         mixed_types,
@@ -282,7 +283,7 @@ def test_regularizers_and_constraints_are_said_to_have_no_part():
         L.Conv2D(2, 3, kernel_regularizer="l2", name="one"),
         L.Conv2D(2, 3, bias_constraint="non_neg", name="other"),
     )
-    message = "The regularizers and constraints of Conv2D 'one', Conv2D 'other' have no part in an"
+    message = "The regularizers and constraints of Conv2D 'one', Conv2D 'other' are ignored in an"
     with pytest.warns(UserWarning, match=message):
         FunctionalLearner(model)
 

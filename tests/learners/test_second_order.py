@@ -112,11 +112,10 @@ def test_what_first_order_leaves_is_refused_where_the_gradient_is_differentiated
     with pytest.raises(ValueError) as refused:
         check_second_order(learner.model)
     assert str(refused.value) == (
-        "The gradient of a gradient, which second order takes, is wrong in LayerNormalization 'n' "
-        f"(tf.stop_gradient or tf.nn.moments) of the learner's model {learner.model.name!r}. "
+        "The second order needs the gradient of a gradient, which is wrong in LayerNormalization "
+        f"'n' (tf.stop_gradient or tf.nn.moments) of the learner's model {learner.model.name!r}. "
         "FunctionalLearner(model, second_order=True) replaces the batch, group and layer "
-        "normalization of Keras; put other layers in the place of the rest, or leave out second "
-        "order."
+        "normalization of Keras. Replace the other layers, or leave out second_order."
     )
 
 

@@ -132,5 +132,7 @@ def test_begins_at_the_network_of_a_joint_training():
 
 
 def test_a_network_without_maps_is_refused():
-    with pytest.raises(ValueError, match=r"mlp has no maps .* use learner=conv4"):
+    with pytest.raises(
+        ValueError, match=r"maps, but the network mlp has none .* use learner=conv4"
+    ):
         maps_of(mlp((6,), 3, (4,)))

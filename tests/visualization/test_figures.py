@@ -139,7 +139,7 @@ def test_a_rule_shows_what_it_has_under_its_names(names):
 
 
 def test_a_rule_that_shows_nothing_has_no_figure():
-    with pytest.raises(ValueError, match="shows nothing of its updates"):
+    with pytest.raises(ValueError, match="has no trace of its updates"):
         trace_figure(Curves(curves().coordinates, {}), "caption")
 
 

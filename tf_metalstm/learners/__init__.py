@@ -1,1 +1,1 @@
-"""Networks that are adapted, and a Keras model as a function of a flat parameter vector."""
+"""The networks that are adapted, and Keras models as functions of a flat parameter vector."""

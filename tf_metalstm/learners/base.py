@@ -1,4 +1,4 @@
-"""The protocol of learners: Keras networks built from options, and the options they share."""
+"""The base class of learners, which build Keras networks from options, and shared options."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from tf_metalstm.options import Options, option
 from tf_metalstm.parts import Part
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
-"""What an option calls a precision -> the policy of Keras."""
+"""Precision in options -> Keras's dtype policy."""
 
 
 @dataclass(frozen=True)
 class NetworkOptions(Options):
-    """Options of every network that is built here."""
+    """Options of every network of this package."""
 
     batch_norm_scale: bool = option(
-        True, "Batch norm has a learned scale, gamma.", alike=True, settled=True
+        True, "Give batch norm a learned scale, gamma.", alike=True, settled=True
     )
     statistics_momentum: float | None = option(
         None,
-        "Momentum of the running statistics of batch norm, the weight of their old value; default: "
-        "0.05 for gradient_based, which collects them in each episode, 0.99 otherwise. With 1 they "
-        "stay.",
+        "Weight of the old value in the running statistics of batch norm; default: 0.05 for "
+        "gradient_based, which collects them in each episode, 0.99 otherwise. With 1 they stay "
+        "constant.",
         at_least=0,
         at_most=1,
     )
     learner_precision: str = option(
         "float32",
-        "Number type of the computations in the learner; parameters and rule are always float32.",
+        "Number type of computations in the learner; parameters and rule always have float32.",
         choices=tuple(PRECISIONS),
     )
 
     def network_arguments(self, statistics_momentum: float) -> dict:
-        """Returns what the functions that build a network take of these.
+        """Returns the arguments for a function that builds a network.
 
         Args:
-            statistics_momentum: the one to use where none was chosen.
+            statistics_momentum: momentum of batch norm if the option is not set.
         """
         chosen = self.statistics_momentum
         return {
@@ -51,7 +51,7 @@ class NetworkOptions(Options):
 
 
 class Learner(abc.ABC):
-    """A kind of network. It has no instances: its class method builds Keras models."""
+    """A kind of network. There are no instances; the class method builds Keras models."""
 
     family: ClassVar[str] = "learner"
     part: ClassVar[Part]
@@ -88,11 +88,11 @@ class Learner(abc.ABC):
         num_outputs: int,
         statistics_momentum: float,
     ) -> keras.Model:
-        """Builds a network with fresh weights, its last layer a linear one.
+        """Returns a network with new weights, whose last layer is linear.
 
         Args:
-            options: of this learner.
-            input_shape: of one input, (h, w, c) for images.
-            num_outputs: outputs of the last layer.
-            statistics_momentum: of batch norm, where the options leave it open.
+            options: options of this learner.
+            input_shape: shape of one input, (h, w, c) for images.
+            num_outputs: number of outputs of the last layer.
+            statistics_momentum: momentum of batch norm if the options do not set it.
         """

@@ -2,8 +2,8 @@
 
 Four blocks of [3x3 convolution, batch norm, ReLU, 2x2 max-pool], then a linear
 layer. With 32 filters, 84 x 84 x 3 images and 5 classes it has 32,901 parameters
-in 18 tensors. For Omniglot the authors of MAML let the convolutions take steps of
-two instead of the max-pool and average what comes out over the image.
+in 18 tensors. For Omniglot the authors of MAML use convolutions with stride two
+instead of max-pool, and the mean of the last block over the image.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ FEATURES = ("flatten", "mean")
 class Conv4Options(NetworkOptions):
     """Options of conv4."""
 
-    filters: int = option(32, "Filters of each convolution.", at_least=1, alike=True, settled=True)
+    filters: int = option(
+        32, "Number of filters of each convolution.", at_least=1, alike=True, settled=True
+    )
     downsampling: str = option(
         "max_pool",
         "How a block halves height and width.",
@@ -38,7 +40,7 @@ class Conv4Options(NetworkOptions):
     )
     halvings: int = option(
         4,
-        "Blocks that halve height and width, the first ones; the others leave them as they are.",
+        "Number of blocks, from the first, that halve height and width; the others keep them.",
         at_least=0,
         at_most=4,
         alike=True,
@@ -46,22 +48,24 @@ class Conv4Options(NetworkOptions):
     )
     features: str = option(
         "flatten",
-        "What the linear layer sees: all values of the last block, or the mean of each filter.",
+        "Input of the linear layer: all values of the last block (flatten), or the mean of each "
+        "filter (mean).",
         choices=FEATURES,
         alike=True,
         settled=True,
     )
     dropout: float = option(
         0.0,
-        "Dropout rate after each block in training; only for networks that no rule adapts.",
+        "Dropout rate after each block in training; only for networks that are not adapted by a "
+        "rule.",
         at_least=0,
         below=1,
         training_only=True,
     )
     last_relu: bool = option(
         True,
-        "The last block has a ReLU; without it features have both signs, and cosines of them tell "
-        "more apart (Gidaris & Komodakis, CVPR 2018).",
+        "Give the last block a ReLU; without it features have both signs, and cosines separate "
+        "classes better (Gidaris & Komodakis, CVPR 2018).",
         alike=True,
         settled=True,
     )
@@ -73,8 +77,8 @@ class Conv4Options(NetworkOptions):
     )
     learner_initialization: str = option(
         "glorot",
-        "How weights are initialized: Glorot uniform (glorot), as in the code of the meta-LSTM's "
-        "authors (original), or Glorot uniform with zeros in the last layer (zero_linear).",
+        "Initial weights: Glorot uniform (glorot), as in the code of the meta-LSTM's authors "
+        "(original), or Glorot uniform with zeros in the last layer (zero_linear).",
         choices=INITIALIZATIONS,
         settled=True,
     )
@@ -124,33 +128,38 @@ def conv4(
     blend_norm: bool = False,
     dtype: str = "float32",
 ) -> keras.Model:
-    """Builds the network.
+    """Returns the network.
 
     Args:
-        image_shape: (h, w, c), h and w at least 16 where four blocks max-pool.
-        num_outputs: logits, N.
-        filters: of each convolution; the paper's meta-learner uses 32, its baselines 64.
-        initialization: "glorot", Keras's own; or "original", as in the authors' code: weights
-            and biases uniform in +-1/sqrt(fan in), the gamma of batch norm uniform in (0, 1); or
-            "zero_linear", Keras's own but for a linear layer of zeros, so that no class is
-            preferred before the first update.
+        image_shape: (h, w, c); h and w must be at least 16 if four blocks have max-pool.
+        num_outputs: N, number of logits.
+        filters: number of filters of each convolution; the paper's meta-learner has 32, its
+            baselines have 64.
+        initialization: "glorot" for Keras's default; "original" as in the authors' code, with
+            weights and biases uniform in +-1/sqrt(fan in) and the gamma of batch norm uniform in
+            (0, 1); "zero_linear" for Keras's default with a linear layer of zeros, which prefers
+            no class before the first update.
         statistics_momentum: weight of the *old* running statistics when a support pass updates
-            them. Few passes are made, so it is small: 0.05 (5-shot) and 0.10 (1-shot) in the
+            them. There are few passes, so it is small: 0.05 (5-shot) and 0.10 (1-shot) in the
             authors' code.
         batch_norm_scale: whether batch norm has a gamma; the code of MAML's authors has none.
-        downsampling: how a block halves its images, "max_pool" or the "stride" of its convolution.
-        halvings: how many blocks, from the first on, halve their images.
-        features: what the linear layer sees, all that comes out of the last block ("flatten") or
-            the mean of each filter over the image ("mean").
-        dropout: part of what comes out of a block that is dropped in training; only for networks
-            that no rule adapts.
+        downsampling: how a block halves its images: with "max_pool" or with the "stride" of its
+            convolution.
+        halvings: number of blocks, from the first, that halve their images.
+        features: input of the linear layer: all outputs of the last block ("flatten"), or the mean
+            of each filter over the image ("mean").
+        dropout: dropout rate after each block in training; only for networks that are not adapted
+            by a rule.
         last_relu: whether the last block has a ReLU.
         blend_norm: whether batch norm is blended with the moments of each image.
-        dtype: "float32", "float64", or "mixed_bfloat16": parameters, batch norm's moments and the
-            last layer in float32, the rest in bfloat16.
+        dtype: "float32", "float64", or "mixed_bfloat16". The last has bfloat16, but float32 for
+            parameters, the moments of batch norm and the last layer.
 
     Returns:
         A built model, images [B, h, w, c] -> logits [B, num_outputs].
+
+    Raises:
+        ValueError: the inputs are not images or are too small, or an argument is unknown.
     """
     if len(image_shape) != 3:
         raise ValueError(
@@ -195,10 +204,10 @@ def conv4(
         x = keras.layers.GlobalAveragePooling2D(dtype=dtype, name="mean")(x)
     else:
         x = keras.layers.Flatten(dtype=dtype, name="flatten")(x)
-    of_linear = _initializers(initialization, x.shape[-1])
+    initializers = _initializers(initialization, x.shape[-1])
     if initialization == "zero_linear":
-        of_linear = {"kernel_initializer": "zeros"}
-    linear = keras.layers.Dense(num_outputs, dtype=full, name="linear", **of_linear)
+        initializers = {"kernel_initializer": "zeros"}
+    linear = keras.layers.Dense(num_outputs, dtype=full, name="linear", **initializers)
     return keras.Model(images, linear(x), name="conv4")
 
 

@@ -5,12 +5,12 @@ Chen et al., "A Closer Look at Few-shot Classification", ICLR 2019, and Gidaris 
 
     logit of class k = s cos(f, w_k) = s f . w_k / (|f| |w_k|)
 
-Only directions count, so features of one class are drawn to one direction. That is what a nearest
-neighbour by cosine asks of them.
+Only directions count, so training moves the features of a class towards one direction. A nearest
+neighbour by cosine needs such features.
 
     paper        code          shape
     w_k          kernel        [D, N]
-    s            scale         [], learned, as in the second paper (there from 10 on)
+    s            scale         [], learned, as in the second paper (initial value 10 there)
     f            features      [B, D]
 """
 
@@ -35,8 +35,8 @@ class CosineClassifier(keras.layers.Layer):
     """Features [B, D] -> logits [B, units].
 
     Args:
-        units: classes, N.
-        initial_scale: where the learned factor on the cosines begins.
+        units: N, number of classes.
+        initial_scale: initial value of the learned factor on the cosines.
         **kwargs: further arguments of `keras.layers.Layer`.
     """
 
@@ -45,7 +45,7 @@ class CosineClassifier(keras.layers.Layer):
         self.units, self.initial_scale = units, initial_scale
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes a direction for each class, and the scale."""
+        """Creates a direction for each class, and the scale."""
         shape = (input_shape[-1], self.units)
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer="glorot_uniform")
         constant = keras.initializers.Constant(self.initial_scale)
@@ -68,12 +68,12 @@ class CosineClassifier(keras.layers.Layer):
 
 
 def with_cosine_classifier(network: keras.Model, units: int, initial_scale: float) -> keras.Model:
-    """Returns a network whose last layer, a linear one, is a cosine classifier instead.
+    """Returns a network with a cosine classifier instead of its linear last layer.
 
     Args:
-        network: images -> logits; the weights before its last layer are shared.
-        units: classes, N.
-        initial_scale: where the learned factor on the cosines begins.
+        network: images -> logits; the result shares its weights before the last layer.
+        units: N, number of classes.
+        initial_scale: initial value of the learned factor on the cosines.
     """
     dtype = network.layers[-1].dtype_policy
     classifier = CosineClassifier(units, initial_scale, dtype=dtype, name="cosine")

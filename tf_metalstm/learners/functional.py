@@ -2,10 +2,10 @@
 
     logits, statistics = learner.apply(theta, statistics, images, training)
 
-theta [P] holds every trainable variable of the model in the order in which Keras
-lists them, statistics [S] every other one (the running moments of batch
-normalization). Nothing is kept in the model: `stateless_call` reads the values given
-to it and returns the new ones.
+theta [P] has all trainable variables of the model, in the order of Keras. The
+statistics [S] are its other variables, the running moments of batch normalization.
+The model itself does not change: `stateless_call` gets the values and returns the
+new ones.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ class FunctionalLearner:
     """Any built Keras model (images -> logits) as a function of theta [P].
 
     Args:
-        model: a built Keras model with float variables. Its current values are
-            where `initial_parameters` and `initial_statistics` start. Layers that would be wrong in
-            an episode are replaced in a copy of it, or refused: see `learners/layers.py`.
-        second_order: replace those too that would be wrong where the gradient is differentiated.
+        model: a built Keras model with float variables. Its values become `initial_parameters` and
+            `initial_statistics`. Layers that would be wrong in an episode are replaced in a copy of
+            the model, or refused; see `learners/layers.py`.
+        second_order: whether to replace also layers that would be wrong if the gradient is
+            differentiated.
 
     Attributes:
-        trained_statistics: a variable [S], the running statistics of a training. Where it is set
-            every pass is normalized by them, and none collects others. None at first.
+        trained_statistics: a variable [S], the running statistics of a training. If it is set, every
+            pass is normalized by them, and no pass collects others. It is None at first.
 
     Raises:
         ValueError: the model is not built, or has layers that cannot be adapted.
@@ -48,7 +49,7 @@ class FunctionalLearner:
         self.num_parameters = num_parameters(self.parameter_blocks)
         self.num_statistics = num_parameters(self.statistics_blocks)
         self.trained_statistics: keras.Variable | None = None
-        # Read once, here: inside a traced function variables have no values to read.
+        # The values are read here, because inside a traced function variables have no values.
         self._initial_parameters = _flat_values(model.trainable_variables, self.dtype)
         self._initial_statistics = _flat_values(statistics_of(model), self.dtype)
 
@@ -59,20 +60,20 @@ class FunctionalLearner:
 
     @property
     def num_outputs(self) -> int:
-        """Logits of one input."""
+        """Number of logits of one input."""
         return output_size(self.model)
 
     @property
     def dtype(self) -> str:
         """Type of theta and of the statistics."""
-        # Not model.dtype: that is a policy of the whole model, which its layers need not follow.
+        # model.dtype may differ, because layers may have policies of their own.
         return self.model.trainable_variables[0].dtype
 
     def num_before_last_layer(self) -> int:
-        """Returns how many coordinates of theta come before those of the model's last layer.
+        """Returns the number of coordinates of theta before those of the model's last layer.
 
         Raises:
-            ValueError: the last layer has no parameters, or there are none before it.
+            ValueError: the last layer has no parameters, or no other layer has any.
         """
         last = self.model.layers[-1].trainable_variables
         before = self.num_parameters - sum(math.prod(variable.shape) for variable in last)
@@ -80,55 +81,55 @@ class FunctionalLearner:
             raise ValueError(
                 f"The last layer of {self.model.name!r} has {self.num_parameters - before} of its "
                 f"{self.num_parameters} parameters: learn_linear=false and pretrained_run_dir "
-                "need a linear layer with others before it."
+                "need a linear last layer, and parameters before it."
             )
         return before
 
     def last_layer_blocks(self) -> Blocks:
-        """Returns the blocks of the model's last layer; none where it has no parameters."""
+        """Returns the blocks of the model's last layer; empty if it has no parameters."""
         paths = {variable.path for variable in self.model.layers[-1].trainable_variables}
         return tuple(block for block in self.parameter_blocks if block.name in paths)
 
     def facts(self) -> dict[str, int]:
-        """Returns what a manifest says of theta: P."""
+        """Returns the entry of a manifest about theta: P."""
         return {"num_parameters": self.num_parameters}
 
     def initial_parameters(self) -> np.ndarray:
-        """Returns the model's trainable values, flat, [P]."""
+        """Returns the values of the model's trainable variables, flat, [P]."""
         return self._initial_parameters
 
     def initial_statistics(self) -> Any:
-        """Returns the statistics that every episode starts from, flat, [S]."""
+        """Returns the statistics at the start of every episode, flat, [S]."""
         if self.trained_statistics is not None:
             return tf.convert_to_tensor(self.trained_statistics)
         return self._initial_statistics
 
     @property
     def moves_statistics(self) -> bool:
-        """Whether a pass of training changes the statistics: their momentum is below 1."""
+        """Whether a training pass changes the statistics, because their momentum is below 1."""
         return any(layer.momentum < 1.0 for layer in batch_norms(self.model))
 
     def moved_statistics(self, theta: Tensor, images: Tensor) -> Tensor:
-        """Returns the statistics that one more batch moves, by the momentum of the model, [S].
+        """Returns the statistics after one more batch, updated with the model's momentum, [S].
 
         Args:
-            theta: [P].
-            images: [B, h, w, c].
+            theta: parameters, [P].
+            images: inputs, [B, h, w, c].
         """
         return self._apply(theta, self.initial_statistics(), images, training=True)[1]
 
     def apply(
         self, theta: Tensor, statistics: Tensor, images: Tensor, training: bool
     ) -> tuple[Tensor, Tensor]:
-        """Runs the model at theta.
+        """Returns the outputs of the model at theta, and its new statistics.
 
         Args:
-            theta: [P].
-            statistics: [S].
-            images: [B, h, w, c].
+            theta: parameters, [P].
+            statistics: running statistics, [S].
+            images: inputs, [B, h, w, c].
             training: True normalizes with the moments of `images` and returns updated
-                statistics; False normalizes with `statistics` and returns them unchanged, as is
-                always done under `trained_statistics`.
+                statistics; False normalizes with `statistics` and returns them unchanged. With
+                `trained_statistics` it is always as if False.
 
         Returns:
             Logits [B, N] and statistics [S].
@@ -170,7 +171,7 @@ def unflatten(vector: Tensor, blocks: Blocks) -> list[Tensor]:
     if not blocks:
         return []
     parts = tf.split(vector, [block.size for block in blocks])
-    # A vector has its shape: T updates of 18 variables make for many operations of no use.
+    # Vectors are not reshaped, because T updates of 18 variables would add many operations.
     return [
         part if len(block.shape) == 1 else tf.reshape(part, block.shape)
         for part, block in zip(parts, blocks, strict=True)

@@ -1,16 +1,16 @@
-"""The layers of a Keras model that is to be adapted: what is replaced, and what is refused.
+"""Checks the layers of a Keras model that is to be adapted; replaces some and refuses some.
 
-A learner runs its model as a pure function of its parameters, a few times an episode, on one batch
-of support images. What Keras makes for thousands of batches is not always right there:
+A learner runs its model as a pure function of its parameters, a few times in an episode, on one
+batch of support images. Some layers of Keras are made for thousands of batches and are wrong here:
 
-    layer                                     what happens
+    layer                                     treatment
     BatchNormalization of Keras               replaced by ours, with the momentum of an episode
-    GroupNormalization, LayerNormalization    under second order replaced by ours
-    layers that draw random numbers           refused: an episode has no state for them
-    other state that is no float              refused: it cannot travel through an episode
-    SpectralNormalization                     refused: it writes the parameters that are adapted
+    GroupNormalization, LayerNormalization    replaced by ours, for the second order
+    layers that draw random numbers           refused: an episode has no random state
+    other state that is not float             refused: an episode only carries floats
+    SpectralNormalization                     refused: it changes the adapted parameters itself
     BatchNormalization(renorm or synchronized), stateful RNN, TFSMLayer    refused, see below
-    regularizers and constraints              warned of: they have no part in an episode
+    regularizers and constraints              ignored with a warning
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from tf_metalstm.learners.batch_normalization import BatchNormalization
 from tf_metalstm.learners.normalization import GroupNormalization, LayerNormalization
 from tf_metalstm.learners.stateless import statistics_of
 
-# Weight of the old running statistics in an episode, as in the paper; Keras's 0.99 is for thousands
-# of batches: after five of them 95 % of the statistics would still be mean 0 and variance 1.
+# Weight of the old running statistics in an episode, as in the paper. Keras's default 0.99 is for
+# thousands of batches: after five batches 95 % of the initial mean 0 and variance 1 would remain.
 EPISODE_MOMENTUM = 0.05
-# Above this a replaced layer is taken to have the momentum of an ordinary training.
+# A larger momentum is assumed to be meant for ordinary training, and is replaced.
 _LARGEST_MOMENTUM = 0.5
 
 _Refusal = tuple[str, Callable[[Any], bool]]
@@ -58,7 +58,7 @@ _REFUSALS: tuple[_Refusal, ...] = (
 
 
 def named(layer: keras.Layer) -> str:
-    """Returns the class and the name of a layer, as errors say them."""
+    """Returns the class and the name of a layer, for errors."""
     return f"{type(layer).__name__} {layer.name!r}"
 
 
@@ -70,7 +70,7 @@ def input_shape(model: keras.Model) -> tuple[int, ...]:
 
 
 def output_size(model: keras.Model) -> int:
-    """Returns how many numbers a built model puts out for one input, its logits."""
+    """Returns the number of outputs (logits) of a built model for one input."""
     if getattr(model, "outputs", None):
         return int(model.outputs[0].shape[-1])
     inputs = keras.KerasTensor((None, *input_shape(model)), model.trainable_variables[0].dtype)
@@ -78,14 +78,15 @@ def output_size(model: keras.Model) -> int:
 
 
 def check_layers(model: keras.Model) -> None:
-    """Looks for what cannot be adapted, of first order or second.
+    """Checks that a model can be adapted, with the first or the second order.
 
     Args:
         model: a built Keras model.
 
     Raises:
-        ValueError: the model is not built, has several inputs or outputs, has nothing to adapt, or
-            has layers that cannot be right in an episode; they are named, with what to do.
+        ValueError: the model is not built, has several inputs or outputs, has no trainable
+            variables, or has layers that would be wrong in an episode. The error names the layers
+            and says what to do.
     """
     if not model.built:
         raise ValueError(f"The learner's model {model.name!r} is not built: call it once.")
@@ -109,18 +110,19 @@ def check_layers(model: keras.Model) -> None:
 
 
 def adaptable(model: keras.Model, second_order: bool = False) -> keras.Model:
-    """Returns a model that may be adapted: the same one where nothing has to change.
+    """Returns a model that can be adapted.
 
-    Else it is a copy with the same weights, in which layers are replaced as the table of this
-    module says. Our own `BatchNormalization` is left as it is, with its momentum.
+    This is `model` itself if no layer must be replaced. Otherwise it is a copy with the same
+    weights, with layers replaced as in the table above. `BatchNormalization` of this package keeps
+    its momentum.
 
     Args:
-        model: a built Keras model. Where a layer has to be replaced, it is a Functional or
-            Sequential one, and so are the models inside.
+        model: a built Keras model. If a layer must be replaced, the model and the models inside it
+            must be Functional or Sequential.
         second_order: whether the gradient is differentiated again.
 
     Raises:
-        ValueError: what `check_layers` says; or a layer has to be replaced and cannot be.
+        ValueError: as in `check_layers`; or a layer must be replaced but cannot be.
     """
     check_layers(model)
     _warn_of_penalties(model)
@@ -142,7 +144,7 @@ def batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
 
 
 def _layers(model: keras.Model) -> Iterator[keras.Layer]:
-    """Yields all layers, those inside of models, wrappers and cells too, each once."""
+    """Yields all layers, also those inside models, wrappers and cells, each once."""
     yield from {id(layer): layer for layer in model._flatten_layers()}.values()
 
 
@@ -151,12 +153,12 @@ def _inside(layer: keras.Layer) -> list[keras.Layer]:
 
 
 def _check_state(layer: keras.Layer) -> None:
-    """Refuses state that is no float, of the innermost layer that has it."""
+    """Raises an error for variables that are not float, and names the innermost layer."""
     inside = {id(variable) for inner in _inside(layer) for variable in inner.variables}
     for variable in layer.variables:
         if variable.dtype.startswith("float") or id(variable) in inside or _draws_nothing(layer):
             continue
-        remedy = "leave it out, or give it constants where it takes them"
+        remedy = "leave it out, or use constants instead of variables if it accepts them"
         if "seed_generator" in variable.path:
             remedy = "leave out layers that draw random numbers, such as Dropout"
         raise ValueError(
@@ -166,14 +168,14 @@ def _check_state(layer: keras.Layer) -> None:
 
 
 def _draws_nothing(layer: keras.Layer) -> bool:
-    """Tells a recurrent layer that drops nothing, and keeps a random seed all the same."""
+    """Returns whether a layer is a recurrent one without dropout; it still has a random seed."""
     rates = [getattr(layer, name, None) for name in ("dropout", "recurrent_dropout")]
     return rates == [0.0, 0.0]
 
 
 def _replacement(layer: keras.Layer, second_order: bool) -> type[keras.Layer] | None:
-    """Returns what has to come in the place of a layer, if anything."""
-    kind = type(layer)  # not what inherits from it: that has a `call` of its own
+    """Returns the class that must replace a layer, or None."""
+    kind = type(layer)  # subclasses are not replaced, because they may have another `call`
     if kind is keras.layers.BatchNormalization:
         return BatchNormalization
     if second_order and kind is keras.layers.GroupNormalization:
@@ -184,7 +186,7 @@ def _replacement(layer: keras.Layer, second_order: bool) -> type[keras.Layer] | 
 
 
 def _copied(model: keras.Model, replaced: list[keras.Layer], second_order: bool) -> keras.Model:
-    """Returns a copy with fresh weights."""
+    """Returns a copy of a model with layers replaced; its weights are new."""
     kinds: dict[int, Any] = {id(x): _replacement(x, second_order) for x in replaced}
 
     def copy(layer: keras.Operation) -> keras.Operation:
@@ -205,14 +207,14 @@ def _copied(model: keras.Model, replaced: list[keras.Layer], second_order: bool)
 
 
 def _of_an_episode(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings of a normalization, with the momentum of an episode."""
+    """Returns the configuration of a normalization layer with the momentum of an episode."""
     if config.get("momentum", 0.0) <= _LARGEST_MOMENTUM:
         return config
     return config | {"momentum": EPISODE_MOMENTUM}
 
 
 def _replaced_inside(config: Any, kinds: dict[str, Any]) -> Any:
-    """Returns the settings of a wrapper, with the layers inside replaced."""
+    """Returns the configuration of a wrapper with the layers inside it replaced."""
     if isinstance(config, list | tuple):
         return type(config)(_replaced_inside(each, kinds) for each in config)
     if not isinstance(config, dict):
@@ -229,8 +231,8 @@ def _replaced_inside(config: Any, kinds: dict[str, Any]) -> Any:
 
 
 def _signature(model: keras.Model) -> list[Any]:
-    """Returns what says that two models have the same variables in the same order."""
-    # Of the paths the ends: a layer that was built before its model knows nothing of that.
+    """Returns names, shapes and types of all variables, to compare two models."""
+    # Only the ends of the paths count: a layer that was built before its model has a shorter path.
     return [
         [(v.path.split("/")[-2:], tuple(v.shape), v.dtype) for v in variables]
         for variables in (model.trainable_variables, statistics_of(model))
@@ -240,9 +242,9 @@ def _signature(model: keras.Model) -> list[Any]:
 def _cannot_replace(model: keras.Model, layers: Iterable[keras.Layer]) -> ValueError:
     kinds = {f"{x.__module__}.{x.__name__}": None for x in map(_any_replacement, layers)}
     return ValueError(
-        f"{_list(layers)} of the learner's model {model.name!r} cannot be replaced there, because "
-        "only Functional and Sequential models, and wrappers that Keras can copy, say how they are "
-        f"made: use {', '.join(kinds)} in the model."
+        f"{_list(layers)} of the learner's model {model.name!r} cannot be replaced there. This "
+        "works only in Functional and Sequential models, and in wrappers that Keras can copy: "
+        f"use {', '.join(kinds)} in the model."
     )
 
 
@@ -258,9 +260,9 @@ def _warn_of_momentum(layers: Iterable[keras.Layer]) -> None:
     adapted = [x for x in layers if getattr(x, "momentum", 0.0) > _LARGEST_MOMENTUM and x.trainable]
     if adapted:
         _warn(
-            f"The momentum of {_list(adapted)} is set to {EPISODE_MOMENTUM}: running statistics "
-            "are collected in a few support passes. tf_metalstm.learners.batch_normalization."
-            "BatchNormalization keeps the momentum that it is given."
+            f"The momentum of {_list(adapted)} is set to {EPISODE_MOMENTUM}, because running "
+            "statistics are collected in a few support passes. To choose another momentum, use "
+            "tf_metalstm.learners.batch_normalization.BatchNormalization."
         )
 
 
@@ -268,8 +270,8 @@ def _warn_of_penalties(model: keras.Model) -> None:
     layers = [layer for layer in _layers(model) if _has_penalty(layer)]
     if layers:
         _warn(
-            f"The regularizers and constraints of {_list(layers)} have no part in an episode: the "
-            "loss is that of the objective alone."
+            f"The regularizers and constraints of {_list(layers)} are ignored in an episode: only "
+            "the loss of the objective counts."
         )
 
 

@@ -1,7 +1,7 @@
-"""A fully connected learner: of functions, of MAML's Omniglot "no conv", and of tests.
+"""A fully connected learner, for functions, for MAML's Omniglot "no conv", and for tests.
 
-Layers of [linear, batch norm if wanted, activation], then a linear layer. MAML: two
-layers of 40 for the sine wave; 256, 128, 64, 64 with batch norm for Omniglot.
+It has layers of [linear, optional batch norm, activation], then a linear layer. MAML has
+two layers of 40 for the sine wave, and 256, 128, 64, 64 with batch norm for Omniglot.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class MLPOptions(NetworkOptions):
         (64,), "Width of each hidden layer.", at_least=1, alike=True, settled=True
     )
     mlp_batch_normalization: bool = option(
-        False, "Batch norm in each hidden layer.", alike=True, settled=True
+        False, "Use batch norm in each hidden layer.", alike=True, settled=True
     )
 
 
@@ -62,22 +62,25 @@ def mlp(
     statistics_momentum: float = 0.05,
     dtype: str = "float32",
 ) -> keras.Model:
-    """Builds the network.
+    """Returns the network.
 
     Args:
-        input_shape: of one input, flattened first.
-        num_outputs: logits, N.
+        input_shape: shape of one input; inputs are flattened first.
+        num_outputs: N, number of logits.
         hidden_layers: width of each hidden layer; may be empty.
-        activation: between the layers.
-        batch_normalization: whether there is one before each activation.
-        batch_norm_scale: whether it has a gamma.
+        activation: activation after each hidden layer.
+        batch_normalization: whether there is batch norm before each activation.
+        batch_norm_scale: whether batch norm has a gamma.
         statistics_momentum: weight of the *old* running statistics when a support pass updates
             them.
-        dtype: "float32", "float64", or "mixed_bfloat16": parameters, batch norm's moments and the
-            last layer in float32, the rest in bfloat16.
+        dtype: "float32", "float64", or "mixed_bfloat16". The last has bfloat16, but float32 for
+            parameters, the moments of batch norm and the last layer.
 
     Returns:
         A built model, [B, *input_shape] -> [B, num_outputs].
+
+    Raises:
+        OptionError: a width is not positive.
     """
     if any(width < 1 for width in hidden_layers):
         raise OptionError("hidden_layers", f"must be positive widths, got {list(hidden_layers)}.")

@@ -1,9 +1,9 @@
-"""Which layers have a gradient of a gradient: the graph of a model is asked, not its classes.
+"""Finds layers of a model that cannot be differentiated twice, by the operations in its graph.
 
-Second order (MAML, Meta-SGD) differentiates the gradient of the support loss. TensorFlow takes that
-from what each operation says of its gradient, and some say nothing: what goes through them is left
-out. In Keras 3.15 on TensorFlow 2.21, on a processor, the gradients of `tests/layer_table.py`
-against central differences, mostly in float64:
+The second order (MAML, Meta-SGD) differentiates the gradient of the support loss. The gradients of
+some TensorFlow operations have no gradient, so their part is silently left out. The table compares
+the gradients of `tests/layer_table.py` with central differences, mostly in float64, for Keras 3.15
+on TensorFlow 2.21 on a processor:
 
     layer                                     first    second     why
     BatchNormalization                        right    to 2e-1    tf.nn.moments stops the gradient
@@ -11,13 +11,13 @@ against central differences, mostly in float64:
     BatchNormalization(renorm=True)           wrong    wrong      its corrections are held constant
     SpectralNormalization                     wrong    wrong      the same, and it writes its kernel
     bilinear Resizing, UpSampling2D           right    0          ResizeBilinearGrad has no gradient
-    other Resizing, UpSampling2D but nearest  right    an error   neither have those of the others
-    softsign                                  right    an error   nor has SoftsignGrad
+    other Resizing, UpSampling2D but nearest  right    an error   their gradients have none either
+    softsign                                  right    an error   SoftsignGrad has no gradient
     all others                                right    right      to rounding
 
-Right are, for example, dense, convolutional, recurrent and attention layers, pooling, the other
-activations, Unit- and RMSNormalization. An operation counts only where parameters reach it: images
-that are resized before the first parameter do no harm.
+The others are, for example, dense, convolutional, recurrent and attention layers, pooling, the
+other activations, Unit- and RMSNormalization. An operation only counts if its input depends on
+parameters: images may be resized before the first parameter.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import tensorflow as tf
 from tf_metalstm.learners.layers import input_shape, named
 from tf_metalstm.learners.stateless import stateless_call, statistics_of
 
-# Operations whose gradient has none, and what brings them.
+# Operations whose gradient has no gradient, and the functions that use them.
 UNDIFFERENTIABLE = {
     "StopGradient": "tf.stop_gradient or tf.nn.moments",
     "ResizeBilinear": "bilinear resizing",
@@ -43,14 +43,14 @@ UNDIFFERENTIABLE = {
 
 
 def check_second_order(model: keras.Model) -> None:
-    """Looks for what would make a meta-gradient of second order wrong.
+    """Checks that a second-order meta-gradient of a model is right.
 
     Args:
-        model: a built Keras model of one input; its graph is made once.
+        model: a built Keras model with one input; its graph is traced once.
 
     Raises:
-        ValueError: some layers have a gradient that is not differentiated, or not wholly; they are
-            named, with what to do.
+        ValueError: the gradient of some layers cannot be differentiated, or only in part. The error
+            names the layers and says what to do.
     """
     found = dict.fromkeys(
         f"{_owner(model, name)} ({UNDIFFERENTIABLE[operation]})"
@@ -58,15 +58,15 @@ def check_second_order(model: keras.Model) -> None:
     )
     if found:
         raise ValueError(
-            f"The gradient of a gradient, which second order takes, is wrong in {', '.join(found)} "
-            f"of the learner's model {model.name!r}. FunctionalLearner(model, second_order=True) "
-            "replaces the batch, group and layer normalization of Keras; put other layers in the "
-            "place of the rest, or leave out second order."
+            f"The second order needs the gradient of a gradient, which is wrong in "
+            f"{', '.join(found)} of the learner's model {model.name!r}. "
+            "FunctionalLearner(model, second_order=True) replaces the batch, group and layer "
+            "normalization of Keras. Replace the other layers, or leave out second_order."
         )
 
 
 def _graph(model: keras.Model) -> tuple[tf.compat.v1.GraphDef, list[str]]:
-    """Returns the graph of a support pass and the names of its parameters in it."""
+    """Returns the graph of a support pass, and the names of the parameters in it."""
     statistics = [tf.constant(keras.ops.convert_to_numpy(v)) for v in statistics_of(model)]
     dtype = model.inputs[0].dtype if getattr(model, "inputs", None) else model.variables[0].dtype
 
@@ -82,10 +82,10 @@ def _graph(model: keras.Model) -> tuple[tf.compat.v1.GraphDef, list[str]]:
 
 
 def _reached(graph: Any, parameters: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yields names and kinds of operations of `UNDIFFERENTIABLE` that parameters reach."""
+    """Yields name and kind of the operations in `UNDIFFERENTIABLE` that depend on parameters."""
     bodies = {function.signature.name: function.node_def for function in graph.library.function}
     reached = set(parameters)
-    for node in graph.node:  # in the order in which they were made: inputs come first
+    for node in graph.node:  # in the order of creation, so inputs come first
         if not any(_operation(name) in reached for name in node.input):
             continue
         reached.add(node.name)
@@ -99,7 +99,7 @@ def _operation(tensor: str) -> str:
 
 
 def _kinds(node: Any, bodies: dict[str, Any]) -> Iterator[str]:
-    """Yields the kind of an operation and of all that it calls, as a loop does."""
+    """Yields the kind of an operation and of all operations in the functions that it calls."""
     yield node.op
     for value in node.attr.values():
         for function in (value.func, *value.list.func):
@@ -108,10 +108,10 @@ def _kinds(node: Any, bodies: dict[str, Any]) -> Iterator[str]:
 
 
 def _owner(model: keras.Model, operation: str) -> str:
-    """Returns the layer that an operation is named after: the innermost one in its path."""
+    """Returns the layer of an operation: the innermost layer in the path of its name."""
     layers = {layer.name: layer for layer in model._flatten_layers(include_self=False)}
     for scope in reversed(operation.split("/")[:-1] or [operation]):
-        # A scope that is opened again gets a number behind the layer's name.
+        # If a scope is opened again, TensorFlow adds a number after the layer's name.
         name = max(
             (x for x in layers if scope == x or scope.startswith(f"{x}_")), key=len, default=""
         )

@@ -1,8 +1,8 @@
-"""A call of a Keras model with the values of its variables given.
+"""Calls a Keras model with other values of its variables.
 
-`keras.Model.stateless_call` does this too, but past `__call__`, which tells the layers inside of a
-user's block that a call is one of training: a block that is `norm(conv(x))`, with no argument
-`training`, would normalize its support images by running statistics.
+`keras.Model.stateless_call` does this too, but it does not use `__call__`. Only `__call__` passes
+`training` to the layers inside a block of a user that has no argument `training`. Without it a
+block such as `norm(conv(x))` would normalize its support images by running statistics.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from tf_metalstm.episode import Tensor
 
 
 def statistics_of(model: keras.Model) -> list[Any]:
-    """Returns the variables that are not trained: the running moments of batch normalization.
+    """Returns the float variables that are not trained: the running moments of batch normalization.
 
-    Those that are no floating point numbers are not among them: the random seeds of recurrent
-    layers that drop nothing.
+    The random seeds of recurrent layers without dropout are not floats and are left out.
     """
     return [v for v in model.non_trainable_variables if v.dtype.startswith("float")]
 
@@ -31,17 +30,17 @@ def stateless_call(
     inputs: Tensor,
     training: bool,
 ) -> tuple[Tensor, list[Any]]:
-    """Calls a model and leaves it as it was.
+    """Returns the outputs of a model for other values of its variables; does not change the model.
 
     Args:
         model: a built Keras model.
         parameters: values of its trainable variables, in its order.
-        statistics: values of the variables of `statistics_of`, in that order.
+        statistics: values of the variables of `statistics_of`, in their order.
         inputs: [B, ...].
-        training: whether it is a call of training.
+        training: whether the model runs in training mode.
 
     Returns:
-        What the model puts out, and the new values of these variables.
+        The outputs, and the new values of the variables of `statistics_of`.
     """
     others = statistics_of(model)
     values = zip([*model.trainable_variables, *others], [*parameters, *statistics], strict=True)

@@ -1,1 +1,1 @@
-"""Figures and TensorBoard summaries of what a trained rule does."""
+"""Figures and TensorBoard summaries of the updates of a trained rule."""

@@ -9,20 +9,20 @@ from tf_metalstm.confusion import Confusion
 from tf_metalstm.visualization.words import name_in_figure
 
 MOST_CLASSES = 40
-"""Rows and columns of the figure; of more classes those of lowest accuracy are drawn."""
+"""Largest number of rows and columns; of more classes those with the lowest accuracy are drawn."""
 
 _DPI = 100
 _CELL = 0.24  # inches
-_FRAME = 2.4  # names and color bar
+_FRAME = 2.4  # inches for names and color bar
 _SMALL, _GRAY = 7, "0.35"
 
 
 def confusion_figure(confusion: Confusion, caption: str) -> Figure:
-    """Draws which class is taken for which, in shares; white where two never met.
+    """Returns a figure of the confusion matrix, in shares; white if two classes never met.
 
     Args:
-        confusion: of at least one query.
-        caption: one line that says what this is of.
+        confusion: counts of at least one query.
+        caption: one line that describes the data.
     """
     hardest = confusion.hardest_first
     drawn = np.sort(hardest[:MOST_CLASSES])
@@ -40,6 +40,6 @@ def confusion_figure(confusion: Confusion, caption: str) -> Figure:
     axes.set_xlabel("taken for", fontsize=9)
     axes.set_ylabel("class", fontsize=9)
     bar = figure.colorbar(image, shrink=0.8)
-    bar.set_label("% of the queries where both are there", fontsize=_SMALL)
+    bar.set_label("% of the queries in episodes with both classes", fontsize=_SMALL)
     bar.ax.tick_params(labelsize=_SMALL)
     return figure

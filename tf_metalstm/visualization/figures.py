@@ -1,4 +1,4 @@
-"""Figure 3 of the paper, and the loss beside it, drawn without global state."""
+"""Figure 3 of the paper, and a figure of the loss, drawn without global state of matplotlib."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, ScalarFormatter
 from tf_metalstm.rules.base import FORGET_GATES, INPUT_GATES
 from tf_metalstm.visualization.traces import Curves
 
-_WIDTH = 8.0  # inches; at 100 dots an inch as wide as a README
+_WIDTH = 8.0  # inches; 800 pixels, the width of a README
 _DPI = 100
 _ROW_HEIGHT = 1.35
-_FRAME_HEIGHT = 1.15  # titles above, axis label and caption below
-_ROUNDING = 1e-5  # of the values; what varies less is drawn as constant
-_MARGIN = 0.08  # of the range, above and below the curves
+_FRAME_HEIGHT = 1.15  # inches for titles, axis label and caption
+_ROUNDING = 1e-5  # relative to the values; curves with a smaller range are drawn as constant
+_MARGIN = 0.08  # relative to the range, above and below the curves
 _SMALL, _GRAY = 8, "0.35"
 _TITLES = {FORGET_GATES: "forget gate $f_t$", INPUT_GATES: "input gate $i_t$"}
-_COLORS = (  # told apart by the colour-blind too (Okabe and Ito, without yellow)
+_COLORS = (  # colour-blind people can distinguish these (Okabe and Ito, without yellow)
     "#0072b2",
     "#d55e00",
     "#009e73",
@@ -33,19 +33,19 @@ _COLORS = (  # told apart by the colour-blind too (Okabe and Ito, without yellow
 
 
 def trace_figure(curves: Curves, caption: str) -> Figure:
-    """Draws figure 3: a trace against the update, a row a layer, a curve a task.
+    """Returns figure 3: traces over the updates, a row for each layer and a curve for each task.
 
-    All panels of a column share their scale, which spans the values drawn.
+    All panels of a column have the same scale, which covers all drawn values.
 
     Args:
-        curves: of E tasks at L coordinates.
-        caption: one line that says what this is of.
+        curves: curves of E tasks at L coordinates.
+        caption: one line that describes the data.
 
     Raises:
         ValueError: there is nothing to draw.
     """
     if not curves.values:
-        raise ValueError("The rule shows nothing of its updates that could be drawn.")
+        raise ValueError("The rule has no trace of its updates, so there is nothing to draw.")
     num_layers, num_steps = next(iter(curves.values.values())).shape[1:]
     _check_updates(num_steps)
     figure = _figure(_FRAME_HEIGHT + _ROW_HEIGHT * num_layers, caption)
@@ -64,17 +64,17 @@ def trace_figure(curves: Curves, caption: str) -> Figure:
 
 
 def title_of(name: str) -> str:
-    """Returns a trace in words, for a figure."""
+    """Returns the title of a trace in a figure."""
     return _TITLES.get(name, name.replace("_", " "))
 
 
 def loss_figure(losses: np.ndarray, caption: str, loss_name: str = "cross-entropy") -> Figure:
-    """Draws the loss before each update, one curve a task.
+    """Returns a figure of the loss before each update, with a curve for each task.
 
     Args:
-        losses: [E, T].
-        caption: one line that says what this is of.
-        loss_name: in words.
+        losses: losses, [E, T].
+        caption: one line that describes the data.
+        loss_name: name of the loss in words.
 
     Raises:
         ValueError: there were no updates.
@@ -86,21 +86,21 @@ def loss_figure(losses: np.ndarray, caption: str, loss_name: str = "cross-entrop
     axes.set_title("loss $L_t$, before update t", fontsize=11)
     axes.set_xlabel("update t", fontsize=9)
     axes.set_ylabel(f"{loss_name}, log scale", fontsize=9)
-    if np.any(losses > 0):  # else there is nothing that a log scale could show
+    if np.any(losses > 0):  # a log scale needs positive values
         axes.set_yscale("log", nonpositive="mask")
     axes.yaxis.set_major_formatter(FuncFormatter(_plain_number))
     return figure
 
 
 def adaptation_figure(losses: np.ndarray, traces: Mapping[str, np.ndarray]) -> Figure:
-    """Draws what the updates of one adaptation did: the support loss, and the trace of the rule.
+    """Returns a figure of one adaptation: the support loss and the traces of the rule.
 
-    Of a trace the median over the parameters is drawn, in a band from the 5th to the 95th
+    For a trace it shows the median over the parameters, and a band from the 5th to the 95th
     percentile.
 
     Args:
-        losses: before each update, [T].
-        traces: name -> [T, ...].
+        losses: loss before each update, [T].
+        traces: name -> values [T, ...].
 
     Raises:
         ValueError: there were no updates.
@@ -126,7 +126,7 @@ def adaptation_figure(losses: np.ndarray, traces: Mapping[str, np.ndarray]) -> F
 def figure_image(figure: Figure) -> np.ndarray:
     """Returns a figure as pixels for `tf.summary.image`, uint8 [1, h, w, 3]."""
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # once; savefig draws a first time to lay out
+    canvas.draw()  # savefig would draw twice, because of the layout
     return np.asarray(canvas.buffer_rgba())[np.newaxis, ..., :3]
 
 
@@ -137,7 +137,7 @@ def _figure(height: float, caption: str) -> Figure:
 
 
 def _draw(axes: Axes, curves: np.ndarray) -> None:
-    """Draws [E, T] as E curves; episode e has the same colour in every panel."""
+    """Draws values [E, T] as E curves; episode e has the same colour in every panel."""
     updates = np.arange(1, curves.shape[1] + 1)
     for episode, curve in enumerate(curves):
         color = _COLORS[episode % len(_COLORS)]

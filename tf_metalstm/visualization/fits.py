@@ -1,8 +1,8 @@
-"""How a learner of functions fits one: before, after the first and after the last update.
+"""Figures of functions that a learner fits: before, after the first and after the last update.
 
-The figure by which MAML was made known (Finn et al., ICML 2017, figure 2): the true function,
-the support points, and the learner at theta_0, theta_1 and theta_T; a row for each method, a
-column for each episode.
+As figure 2 of MAML (Finn et al., ICML 2017), they show the true function, the support points, and
+the learner at theta_0, theta_1 and theta_T. There is a row for each method and a column for each
+episode.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _COLORS = ("#56b4e9", "#009e73", "#d55e00")
 
 
 class Fit(NamedTuple):
-    """A function of one number and what a learner made of it.
+    """A function of one number, and the outputs of a learner.
 
-    x: where it was looked at, [B].
-    truth: the function, [B].
-    support: the points that were given, [K, 2].
+    x: arguments, [B].
+    truth: values of the function, [B].
+    support: the support points, [K, 2].
     after: number of updates -> outputs of the learner, [B].
     """
 
@@ -37,29 +37,29 @@ class Fit(NamedTuple):
 
 
 def fit(method: FewShotMethod, support: Support, x: np.ndarray, truth: np.ndarray) -> Fit:
-    """Adapts to points of a function and asks for it everywhere.
+    """Returns the outputs of a method for many arguments, after it adapted to points of a function.
 
     Args:
-        method: trained on functions of one number.
-        support: arguments and values [K, 1].
-        x: where to ask, [B].
-        truth: the function there, [B].
+        method: a method that was trained on functions of one number.
+        support: arguments and values, [K, 1] each.
+        x: arguments, [B].
+        truth: values of the function at x, [B].
     """
     arguments = tf.constant(x[:, np.newaxis], method.compute_dtype)
     after = {}
     for num_steps in sorted({0, 1, method.num_updates or 0}):
-        # By the method itself: what it shows before the first update is what it answers there.
+        # The method itself is called, so the figure has its real answers before the first update.
         adapted, _ = method.adapt_and_trace(support, num_steps=tf.constant(num_steps))
         after[num_steps] = method.query_outputs(adapted, arguments).numpy()[:, 0]
     return Fit(x, truth, np.concatenate([support.inputs, support.labels], axis=1), after)
 
 
 def fit_figure(rows: Mapping[str, Sequence[Fit]], caption: str) -> Figure:
-    """Draws fits, a row a method.
+    """Returns a figure of fits, with a row for each method.
 
     Args:
         rows: name of the method -> its fits of the same functions.
-        caption: one line that says what this is of.
+        caption: one line that describes the data.
     """
     num_columns = len(next(iter(rows.values())))
     figure = Figure(figsize=(8.0, 0.9 + 2.3 * len(rows)), dpi=100, layout="constrained")
@@ -77,7 +77,7 @@ def fit_figure(rows: Mapping[str, Sequence[Fit]], caption: str) -> Figure:
             axes.tick_params(labelsize=8)
             axes.grid(color="0.9", linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)
-            # What lies far off must not flatten everything else.
+            # A curve far off must not flatten the others.
             size = np.abs(one.truth).max()
             axes.set_ylim(-2.0 * size, 2.0 * size)
     handles, labels = panels[0, 0].get_legend_handles_labels()

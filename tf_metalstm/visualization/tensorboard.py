@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run besides its curves: its traces and its hyper-parameters."""
+"""Writes traces and hyper-parameters of a run to TensorBoard."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def trace_summaries(
     num_tasks: int = 4,
     caption: str = "the first validation tasks",
 ) -> Callable[[int], None] | None:
-    """Returns a function that writes the traces of a few fixed tasks, for after validations.
+    """Returns a function that writes the traces of a few fixed tasks, to call after validations.
 
-    It takes the number of meta-updates made and writes what `write_traces` writes, under the
-    default summary writer. A graph is traced on the first call and used again on later ones.
+    Its argument is the number of meta-updates. It calls `write_traces` with the default summary
+    writer. The first call traces a graph, which later calls use again.
 
     Args:
-        method: read at every call, so that its present weights are what is shown.
-        episodes: of which the first are looked at; they are read now.
-        num_tasks: how many; the cost of a call is proportional to it.
-        caption: what the tasks are, for the figure.
+        method: the method; every call uses its present weights.
+        episodes: a stream; its first tasks are used, and are read now.
+        num_tasks: number of tasks; the cost of a call is proportional to it.
+        caption: description of the tasks, for the figure.
 
     Returns:
-        None for a method that makes no updates: there is nothing to see.
+        The function; None for a method that makes no updates.
     """
     if not method.num_updates:
         return None
@@ -55,18 +55,18 @@ def trace_summaries(
 
 
 def write_traces(traces: Mapping[str, np.ndarray], curves: Curves, caption: str, step: int) -> None:
-    """Writes traces under the default summary writer.
+    """Writes traces with the default summary writer.
 
     The image trace/figure is figure 3 of the paper. The histograms trace/NAME/update_t, t = 1 ...
     T, such as trace/forget_gates/update_1, are over all tasks and all parameters.
 
     Args:
-        traces: of E tasks, as `collect` returned them.
-        curves: at the coordinates to draw.
-        caption: of the figure.
-        step: meta-updates made.
+        traces: traces of E tasks, from `collect`.
+        curves: curves at the coordinates to draw.
+        caption: caption of the figure.
+        step: number of meta-updates.
     """
-    with tf.device("CPU:0"):  # not all of it is deterministic on a GPU, and there is no hurry
+    with tf.device("CPU:0"):  # some of these operations are not deterministic on a GPU
         if curves.values:
             image = figure_image(trace_figure(curves, caption))
             tf.summary.image("trace/figure", image, step=step)
@@ -80,18 +80,17 @@ def write_traces(traces: Mapping[str, np.ndarray], curves: Curves, caption: str,
 def write_hyper_parameters(
     folder: str | Path, values: Mapping[str, Any], run_flags: str, name: str | None = None
 ) -> None:
-    """Writes what a run was started with: an entry of the HPARAMS tab, and a text.
+    """Writes the settings of a run to TensorBoard: an entry of the HPARAMS tab, and a text.
 
-    No experiment is declared. From the entries of all runs TensorBoard finds out by itself the
-    types, what differs (which it then shows first) and the metrics; a declaration would be taken
-    from one run for all of them, and turns this off.
+    No experiment is declared. TensorBoard finds the types, the differences (which it shows first)
+    and the metrics from the entries of all runs. A declaration of one run would count for all runs
+    and would switch this off.
 
     Args:
-        folder: of the run's event files, where validation/accuracy will be written.
-        values: of the hyper-parameters by name. Lists become text; None, a setting that was not
-            made, stays empty.
+        folder: folder of the run's event files, to which validation/accuracy will be written.
+        values: name -> value of the hyper-parameters. Lists become text. None is left out.
         run_flags: the contents of run.flags.
-        name: the trial that this is in the tab's table; default: a hash of the values.
+        name: name of the trial in the table of the tab; default: a hash of the values.
     """
     known = {key: _plain(value) for key, value in values.items() if value is not None}
     writer = tf.summary.create_file_writer(str(folder))

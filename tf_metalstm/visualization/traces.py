@@ -1,14 +1,14 @@
-"""What a method shows of a list of tasks: the losses of its updates and the trace of its rule.
+"""Traces of a method on a list of tasks: the losses before its updates and the trace of its rule.
 
-Figure 3 of the paper is a trace: one coordinate of each layer's weight tensor, drawn at random, and
-the forget and input gates that it got in every update of every episode.
+Figure 3 of the paper is a trace. It has one random coordinate of each layer's weight tensor, and
+its forget and input gates in every update of every episode.
 
     paper      code                          shape
     L_t        losses                        [E, T]
     f_t, i_t   forget_gates, input_gates     [E, T, P], at one coordinate a layer [E, L, T]
 
-Another rule may show other things under other names, or nothing. L counts layers; the other letters
-are those of `tf_metalstm.episode`.
+Another rule may have a trace with other names, or none. L is the number of layers;
+`tf_metalstm.episode` explains the other letters.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Coordinate(NamedTuple):
     """One number of a parameter block.
 
     layer: the layer that the block belongs to, as "conv_1".
-    position: where in the block it is, as "kernel[0, 2, 0, 17]".
-    theta_index: where in theta it is.
+    position: position in the block, as "kernel[0, 2, 0, 17]".
+    theta_index: position in theta.
     """
 
     layer: str
@@ -40,10 +40,10 @@ class Coordinate(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """A trace at one coordinate a layer.
+    """Traces at one coordinate of each layer.
 
-    coordinates: which, L of them.
-    values: name -> [E, L, T].
+    coordinates: the L coordinates.
+    values: name of the trace -> values [E, L, T].
     """
 
     coordinates: tuple[Coordinate, ...]
@@ -51,12 +51,12 @@ class Curves(NamedTuple):
 
 
 def choose_coordinates(blocks: Sequence[ParameterBlock], seed: int = 0) -> tuple[Coordinate, ...]:
-    """Draws one coordinate of every weight tensor, in the order of the layers.
+    """Returns one random coordinate of every weight tensor, in the order of the layers.
 
     Args:
-        blocks: of theta. Weight tensors are those whose name ends in /kernel; where none does,
-            every block gives a coordinate.
-        seed: the same seed draws the same coordinates.
+        blocks: blocks of theta. Weight tensors are those whose name ends in /kernel. If there are
+            none, every block gives a coordinate.
+        seed: the same seed gives the same coordinates.
     """
     kernels = [block for block in blocks if block.name.endswith("/kernel")]
     generator = np.random.default_rng(seed)
@@ -72,18 +72,18 @@ def _coordinate(block: ParameterBlock, offset: int) -> Coordinate:
 
 
 def trace_function(method: Method) -> Callable[[Task], dict[str, Tensor]]:
-    """Returns the trace of one task as a graph that is traced once per shape."""
+    """Returns a function for the trace of one task, whose graph is traced once per shape."""
     return tf.function(method.trace)
 
 
 def collect(
     trace_of: Callable[[Task], Mapping[str, Tensor]], tasks: Iterable[Task]
 ) -> dict[str, np.ndarray]:
-    """Returns the traces of E tasks of the same shape, name -> [E, T, ...]; {} where none is.
+    """Returns the traces of E tasks of the same shape, name -> [E, T, ...]; {} if there are none.
 
     Args:
-        trace_of: what `trace_function` returned.
-        tasks: each as a method takes it, without the leading E.
+        trace_of: the result of `trace_function`.
+        tasks: inputs of the method, each without the leading E.
     """
     traces = [trace_of(task) for task in tasks]
     return {name: np.stack([trace[name] for trace in traces]) for name in traces[0]}
@@ -92,12 +92,12 @@ def collect(
 def curves_at(
     traces: Mapping[str, np.ndarray], blocks: Sequence[ParameterBlock], seed: int = 0
 ) -> Curves:
-    """Picks one coordinate a layer out of every trace that has one number a coordinate.
+    """Returns one coordinate of each layer from every trace that has a number for each coordinate.
 
     Args:
-        traces: as `collect` returned them.
-        blocks: of theta.
-        seed: see `choose_coordinates`.
+        traces: traces from `collect`.
+        blocks: blocks of theta.
+        seed: seed of `choose_coordinates`.
     """
     coordinates = choose_coordinates(blocks, seed)
     indices = [coordinate.theta_index for coordinate in coordinates]
@@ -113,10 +113,10 @@ def curves_at(
 
 
 def first_tasks(episodes: tf.data.Dataset, num_tasks: int) -> list[dict[str, Any]]:
-    """Returns the first tasks of a stream, each as a method takes it, without the leading E.
+    """Returns the inputs of a method for the first tasks of a stream, without the leading E.
 
     Args:
-        episodes: as `tf_metalstm.data.episodes.episode_dataset` makes them, any E.
-        num_tasks: how many; fewer where the stream ends.
+        episodes: a stream of `tf_metalstm.data.episodes.episode_dataset`, with any E.
+        num_tasks: number of tasks; there are fewer if the stream ends.
     """
     return list(episodes.map(lambda inputs, _: inputs).unbatch().take(num_tasks))

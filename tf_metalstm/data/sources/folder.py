@@ -193,7 +193,7 @@ class Folder(FileSource):
     ) -> None:
         """Counts a corrupt file or raises; what neither name nor list calls an image is none."""
         if self._image_list is None and not identity.file_name.lower().endswith(IMAGE_SUFFIXES):
-            staging.left_out.add("no images", identity.file_name)
+            staging.left_out.add("files that are not images", identity.file_name)
         else:
             super().leave_out(staging, identity, error)
 
