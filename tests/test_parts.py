@@ -58,6 +58,8 @@ def company(family, name):
     said = {"source": "toys", family: name}
     if family == "learner" and name == "mlp":
         said["hidden_layers"] = (4,)
+    if name == "tfds":
+        said["tfds_name"] = "toy_tfds"
     if family == "source":
         kind = member_of("source", name).kind
         said |= {
@@ -247,6 +249,7 @@ def raw_data(tmp_path_factory):
     toy_images.write_folder(folder / "omniglot", toy_images.omniglot_files(drawings=4))
     toy_images.write_folder(folder / "mini_imagenet", toy_images.mini_imagenet_files(images=4))
     toy_images.write_folder(folder / "folder", toy_images.folder_files())
+    toy_images.write_tfds(folder / "tfds")
     return folder
 
 
@@ -347,14 +350,14 @@ def test_an_option_changes_something(family, name, each):
         assert differ(before, after), f"{each.name}={value} changes nothing"
 
 
-IN_DATA = {"skip_corrupt", "skip_small_classes", "class_split", "image_list"}
+IN_DATA = {"skip_corrupt", "skip_small_classes", "class_split", "image_list", "tfds_name"}
 QUICK = [name for name in FAMILIES["source"].names() if name != "omniglot_stream"]
 # Each option with one source that has it, toys if they do: they are quick.
 # What is skipped is in tests/data.
 SOURCES = list(
     {
         each.name: (name, each)
-        for name in ("omniglot_stream", "mini_imagenet", "omniglot", *QUICK, "toys")
+        for name in ("omniglot_stream", "mini_imagenet", "omniglot", *QUICK, "folder", "toys")
         for each in in_use("source", name).values()
         if each.name not in PLACES | IN_DATA
         and not each.name.startswith(("network_", "test_function"))

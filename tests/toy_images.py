@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import tensorflow_datasets as tfds
 from PIL import Image
 
 
@@ -66,6 +67,40 @@ def folder_files(classes="abcdefg", images=4):
         for name in classes
         for number in range(images)
     }
+
+
+class ToyTfds(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A data set of TensorFlow Datasets: seven classes, two splits of the images."""
+
+    VERSION = tfds.core.Version("1.2.3")
+    code_path = None
+    channels = 3
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(None, None, self.channels), encoding_format="png"),
+            "label": tfds.features.ClassLabel(names=list("abcdefg")),
+            "id": tfds.features.Text(),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=("image", "label"),
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(3), "test": self._generate_examples(1)}
+
+    def _generate_examples(self, number):
+        files = folder_files(images=4)
+        for path, content in files.items():
+            if (int(path[2]) == 3) == (number == 1):
+                pixels = np.asarray(Image.open(io.BytesIO(content)))[..., : self.channels]
+                yield path, {"image": pixels, "label": path[0], "id": path}
+
+
+def write_tfds(folder, kind=ToyTfds):
+    kind(data_dir=folder).download_and_prepare()
 
 
 def write_folder(folder, files):

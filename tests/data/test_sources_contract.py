@@ -26,6 +26,7 @@ def built(name, folder, **options):
     known = options_of(SOURCES[name].part.options)
     where = {"data_dir": folder / "raw", "prepared_dir": folder / "prepared"}
     said = {key: str(value) for key, value in where.items() if key in known}
+    said |= {"tfds_name": "toy_tfds"} if "tfds_name" in known else {}
     return build_tasks(make_settings({"source": name, **said, **options})).source
 
 
@@ -34,7 +35,10 @@ def source(request, tmp_path_factory):
     if request.param == "glyphs":
         return request.getfixturevalue("glyphs")
     folder = tmp_path_factory.mktemp(request.param)
-    toy_images.write_folder(folder / "raw", TOY_FILES[request.param]())
+    if request.param == "tfds":
+        toy_images.write_tfds(folder / "raw")
+    else:
+        toy_images.write_folder(folder / "raw", TOY_FILES[request.param]())
     return built(request.param, folder)
 
 

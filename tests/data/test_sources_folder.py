@@ -172,7 +172,9 @@ def test_doubles_are_left_out_and_named(raw):
 
 def test_what_is_no_image_is_left_out_and_what_should_be_one_is_an_error(raw):
     toy_images.write_folder(raw, {"a/notes": b"text", "a/film.mp4": b"film", "list.txt": b""})
-    assert staged(raw).left_out == ("3 left out, files that are not images: a/film.mp4, a/notes, list.txt",)
+    assert staged(raw).left_out == (
+        "3 left out, files that are not images: a/film.mp4, a/notes, list.txt",
+    )
     toy_images.write_folder(raw, {"a/photo.HEIC": b"whatever"})
     with pytest.raises(CorruptImageError, match=r"photo.HEIC is not a readable .*--skip_corrupt"):
         staged(raw)

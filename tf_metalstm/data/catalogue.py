@@ -9,6 +9,7 @@ from tf_metalstm.data.sources.glyphs import Glyphs
 from tf_metalstm.data.sources.mini_imagenet import MiniImagenet
 from tf_metalstm.data.sources.omniglot import Omniglot
 from tf_metalstm.data.sources.omniglot_stream import OmniglotStream
+from tf_metalstm.data.sources.tfds_images import TfdsImages
 from tf_metalstm.parts import Family
 
 SOURCES = Family(
@@ -19,6 +20,7 @@ SOURCES = Family(
         Omniglot,
         MiniImagenet,
         Folder,
+        TfdsImages,
         OmniglotStream,
         SineTasks,
         QuadraticTasks,
