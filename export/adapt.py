@@ -1,14 +1,22 @@
 """Adapts an exported model to a few labelled images and classifies others with it.
 
     python adapt.py --model DIR --support DIR --query DIR [--csv FILE] [--html FILE] [--save DIR]
+    python adapt.py check --model DIR --support DIR
+    python adapt.py predict --classifier DIR --query DIR [--csv FILE] [--html FILE]
+
+The first adapts, says how many answers will be right, and answers. `check` says no more than how
+many will be right, and which support pictures look mislabelled. `predict` answers with what --save
+wrote, which knows its classes.
 
 --model    what `python -m tf_metalstm.export` wrote: saved_model.pb and manifest.json.
---support  a few labelled images: one folder a class, at most as many as the model has ways.
+--support  a few labelled images: one folder a class; any number of classes where the model allows.
 --query    images to classify: files, folders or patterns. Where a folder holds one folder a
-           class, the accuracy is printed too.
+           class, the accuracy is printed too; with --none_of_these one of them may have the name
+           "none of these".
 
 Pictures that make answers worth little are warned of: blank or equal ones, queries that are among
-the support images, and the like; `remarks.py` has the list.
+the support images, and the like; `remarks.py` has the list. `estimate.py` says how the accuracy is
+estimated.
 
 Needs tensorflow, numpy and pillow, the files beside it, and nothing else of ours.
 """
@@ -18,18 +26,20 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import os
-import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import remarks
 import report
+from adapted import Adapted, call
+from estimate import FALSE_ALARMS, Estimate, for_json, sentences, softmax, threshold
 from folders import (
     MAX_STEPS,
     ClientError,
@@ -38,11 +48,12 @@ from folders import (
     print_any_name,
     query_files,
     run_client,
-    sentence,
     user_path,
     warn,
 )
 from images import looked_at, read_images, read_support
+from saved_classifier import CLASSIFIER
+from saved_classifier import FORMAT as CLASSIFIER_FORMAT
 
 FORMAT = "tf_metalstm.saved_model"
 FORMAT_VERSION = 2
@@ -53,9 +64,12 @@ _ROWS_BESIDE_FILES = 20
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the client; returns its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    commands = {"adapt": _adapt, "check": _adapt, "predict": _predict}
+    command = given.pop(0) if given and given[0] in commands else "adapt"
     print_any_name()
     try:
-        _run(_parser().parse_args(arguments))
+        commands[command](_parser(command).parse_args(given))
         sys.stdout.flush()
     except ClientError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -70,44 +84,174 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(options: argparse.Namespace) -> None:
+def _adapt(options: argparse.Namespace) -> None:
+    """Adapts, estimates, and answers if there are queries."""
     manifest = read_manifest(options.model)
     shape = manifest["image_shape"]
     num_steps = _num_steps(options.num_steps, manifest)
     classes = class_files(options.support)
     _check_number(options.support, len(classes), manifest.get("num_way"))
-    queries, known = query_files(options.query, list(classes))
+    queries, known = query_files(options.query or [], _known_names(list(classes), options))
     _check_outputs(options)
     images, labels, paths = read_support(classes, shape)
     looks = [remarks.look_at(str(p), n, i) for p, n, i in zip(paths, labels, images, strict=True)]
     batch_size = manifest.get("method_settings", {}).get("support_batch_size")
     large = remarks.of_size(len(images), shape, num_steps is not None, batch_size)
     said = warn([*remarks.of_support(looks), *large])
-    model = load_model(options.model)
-    state, losses = adapt(model, images, labels, num_steps)
+    adapted = Adapted(load_model(options.model), images, labels, num_steps)
     print(f"Adapted to {len(images)} images of {len(classes)} classes.")
+    asks_itself = not options.no_estimate or options.calibrated or options.none_of_these
+    found = adapted.estimate() if asks_itself else None
+    expected = _in_words(found, adapted, [str(path) for path in paths])
+    for sentence in expected:
+        print(sentence)
+    temperature = found.temperature if found and options.calibrated else 1.0
     asked: list[remarks.Look] = []
     read_queries = looked_at(read_images((path for _, path in queries), shape), asked)
-    names, read, probabilities = classify(model, state, read_queries)
-    said += warn(remarks.of_queries(looks, asked))
-    shown = {path: name for name, path in queries}
-    answers = [
-        report.Answer(shown[path], path, names[np.argmax(row)], row, known.get(path))
-        for path, row in zip(read, probabilities, strict=True)
-    ]
-    support = list(zip(paths, labels, strict=True))
-    result = report.Report(options.model, names, support, losses, answers, said)
-    texts = (report.csv_text, report.json_text, report.html_text)
-    paths_of_texts = (options.csv, options.json, options.html)
-    wanted = [(path, text) for path, text in zip(paths_of_texts, texts, strict=True) if path]
-    for path, text in wanted:
-        report.write(path, text(result))
-    report.print_table(result, _ROWS_BESIDE_FILES if wanted else len(answers))
+    read, probabilities, near = _answered(
+        lambda pixels: _calibrated(adapted, pixels, temperature), read_queries
+    )
+    if queries:
+        said += warn(remarks.of_queries(looks, asked))
+    limit = _limit(found.nearness, options.none_of_these) if found else -math.inf
+    result = report.Report(
+        model=options.model,
+        class_names=adapted.class_names,
+        support=list(zip(paths, labels, strict=True)),
+        support_losses=adapted.losses,
+        answers=_named(queries, known, read, adapted.class_names, probabilities, near < limit),
+        remarks=said,
+        expected=expected,
+        estimate=for_json(found) if found else None,
+    )
+    _write(result, options)
     if options.save:
-        save_classifier(model, state, options.save)
-    for path in (*paths_of_texts, options.save):
-        if path:
-            print(f"Wrote {path}")
+        if found is None:
+            found = adapted.estimate()
+        limit = _limit(found.nearness, options.none_of_these or FALSE_ALARMS)
+        adapted.save(options.save, found, temperature, limit)
+        print(f"Wrote {options.save}")
+
+
+def _predict(options: argparse.Namespace) -> None:
+    """Answers with a classifier that was saved."""
+    facts = _read_classifier(options.classifier)
+    names = facts["class_names"]
+    queries, known = query_files(options.query, _known_names(names, options))
+    _check_outputs(options)
+    model = load_model(options.classifier, ("predict", "predict_encoded"))
+    images = read_images((path for _, path in queries), facts["image_shape"])
+
+    def ask(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        answer = call(model, "predict", query_images=pixels)
+        return answer["probabilities"].numpy(), answer["nearness"].numpy()
+
+    read, probabilities, near = _answered(ask, images)
+    limit = _limit(np.array(facts["nearness"]), options.none_of_these)
+    result = report.Report(
+        model=options.classifier,
+        class_names=names,
+        support=[],
+        support_losses=[],
+        answers=_named(queries, known, read, names, probabilities, near < limit),
+        remarks=[],
+        expected=[],
+        estimate=facts["estimate"],
+    )
+    _write(result, options)
+
+
+def _in_words(found: Estimate | None, adapted: Adapted, paths: Sequence[str]) -> list[str]:
+    if found is None:
+        return []
+    return sentences(found, adapted.numbers, paths, adapted.class_names)
+
+
+def _known_names(names: list[str], options: argparse.Namespace) -> list[str]:
+    """Returns the names that folders of queries may have."""
+    return names if options.none_of_these is None else [*names, report.NONE_OF_THESE]
+
+
+def _limit(nearness: np.ndarray, false_alarms: float | None) -> float:
+    """Returns the nearness below which a picture is of no class; none is unless that is asked."""
+    return -math.inf if false_alarms is None else threshold(nearness, false_alarms)
+
+
+def _calibrated(
+    adapted: Adapted, pixels: np.ndarray, temperature: float
+) -> tuple[np.ndarray, np.ndarray]:
+    answers = adapted.answers(pixels)
+    return softmax(answers.logits / temperature), answers.near
+
+
+def _answered(
+    ask: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    images: Iterator[tuple[Path, np.ndarray]],
+) -> tuple[list[Path], np.ndarray, np.ndarray]:
+    """Returns files, probabilities [files, classes] and nearness; few are in memory at a time."""
+    files: list[Path] = []
+    answers: list[tuple[np.ndarray, np.ndarray]] = []
+    while chunk := list(itertools.islice(images, _QUERIES_AT_A_TIME)):
+        files.extend(file for file, _ in chunk)
+        answers.append(ask(np.stack([image for _, image in chunk])))
+    if not files:
+        return [], np.zeros([0, 1]), np.zeros([0])
+    probabilities, near = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+    return files, probabilities.astype(np.float64), near
+
+
+def _named(
+    queries: Sequence[tuple[str, Path]],
+    known: Mapping[Path, str],
+    read: Sequence[Path],
+    names: Sequence[str],
+    probabilities: np.ndarray,
+    is_foreign: np.ndarray,
+) -> list[report.Answer]:
+    """Returns the answers to files that could be read.
+
+    Raises:
+        ClientError: there are files, and none can be read.
+    """
+    if queries and not read:
+        raise ClientError("None of the images to classify can be read.")
+    shown = {path: name for name, path in queries}
+    return [
+        report.Answer(
+            shown[path],
+            path,
+            report.NONE_OF_THESE if foreign else names[int(np.argmax(row))],
+            row,
+            known.get(path),
+        )
+        for path, row, foreign in zip(read, probabilities, is_foreign, strict=True)
+    ]
+
+
+def _write(result: report.Report, options: argparse.Namespace) -> None:
+    """Writes the files that were asked for, and prints the table."""
+    texts = {"csv": report.csv_text, "json": report.json_text, "html": report.html_text}
+    wanted = {kind: getattr(options, kind) for kind in texts if getattr(options, kind)}
+    for kind, path in wanted.items():
+        report.write(path, texts[kind](result))
+    if result.answers:
+        report.print_table(result, _ROWS_BESIDE_FILES if wanted else len(result.answers))
+    for path in wanted.values():
+        print(f"Wrote {path}")
+
+
+def _read_classifier(directory: Path) -> dict[str, Any]:
+    """Returns what a saved classifier says about itself."""
+    try:
+        facts = json.loads((directory / CLASSIFIER).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ClientError(
+            f"--classifier {directory} is no adapted classifier ({error}): expected the folder "
+            "that --save wrote."
+        ) from error
+    if not isinstance(facts, dict) or facts.get("format") != CLASSIFIER_FORMAT:
+        raise ClientError(f"{directory / CLASSIFIER} is not that of a {CLASSIFIER_FORMAT}.")
+    return facts
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
@@ -135,13 +279,21 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     return manifest
 
 
-def load_model(directory: Path) -> Any:
-    """Returns an exported model."""
+def load_model(
+    directory: Path,
+    needed: Sequence[str] = ("adapt_named", "predict_named", "predict_encoded_named"),
+) -> Any:
+    """Returns an exported model.
+
+    Args:
+        directory: where it is.
+        needed: signatures without which it is none.
+    """
     tensorflow = _import_tensorflow()
     try:
         model = tensorflow.saved_model.load(str(directory))
-        for name in ("adapt_named", "predict_named", "predict_encoded_named"):
-            model.signatures[name]  # a model that lacks one is none
+        for name in needed:
+            model.signatures[name]
     except Exception as error:  # whatever a file with a piece missing leads to
         raise ClientError(
             f"The model in {directory} cannot be loaded; is the copy complete? "
@@ -150,88 +302,12 @@ def load_model(directory: Path) -> Any:
     return model
 
 
-def adapt(
-    model: Any, images: np.ndarray, labels: Sequence[str], num_steps: int | None
-) -> tuple[dict[str, Any], list[float]]:
-    """Adapts to images [B, h, w, c] and the names of their classes.
-
-    Returns:
-        What the model learned, for `predict`; and the loss before each update.
-    """
-    steps = {} if num_steps is None else {"num_steps": np.int32(num_steps)}
-    names = [os.fsencode(name) for name in labels]
-    adapted = _call(model, "adapt_named", support_images=images, support_labels=names, **steps)
-    wanted = model.signatures["predict_named"].structured_input_signature[1]
-    losses = adapted.get("support_losses")
-    state = {name: value for name, value in adapted.items() if name in wanted}
-    return state, [] if losses is None else losses.numpy().tolist()
-
-
-def classify(
-    model: Any, state: dict[str, Any], images: Iterator[tuple[Path, np.ndarray]]
-) -> tuple[list[str], list[Path], np.ndarray]:
-    """Returns classes, files and probabilities [files, classes]; a few at a time are in memory."""
-    files: list[Path] = []
-    rows: list[np.ndarray] = []
-    while chunk := list(itertools.islice(images, _QUERIES_AT_A_TIME)):
-        files.extend(file for file, _ in chunk)
-        pixels = np.stack([image for _, image in chunk])
-        answer = _call(model, "predict_named", query_images=pixels, **state)
-        rows.extend(answer["probabilities"].numpy())
-    if not files:
-        raise ClientError("None of the images to classify can be read.")
-    if not np.all(np.isfinite(rows)):
-        raise ClientError("The model's answer is not a number: look at the support images.")
-    names = [os.fsdecode(name) for name in state["class_names"].numpy()]
-    return names, files, np.asarray(rows, np.float64)
-
-
-def save_classifier(model: Any, state: dict[str, Any], directory: Path) -> None:
-    """Writes a model that knows these classes and only answers.
-
-    Its signatures are `predict` (query_images: pixels) and `predict_encoded` (files).
-    """
-    import tensorflow
-
-    module = tensorflow.Module()
-    module.state = dict(state)  # kept, or they would be gone when the functions are saved
-    signatures = {}
-    for name in ("predict", "predict_encoded"):
-        whole = model.signatures[f"{name}_named"]
-        spec = whole.structured_input_signature[1]["query_images"]
-
-        @tensorflow.function(input_signature=[tensorflow.TensorSpec(spec.shape, spec.dtype)])
-        def answer(query_images: Any, whole: Any = whole) -> Any:
-            return whole(query_images=query_images, **state)
-
-        signatures[name] = answer
-    partial = directory.with_name(f".{directory.name}.{os.getpid()}.partial")
-    try:
-        tensorflow.saved_model.save(module, str(partial), signatures=signatures)
-        partial.rename(directory)
-    except (OSError, tensorflow.errors.OpError) as error:  # a full disk, one that is read only
-        raise ClientError(f"--save {directory} cannot be written ({error}).") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _call(model: Any, signature: str, **tensors: Any) -> dict[str, Any]:
-    """Calls a signature; what the model has to say of a wrong call is said as it is."""
-    import tensorflow
-
-    try:
-        return model.signatures[signature](**tensors)
-    except tensorflow.errors.InvalidArgumentError as error:
-        raise ClientError(f"The model says: {sentence(error.message)}") from error
-
-
 def _check_number(support: Path, found: int, num_way: int | None) -> None:
-    """Raises an error unless the model can tell so many classes apart; None for any number."""
-    if found < 2 or (num_way is not None and found > num_way):
-        most = "2 or more" if num_way is None else f"2 to {num_way}"
+    """Raises an error if there are more classes than the model tells apart; None for any number."""
+    if num_way is not None and found > num_way:
         raise ClientError(
-            f"{support} has {found} class folders, but the model tells {most} classes apart: add "
-            "or take away some, or train a model with more ways."
+            f"{support} has {found} class folders, but the model tells at most {num_way} classes "
+            "apart: take away some, or take a model that compares features, which has no limit."
         )
 
 
@@ -247,7 +323,7 @@ def _num_steps(asked: int | None, manifest: dict[str, Any]) -> int | None:
 def _check_outputs(options: argparse.Namespace) -> None:
     taken: set[Path] = set()
     for flag in ("csv", "json", "html", "save"):
-        path = getattr(options, flag)
+        path = getattr(options, flag, None)
         if not path:
             continue
         if not path.absolute().parent.is_dir():
@@ -279,27 +355,79 @@ def _import_tensorflow() -> Any:
     return tensorflow
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def _parser(command: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if command == "predict":
+        parser.add_argument(
+            "--classifier", type=user_path, required=True, help="folder that --save wrote"
+        )
+    else:
+        parser.add_argument(
+            "--model", type=user_path, required=True, help="folder of the exported model"
+        )
+        parser.add_argument(
+            "--support", type=user_path, required=True, help="one folder of images a class"
+        )
+        parser.add_argument(
+            "--num_steps", type=int, help=f"updates, 0 to {MAX_STEPS}; by default as in training"
+        )
+    if command == "check":
+        parser.set_defaults(query=[], calibrated=False, none_of_these=None, no_estimate=False)
+        parser.set_defaults(csv=None, html=None, save=None)
+    else:
+        _add_answers(parser, command)
+    parser.add_argument("--json", type=user_path, help="write all of it as JSON, for programs")
+    return parser
+
+
+def _add_answers(parser: argparse.ArgumentParser, command: str) -> None:
+    """Adds the flags about answers to queries."""
     parser.add_argument(
-        "--model", type=user_path, required=True, help="folder of the exported model"
+        "--query",
+        nargs="+",
+        required=command == "predict",
+        help="images: files, folders, or patterns as 'a/*.jpg'",
     )
     parser.add_argument(
-        "--support", type=user_path, required=True, help="one folder of images a class"
-    )
-    parser.add_argument(
-        "--query", nargs="+", required=True, help="images: files, folders, or patterns as 'a/*.jpg'"
-    )
-    parser.add_argument(
-        "--num_steps", type=int, help=f"updates, 0 to {MAX_STEPS}; by default as in training"
+        "--none_of_these",
+        type=_share,
+        nargs="?",
+        const=FALSE_ALARMS,
+        metavar="SHARE",
+        help="say so of pictures of other things; so many of yours may be taken for that: "
+        f"{FALSE_ALARMS} unless you say otherwise",
     )
     parser.add_argument("--csv", type=user_path, help="write all probabilities to this file")
-    parser.add_argument("--json", type=user_path, help="write them as JSON, with the losses")
     parser.add_argument("--html", type=user_path, help="write a page with pictures")
+    if command == "predict":
+        return
+    parser.add_argument(
+        "--calibrated",
+        action="store_true",
+        help="give probabilities that can be believed, not those of the model",
+    )
+    parser.add_argument(
+        "--no_estimate",
+        action="store_true",
+        help="do not estimate the accuracy, which takes five more adaptations where a model "
+        "learns by updates",
+    )
     parser.add_argument(
         "--save", type=user_path, help="write the adapted classifier, a new SavedModel"
     )
-    return parser
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0.0 < share < 1.0:
+        raise argparse.ArgumentTypeError(f"a share between 0 and 1 is needed, got {text}")
+    return share
 
 
 if __name__ == "__main__":

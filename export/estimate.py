@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -312,6 +312,18 @@ def sentences(
         more = f"; and {len(places) - _NAMES} more" if len(places) > _NAMES else ""
         said.append(f"The rest of its class contradicts a picture: {'; '.join(listed)}{more}.")
     return said
+
+
+def for_json(found: Estimate) -> dict[str, Any] | None:
+    """Returns an estimate for programs; None where there is none."""
+    if not found.is_known:
+        return None
+    return {
+        "accuracy": found.accuracy,
+        "interval": [found.low, found.high],
+        "support_pictures": found.number,
+        "temperature": found.temperature,
+    }
 
 
 def _nearer_in_use(near: float, kept: float, per_class: float) -> float:

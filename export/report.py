@@ -19,6 +19,9 @@ import numpy as np
 from folders import ClientError
 from images import open_image
 
+NONE_OF_THESE = "none of these"
+"""What is answered of a picture that is of no class."""
+
 _THUMBNAIL = 96  # pixels
 
 
@@ -28,7 +31,7 @@ class Answer:
 
     name: the file as the user knows it.
     path: where it is.
-    predicted: the most probable class.
+    predicted: the most probable class, or NONE_OF_THESE.
     probabilities: one a class.
     known: its class where its folder tells, else None.
     """
@@ -50,6 +53,8 @@ class Report:
     support_losses: the loss before each update; empty for a model that makes none.
     answers: one a query.
     remarks: what was warned of, sentences.
+    expected: the estimate in words, sentences.
+    estimate: the same for programs; None where there is none.
     """
 
     model: Path
@@ -58,6 +63,8 @@ class Report:
     support_losses: Sequence[float]
     answers: Sequence[Answer]
     remarks: Sequence[str]
+    expected: Sequence[str] = ()
+    estimate: dict[str, Any] | None = None
 
     @property
     def accuracy(self) -> tuple[int, int]:
@@ -119,6 +126,8 @@ def json_text(report: Report) -> str:
             }
             for answer in report.answers
         ],
+        "estimate": report.estimate,
+        "estimate_in_words": list(report.expected),
         "accuracy": hits / known if known else None,
         "by_class": by_class.for_json(report.confusion),
         "warnings": list(report.remarks),
@@ -130,8 +139,10 @@ def html_text(report: Report) -> str:
     """Returns a page of its own, with everything in it: pictures, bars, and the loss curve."""
     hits, known = report.accuracy
     accuracy = f"<p>Accuracy: {hits / known:.1%} ({hits} of {known} images).</p>" if known else ""
+    expected = "".join(f"<p>{html.escape(said)}</p>" for said in report.expected)
     remarks = "".join(f'<p class="wrong">{html.escape(said)}</p>' for said in report.remarks)
-    matrix = by_class.matrix_html(report.confusion, report.class_names) if known else ""
+    named = [*report.class_names, *({NONE_OF_THESE} & {a.predicted for a in report.answers})]
+    matrix = by_class.matrix_html(report.confusion, named) if known else ""
     rows = "".join(_answer_row(report, answer) for answer in report.answers)
     support = "".join(
         f"<tr><th>{html.escape(name)}</th><td>"
@@ -150,7 +161,7 @@ tr {{ border-bottom: 1px solid #ddd }} img {{ height: 72px; margin-right: 4px }}
 </style></head><body>
 <h1>Few-shot answers</h1>
 <p>Model {html.escape(str(report.model))}, adapted to {len(report.support)} images of
-{len(report.class_names)} classes.</p>{remarks}{accuracy}
+{len(report.class_names)} classes.</p>{expected}{remarks}{accuracy}
 <h2>What it adapted to</h2><table>{support}</table>{_loss_curve(report.support_losses)}
 {matrix}
 <h2>What it says</h2><table>{rows}</table>

@@ -136,6 +136,7 @@ def test_with_the_tools_of_scikit_learn(model):
         "model": model,
         "num_steps": 1,
         "skip_corrupt": False,
+        "calibrated": False,
     }
     images = np.tile(pixels(3), [4, 1, 1, 1])  # the same three pictures four times
     scores = cross_val_score(FewShotClassifier(model, num_steps=5), images, labels(12), cv=2)

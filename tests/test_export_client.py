@@ -147,7 +147,7 @@ def test_flat_folder_in_small_chunks(served, model, folders, capsys, monkeypatch
     (folders / "query" / ".DS_Store").touch()
     code, at_once, _ = call(capsys, model, folders)
     assert code == 0
-    assert [line.split()[0] for line in at_once.splitlines()[1:]] == [
+    assert [line.split()[0] for line in at_once.splitlines()[2:]] == [
         "file",
         *(f"{k}.png" for k in range(5)),
     ]
@@ -197,8 +197,8 @@ def test_files_and_patterns(model, folders, capsys):
     arguments = ["--model", model, "--support", folders / "support", "--query", single, pattern]
     assert client.main([str(argument) for argument in arguments]) == 0
     output = capsys.readouterr().out
-    answers = {line.split()[0]: line.split()[1:] for line in output.splitlines()[2:]}
-    expected = {line.split()[0]: line.split()[1:] for line in whole.splitlines()[2:-1]}
+    answers = {line.split()[0]: line.split()[1:] for line in output.splitlines()[3:]}
+    expected = {line.split()[0]: line.split()[1:] for line in whole.splitlines()[3:-1]}
     assert answers.keys() == {str(single), *(str(folders / f"query/cat/{k}.png") for k in range(3))}
     for name, answer in answers.items():
         assert answer == expected["/".join(name.split("/")[-2:])]
@@ -272,7 +272,10 @@ def check_error(result, message):
 @pytest.mark.parametrize(
     ("added", "message"),
     [
-        (["support/dog", "support/eel"], "has 5 class folders, but the model tells 2 to 4 classes"),
+        (
+            ["support/dog", "support/eel"],
+            "has 5 class folders, but the model tells at most 4 classes",
+        ),
         (["support/stray.png"], "stray.png is in no class folder"),
         (["query/dog"], "dog is none of the classes of the support folder (ant, bee, cat)"),
     ],
@@ -289,7 +292,6 @@ def test_too_much(model, folders, capsys, added, message):
 @pytest.mark.parametrize(
     ("removed", "left", "message"),
     [
-        (["support/ant", "support/bee"], None, "has 1 class folders, but the model tells 2 to 4"),
         (["support"], "support/0.png", "has no class folders: expected"),
         (["support/ant"], "support/ant/.hidden.png", "support/ant holds no image"),
         (["query"], "query/.hidden.png", "query holds no image"),

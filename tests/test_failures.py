@@ -18,7 +18,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 import toy
 import toy_images
-from export_client import FOLDER, client, folders, report
+from export_client import FOLDER, FirstClass, adapted, folders, report
 from matplotlib.figure import Figure
 
 from tf_metalstm import ctrl_c, evaluate, files, flags, reproduce, visualize
@@ -122,14 +122,14 @@ def test_half_an_export_goes_and_the_one_before_stays(tmp_path, monkeypatch):
 
 
 def test_half_a_saved_classifier_goes(tmp_path, monkeypatch):
-    class Predict:
-        structured_input_signature = ((), {"query_images": tf.TensorSpec([None], tf.string)})
-
-    signatures = {"predict_named": Predict(), "predict_encoded_named": Predict()}
-    model = types.SimpleNamespace(signatures=signatures)
+    model = FirstClass()
+    spec = {"query_images": tf.TensorSpec([None, 8, 8, 1])}
+    model.signatures["predict_named"].structured_input_signature = ((), spec)
+    model.signatures["predict_encoded_named"] = model.signatures["predict_named"]
+    one = adapted.Adapted(model, np.zeros([2, 8, 8, 1]), ["a", "b"], None)
     monkeypatch.setattr(tf.saved_model, "save", half_a_model)
     with pytest.raises(folders.ClientError, match=r"--save .* cannot be written .*No space left"):
-        client.save_classifier(model, {}, tmp_path / "classifier")
+        one.save(tmp_path / "classifier", one.estimate(), 1.0, 0.0)
     assert not list(tmp_path.iterdir())
 
 

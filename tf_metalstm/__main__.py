@@ -14,7 +14,7 @@ from tf_metalstm.argv import COMMANDS
 from tf_metalstm.flagfiles import recipe_names, recipe_title
 
 CLIENTS = {
-    "adapt": "adapt an exported model to pictures and classify others; needs no package",
+    "adapt": "adapt an exported model to pictures, say how good it will be, classify others",
     "to_lite": "convert an exported model for LiteRT",
 }
 _RECIPES = {"recipes": "list the recipes, which train takes as --recipe=NAME"}
@@ -27,10 +27,7 @@ def main() -> None:
         sys.argv = [name, *rest]
         runpy.run_module(f"tf_metalstm.{name}", run_name="__main__", alter_sys=True)
     elif name in CLIENTS:
-        folder = str(shipped.folder(shipped.CLIENTS))
-        sys.path.insert(0, folder)  # as Python itself does for a script
-        sys.argv = [f"tf-metalstm {name}", *_with_model(rest)]
-        runpy.run_path(f"{folder}/{name}.py", run_name="__main__")
+        shipped.run_client(name, f"tf-metalstm {name}", rest)
     elif name in _RECIPES:
         width = max(map(len, recipe_names()), default=0)
         print("\n".join(f"{each:<{width}}  {recipe_title(each)}" for each in recipe_names()))
@@ -52,18 +49,6 @@ def usage() -> str:
     lines += ["", f"The files of the clients: {shipped.folder(shipped.CLIENTS)}"]
     lines += [f"Trained models by name: {', '.join(shipped.model_names())}"]
     return "\n".join(lines)
-
-
-def _with_model(arguments: list[str]) -> list[str]:
-    """Returns the arguments of a client with the folder of a model that is given by name."""
-    named = list(arguments)
-    for place, argument in enumerate(named):
-        flag, is_one, value = argument.partition("=")
-        if flag == "--model" and is_one:
-            named[place] = f"--model={shipped.model_folder(value)}"
-        elif flag == "--model" and place + 1 < len(named):
-            named[place + 1] = str(shipped.model_folder(named[place + 1]))
-    return named
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from tf_metalstm.loaded_model import LoadedModel, call, in_parts, load_model
 from tf_metalstm.serving.cache import Cache
 from tf_metalstm.serving.estimate import (
+    FALSE_ALARMS,
     ROUNDS,
     ROUNDS_BY_UPDATES,
     Estimate,
@@ -32,6 +33,7 @@ from tf_metalstm.serving.estimate import (
     certainty,
     class_means,
     estimate,
+    for_json,
     nearness,
     sentences,
     softmax,
@@ -39,6 +41,12 @@ from tf_metalstm.serving.estimate import (
 )
 from tf_metalstm.serving.given_images import GivenImages, take_images
 from tf_metalstm.serving.remarks import Look, look_at, of_queries, of_size, of_support
+from tf_metalstm.serving.saved_classifier import (
+    Facts,
+    certainty_in_graph,
+    unit_nearness,
+    write_classifier,
+)
 from tf_metalstm.serving.served import MAX_STEPS
 
 _SMALLEST = 1e-30  # probability whose logarithm is taken
@@ -176,6 +184,43 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """Returns the estimate, and which support images look mislabelled, in sentences."""
         names = [look.name for look in self._looks]
         return sentences(self.estimate(), self._numbers, names, self.classes_.tolist())
+
+    def save(self, directory: str | os.PathLike[str], false_alarms: float = FALSE_ALARMS) -> None:
+        """Writes a SavedModel that knows these classes and only answers.
+
+        `python -m tf_metalstm.adapt predict --classifier` and every program that runs a SavedModel
+        can ask it. Its probabilities are calibrated if those of this classifier are.
+
+        Args:
+            directory: which is not there yet.
+            false_alarms: share of images of these classes that it may say "none of these" of.
+
+        Raises:
+            OSError: it cannot be written, or is there already.
+        """
+        found, model = self.estimate(), self._loaded()
+        facts = Facts(
+            [str(name) for name in self.classes_],
+            model.image_shape,
+            found.temperature if self.calibrated else 1.0,
+            threshold(found.nearness, false_alarms),
+            found.nearness.tolist(),
+            for_json(found),
+        )
+        state = {name: tf.constant(value) for name, value in self._state.items()}
+
+        def answers(images: Any, ending: str) -> tuple[Any, Any]:
+            if model.has_features:
+                features = model.signatures[f"features{ending}"](images=images)["features"]
+                answer = model.signatures["predict_features"](query_features=features, **state)
+                means = class_means(self._kept, self._numbers, len(self.classes_))
+                return answer["logits"], unit_nearness(features, means)
+            whole = model.signatures[f"predict{ending}"](query_images=images, **state)
+            probabilities = whole["probabilities"][:, : len(self.classes_)]
+            logits = tf.math.log(tf.maximum(probabilities, _SMALLEST))
+            return logits, certainty_in_graph(logits)
+
+        write_classifier(directory, answers, [*model.variables, *state.values()], facts)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Returns the probability of each class, [B, C], in the order of `classes_`."""

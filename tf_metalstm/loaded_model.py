@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +41,7 @@ class LoadedModel(NamedTuple):
     state_names: what `predict` takes of that which `adapt` returned.
     batch_size: support images of an update, or None for all of them.
     cache: of features, which are kept for as long as the model is.
+    variables: that its functions use.
     """
 
     signatures: Mapping[str, Callable[..., dict[str, Any]]]
@@ -50,6 +51,7 @@ class LoadedModel(NamedTuple):
     state_names: tuple[str, ...]
     batch_size: int | None = None
     cache: Cache | None = None
+    variables: Sequence[Any] = ()
 
     @property
     def has_features(self) -> bool:
@@ -93,12 +95,21 @@ def _load(folder: str, times: tuple[int, ...]) -> LoadedModel:
                 f"{folder} has format version {manifest['format_version']}, not {FORMAT_VERSION}: "
                 "export the run again."
             )
-        signatures = tf.saved_model.load(folder).signatures
+        module = tf.saved_model.load(folder)
         shape = tuple(manifest.get("image_shape", ()))
         names = tuple(n for n in manifest["signatures"]["predict"]["inputs"] if n != _QUERIES)
         way, steps = manifest["num_way"], manifest.get("num_steps")
         batch_size = manifest.get("method_settings", {}).get("support_batch_size")
-        return LoadedModel(signatures, shape, way, steps, names, batch_size, Cache())
+        return LoadedModel(
+            module.signatures,
+            shape,
+            way,
+            steps,
+            names,
+            batch_size,
+            Cache(),
+            module.meta_parameters,
+        )
     if not Path(folder, RUN_FLAGS).is_file():
         raise FileNotFoundError(
             f"{folder} is neither a model that python -m tf_metalstm.export wrote, nor a run, nor "
@@ -109,13 +120,20 @@ def _load(folder: str, times: tuple[int, ...]) -> LoadedModel:
         folder, *([f"--flagfile={best_flags}"] if best_flags.is_file() else [])
     )
     served = experiment.serve(experiment.load_run(settings))
-    _, signatures = build_signatures(served)
+    module, signatures = build_signatures(served)
     shape = served.input_shape if served.takes_images else ()
     specs = describe_signature(signatures["predict"])["inputs"]
     names = tuple(name for name in specs if name != _QUERIES)
     batch_size = settings.get("support_batch_size")
     return LoadedModel(
-        signatures, shape, served.num_way, served.num_steps, names, batch_size, Cache()
+        signatures,
+        shape,
+        served.num_way,
+        served.num_steps,
+        names,
+        batch_size,
+        Cache(),
+        module.meta_parameters,
     )
 
 

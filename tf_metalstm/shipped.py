@@ -7,6 +7,9 @@ says which folder becomes which, and what of it.
 from __future__ import annotations
 
 import os
+import runpy
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 FLAGS, CLIENTS, MODELS, TABLES = "flags", "clients", "models", "tables"
@@ -36,3 +39,29 @@ def model_folder(model: str | os.PathLike[str]) -> Path:
     if not path.exists() and str(model) in model_names():
         return folder(MODELS) / str(model)
     return path
+
+
+def run_client(name: str, command: str, arguments: Sequence[str]) -> None:
+    """Runs a client as the script that it is.
+
+    Args:
+        name: of its file, without the ending.
+        command: how it was called, for its help.
+        arguments: those of the client; --model may be the name of a trained model.
+    """
+    directory = str(folder(CLIENTS))
+    sys.path.insert(0, directory)  # as Python itself does for a script
+    sys.argv = [command, *_with_model(arguments)]
+    runpy.run_path(f"{directory}/{name}.py", run_name="__main__")
+
+
+def _with_model(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments of a client with the folder of a model that is given by name."""
+    found = list(arguments)
+    for place, argument in enumerate(found):
+        flag, is_one, value = argument.partition("=")
+        if flag == "--model" and is_one:
+            found[place] = f"--model={model_folder(value)}"
+        elif flag == "--model" and place + 1 < len(found):
+            found[place + 1] = str(model_folder(found[place + 1]))
+    return found

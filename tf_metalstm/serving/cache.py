@@ -53,7 +53,9 @@ class Cache:
 
     def _key(self, image: np.ndarray) -> bytes:
         kind = f"{image.dtype}{image.shape}".encode()
-        return hashlib.blake2b(np.ascontiguousarray(image), key=kind[:64], digest_size=16).digest()
+        return hashlib.blake2b(
+            np.ascontiguousarray(image).data, key=kind[:64], digest_size=16
+        ).digest()
 
 
 def _size(value: Any) -> int:

@@ -103,7 +103,8 @@ class _Core:
 
         @tf.function(input_signature=[inputs, served.label_spec(), *steps])
         def adapt(*support: Tensor) -> tuple[dict[str, Tensor], Any, dict[str, Tensor]]:
-            adapted, extras = served.adapt(*support, embed=self.features)
+            inputs, labels, *num_steps = support
+            adapted, extras = served.adapt(inputs, labels, *num_steps or [None], self.features)
             self.structure = adapted.learned
             return _by_name(adapted.learned), adapted.class_mask, extras
 

@@ -1,0 +1,186 @@
+"""export/adapt.py: adapt, check and predict; what it expects of itself, and none of these."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import toy
+from export_client import FOLDER, client
+from PIL import Image
+
+from tf_metalstm.classifier import FewShotClassifier
+from tf_metalstm.data.preprocessing import Normalization
+from tf_metalstm.methods.prototypical_networks import PrototypicalNetworks
+from tf_metalstm.serving import saved_classifier
+from tf_metalstm.serving.served import ServedMethod
+
+SHAPE = (8, 8, 1)
+CLASSES = ["ant", "bee", "cat", "dog", "elk", "fox"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model") / "saved_model"
+    normalization = Normalization((0.0,), (255.0,))
+    toy.seed(1)
+    flat = [keras.layers.Flatten(), keras.layers.Dense(32, use_bias=False)]
+    method = PrototypicalNetworks(keras.Sequential([keras.Input(SHAPE), *flat]))
+    toy.save(ServedMethod(method, normalization, SHAPE, None), folder)
+    return folder
+
+
+def write(root, names, number, seed):
+    """Pictures of classes: a bright block in another place for each."""
+    generator = np.random.default_rng(seed)
+    for name in names:
+        row, column = divmod(len(CLASSES) if name not in CLASSES else CLASSES.index(name), 3)
+        for k in range(number):
+            pixels = generator.integers(0, 60, SHAPE[:2])
+            pixels[2 * row : 2 * row + 2, 2 * column : 2 * column + 2] += 190
+            path = root / name / f"{k}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pictures")
+    write(root / "support", CLASSES, 5, seed=1)
+    write(root / "query", [*CLASSES[:3], "none of these"], 6, seed=2)
+    return root
+
+
+def call(capsys, *arguments):
+    code = client.main([str(argument) for argument in arguments])
+    return code, *capsys.readouterr()
+
+
+def test_adapt_save_and_predict(model, folders, tmp_path, capsys):
+    common = ["--query", folders / "query", "--none_of_these"]
+    code, output, error = call(
+        capsys, "--model", model, "--support", folders / "support", *common, "--calibrated",
+        "--save", tmp_path / "mine", "--json", tmp_path / "a.json", "--html", tmp_path / "a.html",
+    )  # fmt: skip
+    assert (code, error) == (0, "")
+    lines = output.splitlines()
+    assert lines[0] == "Adapted to 30 images of 6 classes."
+    assert lines[1].startswith("About 100% of the answers will be right (95 % interval 87% to 100%")
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["estimate"]["support_pictures"] == 30
+    assert found["estimate_in_words"][0] == lines[1]
+    assert lines[1] in (tmp_path / "a.html").read_text()
+    foreign = [one["file"] for one in found["images"] if one["predicted"] == "none of these"]
+    assert {f"none of these/{k}.png" for k in range(6)} <= set(foreign)
+    assert found["accuracy"] >= 0.9
+
+    # What was saved answers alike, and keeps its estimate.
+    code, output, error = call(
+        capsys, "predict", "--classifier", tmp_path / "mine", *common, "--json", tmp_path / "b.json"
+    )
+    assert (code, error) == (0, "")
+    again = json.loads((tmp_path / "b.json").read_text())
+    assert again["estimate"] == found["estimate"]
+    for one, other in zip(found["images"], again["images"], strict=True):
+        assert one["predicted"] == other["predicted"]
+        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
+    saved = tf.saved_model.load(str(tmp_path / "mine")).signatures["predict_encoded"]
+    file = (folders / "query/none of these/0.png").read_bytes()
+    assert saved(query_images=tf.constant([file]))["none_of_these"].numpy().tolist() == [True]
+    sizes = [sum(f.stat().st_size for f in one.rglob("*")) for one in (tmp_path / "mine", model)]
+    assert sizes[0] < sizes[1]
+
+    # FewShotClassifier, from the same pictures, says the same.
+    files = sorted((folders / "support").glob("*/*"))
+    classifier = FewShotClassifier(model, calibrated=True).fit(
+        files, [f.parent.name for f in files]
+    )
+    assert classifier.estimate().accuracy == pytest.approx(found["estimate"]["accuracy"])
+    queries = sorted((folders / "query").glob("*/*"))
+    answers = classifier.predict(queries, none_of_these=0.05)
+    assert ["none of these" if a is None else a for a in answers] == [
+        one["predicted"] for one in found["images"]
+    ]
+    rows = [[one["probabilities"][name] for name in CLASSES] for one in found["images"]]
+    np.testing.assert_allclose(classifier.predict_proba(queries), rows, atol=2e-3)
+    classifier.save(tmp_path / "again")
+    saved = tf.saved_model.load(str(tmp_path / "again")).signatures["predict_encoded"]
+    answer = saved(query_images=tf.constant([path.read_bytes() for path in queries]))
+    np.testing.assert_allclose(answer["probabilities"], rows, atol=2e-3)
+    with pytest.raises(FileExistsError, match="again is there already"):
+        classifier.save(tmp_path / "again")
+
+
+def test_check_names_what_looks_mislabelled(model, folders, tmp_path, capsys):
+    write(tmp_path / "support", CLASSES[:4], 5, seed=3)
+    (tmp_path / "support/ant/0.png").rename(tmp_path / "support/bee/stray.png")
+    code, output, error = call(
+        capsys, "check", "--model", model, "--support", tmp_path / "support",
+        "--json", tmp_path / "out.json",
+    )  # fmt: skip
+    assert (code, error) == (0, "")
+    assert "contradicts a picture: " in output
+    assert "bee/stray.png (bee) looks like ant." in output
+    assert json.loads((tmp_path / "out.json").read_text())["images"] == []
+
+
+def test_no_estimate(model, folders, capsys):
+    code, output, _ = call(
+        capsys, "--model", model, "--support", folders / "support", "--query",
+        folders / "query/ant", "--no_estimate",
+    )  # fmt: skip
+    assert code == 0
+    assert "will be right" not in output
+
+
+def test_a_single_class_is_the_answer_to_everything(model, folders, tmp_path, capsys):
+    """As in all clients; and it is said that this is worth nothing."""
+    write(tmp_path / "support", ["ant"], 3, seed=5)
+    code, output, error = call(
+        capsys,
+        "--model",
+        model,
+        "--support",
+        tmp_path / "support",
+        "--query",
+        folders / "query/bee",
+    )
+    assert code == 0
+    assert "ant is the only class: whatever is asked about, that is the answer." in error
+    assert "cannot be estimated" in output
+    assert output.count("100.00%") == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["predict", "--classifier", "{model}", "--query", "{q}"], "is no adapted classifier"),
+        (["predict", "--query", "{q}"], "arguments are required: --classifier"),
+        (["--model", "{model}", "--support", "{s}", "--none_of_these", "5"], "between 0 and 1"),
+        (["check", "--model", "{model}"], "arguments are required: --support"),
+    ],
+)
+def test_errors(arguments, said, model, folders, capsys):
+    names = {"model": model, "s": folders / "support", "q": folders / "query/ant"}
+    try:
+        code = client.main([one.format(**names) for one in arguments])
+    except SystemExit as exited:  # of argparse
+        code = exited.code
+    assert code in (1, 2)
+    assert said in capsys.readouterr().err
+
+
+def test_the_module_runs_the_client():
+    command = [sys.executable, "-m", "tf_metalstm.adapt", "predict", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "--classifier" in result.stdout
+
+
+def test_clients_save_by_the_same_file():
+    """export/ must not need the package, hence the copy."""
+    with open(saved_classifier.__file__, "rb") as file:
+        assert (FOLDER / "saved_classifier.py").read_bytes() == file.read()
