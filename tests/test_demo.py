@@ -294,3 +294,62 @@ def test_what_answers_are_worth_is_said_on_the_page(monkeypatch):
     )
     demo._ask(fitted[0], str(sorted(folders[0].iterdir())[3]))
     assert len(said) == 2
+
+
+def test_a_wrong_answer_is_corrected_and_the_classifier_taken_along(tmp_path):
+    """The picture joins the class that it is said to be of, and the answer changes at once."""
+    folders = sorted((EPISODE / "support").iterdir())[:3]
+    first, second = ([(str(file), None) for file in sorted(f.iterdir())[:3]] for f in folders[:2])
+    [asked, *_] = sorted(folders[2].iterdir())
+    loaded, names = load_model(MODEL), ["a", " b ", "c"]
+    learned = demo._adapt(MODEL, loaded, 5, (*names, first, second, None))
+    assert "About " in learned[1]
+    assert "of the answers will be right" in learned[1]
+    file, before, verdict, choices = demo._answer(learned[0], str(asked), 0)
+    assert (file, list(before), verdict) == (str(asked), ["a", "b"], "")
+    assert choices["choices"] == ["a", "b"]
+    for drawn in (str(asked), asked.read_bytes()):
+        found = demo._correct(MODEL, loaded, "b", drawn, 5, 5, (*names, first, second, None))
+        galleries, (classifier, report, *_), answer = found[:3], found[3:8], found[8]
+        assert [one for one, _ in second] == galleries[1][:3]
+        assert len(galleries[1]) == 4
+        assert "7 pictures" in report
+        assert answer["b"] > max(before["b"], 0.5)
+    demo._packed(classifier)
+    archive = demo._packed(classifier)["value"]
+    shutil.unpack_archive(archive, tmp_path)
+    assert (tmp_path / "classifier" / "classifier.json").is_file()
+
+
+def test_classes_come_and_go():
+    number, *changes = demo._show(3, 4)
+    assert number == 3
+    columns, buttons, galleries = changes[:4], changes[4:8], changes[8:]
+    for shown in (columns, buttons):
+        assert [one["visible"] for one in shown] == [True, True, True, False]
+    assert galleries[3] == []  # whose class is gone does not count
+
+
+@needs_browser
+def test_the_page_is_corrected_by_a_click(browser):
+    folders = sorted((EPISODE / "support").iterdir())[:3]
+    for _ in range(3):
+        click(browser, "fewer_classes")
+    until(browser, lambda d: not d.find_element(By.ID, "pictures_3").is_displayed())
+    click(browser, "more_classes")
+    until(browser, lambda d: d.find_element(By.ID, "pictures_3").is_displayed())
+    for number, folder in enumerate(folders[:2], 1):
+        rename(browser, number, folder.name)
+        drop(browser, f"pictures_{number}", sorted(folder.iterdir())[:3])
+        until(browser, lambda d, n=number: len(thumbnails(d, n)) == 3)
+    adapt(browser, 2)
+    until(browser, lambda d: "will be right" in d.find_element(By.ID, "report").text)
+    drop(browser, "query", sorted(folders[2].iterdir())[:1])
+    choices = until(browser, lambda d: d.find_elements(By.CSS_SELECTOR, "#truth input"))
+    assert len(choices) == 2
+    choices[1].click()
+    until(browser, lambda d: len(thumbnails(d, 2)) == 4)
+    until(browser, lambda d: "7 pictures" in d.find_element(By.ID, "report").text)
+    assert answer_is(browser, folders[1].name)
+    if os.environ.get("SCREENSHOT"):
+        browser.save_screenshot(os.environ["SCREENSHOT"])

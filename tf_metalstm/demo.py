@@ -1,7 +1,8 @@
 """A page to try a trained model: python -m tf_metalstm.demo --model=...
 
-Name some classes, draw or drop a few pictures of each, let the model adapt to them, then draw or
-drop others and see its answers. The model is an exported one or a run. The page is served on this
+Name some classes, draw or drop a few pictures of each, let the model adapt to them: it says how
+good it will be. Then draw or drop others and see its answers, tell it where it is wrong, and take
+the adapted classifier along. The model is an exported one or a run. The page is served on this
 machine to this machine alone and needs no network. It answers only requests for a name of this
 machine, so that a page from elsewhere cannot read it. It needs Gradio: pip install
 'tf_metalstm[demo]'.
@@ -15,8 +16,10 @@ import functools
 import io
 import os
 import re
+import shutil
 import socket
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
@@ -41,7 +44,9 @@ from tf_metalstm.visualization.figures import adaptation_figure
 
 _OWN_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _MOST_UPDATES = 30
-_MOST_CLASSES = 6  # that the page shows for a model of any number of them
+_MOST_CLASSES = 20  # that the page has room for, with a model of any number of them
+_FIRST_CLASSES = 5  # that it begins with
+_FALSE_ALARMS = 5  # percent
 _PICTURES = {
     ".avif",
     ".bmp",
@@ -110,29 +115,42 @@ def build_page(
         ValueError: they do not fit each other, or the model is one of functions.
     """
     loaded = load_model(model)
-    num_columns = loaded.num_way or _MOST_CLASSES
-    start = _examples(examples, num_columns) if examples is not None else {}
-    start |= {f"class {i + 1}": [] for i in range(len(start), num_columns)}
+    most = loaded.num_way or _MOST_CLASSES
+    start = _examples(examples, most) if examples is not None else {}
+    shown = max(len(start), min(most, _FIRST_CLASSES))
+    start |= {f"class {i + 1}": [] for i in range(len(start), most)}
     # Every ten minutes Gradio deletes what was drawn or dropped more than an hour ago.
     with gr.Blocks(
         title="Few-shot learning", analytics_enabled=False, delete_cache=(600, 3600)
     ) as page:
         gr.Markdown(_introduction(loaded))
-        adapted, drawing = gr.State(None), gr.Textbox(visible=False)
+        adapted, asked, drawing = gr.State(None), gr.State(None), gr.Textbox(visible=False)
+        number = gr.State(shown)
         with gr.Row():
-            columns = [
-                _class_column(number, name, pictures)
-                for number, (name, pictures) in enumerate(start.items(), 1)
-            ]
-        names, galleries = zip(*columns, strict=True)
+            columns, names, galleries = zip(
+                *(
+                    _class_column(place, name, pictures, place <= shown)
+                    for place, (name, pictures) in enumerate(start.items(), 1)
+                ),
+                strict=True,
+            )
+        with gr.Row():
+            more = gr.Button("One class more", size="sm", elem_id="more_classes")
+            fewer = gr.Button("One class fewer", size="sm", elem_id="fewer_classes")
         with gr.Row():
             with gr.Column():
                 gr.Markdown("Draw a picture, then add it to a class or ask about it.")
                 gr.HTML(_CANVAS, elem_id="canvas")
                 with gr.Row():
                     adders = [
-                        gr.Button(f"Add to {i}", size="sm", min_width=40, elem_id=f"add_{i}")
-                        for i in range(1, num_columns + 1)
+                        gr.Button(
+                            f"Add to {i}",
+                            size="sm",
+                            min_width=40,
+                            elem_id=f"add_{i}",
+                            visible=i <= shown,
+                        )
+                        for i in range(1, most + 1)
                     ]
                 with gr.Row():
                     clear = gr.Button("Clear", elem_id="clear")
@@ -140,6 +158,16 @@ def build_page(
             with gr.Column():
                 adapt = gr.Button("Adapt", variant="primary", elem_id="adapt")
                 steps = _steps_slider(loaded)
+                alarms = gr.Slider(
+                    0,
+                    20,
+                    _FALSE_ALARMS,
+                    step=1,
+                    label="None of these",
+                    info="Percent of pictures of your classes that may be refused by mistake; 0: "
+                    "none is refused.",
+                    elem_id="alarms",
+                )
                 query = gr.Image(
                     label="Drop a picture to ask about",
                     type="filepath",
@@ -149,31 +177,54 @@ def build_page(
                     height=200,
                     elem_id="query",
                 )
+                verdict = gr.Markdown(elem_id="verdict")
                 answer = gr.Label(label="It says", elem_id="answer")
+                truth = gr.Radio(
+                    [],
+                    label="Wrong? Say what it is: the picture joins that class.",
+                    visible=False,
+                    elem_id="truth",
+                )
             with gr.Column():
                 report = gr.Markdown("Nothing is learned yet.", elem_id="report")
                 figure = gr.Plot(show_label=False, elem_id="figure")
+                pack = gr.Button("Take the classifier along", visible=False, elem_id="pack")
+                download = gr.DownloadButton(
+                    "Download classifier.zip", visible=False, elem_id="download"
+                )
         for gallery, adder in zip(galleries, adders, strict=True):
             # The second input is what the script puts in its place: the drawing.
             adder.click(
                 _guarded(_add), [gallery, drawing], gallery, js="(g, _) => [g, takeDrawing()]"
             ).success(None, js="clearDrawing")
         clear.click(None, js="clearDrawing")
+        of_classes = [number, *columns, *adders, *galleries]
+        more.click(lambda now: _show(min(now + 1, most), most), number, of_classes)
+        fewer.click(lambda now: _show(max(now - 1, 2), most), number, of_classes)
+        given = [steps, *names, *galleries]
+        learned = [adapted, report, figure, pack, download]
+        said = [answer, verdict, truth]
         adapt.click(
             _guarded(lambda steps, *given: _adapt(model, loaded, steps, given)),
-            [steps, *names, *galleries],
-            [adapted, report, figure, answer],
-        )
+            given,
+            [*learned, answer],
+        ).success(lambda: (None, "", gr.update(visible=False)), None, [asked, verdict, truth])
         ask.click(
-            _guarded(lambda known, drawn: _ask(known, _drawing(drawn))),
-            [adapted, drawing],
-            answer,
-            js="(a, _) => [a, takeDrawing()]",
+            _guarded(lambda known, drawn, alarms: _answer(known, _drawing(drawn), alarms)),
+            [adapted, drawing, alarms],
+            [asked, *said],
+            js="(a, _, n) => [a, takeDrawing(), n]",
         )
-        query.upload(
-            _guarded(_ask),
-            [adapted, query],
-            answer,
+        query.upload(_guarded(_answer), [adapted, query, alarms], [asked, *said])
+        pack.click(_guarded(_packed), adapted, download)
+        truth.input(
+            _guarded(
+                lambda wanted, asked, alarms, steps, *given: _correct(
+                    model, loaded, wanted, asked, alarms, steps, given
+                )
+            ),
+            [truth, asked, alarms, *given],
+            [*galleries, *learned, *said],
         )
     return page
 
@@ -207,7 +258,12 @@ def _missing(error: BaseException | None) -> str:
 def _say(remarks: Iterable[str]) -> None:
     """Says on the page what makes answers worth little; of paths the names alone."""
     for remark in remarks:
-        gr.Warning(re.sub(r"(?:/[^/\s]+)+/(?=[^/\s])", "", remark))
+        gr.Warning(_without_folders(remark))
+
+
+def _without_folders(text: str) -> str:
+    """Returns a text with the names of files alone where it has paths."""
+    return re.sub(r"(?:/[^/\s]+)+/(?=[^/\s])", "", text)
 
 
 def _introduction(loaded: LoadedModel) -> str:
@@ -222,9 +278,12 @@ def _introduction(loaded: LoadedModel) -> str:
     )
 
 
-def _class_column(number: int, name: str, pictures: list[str]) -> tuple[gr.Textbox, gr.Gallery]:
-    with gr.Column(min_width=150):
+def _class_column(
+    number: int, name: str, pictures: list[str], visible: bool
+) -> tuple[gr.Column, gr.Textbox, gr.Gallery]:
+    with gr.Column(min_width=150, visible=visible) as column:
         return (
+            column,
             gr.Textbox(name, label=f"Class {number}", max_lines=1, elem_id=f"name_{number}"),
             gr.Gallery(
                 pictures,
@@ -293,9 +352,16 @@ def _files(gallery: list | None) -> list[str]:
     return [file for file, _ in gallery or []]
 
 
+def _show(number: int, most: int) -> list[Any]:
+    """Returns the number of classes shown, and what becomes of columns, buttons and galleries."""
+    visible = [gr.update(visible=place < number) for place in range(most)]
+    galleries = [gr.skip() if place < number else [] for place in range(most)]
+    return [number, *visible, *visible, *galleries]
+
+
 def _adapt(
     model: str | os.PathLike[str], loaded: LoadedModel, steps: int, given: Sequence[Any]
-) -> tuple[FewShotClassifier, str, Figure | None, None]:
+) -> tuple[FewShotClassifier, str, Figure | None, Any, Any, None]:
     """Adapts to the names and, after them, the galleries of all classes."""
     half = len(given) // 2
     named = [
@@ -312,14 +378,26 @@ def _adapt(
     labels = [name for name, files in named for _ in files]
     num_steps = None if loaded.num_steps is None else int(steps)
     with warnings.catch_warnings(action="ignore", category=ImagesWarning):
-        classifier = FewShotClassifier(model, num_steps=num_steps).fit(files, labels)
+        classifier = FewShotClassifier(model, num_steps=num_steps, calibrated=True)
+        classifier.fit(files, labels)
     _say(classifier.remarks_)
-    report = f"Learned **{len(named)} classes** from **{len(files)} pictures**"
     losses = getattr(classifier, "support_losses_", np.zeros([0]))
-    if not len(losses):
-        return classifier, f"{report}.", None, None
-    figure = adaptation_figure(losses, classifier.trace_)
-    return classifier, f"{report} in {len(losses)} updates.", figure, None
+    updates = f" in {len(losses)} updates" if len(losses) else ""
+    report = [
+        f"Learned **{len(named)} classes** from **{len(files)} pictures**{updates}.",
+        *map(_without_folders, classifier.estimate_in_words()),
+    ]
+    figure = adaptation_figure(losses, classifier.trace_) if len(losses) else None
+    buttons = gr.update(visible=True), gr.update(visible=False)
+    return classifier, "\n\n".join(report), figure, *buttons, None
+
+
+def _packed(classifier: FewShotClassifier) -> Any:
+    """Shows the button that downloads the adapted classifier, an archive."""
+    folder = Path(tempfile.mkdtemp())
+    classifier.save(folder / "classifier")
+    archive = shutil.make_archive(str(folder / "classifier"), "zip", folder, "classifier")
+    return gr.update(value=archive, visible=True)
 
 
 def _ask(classifier: FewShotClassifier | None, file: bytes | str) -> dict[str, float]:
@@ -329,6 +407,47 @@ def _ask(classifier: FewShotClassifier | None, file: bytes | str) -> dict[str, f
     with warnings.catch_warnings(action="ignore", category=ImagesWarning):
         probabilities = classifier.predict_proba([file])[0]
     return dict(zip(classifier.classes_.tolist(), probabilities.tolist(), strict=True))
+
+
+def _answer(
+    classifier: FewShotClassifier | None, file: bytes | str, percent: float
+) -> tuple[bytes | str, dict[str, float], str, Any]:
+    """Returns what was asked, the answer, whether it is none of the classes, and the choices."""
+    answer = _ask(classifier, file)
+    verdict = ""
+    if classifier is not None and percent:
+        with warnings.catch_warnings(action="ignore", category=ImagesWarning):
+            [label] = classifier.predict([file], none_of_these=percent / 100)
+        if label is None:
+            verdict = (
+                f"**None of these**, it seems: fewer than {percent:g} of 100 pictures of these "
+                "classes are so unlike all of them."
+            )
+    choices = gr.update(choices=list(answer), value=None, visible=True)
+    return file, answer, verdict, choices
+
+
+def _correct(
+    model: str | os.PathLike[str],
+    loaded: LoadedModel,
+    name: str,
+    asked: bytes | str,
+    percent: float,
+    steps: int,
+    given: Sequence[Any],
+) -> list[Any]:
+    """Adds the picture that was asked about to a class, adapts, and asks again."""
+    half = len(given) // 2
+    place = [one.strip() for one in given[:half]].index(name)
+    galleries = [[(file, None) for file in _files(gallery)] for gallery in given[half:]]
+    galleries[place].append((asked, None))
+    *learned, _ = _adapt(model, loaded, steps, (*given[:half], *galleries))
+    _, answer, verdict, choices = _answer(learned[0], asked, percent)
+    shown: list[Any] = [gr.skip()] * half
+    is_file = isinstance(asked, str)
+    picture = asked if is_file else Image.open(io.BytesIO(asked))  # type: ignore[arg-type]
+    shown[place] = [*_files(given[half + place]), picture]
+    return [*shown, *learned, answer, verdict, choices]
 
 
 def parser() -> argparse.ArgumentParser:
