@@ -4,7 +4,9 @@
 
 Writes predict.tflite, which needs LiteRT's own operations alone, and classify.tflite, which adapts
 on the device: the gradients of its learner are TensorFlow's operations, so that it needs the
-"select TF ops" (Flex) library beside LiteRT. Needs tensorflow, and the file folders.py beside it.
+"select TF ops" (Flex) library beside LiteRT. Of an adapted classifier, which `adapt.py --save`
+wrote, it writes predict.tflite alone: pixels in, names and probabilities out, and whether it is
+none of these. Needs tensorflow, and the files folders.py and saved_classifier.py beside it.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from folders import ClientError, run_client, user_path
+from saved_classifier import CLASSIFIER
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -47,7 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--model", type=user_path, required=True, help="folder of the exported model"
+        "--model",
+        type=user_path,
+        required=True,
+        help="folder of the exported model, or of an adapted classifier",
     )
     parser.add_argument("--out", type=user_path, required=True, help="where to write")
     parser.add_argument("--quantize", action="store_true", help="constant weights in 8 bits")
@@ -63,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(model: Path, out: Path, quantize: bool) -> None:
     if not (model / "saved_model.pb").is_file():
         raise ClientError(f"--model {model} is no exported model.")
-    paths = [out / f"{signature}.tflite" for signature in SIGNATURES]
+    only_answers = (model / CLASSIFIER).is_file()
+    wanted = ["predict"] if only_answers else list(SIGNATURES)
+    paths = [out / f"{signature}.tflite" for signature in wanted]
     for path in paths:
         if path.exists():
             raise ClientError(f"{path} exists already, and nothing is overwritten.")
