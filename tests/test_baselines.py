@@ -114,7 +114,7 @@ def test_fine_tuning_starts_from_the_network_that_was_trained(joint, tmp_path):
         ),
         ({"method": "pixel_nearest_neighbor"}, "nothing to train .* max_steps=0"),
         ({"rule": "sgd", "learn_c_0": False}, "nothing to train .* max_steps=0"),
-        ({"pretrained_run_dir": "nowhere"}, "pretrained_run_dir=nowhere holds no run.flags"),
+        ({"pretrained_run_dir": "nowhere"}, "pretrained_run_dir=nowhere has no run.flags"),
         ({"kernel_scale": -1.0}, "kernel_scale must be a number above 0, got -1"),
         ({"kernel_scale": float("nan")}, "kernel_scale must be a number above 0, got nan"),
         ({"method": "nearest_neighbor", "kernel_scale": 2.0}, "it belongs to start=c_0"),

@@ -87,7 +87,7 @@ def test_the_figure_has_the_hardest_classes_in_order(number):
     drawn = min(number, MOST_CLASSES)
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == [f"class {i}" for i in np.sort(order[:drawn])]
-    assert bar.get_ylabel() == "% of the queries where both are there"
+    assert bar.get_ylabel() == "% of the queries in episodes with both classes"
     shown = axes.images[0].get_array()
     place = order.tolist().index(np.sort(order[:drawn])[0])
     assert shown[0, 0] == pytest.approx(100 * place / number)

@@ -149,8 +149,8 @@ def test_preparation_on_a_full_disk_is_one_sentence_and_made_later(source, tmp_p
     with no_room(), pytest.raises(OSError) as said:
         source.prepare()
     assert re.fullmatch(
-        rf"omniglot: \S+/prepared cannot be written: .*{NO_ROOM}.*\. Make room there, pass another "
-        r"prepared_dir or set \$TF_METALSTM_CACHE",
+        rf"omniglot: \S+/prepared cannot be written: .*{NO_ROOM}.*\. Free some space there, "
+        r"choose another prepared_dir or set \$TF_METALSTM_CACHE",
         str(said.value),
     )
     assert not prepared_sets(tmp_path)
@@ -180,7 +180,7 @@ def test_a_raw_file_that_cannot_be_read_is_no_full_disk(source, tmp_path, monkey
 def test_data_that_are_not_there_are_no_full_disk(tmp_path):
     files = {"images_background/A/character01/deeper/0001_01.png": b"", "images_evaluation/a": b""}
     toy_images.write_folder(tmp_path / "raw", files)
-    with pytest.raises(MissingDataError, match="no image of the expected layout is in"):
+    with pytest.raises(MissingDataError, match="has no image in the expected layout"):
         Omniglot(tmp_path / "raw", tmp_path / "prepared").prepare()
 
 
@@ -192,7 +192,7 @@ def test_prepared_data_that_are_damaged_are_named(source, tmp_path):
     source.prepare()
     [record] = (tmp_path / "prepared").glob("omniglot/*/*/omniglot-train.tfrecord*")
     record.write_bytes(record.read_bytes()[:-9])
-    with pytest.raises(OSError, match=r"prepared in \S+ cannot be read .*: take that folder away"):
+    with pytest.raises(OSError, match=r"prepared in \S+ cannot be read .*: delete that folder"):
         source.load("train")
 
 
@@ -231,7 +231,7 @@ def test_the_name_of_a_temporary_file_is_left_out():
     [
         (OSError(errno.ENOSPC, "No space left on device"), "OSError: .*No space left on device"),
         (FileNotFoundError(2, "No such file", "/a"), r"FileNotFoundError: /a: No such file\."),
-        (MemoryError("Unable to allocate"), "MemoryError: Unable .*, give --traceback=true."),
+        (MemoryError("Unable to allocate"), "MemoryError: Unable .*, add --traceback=true."),
         (
             tf.errors.ResourceExhaustedError(None, None, "Graph execution error:\n\nOOM at 7"),
             "ResourceExhaustedError: OOM at 7. To see",

@@ -247,17 +247,19 @@ def test_impossible_settings_name_their_option(arguments, message):
 def test_where_training_began_cannot_be_said_anew(tmp_path):
     write_settings(parse("--kernel_scale=2"), tmp_path)
     trained = read_settings(tmp_path)
-    with pytest.raises(OptionError, match=r"kernel_scale is settled when .* began with 2.0: leave"):
+    with pytest.raises(
+        OptionError, match=r"kernel_scale cannot change after .* began with 2.0: leave"
+    ):
         check_settled(trained, read_settings(tmp_path, "--kernel_scale=4"))
 
 
 @pytest.mark.parametrize(
     ("trained", "asked", "message"),
     [
-        ((), "--num_steps=9", "after it, give num_evaluation_steps"),
+        ((), "--num_steps=9", "set num_evaluation_steps instead"),
         (("--rule=sgd", "--learn_inner_rate"), "--inner_rate=0.5", "learned: leave it out"),
-        (("--source=omniglot",), "--omniglot_split=alphabets", "omniglot_split is settled"),
-        ((), "--normalization=unit", "normalization is settled when training begins"),
+        (("--source=omniglot",), "--omniglot_split=alphabets", "omniglot_split cannot change"),
+        ((), "--normalization=unit", "normalization cannot change after training began"),
         ((), "--rule=sgd", "rule is meta_lstm in the run in"),
         ((), "--learning_rate=0.5", "learning_rate does nothing here: the training of .* is over"),
         ((), "--second_order", "second_order does nothing here"),
@@ -342,7 +344,7 @@ def test_a_command_finds_a_run_in_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     write_settings(parse("--source=sine", "--learner=mlp"), tmp_path / "run")
     output = Command("tf_metalstm.evaluate", "--run_dir=~/run").finish(1)
-    assert "holds no best weights yet" in output  # so it was found
+    assert "has no best weights yet" in output  # so it was found
 
 
 def test_a_flagfile_that_is_not_there_is_an_error_of_the_user(tmp_path):
@@ -423,9 +425,13 @@ def test_names_that_flags_and_sources_share(tmp_path):
         ("train", ["--learning_rate=-1"], "flag --learning_rate=-1: must be a number above 0"),
         ("train", ["--episodes_per_step=0"], "must be a whole number at least 1, got 0"),
         ("train", ["--cosine_scale=7"], "--cosine_scale does nothing with --method=gradient_based"),
-        ("evaluate", [], "Which run? Give --run_dir"),
-        ("evaluate", ["--run_dir=nowhere"], "--run_dir=nowhere holds no run.flags: expected a"),
-        ("train", ["--max_steps=150", "stray"], "Unexpected 'stray': every flag begins with --"),
+        ("evaluate", [], "The run is missing: set --run_dir"),
+        ("evaluate", ["--run_dir=nowhere"], "--run_dir=nowhere has no run.flags: expected a"),
+        (
+            "train",
+            ["--max_steps=150", "stray"],
+            "Unexpected 'stray': every flag must begin with --",
+        ),
         ("train", ["--source=omniglot", "--run_dir=runs/x"], "images_background"),
     ],
 )

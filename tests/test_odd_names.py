@@ -92,7 +92,7 @@ def test_folders_that_tensorflow_writes_to_have_names_of_text(tmp_path, name):
             flags.parse_settings([f"--run_dir={NO_TEXT}"])
         Omniglot(tmp_path, tmp_path / NO_TEXT)._make_prepared_dir()
 
-    with pytest.raises(ValueError, match=rf"{name}=.*caf\\udce9 is no text in UTF-8, which Tensor"):
+    with pytest.raises(ValueError, match=rf"{name}=.*caf\\udce9 is not UTF-8 text, which Tensor"):
         use()
 
 

@@ -472,7 +472,7 @@ def test_two_owners_of_a_name_are_refused_and_leave_no_trace():
     [
         (object, "belongs to no family: derive it from Method, FewShotMethod, Rule"),
         (type("Nameless", (SGD,), {"part": None}), "is no rule: it needs the attributes part"),
-        (type("Twin", (SGD,), {}), "Two members of rule are called 'sgd'"),
+        (type("Twin", (SGD,), {}), "Two members of rule have the name 'sgd'"),
     ],
 )
 def test_what_is_no_part_is_refused(member, message):

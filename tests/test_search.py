@@ -86,9 +86,9 @@ def test_a_search_goes_on_where_it_was_and_keeps_to_its_grid(settings, monkeypat
     search.main(settings)
     assert tried == [(1.0, 3.0, 2), (1.0, 0.0, 10)]
     assert path.read_text() == whole
-    with pytest.raises(ValueError, match=r"a search on other weights or episodes .*3-way 2-shot"):
+    with pytest.raises(ValueError, match=r"a search with other weights or episodes .*3-way 2-shot"):
         search.main(settings.changed(num_shot=1))
-    with pytest.raises(ValueError, match="search for something else than inner_rate"):
+    with pytest.raises(ValueError, match="search of other options than inner_rate"):
         search.main(settings.changed(grid=("inner_rate=0.1|0.2",)))
 
 
@@ -108,7 +108,7 @@ def test_another_way_to_ask_is_another_search_and_is_found_with_it(
     monkeypatch.setattr(search, "_score", lambda *_: (0.5, 0.01))
     search.main(settings)
     other = settings.changed(**{name: value})
-    with pytest.raises(ValueError, match="a search on other weights or episodes"):
+    with pytest.raises(ValueError, match="a search with other weights or episodes"):
         search.main(other)
     pathlib.Path(settings.run_dir, "search.csv").unlink()
     search.main(other)
@@ -125,7 +125,7 @@ def test_weights_that_were_trained_anew_are_searched_anew(settings, monkeypatch)
     method = build_method(settings, build_tasks(settings))
     method.c_0.assign_add(method.c_0 + 1.0)
     RunCheckpoints(settings.run_dir, method).save_best(0.5, step=0)
-    with pytest.raises(ValueError, match="a search on other weights or episodes"):
+    with pytest.raises(ValueError, match="a search with other weights or episodes"):
         search.main(settings)
 
 
@@ -135,7 +135,7 @@ def test_weights_that_were_trained_anew_are_searched_anew(settings, monkeypatch)
         (
             "num_steps=1|3",
             {},
-            "^num_steps is the number of updates in training, .* give num_evaluation_steps",
+            "^num_steps is the number of updates in training, .* set num_evaluation_steps",
         ),
         ("inner_rate=0.1|1", {"learn_inner_rate": True}, "^inner_rate is .* learned: leave it out"),
     ],

@@ -54,13 +54,25 @@ def test_what_may_be_begun_at(check, own, other):
 @pytest.mark.parametrize(
     ("own", "other", "message"),
     [
-        (META_LSTM, MATCHING, "a run of method=matching_networks: give one of gradient_based or"),
-        (MATCHING, META_LSTM, "a run of method=gradient_based: give one of matching_networks or"),
-        (PROTOTYPICAL, MATCHING, "a run of method=matching_networks: give one of prototypical_ne"),
-        (JOINT, META_LSTM, "a run of method=gradient_based: give one of nearest_neighbor[.]"),
+        (
+            META_LSTM,
+            MATCHING,
+            "a run of method=matching_networks: choose a run of gradient_based or",
+        ),
+        (
+            MATCHING,
+            META_LSTM,
+            "a run of method=gradient_based: choose a run of matching_networks or",
+        ),
+        (
+            PROTOTYPICAL,
+            MATCHING,
+            "a run of method=matching_networks: choose a run of prototypical_ne",
+        ),
+        (JOINT, META_LSTM, "a run of method=gradient_based: choose a run of nearest_neighbor[.]"),
         ((), META_LSTM, "source is glyphs in this run, .* trained with mini_imagenet"),
         (("--learner=mlp",), JOINT, "learner is mlp in this run, .* was trained with conv4"),
-        ((), SGD, "rule is meta_lstm in this run, .* was trained with sgd: both need the same"),
+        ((), SGD, "rule is meta_lstm in this run, .* was trained with sgd: use the same value"),
         ((), ("--normalization=unit", *JOINT), "normalization is standard .* trained with unit"),
         (
             ("--source=omniglot", "--omniglot_split=alphabets"),
@@ -70,7 +82,7 @@ def test_what_may_be_begun_at(check, own, other):
         (
             (*META_LSTM, "--image_size=42"),
             (*META_LSTM, *JOINT),
-            r"inputs of the shape \(84, 84, 3\), .* are \(42, 42, 3\): .* the same image_size",
+            r"inputs of the shape \(84, 84, 3\), .* shape \(42, 42, 3\): use the same image_size",
         ),
         (("--filters=64",), JOINT, "filters is 64 in this run, .* was trained with 32"),
         (
@@ -93,7 +105,9 @@ def test_what_may_not_be_begun_at(check, own, other, message):
 
 
 def test_a_run_without_weights_cannot_be_begun_at(check):
-    with pytest.raises(FileNotFoundError, match="holds no weights yet: they appear with the first"):
+    with pytest.raises(
+        FileNotFoundError, match="has no weights yet: training writes them at its first"
+    ):
         check(MATCHING, JOINT, has_weights=False)
 
 

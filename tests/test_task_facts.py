@@ -131,7 +131,7 @@ def test_a_run_of_before_wants_its_data_once_more(run, monkeypatch):
 def test_a_damaged_file_is_named(run, damage):
     path = pathlib.Path(run.run_dir, TASKS)
     path.write_text(damage(path.read_text()))
-    with pytest.raises(ValueError, match=r"run/tasks\.json is not what train wrote \(.*take back"):
+    with pytest.raises(ValueError, match=r"run/tasks\.json is not as train wrote it \(.*undo"):
         experiment.load_run(run)
 
 
@@ -156,7 +156,7 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path):
     write_facts(Described(fingerprint="a"), tmp_path)
     write_facts(Described(fingerprint="a"), tmp_path)
     write_facts(Described(), tmp_path)  # a source that says none
-    with pytest.raises(ValueError, match=r"toys are not those .* \(fingerprint b, not a\)"):
+    with pytest.raises(ValueError, match=r"other data of toys \(fingerprint a, now b\)"):
         write_facts(Described(fingerprint="b"), tmp_path)
     assert read_facts(tmp_path).fingerprint == "a"
 
@@ -165,6 +165,7 @@ def test_images_of_another_size_are_refused(run, monkeypatch):
     trained = experiment.load_run(run)
     facts = dataclasses.replace(trained.facts, input_shape=(28, 28, 1))
     with pytest.raises(
-        ValueError, match=r"shape \(28, 28, 1\), but those of source=toys are \(16, 16, 1\)"
+        ValueError,
+        match=r"shape \(28, 28, 1\), but inputs of source=toys have the shape \(16, 16, 1\)",
     ):
         experiment.tasks_of_run(read_settings(run.run_dir), trained._replace(facts=facts))

@@ -17,6 +17,6 @@ def test_the_best_validation_is_said_with_the_next_command():
 
 def test_a_run_that_was_not_validated_is_evaluated_with_its_last_weights():
     words = last_words("accuracy", math.nan, 0, RUN)
-    assert words.startswith("No validation came before its end, see --validate_every.")
+    assert words.startswith("It ended before its first validation, see --validate_every.")
     assert words.endswith("evaluate --run_dir=runs/mine --checkpoint=last")
     assert "nan" not in words

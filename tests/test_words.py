@@ -46,7 +46,9 @@ PARTS = {
 )
 def test_what_sizes_a_network_is_settled_when_its_training_begins(parts, name, value):
     trained = make_settings({"source": "mini_imagenet", **PARTS[parts]}, "run")
-    with pytest.raises(OptionError, match=rf"^{name} is settled when training begins, and the run"):
+    with pytest.raises(
+        OptionError, match=rf"^{name} cannot change after training began, and the run"
+    ):
         check_settled(trained, trained.changed(**{name: value}))
 
 
@@ -80,10 +82,10 @@ def test_weights_of_another_network_are_named(tmp_path, which, now, differs):
 @pytest.mark.parametrize(
     ("which", "there", "advice"),
     [
-        ("best", "checkpoints", "Train longer, or give checkpoint=last."),
-        ("last", "best", "Train longer, or give checkpoint=best."),
-        ("best", None, "the training. Train longer."),
-        ("last", None, "the training. Train longer."),
+        ("best", "checkpoints", "Train longer, or use checkpoint=last."),
+        ("last", "best", "Train longer, or use checkpoint=best."),
+        ("best", None, "its first validation. Train longer."),
+        ("last", None, "its first checkpoint. Train longer."),
     ],
 )
 def test_weights_that_are_there_are_advised_and_no_others(tmp_path, which, there, advice):
@@ -114,16 +116,19 @@ def test_lists_are_read_as_spreadsheets_write_them(tmp_path, contents):
 @pytest.mark.parametrize(
     ("contents", "said"),
     [
-        (LIST.encode("utf-16"), r"train\.csv is no text in UTF-8: save it as CSV \(comma, UTF-8\)"),
-        (b"filename,label\n\xe9.jpg,n01\n", "is no text in UTF-8: save it as"),
-        (LIST.replace(",", ";").encode(), "a comma between; its first line is 'filename;label'"),
+        (LIST.encode("utf-16"), r"train\.csv is not UTF-8 text: save it as CSV \(comma, UTF-8\)"),
+        (b"filename,label\n\xe9.jpg,n01\n", "is not UTF-8 text: save it as"),
+        (
+            LIST.replace(",", ";").encode(),
+            "separated by a comma; its first line is 'filename;label'",
+        ),
         (
             LIST.replace(",", "\t").encode(),
-            r"a comma between; its first line is 'filename\\tlabel'",
+            r"separated by a comma; its first line is 'filename\\tlabel'",
         ),
-        (b"sep=,\n" + LIST.encode(), "a comma between; its first line is 'sep=,'"),
-        (b"a.jpg,n01\n", "a comma between; its first line is 'a.jpg,n01'"),
-        (b"", "a comma between; its first line is ''"),
+        (b"sep=,\n" + LIST.encode(), "separated by a comma; its first line is 'sep=,'"),
+        (b"a.jpg,n01\n", "separated by a comma; its first line is 'a.jpg,n01'"),
+        (b"", "separated by a comma; its first line is ''"),
     ],
 )
 def test_lists_that_cannot_be_read_say_how_to_save_them(tmp_path, contents, said):
@@ -147,7 +152,7 @@ def test_no_training_class_says_what_was_left_out(tmp_path):
     toy_images.write_folder(
         tmp_path, toy_images.part_of(toy_images.mini_imagenet_files(images=1), "val")
     )
-    with pytest.raises(InconsistentDataError, match=r"none of a training class.*within archives"):
+    with pytest.raises(InconsistentDataError, match=r"none in the training split.*inside archives"):
         MiniImagenet(tmp_path, tmp_path / "prepared", image_size=8).prepare()
 
 

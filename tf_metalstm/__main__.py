@@ -1,4 +1,4 @@
-"""The commands by name: tf-metalstm COMMAND, or python -m tf_metalstm COMMAND.
+"""Runs a command by name: tf-metalstm COMMAND, or python -m tf_metalstm COMMAND.
 
 `tf-metalstm train --recipe=omniglot_5way_1shot` is `python -m tf_metalstm.train --recipe=...`.
 """
@@ -17,11 +17,11 @@ CLIENTS = {
     "adapt": "adapt an exported model to pictures, say how good it will be, classify others",
     "to_lite": "convert an exported model for LiteRT",
 }
-_RECIPES = {"recipes": "list the recipes, which train takes as --recipe=NAME"}
+_RECIPES = {"recipes": "list the recipes for train --recipe=NAME"}
 
 
 def main() -> None:
-    """Runs the command that is named first."""
+    """Runs the command that the first argument names."""
     name, *rest = sys.argv[1:] or ["--help"]
     if name in COMMANDS:
         sys.argv = [name, *rest]
@@ -41,8 +41,8 @@ def main() -> None:
 
 def usage() -> str:
     """Returns the list of commands."""
-    blocks = {"": COMMANDS, "Of use without the package too:": CLIENTS, "Besides:": _RECIPES}
-    lines = ["tf-metalstm COMMAND, or python -m tf_metalstm COMMAND; COMMAND --help says more."]
+    blocks = {"": COMMANDS, "These also work without the package:": CLIENTS, "Lists:": _RECIPES}
+    lines = ["tf-metalstm COMMAND, or python -m tf_metalstm COMMAND; --help shows its flags."]
     for title, commands in blocks.items():
         lines += ["", *([title] if title else [])]
         lines += [f"  {name:<18} {text}" for name, text in commands.items()]

@@ -1,4 +1,4 @@
-"""What has to be read from a command line before its flags can be defined."""
+"""Reads from a command line what is needed before its flags can be defined."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 from tf_metalstm.flagfiles import FlagfileError, expand, lines_of
 
 COMMANDS = {
-    "train": "train a method, or go on with a run",
+    "train": "train a method, or continue a run",
     "evaluate": "score a trained run on a fixed list of tasks",
     "search": "search options of a trained run on validation tasks",
-    "visualize": "draw what a trained rule does",
+    "visualize": "draw the updates of a trained rule",
     "compare_optimizers": "compare a learned optimizer with tuned ones",
     "export": "write a trained run as a SavedModel",
-    "reproduce": "run what is missing of a published table, and print it",
-    "demo": "open a page to try a model on pictures of your own",
+    "reproduce": "make the missing runs of a published table, and print the table",
+    "demo": "open a page to try a model on your own pictures",
 }
-"""The commands, `python -m tf_metalstm.NAME`, and what each is for."""
+"""The commands, `python -m tf_metalstm.NAME`, and what each does."""
 
 PARTS = "parts"
 """The flag that names modules with further parts."""
 
-# In the folder of a run: what it was trained with, and what `search` has found for it.
+# Files in the folder of a run: the settings of its training, and the result of `search`.
 RUN_FLAGS, FOUND_FLAGS = "run.flags", "found.flags"
 
 _HELP = {"--help", "-help", "-h", "--helpshort", "-helpshort"}
@@ -37,13 +37,13 @@ def wants_help(argv: Sequence[str]) -> bool:
 def named_modules(argv: Sequence[str]) -> list[str]:
     """Returns the modules that --parts names: on the command line, in a flagfile, in a run.
 
-    They have to be known before flags are defined: their parts have flags too.
+    They must be known before flags are defined, because their parts have flags too.
     """
     names: list[str] = []
     try:
         everything = expand(argv[1:])
     except FlagfileError:
-        everything = list(argv[1:])  # said where the flags are parsed
+        everything = list(argv[1:])  # the error is reported when the flags are parsed
     run_dir = None
     for index, argument in enumerate(everything):
         name, _, value = argument.lstrip("-").partition("=")

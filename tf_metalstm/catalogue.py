@@ -1,9 +1,10 @@
-"""All families of parts, and how members from elsewhere join them.
+"""All families of parts, and functions that add members from outside the package.
 
 tf_metalstm.add_part(MyRule)                     in Python
-python -m tf_metalstm.train --parts=my_module    from a file beside, PARTS = (MyRule,)
-[project.entry-points."tf_metalstm.parts"]       from an installed package,
-my_rule = "my_package.my_module:MyRule"          found by itself
+python -m tf_metalstm.train --parts=my_module    from a file in the current folder that has
+                                                 PARTS = (MyRule,)
+[project.entry-points."tf_metalstm.parts"]       from an installed package, which is found
+my_rule = "my_package.my_module:MyRule"          automatically
 """
 
 from __future__ import annotations
@@ -28,20 +29,21 @@ ENTRY_POINTS = "tf_metalstm.parts"
 FAMILIES: dict[str, Family] = {
     family.name: family for family in (SOURCES, METHODS, LEARNERS, RULES, STARTS)
 }
-"""The families by name, in the order in which help and run.flags have them."""
+"""The families by name, in the order of the help and of run.flags."""
 
 
 def add_part(member: Any) -> Any:
     """Adds a method, a rule, a start, a learner or a source; returns it.
 
-    Flags, help, validation, construction and run.flags know it from then on.
+    Afterwards it can be used in flags, help and run.flags like a part of the package.
 
     Args:
-        member: a class with the attributes `part` and `family`; a base class such as
-            `tf_metalstm.Rule` has the latter.
+        member: a class with the attributes `part` and `family`; base classes such as
+            `tf_metalstm.Rule` have `family`.
 
     Raises:
-        ValueError: it is none, its name is taken, or one of its options is another part's.
+        ValueError: it is not a part, its name is in use, or another part has an option of the same
+            name.
     """
     family = FAMILIES.get(getattr(member, "family", ""))
     if family is None:
@@ -59,7 +61,7 @@ def add_part(member: Any) -> Any:
 
 
 def check_owners(reserved: Sequence[str] = ()) -> None:
-    """Checks that every option has one owner.
+    """Checks that every option has only one owner.
 
     Args:
         reserved: names that no part may use.
@@ -81,10 +83,10 @@ def check_owners(reserved: Sequence[str] = ()) -> None:
 
 
 def load_parts(modules: Sequence[str]) -> None:
-    """Adds what modules and installed packages offer.
+    """Adds the parts of modules and of installed packages.
 
     Args:
-        modules: names of modules, importable from the current folder too. Each has a tuple PARTS.
+        modules: names of modules, which may be in the current folder. Each has a tuple PARTS.
 
     Raises:
         ValueError: a module cannot be imported, or has no PARTS.
@@ -98,8 +100,8 @@ def load_parts(modules: Sequence[str]) -> None:
             module = importlib.import_module(name)
         except ImportError as error:
             raise ValueError(
-                f"parts={name} cannot be imported ({error}): name a module that Python finds from "
-                "here, without its ending .py."
+                f"parts={name} cannot be imported ({error}): name a module in the current folder "
+                "or on Python's path, without the ending .py."
             ) from error
         if not isinstance(getattr(module, "PARTS", None), (tuple, list)):
             raise ValueError(f"parts={name} has no PARTS: add PARTS = (MyRule,) to {name}.py.")

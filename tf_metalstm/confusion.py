@@ -1,7 +1,7 @@
-"""Which classes are taken for which, over episodes: accuracy by class and the confusion matrix.
+"""The confusion matrix over episodes, and the accuracy of each class.
 
-In an episode a class can be taken only for those that are beside it. So a share is one of the
-queries that were asked where both classes were:
+In an episode a class can only be confused with the other classes of the episode. So only episodes
+with both classes count:
 
     share of a taken for b = answers b to queries of a / queries of a in episodes that have b
 """
@@ -13,20 +13,19 @@ from typing import Any
 
 import numpy as np
 
-_MOST_LIKELY = 3  # classes that one was taken for, in a table
+_MOST_LIKELY = 3  # number of wrong answers in a row of the table
 
 
 class Confusion:
     """Counts answers by class.
 
     Args:
-        names: of the C classes.
+        names: names of the C classes.
 
     Attributes:
-        names: the same.
-        counts: answers to queries of the class of the row, by their class, int [C, C].
-        met: queries of the class of the row in episodes that have the class of the column, int
-            [C, C].
+        names: the argument `names`.
+        counts: number of queries of class i (row) with answer j (column), int [C, C].
+        met: number of queries of class i (row) in episodes that have class j (column), int [C, C].
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -35,11 +34,11 @@ class Confusion:
         self.met = np.zeros([len(names)] * 2, np.int64)
 
     def add(self, classes: np.ndarray, labels: np.ndarray, outputs: np.ndarray) -> None:
-        """Adds the answers of an episode; of outputs that are no numbers no answer is counted.
+        """Adds the answers of an episode; outputs with NaN count as queries without an answer.
 
         Args:
             classes: numbers of the classes of the episode, [N].
-            labels: of the queries, in [0, N), [B].
+            labels: labels of the queries, in [0, N), [B].
             outputs: logits, [B, N] or wider.
         """
         answered = ~np.isnan(outputs).any(axis=1)
@@ -50,23 +49,23 @@ class Confusion:
 
     @property
     def queries(self) -> np.ndarray:
-        """Queries of each class, [C]."""
+        """Number of queries of each class, [C]."""
         return np.diagonal(self.met)
 
     @property
     def shares(self) -> np.ndarray:
-        """Shares of queries as above, [C, C]; accuracies on the diagonal; nan where none met."""
+        """Shares of the formula above, [C, C]; the diagonal has accuracies; NaN without queries."""
         with np.errstate(invalid="ignore"):
             return self.counts / self.met
 
     @property
     def hardest_first(self) -> np.ndarray:
-        """Numbers of the classes that were asked about, those of low accuracy first."""
+        """Numbers of the classes with queries, the lowest accuracy first."""
         order = np.argsort(np.diagonal(self.shares), kind="stable")
         return order[self.queries[order] > 0]
 
     def report(self) -> dict[str, Any]:
-        """Returns, by class, queries, accuracy, and how often it was taken for which; for JSON."""
+        """Returns queries, accuracy and wrong answers of each class, as values for JSON."""
         by_class, shares = {}, self.shares
         for number in np.flatnonzero(self.queries).tolist():
             others = [n for n in np.flatnonzero(self.counts[number]).tolist() if n != number]
@@ -85,7 +84,7 @@ class Confusion:
         return by_class
 
     def table(self, num_rows: int) -> str:
-        """Returns the classes of lowest accuracy, and what they were taken for, as text."""
+        """Returns a table of the classes with the lowest accuracy and their wrong answers."""
         lines = [("class", "queries", "accuracy", "taken for")]
         all_shares = self.shares
         for number in self.hardest_first[:num_rows].tolist():
@@ -100,6 +99,6 @@ class Confusion:
             f"{name:<{widths[0]}}  {queries:>{widths[1]}}  {accuracy:>{widths[2]}}  {taken_for}"
             for name, queries, accuracy, taken_for in lines
         ]
-        left = len(self.hardest_first) - num_rows
-        more = [f"... and {left} more classes, of higher accuracy"] if left > 0 else []
+        omitted = len(self.hardest_first) - num_rows
+        more = [f"... and {omitted} more classes, of higher accuracy"] if omitted > 0 else []
         return "\n".join(line.rstrip() for line in [*rows, *more])

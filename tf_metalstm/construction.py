@@ -1,4 +1,4 @@
-"""From settings to objects: tasks, and a method with fresh weights."""
+"""Builds the objects that settings describe: tasks, and a method with new weights."""
 
 from __future__ import annotations
 
@@ -15,24 +15,27 @@ from tf_metalstm.starts.base import Start
 
 
 def build_tasks(settings: Settings) -> Tasks:
-    """Returns where tasks come from; nothing is read yet.
+    """Returns the tasks of the chosen source; reads no data yet.
 
     Raises:
-        OptionError: the learner must not see these images, or not so.
+        OptionError: the learner does not allow these images or this normalization.
     """
-    settings = _as_the_learner_wants(settings)
+    settings = _with_needs_of_learner(settings)
     return settings.member("source").from_options(settings.of_member("source"))
 
 
 def resolve(settings: Settings, tasks: Tasks) -> Settings:
-    """Returns the settings with what follows for options left open, so that run.flags says it."""
-    settings = _as_the_learner_wants(settings)
-    follows = settings.member("method").settled(settings.of_member("method"), tasks)
-    return _filled(settings, {"normalization": "standard", **follows})
+    """Returns the settings with values for the options that method and learner derive.
+
+    So run.flags has a value where the user gave none.
+    """
+    settings = _with_needs_of_learner(settings)
+    derived = settings.member("method").settled(settings.of_member("method"), tasks)
+    return _filled(settings, {"normalization": "standard", **derived})
 
 
-def _as_the_learner_wants(settings: Settings) -> Settings:
-    """Returns the settings with what the learner wants of images, where that was left open."""
+def _with_needs_of_learner(settings: Settings) -> Settings:
+    """Returns the settings with the learner's values for options of images that are not set."""
     if "learner" not in settings.chosen:
         return settings
     learner, options = settings.member("learner"), settings.of_member("learner")
@@ -40,21 +43,21 @@ def _as_the_learner_wants(settings: Settings) -> Settings:
     return _filled(settings, learner.settled(options, settings.source))
 
 
-def _filled(settings: Settings, follows: dict[str, Any]) -> Settings:
+def _filled(settings: Settings, derived: dict[str, Any]) -> Settings:
     missing = {
         name: value
-        for name, value in follows.items()
+        for name, value in derived.items()
         if name in settings.values and settings.values[name] is None
     }
     return settings.changed(**missing) if missing else settings
 
 
 def build_method(settings: Settings, tasks: Any) -> Method:
-    """Returns the method with fresh weights, drawn from the seed.
+    """Returns the method with new weights, drawn from the seed.
 
     Args:
-        settings: of the run.
-        tasks: that it is for, or what a run has kept of them (`TaskFacts`).
+        settings: settings of the run.
+        tasks: tasks of the run, or the facts about them that the run keeps (`TaskFacts`).
     """
     keras.utils.set_random_seed(settings.training.seed)
     method = settings.member("method")
@@ -62,13 +65,13 @@ def build_method(settings: Settings, tasks: Any) -> Method:
 
 
 class Builder:
-    """Makes the members that a method needs, as `tf_metalstm.methods.base.Builder` has it.
+    """Builds the parts that a method needs; implements `tf_metalstm.methods.base.Builder`.
 
     Args:
-        settings: of the run.
-        tasks: that the method is for: with `objective`, and, as their kind has them,
-            `input_shape`, `num_outputs`, `training_way`, `num_training_classes`, or `blocks` and
-            `problem`.
+        settings: settings of the run.
+        tasks: tasks of the run, or facts about them. They have `objective` and, depending on their
+            kind, `input_shape`, `num_outputs`, `training_way`, `num_training_classes`, or `blocks`
+            and `problem`.
     """
 
     def __init__(self, settings: Settings, tasks: Any) -> None:
@@ -79,8 +82,8 @@ class Builder:
         """Returns the network of the learner.
 
         Args:
-            num_outputs: of its last layer.
-            statistics_momentum: of batch norm, where the options leave it open.
+            num_outputs: number of outputs of its last layer.
+            statistics_momentum: momentum of batch norm, if the options do not set it.
         """
         return self._settings.member("learner").from_options(
             self._settings.of_member("learner"),
@@ -98,13 +101,13 @@ class Builder:
         return self._settings.member("start").from_options(self._settings.of_member("start"))
 
     def num_outputs(self, chosen: int | None) -> int:
-        """Returns how many outputs a learner gets.
+        """Returns the number of outputs of the learner.
 
         Args:
-            chosen: what the options say; None for as many as the tasks need.
+            chosen: number in the options; None for the number that the tasks need.
 
         Raises:
-            OptionError: the tasks need more than were chosen.
+            OptionError: the tasks need more outputs.
         """
         needed = self.tasks.num_outputs
         if chosen is not None and needed > chosen:

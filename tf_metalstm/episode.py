@@ -1,7 +1,7 @@
-"""The words and letters of the project, and the shape of an episode.
+"""The words and letters of the project, and the size of an episode.
 
 An *episode* is one small classification task: a few labelled *support* images of
-each of its classes, and *query* images to classify after adapting to the support.
+each of its classes, and *query* images to classify after adaptation to the support.
 *Train*, *validation* and *test* are splits of the classes, never parts of an episode.
 
 Letters, used in every docstring:
@@ -12,9 +12,9 @@ Letters, used in every docstring:
     Q  query images a class          B  images
     T  updates of the inner loop     h, w, c  image height, width, channels
 
-Inside an episode images are ordered shot by shot, each shot holding one image of
-each class in the order of the labels 0 ... N-1. So every run of N consecutive
-support images is a balanced mini-batch.
+Inside an episode images are ordered shot by shot. Each shot has one image of each class,
+in the order of the labels 0 ... N-1. So any N consecutive support images are a balanced
+mini-batch.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from typing import Any, NamedTuple
 
 from tf_metalstm.options import OptionError
 
-Tensor = Any  # tf.Tensor or what converts to one; TensorFlow ships no types to check against
+Tensor = Any  # a tf.Tensor, or a value that converts to one; TensorFlow has no types for mypy
 
 
 class Support(NamedTuple):
-    """The labelled images that a method adapts to, of one episode.
+    """The labelled images of one episode, to which a method adapts.
 
     inputs: normalized images, [B, h, w, c]; or the arguments of a function, [B, D].
     labels: integers in [0, N), [B]; or the values of the function, [B, 1].
@@ -42,9 +42,9 @@ class Support(NamedTuple):
 class EpisodeSpec:
     """The size of an episode.
 
-    num_way: N, classes of an episode; 1 where it is about a function and not about classes.
-    num_shot: K, support images a class.
-    num_query: Q, query images a class.
+    num_way: N, number of classes; 1 if the task is a function without classes.
+    num_shot: K, number of support images of each class.
+    num_query: Q, number of query images of each class.
     """
 
     num_way: int
@@ -59,12 +59,12 @@ class EpisodeSpec:
 
     @property
     def images_per_class(self) -> int:
-        """K + Q, the images that a class must have to be drawn."""
+        """K + Q, the number of images that a class must have."""
         return self.num_shot + self.num_query
 
     @property
     def task(self) -> str:
-        """In short, as papers head their tables.
+        """The name of the task in tables of papers.
 
         >>> EpisodeSpec(5, 1, 15).task, EpisodeSpec(1, 10, 10).task
         ('5-way 1-shot', '10-shot')

@@ -1,4 +1,4 @@
-"""From settings to what a command works with: streams of tasks, a trained method."""
+"""Returns the objects that commands work with: streams of tasks, and a trained method."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tf_metalstm.training.checkpoints import BEST, LAST, RunCheckpoints, checkpo
 
 
 def training_episodes(settings: Settings, tasks: Tasks, start: int) -> tf.data.Dataset:
-    """Returns the endless stream of training tasks, or batches, from number `start` on."""
+    """Returns the endless stream of training tasks or batches; the first has the number `start`."""
     training = settings.training
     stream = settings.member("method").training_stream(
         settings.of_member("method"), tasks, training.seed
@@ -38,11 +38,11 @@ def validation_episodes(settings: Settings, tasks: Tasks) -> tf.data.Dataset:
 
 
 class TrainedRun(NamedTuple):
-    """A trained method and where it comes from.
+    """A trained method of a run.
 
-    method: with its weights.
-    checkpoints: that they were read from.
-    facts: of the tasks that it was trained on.
+    method: the method with its trained weights.
+    checkpoints: the checkpoints that the weights were read from.
+    facts: facts about the training tasks.
     """
 
     method: Method
@@ -51,17 +51,17 @@ class TrainedRun(NamedTuple):
 
     @property
     def step(self) -> int:
-        """Meta-updates after which the weights were taken."""
+        """Number of meta-updates after which the weights were saved."""
         return int(self.checkpoints.step.numpy())
 
 
 def load_run(settings: Settings) -> TrainedRun:
-    """Returns the trained method of a run; its raw data are not needed.
+    """Returns the trained method of a run, without its raw data.
 
-    A run that began before runs kept what is needed wants its data once more.
+    Only a run of an early version, which has no tasks.json, needs its data.
 
     Raises:
-        FileNotFoundError: the run has no checkpoint of the kind asked for.
+        FileNotFoundError: the run has no checkpoint of the chosen kind.
     """
     run_dir = settings.run_dir or ""
     facts = read_facts(run_dir) or facts_of(build_tasks(settings))
@@ -75,24 +75,24 @@ def load_run(settings: Settings) -> TrainedRun:
 
 
 def _no_weights(run_dir: str, which: str) -> str:
-    """Returns what to say where a run has no weights of a kind; what it has is advised."""
+    """Returns the message for a run without weights of a kind; it recommends the other kind."""
     when, other = ("validation", LAST) if which == "best" else ("checkpoint", BEST)
     advice = "Train longer"
     if checkpoint_steps(Path(run_dir, other)):
-        advice += f", or give checkpoint={'last' if other == LAST else 'best'}"
+        advice += f", or use checkpoint={'last' if other == LAST else 'best'}"
     return (
-        f"run_dir={run_dir} holds no {which} weights yet: they appear with the first {when} of the "
-        f"training. {advice}."
+        f"run_dir={run_dir} has no {which} weights yet: training writes them at its first {when}. "
+        f"{advice}."
     )
 
 
 def tasks_of_run(settings: Settings, run: TrainedRun) -> Tasks:
-    """Returns the tasks that the settings say, for the method of a run.
+    """Returns the tasks of the settings, for the method of a run.
 
-    Images are normalized as in the training, whatever data they are of.
+    All images are normalized as in the training, also those of another source.
 
     Raises:
-        ValueError: the method cannot take them.
+        ValueError: the tasks do not fit the method.
     """
     tasks = build_tasks(settings)
     facts = run.facts
@@ -101,8 +101,8 @@ def tasks_of_run(settings: Settings, run: TrainedRun) -> Tasks:
     if tasks.input_shape != facts.input_shape:
         raise ValueError(
             f"The run in {settings.run_dir} was trained on inputs of the shape "
-            f"{facts.input_shape}, but those of source={settings.source} are {tasks.input_shape}: "
-            "choose another source, or train on this one."
+            f"{facts.input_shape}, but inputs of source={settings.source} have the shape "
+            f"{tasks.input_shape}: choose another source, or train on this one."
         )
     most = run.method.num_outputs if isinstance(run.method, FewShotMethod) else None
     if most is not None and tasks.objective == "classification" and tasks.spec.num_way > most:
@@ -117,15 +117,15 @@ def tasks_of_run(settings: Settings, run: TrainedRun) -> Tasks:
 
 
 def serve(run: TrainedRun) -> ServedMethod:
-    """Returns the method of a run, ready for pixels and any labels.
+    """Returns the method of a run in a form that accepts pixels and any labels.
 
     Raises:
-        ValueError: it has no support set to adapt to.
+        ValueError: the method does not adapt to a support set.
     """
     if not isinstance(run.method, FewShotMethod):
         raise ValueError(
-            "Only a method with a support set and queries is exported as a classifier; this run is "
-            f"one of {type(run.method).__name__}."
+            "Only a method with a support set and queries can be exported as a classifier, but "
+            f"this is a run of {type(run.method).__name__}: choose another run."
         )
     num_way = run.method.num_outputs
     if num_way is None and run.facts.kind != IMAGES:

@@ -1,16 +1,16 @@
-"""What went wrong, in one line: the words of the operating system and of TensorFlow made plain."""
+"""Errors of the operating system and of TensorFlow as one plain line."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-# Lines of TensorFlow's errors that say where in the graph and not what.
+# Lines of TensorFlow's errors that only name a place in the graph begin with these words.
 _WHERE = ("Graph execution error", "Detected at node", "<stack traces", "Hint:", " ", "\t")
 
 
 def reason(error: BaseException) -> str:
-    """Returns what went wrong, without names of operations and without a full stop.
+    """Returns the reason of an error in one line, without names of operations and a full stop.
 
     >>> reason(ValueError("assertion failed: [num_steps must be at most 9] [x = ] [10]"))
     'num_steps must be at most 9'
@@ -26,11 +26,11 @@ def reason(error: BaseException) -> str:
 
 
 def not_written(path: str | Path, error: BaseException) -> OSError:
-    """Returns the error to raise where a file or folder cannot be written.
+    """Returns the error to raise if a file or folder cannot be written.
 
     Args:
-        path: what was to be written.
-        error: what the operating system, or TensorFlow, says.
+        path: path of the file or folder.
+        error: the error of the operating system or of TensorFlow.
     """
     # TensorFlow puts the name of a temporary file before the reason.
     return OSError(f"{path} cannot be written: {reason(error).rpartition('; ')[2]}.")

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Writes files completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,53 +11,53 @@ from tf_metalstm.failures import not_written
 
 
 def printable(name: object) -> str:
-    """Returns the name of a file in one line, with codes for what is no text."""
+    """Returns the name of a file in one line, with codes for characters that cannot be printed."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(name))
 
 
 def check_is_text(path: str | Path, name: str) -> None:
-    """Checks that TensorFlow takes a path, which Linux allows to be any bytes.
+    """Checks that TensorFlow accepts a path. In Linux a path may have any bytes.
 
     Args:
-        path: of a folder to write to.
-        name: of the option.
+        path: path of a folder to write to.
+        name: name of the option, for the error.
 
     Raises:
-        ValueError: it is no text.
+        ValueError: the path is not text.
     """
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"{name}={printable(path)} is no text in UTF-8, which TensorFlow needs for its files: "
-            "give a folder of another name."
+            f"{name}={printable(path)} is not UTF-8 text, which TensorFlow needs for its files: "
+            "choose a folder with another name."
         ) from error
 
 
 def write_atomically(path: str | Path, text: str) -> None:
-    """Writes a text file so that whoever looks finds the old contents or the new, never a part.
+    """Writes a text file, so that readers always see the old contents or the new, never a part.
 
     Args:
-        path: of the file; its folder is made where it is not there.
-        text: all that the file will hold.
+        path: path of the file; its folder is created if it does not exist.
+        text: the contents of the file.
 
     Raises:
-        OSError: it cannot be written; the error names it.
+        OSError: the file cannot be written; the error names it.
     """
     with whole_file(path) as partial:
-        # Names of files in it may be no text: they become the bytes that they are on the disk.
+        # The text may have file names that are not UTF-8. They are written as the bytes on disk.
         partial.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 @contextlib.contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Yields a path beside a file to write to; what is there at the end becomes the file.
+    """Yields a temporary path to write to; at the end of the context it is renamed to `path`.
 
     Args:
-        path: of the file; its folder is made where it is not there.
+        path: path of the file; its folder is created if it does not exist.
 
     Raises:
-        OSError: it cannot be written; the error names it.
+        OSError: the file cannot be written; the error names it.
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
@@ -68,19 +68,19 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise not_written(path, error) from error
     finally:
-        with contextlib.suppress(OSError):  # said already
+        with contextlib.suppress(OSError):  # the first error is the one to report
             partial.unlink(missing_ok=True)
 
 
 def write_new_files(folder: str | Path, files: Mapping[str, bytes]) -> None:
-    """Writes files into a folder, all of them or none.
+    """Writes files into a folder, all of them or none. Existing files are not changed.
 
     Args:
-        folder: made where it is not there.
-        files: contents by path in the folder; those that are there already stay.
+        folder: the folder; is created if it does not exist.
+        files: path in the folder -> contents.
 
     Raises:
-        OSError: one cannot be written; the error names it.
+        OSError: a file cannot be written; the error names it.
     """
     created: list[Path] = []
     try:
@@ -102,14 +102,14 @@ def write_new_files(folder: str | Path, files: Mapping[str, bytes]) -> None:
 
 
 def _make_folders(folder: Path) -> list[Path]:
-    """Makes a folder and those above it; returns the new ones, the outer ones first."""
+    """Creates a folder and its parents; returns the new folders, parents first."""
     missing = []
     while not folder.exists():
         missing.append(folder)
         folder = folder.parent
-    for one in reversed(missing):
+    for parent in reversed(missing):
         try:
-            one.mkdir()
+            parent.mkdir()
         except OSError as error:
-            raise not_written(one, error) from error
+            raise not_written(parent, error) from error
     return missing[::-1]

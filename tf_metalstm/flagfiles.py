@@ -1,7 +1,8 @@
 """Flagfiles, and recipes by name: --recipe=NAME is the flagfile flags/recipes/NAME.flags.
 
-What absl does with --flagfile, with one difference: a flagfile flags/... that is not in the present
-folder is that of the package. So recipes, which name others by such paths, work from anywhere.
+--flagfile works as in absl, with one difference: if a flagfile flags/... is not in the current
+folder, that of the package is used. Recipes name other flagfiles by such paths, so they work in any
+folder.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ _DIRECTIVE = re.compile(rf"--?(flagfile|{RECIPE})(?:=(.*))?", re.DOTALL)
 
 
 class FlagfileError(ValueError):
-    """A flagfile or a recipe that is not there or cannot be read."""
+    """A flagfile or a recipe does not exist or cannot be read."""
 
 
 def expand(arguments: Sequence[str], leave_out: str | None = None) -> list[str]:
-    """Returns arguments with the lines of a flagfile in the place of each --flagfile and --recipe.
+    """Returns arguments with each --flagfile and --recipe replaced by the lines of its file.
 
     Args:
-        arguments: of a command line.
-        leave_out: the name of files whose lines are left out.
+        arguments: arguments of a command line.
+        leave_out: name of flagfiles whose lines are left out.
 
     Raises:
-        FlagfileError: a file or recipe is not there, or names itself.
+        FlagfileError: a file or recipe does not exist, or a file includes itself.
     """
     return list(_expanded(arguments, leave_out, ()))
 
@@ -42,7 +43,7 @@ def recipe_names() -> list[str]:
 
 
 def recipe_title(name: str) -> str:
-    """Returns what the first lines of a recipe say that it is, or "" where they do not."""
+    """Returns the title in the header of a recipe, or "" if it has no title."""
     text = (_recipes() / f"{name}.flags").read_text(encoding="utf-8")
     match = re.match(r"# \| Recipe\s+(.*(?:\n# \|\s{4,}.*)*)", text)
     return re.sub(r"\n# \|\s+", " ", match[1]) if match else ""
@@ -52,16 +53,16 @@ def lines_of(path: Path) -> list[str]:
     """Returns the lines of a flagfile without comments.
 
     Raises:
-        FlagfileError: it cannot be read.
+        FlagfileError: the file cannot be read.
     """
     try:
-        # Paths in it may be no text, as they may be in a command line.
+        # A path in the file may have bytes that are not UTF-8, as on a command line.
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise FlagfileError(f"--flagfile={path} cannot be read ({error.strerror}).") from error
     if "\0" in text:
-        raise FlagfileError(f"--flagfile={path} is no text in UTF-8.")
-    # Not splitlines, to which more than an end of a line is one.
+        raise FlagfileError(f"--flagfile={path} is not UTF-8 text: save it as UTF-8.")
+    # splitlines would also split at other characters than the end of a line.
     lines = [line.strip() for line in text.split("\n")]
     return [line for line in lines if line and not line.startswith(("#", "//"))]
 
@@ -83,10 +84,11 @@ def _expanded(
         if value is None:
             value = rest.pop(0) if rest else ""
         if not value:
-            raise FlagfileError(f"--{flag} needs the name of a {flag}.")
+            raise FlagfileError(f"--{flag} needs the name of a {flag}, as --{flag}=NAME.")
         path = _recipe(value) if flag == RECIPE else _flagfile(value, above)
         if path in above:
-            raise FlagfileError(f"--flagfile={value} names itself: {' -> '.join(map(str, above))}.")
+            chain = " -> ".join(map(str, above))
+            raise FlagfileError(f"--flagfile={value} includes itself: {chain}.")
         if path.name != leave_out:
             yield from _expanded(lines_of(path), leave_out, (*above, path))
 
@@ -103,17 +105,17 @@ def _recipe(name: str) -> Path:
 
 
 def _flagfile(name: str, above: tuple[Path, ...]) -> Path:
-    """Returns the flagfile of a name, as the command line or the file above it means it."""
+    """Returns the path of a flagfile that the command line or another flagfile names."""
     path = Path(name).expanduser()
     shipped_root = shipped.folder(shipped.FLAGS).resolve()
     ours = shipped_root.joinpath(*path.parts[1:]) if path.parts[:1] == ("flags",) else None
-    # One of our flagfiles means those of ours, whatever lies in the present folder.
+    # A flagfile of the package includes flagfiles of the package, not those of the current folder.
     from_ours = bool(above) and above[-1].is_relative_to(shipped_root)
     candidates = [ours, path] if from_ours else [path, ours]
     for candidate in candidates:
         if candidate is not None and candidate.is_file():
             return candidate.resolve()
-    in_file = f", which {above[-1]} names" if above else ""
+    in_file = f" in {above[-1]}" if above else ""
     raise FlagfileError(f"--flagfile={name}{in_file}: there is no such file.")
 
 

@@ -1,8 +1,9 @@
-"""The only place that knows absl flags: definitions, from flags to settings, run.flags.
+"""The only module that knows absl flags: defines them, makes settings of them, writes run.flags.
 
-Every command defines every flag, so that one flagfile serves all of them. The last value of a flag
-wins: what is typed after --flagfile overrides the file. A flag that does nothing with the chosen
-parts is an error, but for those in the run.flags of a run: early versions wrote down all of them.
+Every command defines every flag, so one flagfile works with all commands. The last value of a flag
+counts: a flag that is typed after --flagfile replaces that of the file. A flag that has no effect
+with the chosen parts is an error, except in the run.flags of a run, because early versions wrote
+all flags there.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from tf_metalstm.options import Option, OptionError
 from tf_metalstm.runs import check_is_run, check_same, check_settled
 from tf_metalstm.settings import Settings, known_options, make_settings
 
-_OWN = ("run_dir", PARTS, RECIPE, "traceback")  # flags that are no options
+_OWN = ("run_dir", PARTS, RECIPE, "traceback")  # flags that are not options
 
 
 def run_command(
@@ -39,18 +40,18 @@ def run_command(
     continues_a_run: bool,
     uses: Sequence[str] = (),
 ) -> None:
-    """Runs a command and exits: 0, 1 after a message that says what to do, or 130 after Ctrl-C.
+    """Runs a command and exits with 0, with 1 after an error message, or with 130 after Ctrl-C.
 
     Args:
         main: the command, a function of the settings.
-        continues_a_run: the command works on the finished or interrupted run in --run_dir,
-            whose settings are read before what was typed.
-        uses: of the options that belong to no part, those that the command uses, where it does
-            not use all. Others are refused on its command line; a flagfile may have them.
+        continues_a_run: whether the command works on the run in --run_dir. Its run.flags are then
+            read before the command line.
+        uses: names of the options that the command uses, among those that belong to no part; empty
+            if it uses all. Others are an error on its command line; a flagfile may have them.
     """
     if wants_help(sys.argv):
         print_help(sys.argv)
-    if hasattr(sys.stdout, "reconfigure"):  # for names of files that are no text
+    if hasattr(sys.stdout, "reconfigure"):  # file names may have bytes that are not text
         sys.stdout.reconfigure(errors="backslashreplace")
     command: dict[str, Settings] = {}
 
@@ -62,7 +63,7 @@ def run_command(
         define_flags()
         rest = app.parse_flags_with_usage([argv[0], *expanded])
         if len(rest) > 1:
-            _leave(f"Unexpected {' '.join(rest[1:])!r}: every flag begins with --.")
+            _leave(f"Unexpected {' '.join(rest[1:])!r}: every flag must begin with --.")
         with _errors_in_one_sentence():
             command["settings"] = _read(argv, continues_a_run, uses)
         return rest
@@ -70,7 +71,7 @@ def run_command(
     def guarded(argv: Sequence[str]) -> None:
         del argv
         if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.WARNING)  # absl's default tells of every library
+            logging.set_verbosity(logging.WARNING)  # absl's default shows messages of all libraries
         with _errors_in_one_sentence():
             main(command["settings"])
 
@@ -80,7 +81,7 @@ def run_command(
 
 @contextlib.contextmanager
 def _errors_in_one_sentence() -> Iterator[None]:
-    """Ends the process with a message where an error of the user comes up."""
+    """Ends the process with a message if an error occurs that a user can correct."""
     try:
         yield
     except (ValueError, OSError, ArithmeticError, MemoryError, tf.errors.OpError) as error:
@@ -91,10 +92,10 @@ def _errors_in_one_sentence() -> Iterator[None]:
 
 def _one_sentence(error: Exception) -> str:
     name = type(error).__name__
-    if isinstance(error, MemoryError | tf.errors.OpError):  # not of our words
-        return f"{name}: {reason(error)}. To see where it came from, give traceback=true."
+    if isinstance(error, MemoryError | tf.errors.OpError):  # not a message of this package
+        return f"{name}: {reason(error)}. To see where it came from, add traceback=true."
     if isinstance(error, UnicodeError):
-        return f"{name}: a name or path is no text in UTF-8, which TensorFlow needs: {error}."
+        return f"{name}: a name or path is not UTF-8 text, which TensorFlow needs: {error}."
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{name}: {error.filename}: {error.strerror}."
     return f"{name}: {error}"
@@ -105,23 +106,23 @@ def _leave(message: str) -> None:
 
 
 def with_dashes(message: str) -> str:
-    """Returns a message with dashes before the names of flags, as a user types them.
+    """Returns a message with dashes before the names of options, as a user types them.
 
-    The library names options without: "num_way must be at least 2". Here they become flags.
+    The library names options without dashes: "num_way must be at least 2".
 
     >>> with_dashes("num_way is 7, but rule=sgd: lower num_way.")
     '--num_way is 7, but --rule=sgd: lower --num_way.'
     """
     names = sorted({*known_options(), *FAMILIES, *_OWN}, key=len, reverse=True)
     words = "|".join(rf"{name}\b" if "_" in name else rf"{name}(?==)" for name in names)
-    begins = r"(?<![\w./\\-])"
+    begins = r"(?<![\w./\\',-])"
     first = rf"(?:{'|'.join(names)})(?= (?:must|does|is|are|needs|goes|cannot)\b)"
     start = rf"|^{first}|(?<=Error: ){first}|(?<=\n  )(?:{'|'.join(names)})(?=: )"
     return re.sub(rf"{begins}(?:{words})(?![/\\]){start}", lambda m: f"--{m[0]}", message)
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines one flag for every option and every family; doing so again adds what is new."""
+    """Defines one flag for every option and every family; a second call adds the new ones."""
     for family in FAMILIES.values():
         if family.name in values:
             values.remove_flag_values({family.name: values[family.name]})
@@ -134,14 +135,15 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         text = "Folder of the run; default: a new one under runs/."
         flags.DEFINE_string("run_dir", None, text, flag_values=values)
     if PARTS not in values:
-        text = "Python modules with further parts, each with a tuple PARTS."
+        text = "Python modules with further parts; each module has a tuple PARTS."
         flags.DEFINE_list(PARTS, [], text, flag_values=values)
     if "traceback" not in values:
-        flags.DEFINE_bool("traceback", False, "Show where an error came from.", flag_values=values)
+        text = "Show the Python traceback of an error."
+        flags.DEFINE_bool("traceback", False, text, flag_values=values)
 
 
 class _Parser(flags.ArgumentParser):
-    """From a text to the value of an option, with its range checked."""
+    """Parses the text of a flag and checks the value."""
 
     def __init__(self, each: Option) -> None:
         super().__init__()
@@ -180,15 +182,15 @@ def _define(each: Option, values: flags.FlagValues) -> None:
 def parse_settings(
     arguments: Sequence[str], strict: bool = True, run_dir: str | Path | None = None
 ) -> Settings:
-    """Returns the settings that flags say, as they are typed.
+    """Returns the settings of flags, which are given as on a command line.
 
     Args:
         arguments: the flags.
-        strict: whether flags that do nothing are errors.
-        run_dir: of a trained run, whose run.flags come first.
+        strict: whether a flag without effect is an error.
+        run_dir: folder of a trained run; its run.flags are read first.
 
     Raises:
-        ValueError: a flag is unknown, its value not allowed, or it does nothing.
+        ValueError: a flag is unknown, its value is not allowed, or it has no effect.
     """
     before = [] if run_dir is None else [f"--flagfile={Path(run_dir, RUN_FLAGS)}"]
     load_parts(named_modules(["", *before, *arguments]))
@@ -197,28 +199,29 @@ def parse_settings(
     try:
         values(["command", *expand([*before, *arguments])])
         typed = _typed(arguments, values)
-    except flags.Error as error:  # absl's are of no kind that a command catches
+    except flags.Error as error:  # commands catch ValueError, which absl's errors are not
         raise ValueError(f"{' '.join(arguments)}: {error}") from error
     settings = _settings(values, typed if strict else set())
     return settings if run_dir is None else settings.placed(run_dir)
 
 
 def read_settings(run_dir: str | Path, *arguments: str) -> Settings:
-    """Returns the settings that a run was started with, and on top of them what flags say."""
+    """Returns the settings of a run, changed by flags."""
     check_is_run(run_dir)
     return parse_settings(arguments, run_dir=run_dir)
 
 
 def write_settings(settings: Settings, run_dir: str | Path, begun: bool = True) -> None:
-    """Writes RUN_DIR/run.flags; where a run has begun there, the two must agree.
+    """Writes RUN_DIR/run.flags.
 
     Args:
-        settings: of the run.
-        run_dir: its folder.
-        begun: whether it has a checkpoint. A first start that failed binds nobody.
+        settings: settings of the run.
+        run_dir: folder of the run.
+        begun: whether the run has a checkpoint. If so, an older run.flags must agree with the
+            settings. Otherwise it is replaced.
 
     Raises:
-        RunMismatchError: they do not; the error names what differs.
+        RunMismatchError: they do not agree; the error names the differences.
     """
     path = Path(run_dir, RUN_FLAGS)
     if begun and path.is_file():
@@ -240,14 +243,14 @@ def flag_line(each: Option, value: Any) -> str:
 
 
 def _read(argv: list[str], continues_a_run: bool, uses: Sequence[str]) -> Settings:
-    """Returns the settings of a command that was started with `argv`, all flags parsed."""
+    """Returns the settings of a command that was started with `argv`; flags must be parsed."""
     typed = _typed(argv[1:], flags.FLAGS)
     if not continues_a_run:
         return _settings(flags.FLAGS, typed)
     run_dir = _run_dir(flags.FLAGS) or ""
     check_is_run(run_dir)
-    of_the_run = expand([f"--flagfile={Path(run_dir, RUN_FLAGS)}"])
-    app.parse_flags_with_usage([argv[0], *of_the_run, *expand(argv[1:])])
+    run_flags = expand([f"--flagfile={Path(run_dir, RUN_FLAGS)}"])
+    app.parse_flags_with_usage([argv[0], *run_flags, *expand(argv[1:])])
     settings = _settings(flags.FLAGS, typed)
     on_the_line = _names(argv[1:], flags.FLAGS)
     check_settled(read_settings(run_dir), settings, on_the_line, uses)
@@ -270,12 +273,12 @@ def _run_dir(values: flags.FlagValues) -> str | None:
 
 
 def _typed(arguments: Sequence[str], values: flags.FlagValues) -> set[str]:
-    """Returns the names of the flags that somebody typed, or wrote into a flagfile."""
+    """Returns the names of the flags on a command line and in its flagfiles, without run.flags."""
     return _names(expand(arguments, leave_out=RUN_FLAGS), values)
 
 
 def _names(arguments: Iterable[str], values: flags.FlagValues) -> set[str]:
-    """Returns the names of the flags among arguments, flagfiles left out."""
+    """Returns the names of the options and families among arguments; does not read flagfiles."""
     names = set()
     for argument in arguments:
         match = re.match(r"--?(\w+)", argument)

@@ -1,11 +1,11 @@
-"""What a task asks for: a class, a number, or a low loss; and how an answer is judged.
+"""Objectives: the loss and the score of classification, regression and optimization.
 
     classification   loss = mean of -log softmax(outputs)[label]   score = accuracy
     regression       loss = mean of (outputs - label)^2            score = the same, "mse"
-    optimization     loss = mean of the losses along the way       score = the last, "final_loss"
+    optimization     loss = mean of the losses of all updates      score = the last, "final_loss"
 
-Everything that depends on the kind of label is here, so that the inner loop, training,
-evaluation and export carry either without asking which it is.
+Everything that depends on the kind of label is in this file. So the inner loop, training,
+evaluation and export work with all of them.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tf_metalstm.episode import Tensor
 def cross_entropy(labels: Tensor, outputs: Tensor) -> Tensor:
     """Returns the mean softmax cross-entropy of labels [..., B], logits [..., B, N], a scalar.
 
-    A label outside of 0 ... N - 1 adds nothing to it: who takes labels from outside checks them.
+    A label outside of 0 ... N - 1 adds nothing to the sum, so callers must check labels of users.
     """
-    # Not TensorFlow's own: deterministic, it takes a hundred operations, in each of T updates.
+    # TensorFlow's own cross-entropy, if deterministic, has a hundred operations in each update.
     outputs = tf.convert_to_tensor(outputs)
     num_way = outputs.shape[-1] if outputs.shape.rank else None
     if num_way is None:
@@ -33,14 +33,14 @@ def cross_entropy(labels: Tensor, outputs: Tensor) -> Tensor:
 
 
 def mean_squared_error(labels: Tensor, outputs: Tensor) -> Tensor:
-    """Returns the mean of (outputs - labels)^2 over all numbers of two equal shapes, a scalar."""
+    """Returns the mean of (outputs - labels)^2 over all entries; both have the same shape."""
     return tf.reduce_mean(_squares(labels, outputs))
 
 
 def _accuracies(labels: Tensor, outputs: Tensor) -> Tensor:
     answers = tf.argmax(outputs, axis=-1, output_type=tf.int32)
     right = answers == tf.cast(labels, tf.int32)
-    # Of logits that are no numbers the largest would be that of class 0: no answer, none right.
+    # If a logit is NaN, argmax would return class 0. Such an answer counts as wrong.
     right &= ~tf.reduce_any(tf.math.is_nan(outputs), axis=-1)
     return tf.reduce_mean(tf.cast(right, tf.float32), axis=-1)
 
@@ -50,7 +50,7 @@ def _squared_errors(labels: Tensor, outputs: Tensor) -> Tensor:
 
 
 def _mean_of_losses(labels: Tensor, outputs: Tensor) -> Tensor:
-    del labels  # an optimization is judged by its own losses
+    del labels  # the outputs of an optimization task are its losses
     return tf.reduce_mean(outputs)
 
 
@@ -66,16 +66,18 @@ def _squares(labels: Tensor, outputs: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Objective:
-    """What a kind of task asks for.
+    """The loss and the score of a kind of task.
 
     name: "classification", "regression" or "optimization".
-    has_classes: labels are integers [B] and outputs logits [B, N]; else both are real, [B, D].
-    loss: (labels, outputs) -> a scalar, the mean over everything; inner and outer loop minimize it.
-    loss_name: in words, for figures.
-    score_name: what is reported; also the name of the Keras metric.
-    scores: (labels of E episodes, their outputs) -> the score of each, float32 [E]; an answer of
-        logits that are no numbers is a wrong one, an error that is no number stays one.
-    greater_is_better: whether a high score is a good one.
+    has_classes: True if labels are integers [B] and outputs are logits [B, N]; False if both are
+        real, [B, D].
+    loss: (labels, outputs) -> a scalar, the mean over all entries; inner and outer loop minimize
+        it.
+    loss_name: name of the loss in words, for figures.
+    score_name: name of the reported score, and of the Keras metric.
+    scores: (labels of E episodes, their outputs) -> the score of each, float32 [E]. An answer with
+        a NaN among its logits counts as wrong; an error that is NaN stays NaN.
+    greater_is_better: whether a higher score is better.
     """
 
     name: str
@@ -87,13 +89,13 @@ class Objective:
     greater_is_better: bool
 
     def is_better(self, score: float, other: float) -> bool:
-        """Returns whether `score` is better than `other`; anything is better than not-a-number."""
+        """Returns whether `score` is better than `other`; any score is better than NaN."""
         if other != other:
             return True
         return score > other if self.greater_is_better else score < other
 
     def text(self, mean: float, interval: float) -> str:
-        """Returns a mean score with the half width of its 95 % interval, as it is reported.
+        """Returns a text of a mean score with the half width of its 95 % interval.
 
         >>> CLASSIFICATION.text(0.98765, 0.00123), REGRESSION.text(0.3456, 0.0351)
         ('98.77 +- 0.12 %', '0.346 +- 0.035')

@@ -1,12 +1,12 @@
-"""Options: the settings of a part, declared once, in the file of the part.
+"""Options: the settings of a part. The file of the part declares each option once.
 
     @dataclass(frozen=True)
     class MatchingNetworksOptions(Options):
         cosine_scale: float = option(1.0, "Scale applied to the cosines.", above=0)
 
-From such a declaration follow the flag of that name, its help, its range, the entry in run.flags
-and the tests of it. An option belongs to the class that declares it. What several parts share they
-inherit. Nothing here needs TensorFlow.
+The flag of that name, its help, its range, its entry in run.flags and its tests are derived from
+the declaration. An option belongs to the class that declares it. Parts share options by
+inheritance. Nothing here needs TensorFlow.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from typing import Any, ClassVar
 
 
 class OptionError(ValueError):
-    """An option has a value that it cannot have.
+    """An option has a value that is not allowed.
 
     Args:
-        name: of the option.
-        problem: what is wrong and what to do; follows the name in the message.
+        name: name of the option.
+        problem: what is wrong and what to do; the message is the name and this text.
     """
 
     def __init__(self, name: str, problem: str) -> None:
@@ -52,25 +52,27 @@ def option(
     only_with: Mapping[str, Any] | None = None,
     is_path: bool = False,
 ) -> Any:
-    """Declares an option; its type is that of the annotation.
+    """Declares an option; the annotation gives its type.
 
-    Types are bool, int, float, str, each also `| None`, and tuples of them. The range is that of
-    every number in a tuple.
+    Types are bool, int, float, str, each also `| None`, and tuples of them. For a tuple the range
+    applies to every number.
 
     Args:
-        default: the value when nothing is said.
+        default: the default value.
         text: one sentence for the help.
-        choices: the values allowed.
-        at_least: the lowest value allowed.
+        choices: the allowed values.
+        at_least: the lowest allowed value.
         above: every value must be greater than this.
-        at_most: the highest value allowed.
+        at_most: the highest allowed value.
         below: every value must be less than this.
-        may_change: a run may be continued under another value.
-        settled: it is settled when training begins; no command after it may change it.
-        alike: two runs must agree on it where one begins at the weights of the other.
-        training_only: it has no effect after training.
-        only_with: values of other options without which it has no effect; a tuple of several.
-        is_path: it is the path of a file or folder; ~ in it is the home folder.
+        may_change: whether a run may continue with another value.
+        settled: whether the value is fixed when training begins; no later command may change it.
+        alike: whether two runs must have the same value if one starts from the weights of the
+            other.
+        training_only: whether it has no effect after training.
+        only_with: values of other options, or tuples of values; without them this option has no
+            effect.
+        is_path: whether it is the path of a file or folder; ~ is the home folder.
     """
     metadata = {
         "text": text,
@@ -88,7 +90,7 @@ def option(
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that an option can have; a bound that is None is no bound."""
+    """The range of the numbers that an option allows; None means no bound."""
 
     at_least: float | None = None
     above: float | None = None
@@ -96,7 +98,7 @@ class Range:
     below: float | None = None
 
     def holds(self, number: float) -> bool:
-        """Returns whether a number is in the range; not-a-number is in none."""
+        """Returns whether a number is in the range; NaN never is."""
         return (
             not math.isnan(number)
             and (self.at_least is None or number >= self.at_least)
@@ -117,13 +119,13 @@ class Range:
 class Option:
     """A declared option.
 
-    name: of the option and of its flag.
-    kind: bool, int, float or str.
-    many: it is a tuple of such.
-    optional: it may be None.
-    default: the value when nothing is said.
-    owner: the class that declares it.
-    The rest is as `option` takes it.
+    name: name of the option and of its flag.
+    kind: type of the value or of its elements: bool, int, float or str.
+    many: whether the value is a tuple.
+    optional: whether the value may be None.
+    default: the default value.
+    owner: the class that declares the option.
+    The other fields are the arguments of `option`.
     """
 
     name: str
@@ -143,10 +145,10 @@ class Option:
     is_path: bool
 
     def parse(self, text: str) -> Any:
-        """Returns the value that a text means.
+        """Returns the value of a text.
 
         Raises:
-            ValueError: it means none; the message says what is expected.
+            ValueError: the text is not valid; the message says what is expected.
         """
         if self.many:
             values = [self._one(part) for part in text.split(",")] if text else []
@@ -154,7 +156,7 @@ class Option:
         return self._one(text)
 
     def format(self, value: Any) -> str:
-        """Returns the text that `parse` takes back; `value` is not None."""
+        """Returns the text of a value, so that `parse` returns the value; it must not be None."""
         if self.many:
             return ",".join(self._text(one) for one in value)
         return self._text(value)
@@ -163,7 +165,7 @@ class Option:
         """Checks a value.
 
         Raises:
-            OptionError: it is not allowed.
+            OptionError: the value is not allowed.
         """
         if value is None:
             if not self.optional:
@@ -176,15 +178,14 @@ class Option:
                 raise OptionError(self.name, f"must be {self.expected()}, got {one:g}.")
 
     def expected(self) -> str:
-        """Returns in words what the values are."""
+        """Returns a description of the allowed values in words."""
         if self.choices is not None:
             return f"one of {', '.join(self.choices)}"
         words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
         what = "a path" if self.is_path else words[self.kind]
         if self.many:
-            plural = {"a whole number": "whole numbers", "a number": "numbers"}
-            what = plural.get(what, "texts") + " with commas between"
-        return f"{what} {self.range}".strip()
+            what = {"a whole number": "whole numbers", "a number": "numbers"}.get(what, "texts")
+        return f"{what} {self.range}".strip() + ", separated by commas" * self.many
 
     def _one(self, text: str) -> Any:
         if self.kind is bool:
@@ -207,11 +208,13 @@ class Option:
 
 @dataclass(frozen=True)
 class Options:
-    """Base of the options of all parts; itself for a part that has none. Values are checked.
+    """Base class of the options of all parts, and the options of a part without any.
 
-    title: of those that belong to no part, for the help.
-    requires: a class that sets it is in use only with a method that has this attribute, true. It is
-        not inherited.
+    The values are checked on construction.
+
+    title: heading in the help, for options that belong to no part.
+    requires: name of an attribute. If a class sets it, its options are in use only with a method
+        for which this attribute is true. Subclasses do not inherit it.
     """
 
     title: ClassVar[str] = ""
@@ -223,7 +226,7 @@ class Options:
 
 
 def options_of(owner: type[Options]) -> Mapping[str, Option]:
-    """Returns all options of a class by name, inherited ones included."""
+    """Returns all options of a class by name, with the inherited ones."""
     return _options_of(owner)  # type: ignore[arg-type] # mypy takes the class for an instance
 
 
@@ -244,10 +247,10 @@ def _options_of(owner: type[Options]) -> Mapping[str, Option]:
 
 
 def check_bounds(name: str, values: tuple[float, ...]) -> None:
-    """Checks the value of an option that is two numbers, the lower one first.
+    """Checks the value of an option that must be two numbers, the lower one first.
 
     Raises:
-        OptionError: it is something else.
+        OptionError: the value is something else.
     """
     if len(values) != 2 or values[0] > values[1]:
         text = ",".join(f"{value:g}" for value in values)

@@ -1,12 +1,13 @@
-"""The flat parameter vector theta [P] as the tensors that it is made of.
+"""The blocks of the flat parameter vector theta [P]; each block is one tensor.
 
-Most learners have a fixed number of parameters. One that takes any number of classes has a row of
-its last layer for each of them, and its theta is as long as the episode needs:
+Most learners have a fixed number of parameters. A learner that accepts any number of classes has a
+row of its last layer for each class. The length of its theta depends on the episode:
 
     theta = fixed blocks, row of class 0, row of class 1, ..., row of class N - 1
 
-Its blocks are the fixed ones and those of one row, marked `per_class`. What a rule keeps for each
-coordinate or each tensor it keeps for these blocks; `rules/places.py` repeats it for each class.
+Its blocks are the fixed blocks and the blocks of one row, which are marked `per_class`. Values that
+a rule keeps for each coordinate or each tensor belong to these blocks; `rules/places.py` repeats
+them for each class.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from typing import NamedTuple
 
 
 class ParameterBlock(NamedTuple):
-    """One tensor as a stretch of the flat vector.
+    """One tensor in the flat vector.
 
     name: the path of the tensor in the learner, as "conv_1/kernel".
-    shape: its shape.
-    start: index of its first coordinate.
-    size: how many coordinates it has.
-    per_class: theta has it once for each class of the episode; these are the last blocks.
+    shape: shape of the tensor.
+    start: index of its first coordinate in theta.
+    size: number of its coordinates.
+    per_class: whether theta has the block once for each class of the episode; these blocks are
+        the last ones.
     """
 
     name: str
@@ -34,7 +36,7 @@ class ParameterBlock(NamedTuple):
 
     @property
     def layer(self) -> str:
-        """The layer that the tensor belongs to, as "conv_1"; "" where the name says none."""
+        """The layer that the tensor belongs to, as "conv_1"; "" if the name has no layer."""
         return self.name.rpartition("/")[0]
 
 
@@ -42,7 +44,7 @@ Blocks = tuple[ParameterBlock, ...]
 
 
 def blocks_of(shapes: Iterable[tuple[str, tuple[int, ...]]]) -> Blocks:
-    """Returns the blocks of tensors that lie one after the other.
+    """Returns the blocks of tensors that follow one another in theta.
 
     >>> blocks_of([("linear/kernel", (3, 2)), ("linear/bias", (2,))])[1]
     ParameterBlock(name='linear/bias', shape=(2,), start=6, size=2, per_class=False)
@@ -56,10 +58,10 @@ def blocks_of(shapes: Iterable[tuple[str, tuple[int, ...]]]) -> Blocks:
 
 
 def num_parameters(blocks: Blocks) -> int:
-    """Returns P; of what there is once for each class, one row counts."""
+    """Returns P, the number of coordinates of theta; blocks per class count once."""
     return sum(block.size for block in blocks)
 
 
 def num_fixed(blocks: Blocks) -> int:
-    """Returns how many coordinates of theta do not depend on the number of classes."""
+    """Returns the number of coordinates in the blocks that theta has only once."""
     return sum(block.size for block in blocks if not block.per_class)

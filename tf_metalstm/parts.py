@@ -1,12 +1,12 @@
-"""Parts and families: what a run is put together from, and how a new member is found.
+"""Parts, of which a run consists, and families of parts.
 
-A *part* is a method, a rule, a start, a learner or a source. It is one file, which ends up as one
-line in the table of its family:
+A *part* is a method, a rule, a start, a learner or a source. It is one file, and one line in the
+table of its family:
 
     RULES = Family("rule", "How the learner's parameters move.", (MetaLSTM, SGD, MetaSGD))
 
-A member is a class with an attribute `part` and a class method that builds it from its options.
-Members from elsewhere are added by `Family.add`, see `tf_metalstm.catalogue`.
+A member of a family is a class with an attribute `part` and a class method that builds it from its
+options. `Family.add` adds members from outside the package, see `tf_metalstm.catalogue`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from tf_metalstm.options import Options, options_of
 
 @dataclass(frozen=True)
 class Part:
-    """Name, title, paper, options and needs of a part.
+    """The facts about a part.
 
-    name: as flags name it: small letters, digits and underscores.
-    title: in words, for tables and help.
-    paper: where it is from, or "".
-    options: its options.
-    needs: families of which it takes a member.
-    family: its family where its base class does not say it.
+    name: name in flags; small letters, digits and underscores.
+    title: name in words, for tables and help.
+    paper: the paper that it comes from, or "".
+    options: the class of its options.
+    needs: names of the families from which it needs a member.
     """
 
     name: str
@@ -55,10 +54,10 @@ class Family:
     """The members of a family by name.
 
     Args:
-        name: of the family and of the flag that chooses a member.
+        name: name of the family, and of the flag that chooses a member.
         text: one sentence for the help.
-        members: the members that come with the package; the first one is the default.
-        default: name of the default instead.
+        members: the members in the package.
+        default: name of the default member; None for the first one.
     """
 
     def __init__(self, name: str, text: str, members: Sequence[Any], default: str | None = None):
@@ -69,33 +68,33 @@ class Family:
         self.default = default or next(iter(self._members))
 
     def add(self, member: Any) -> None:
-        """Adds a member; one that is there already changes nothing.
+        """Adds a member; does nothing if the family has it already.
 
         Raises:
-            ValueError: it is no member of this family, or another one has its name.
+            ValueError: it does not belong to this family, or another member has its name.
         """
         part = getattr(member, "part", None)
         if not isinstance(part, Part) or getattr(member, "family", None) != self.name:
             raise ValueError(
-                f"{member!r} is no {self.name}: it needs the attributes part = Part(...) and "
+                f"{member!r} is not a {self.name}: it needs the attributes part = Part(...) and "
                 f"family = {self.name!r}."
             )
         known = self._members.setdefault(part.name, member)
         if known is not member:
             raise ValueError(
-                f"Two members of {self.name} are called {part.name!r}, {known!r} and {member!r}: "
-                "give one another name."
+                f"Two members of {self.name} have the name {part.name!r}, {known!r} and "
+                f"{member!r}: rename one of them."
             )
 
     def remove(self, name: str) -> None:
-        """Takes a member away, for tests that added one."""
+        """Removes a member, for tests that added one."""
         del self._members[name]
 
     def __getitem__(self, name: str) -> Any:
-        """Returns the member of a name.
+        """Returns the member with a name.
 
         Raises:
-            ValueError: there is none.
+            ValueError: no member has this name.
         """
         if name not in self._members:
             raise ValueError(

@@ -1,10 +1,10 @@
-"""What the inner loop works on: anything with a loss.
+"""Problems: the losses that the inner loop minimizes.
 
     L_t, carry_t = problem.loss(theta_{t-1}, carry_{t-1}, t - 1)
 
-The inner loop knows nothing else. The support set of an episode is a problem, whose carry is the
-batch-norm statistics that its passes collect. A function of theta that is to be minimized is a
-problem too. Its loss needs no data and its carry is empty.
+The inner loop uses nothing else. The support set of an episode is a problem. Its carry is the
+batch-norm statistics that the support passes collect. A function of theta is a problem too. Its
+loss needs no data and its carry is empty.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 class Problem(Protocol):
-    """Something to minimize over theta [P], in steps."""
+    """A loss to minimize over theta [P], in steps."""
 
     def initial_carry(self) -> Any:
-        """Returns what goes into the first step beside theta, nested tensors."""
+        """Returns the carry for the first step, nested tensors."""
 
     def loss(self, theta: Tensor, carry: Any, step: Any) -> tuple[Tensor, Any]:
-        """Returns the loss at theta, a scalar, and what goes into the next step.
+        """Returns the loss at theta, a scalar, and the carry for the next step.
 
         Args:
-            theta: [P].
-            carry: as `initial_carry` or the last step returned it.
-            step: number of the step from 0 on, an int or a scalar.
+            theta: parameters, [P].
+            carry: the carry that `initial_carry` or the previous step returned.
+            step: number of the step, from 0, an int or a scalar.
         """
 
     def gradient_scale(self) -> Tensor | float:
-        """Returns the factor on the gradient that the rule is given; 1 nearly always."""
+        """Returns a factor that multiplies the gradient before the rule gets it; usually 1."""
 
 
 @dataclass(frozen=True)
 class SupportProblem:
-    """The support set of one episode, under a learner.
+    """The loss of a learner on the support set of one episode.
 
     The carry is the learner's statistics [S], collected by the support passes so far.
 
     Args:
         learner: the network, a function of theta.
-        support: inputs [B, ...] and labels, of classes [B] or real [B, D].
+        support: inputs [B, ...] and labels; integers [B] for classes, real [B, D] for functions.
         loss_function: (labels, outputs) -> a scalar.
-        batch_size: support images of a step, taken in turn; None takes all of them.
+        batch_size: number of support images in a step, one batch after the other; None for all.
         gradient_divisor: "none", or "batch_size" to divide the gradient of the mean loss once more
             by the number of images in the step, as the code of the meta-LSTM's authors does.
     """
@@ -75,17 +75,17 @@ class SupportProblem:
             )
 
     def initial_carry(self) -> Tensor:
-        """Returns the statistics that every episode starts from, [S]."""
+        """Returns the statistics at the start of every episode, [S]."""
         return tf.convert_to_tensor(self.learner.initial_statistics())
 
     def loss(self, theta: Tensor, carry: Tensor, step: Any) -> tuple[Tensor, Tensor]:
-        """Returns the loss of the images of this step, and the statistics after it."""
+        """Returns the loss of the images of this step, and the statistics after the step."""
         batch = self._batch(step)
         outputs, statistics = self.learner.apply(theta, carry, batch.inputs, training=True)
         return self.loss_function(batch.labels, outputs), statistics
 
     def gradient_scale(self) -> Tensor | float:
-        """Returns 1, or 1 / B."""
+        """Returns 1, or 1 / B for the divisor "batch_size"."""
         if self.gradient_divisor == "none":
             return 1.0
         return 1.0 / tf.cast(self._num_images(), self.learner.dtype)
@@ -95,7 +95,7 @@ class SupportProblem:
         return everything if self.batch_size is None else tf.minimum(self.batch_size, everything)
 
     def _batch(self, step: Any) -> Support:
-        """Returns the images of a step: stretches of the support set, taken in turn, cyclic."""
+        """Returns the images of a step: the next `batch_size` of the support set, cyclically."""
         if self.batch_size is None:
             return self.support
         inputs, labels = self.support

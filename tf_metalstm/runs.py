@@ -1,4 +1,4 @@
-"""What a run may change after it began: two settings compared, with words for what differs."""
+"""Checks which settings of a run have changed since it began, and which may change."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ class RunMismatchError(ValueError):
 
 
 def check_is_run(run_dir: str | Path | None) -> None:
-    """Checks that a folder is that of a run.
+    """Checks that a folder is the folder of a run.
 
     Raises:
-        ValueError: no folder is named.
-        FileNotFoundError: it is none.
+        ValueError: there is no name of a folder.
+        FileNotFoundError: the folder is not that of a run.
     """
     if not run_dir:
-        raise ValueError("Which run? Give run_dir, the folder that train wrote.")
+        raise ValueError("The run is missing: set run_dir to the folder that train wrote.")
     if not Path(run_dir, RUN_FLAGS).is_file():
         raise FileNotFoundError(
-            f"run_dir={run_dir} holds no {RUN_FLAGS}: expected a folder written by "
+            f"run_dir={run_dir} has no {RUN_FLAGS}: expected a folder written by "
             "python -m tf_metalstm.train."
         )
 
 
 def differences(old: Settings, new: Settings) -> dict[str, tuple[Any, Any]]:
-    """Returns what a run may not change between two starts: name -> (before, now).
+    """Returns the changes between two starts of a run that are not allowed: name -> (before, now).
 
-    An option that either lacks, because a part that has it was not chosen, is no difference
-    beside the part itself.
+    An option that only one of the two has does not count, because then a part differs, which is
+    reported instead.
     """
     known = known_options()
     changed = {}
@@ -52,10 +52,10 @@ def differences(old: Settings, new: Settings) -> dict[str, tuple[Any, Any]]:
 
 
 def check_same(old: Settings, new: Settings, run_dir: str | Path) -> None:
-    """Checks that a run goes on as it began.
+    """Checks that a run continues with the settings that it began with.
 
     Raises:
-        RunMismatchError: it does not; the error names what differs.
+        RunMismatchError: it does not; the error names the differences.
     """
     different = differences(old, new)
     if different:
@@ -65,15 +65,15 @@ def check_same(old: Settings, new: Settings, run_dir: str | Path) -> None:
         )
         raise RunMismatchError(
             f"{run_dir} belongs to a run with other settings:{lines}\n"
-            "Give the same flags to go on with it, or another run_dir."
+            "Use the same flags to continue the run, or choose another run_dir."
         )
 
 
 def changed_settings(trained: Settings, settings: Settings) -> dict[str, Any]:
     """Returns the settings of parts that differ from those of the training, by name.
 
-    Without the size of a task, the updates and the way to normalize queries, which a report names
-    anyway.
+    The size of a task, the number of updates and the normalization of queries are left out, because
+    a report names these anyway.
     """
     named = {"num_way", "num_shot", "num_query"}
     named |= {"num_evaluation_steps", "num_steps", "query_normalization"}
@@ -97,30 +97,30 @@ def changed_of_parts(trained: Settings, settings: Settings) -> dict[str, Any]:
 def check_settled(
     trained: Settings, settings: Settings, typed: Set[str] = frozenset(), uses: Sequence[str] = ()
 ) -> None:
-    """Checks that no setting is changed that was settled when the training began.
+    """Checks that a command changes no setting that was fixed when the training began.
 
     Args:
         trained: settings of the training.
-        settings: now.
-        typed: names on the command line.
-        uses: options of no part that the command uses.
+        settings: settings of the command.
+        typed: names of the flags on the command line.
+        uses: options that the command uses, among those that belong to no part.
 
     Raises:
-        OptionError: something is asked that was settled, or that does nothing; the error names it.
+        OptionError: an option was fixed or has no effect; the error names it.
     """
     run_dir = settings.run_dir
     for family in settings.chosen:
         if family != "source" and settings.chosen[family] != trained.chosen.get(family):
             raise OptionError(
                 family,
-                f"is {trained.chosen.get(family)} in the run in {run_dir}, and cannot be "
-                f"{settings.chosen[family]} after its training: leave it out.",
+                f"is {trained.chosen.get(family)} in the run in {run_dir} and cannot be changed to "
+                f"{settings.chosen[family]} after the training: leave it out.",
             )
     if trained.get("num_steps") != settings.get("num_steps"):
         raise OptionError(
             "num_steps",
             f"is the number of updates in training, {trained.get('num_steps')} in the run in "
-            f"{run_dir}: after it, give num_evaluation_steps.",
+            f"{run_dir}: set num_evaluation_steps instead.",
         )
     if trained.get("learn_inner_rate") and trained.get("inner_rate") != settings.get("inner_rate"):
         raise OptionError(
@@ -137,7 +137,7 @@ def check_settled(
             continue
         raise OptionError(
             name,
-            f"is settled when training begins, and the run in {run_dir} began with "
+            f"cannot change after training began, and the run in {run_dir} began with "
             f"{_text(before)}: leave it out, or train another run.",
         )
     _check_useful(trained, settings, typed, uses)
@@ -149,8 +149,8 @@ def _check_useful(
     known = known_options()
     common = {name for owner in ALWAYS for name in options_of(owner)}
     for name in typed & known.keys():
-        idle = name in common and name not in uses
-        if idle or (known[name].training_only and name in trained.values):
+        unused = name in common and name not in uses
+        if unused or (known[name].training_only and name in trained.values):
             raise UnusedOptionError(
                 name,
                 f"does nothing here: the training of {settings.run_dir} is over. Leave it out.",

@@ -2,12 +2,12 @@
 
     --grid="inner_rate=0.1|0.01,inner_decay=0|1"
 
-tries every combination on the fixed list of validation episodes, by successive halving (Jamieson &
-Talwalkar, AISTATS 2016) with a factor of four: all combinations on a tenth of the list, the best
-quarter on a fifth, the best quarter of those on the whole list. It writes RUN_DIR/search.csv, one
-row for each trial, and the best combination to RUN_DIR/found.flags. `evaluate` and `export` take
-that file as --flagfile; it also holds what else was set differently from the training. The same
-command goes on with a search that was interrupted.
+tries every combination on the fixed list of validation episodes. It uses successive halving
+(Jamieson & Talwalkar, AISTATS 2016) with a factor of four: all combinations on a tenth of the list,
+the best quarter on a fifth, the best quarter of those on the whole list. It writes
+RUN_DIR/search.csv, one row for each trial, and the best combination to RUN_DIR/found.flags. Use
+that file with `evaluate` and `export` as --flagfile. It also has the other settings that differ
+from the training. If a search was interrupted, the same command continues it.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from tf_metalstm.training.metrics import estimate
 
 USES = ("evaluation_seed", "checkpoint", "grid", "validation_episodes")
 
-_ROUNDS = (10, 5, 1)  # the whole list over that of a round
-_FEWEST = 2  # episodes of a round
-_KEPT = 4  # combinations of a round over those of the next
+_ROUNDS = (10, 5, 1)  # a round uses this fraction of the list: 1/10, 1/5, all
+_FEWEST = 2  # smallest number of episodes in a round
+_KEPT = 4  # the next round has a quarter of the combinations
 
 _COLUMNS = ("episodes", "mean", "interval", "subject")
 
@@ -46,11 +46,11 @@ Combination = tuple[tuple[str, str], ...]  # (name of a setting, its value as te
 
 
 class Trial(NamedTuple):
-    """One combination on so many episodes.
+    """The score of a combination on some episodes.
 
-    combination: what was tried.
-    episodes: how many of the list.
-    mean: score.
+    combination: the names and values of settings.
+    episodes: number of episodes, from the beginning of the list.
+    mean: mean score.
     interval: half width of its 95 % interval.
     """
 
@@ -61,10 +61,10 @@ class Trial(NamedTuple):
 
 
 def main(settings: Settings) -> None:
-    """Searches for the run in --run_dir and writes what was found."""
+    """Searches settings of the run in --run_dir and writes the best ones."""
     combinations = parse_grid(settings.evaluation.grid)
     trained = read_settings(settings.run_dir or "")
-    for combination in combinations:  # so that a wrong one is said before hours of work
+    for combination in combinations:  # report a wrong one before hours of work
         check_settled(trained, with_values(settings, combination))
     tasks = build_tasks(settings)
     objective = OBJECTIVES[tasks.objective]
@@ -72,33 +72,33 @@ def main(settings: Settings) -> None:
     everything = settings.training.validation_episodes
     subject = _subject(settings)
     trials = read_trials(path, combinations[0], subject)
-    # No round twice, where the list is short.
+    # The set avoids two equal rounds if the list is short.
     rounds = sorted({min(max(everything // part, _FEWEST), everything) for part in _ROUNDS})
-    left = list(combinations)
+    remaining = list(combinations)
     for episodes in rounds:
         if episodes != rounds[0]:
-            left = left[: -(-len(left) // _KEPT)]
-        for number, combination in enumerate(left, 1):
+            remaining = remaining[: -(-len(remaining) // _KEPT)]
+        for number, combination in enumerate(remaining, 1):
             if (combination, episodes) not in trials:
                 mean, interval = _score(with_values(settings, combination), episodes)
                 trials[combination, episodes] = Trial(combination, episodes, mean, interval)
                 write_atomically(path, _table(trials.values(), subject))
             trial = trials[combination, episodes]
             print(
-                f"{number:>3} of {len(left)}, {episodes} episodes: {_words(combination)}: "
+                f"{number:>3} of {len(remaining)}, {episodes} episodes: {_words(combination)}: "
                 f"{objective.text(trial.mean, trial.interval)}",
                 flush=True,
             )
-        order = float("-inf") if objective.greater_is_better else float("inf")
-        left.sort(
-            key=lambda c, n=episodes: _sortable(trials[c, n].mean, order),  # type: ignore[misc]
+        worst = float("-inf") if objective.greater_is_better else float("inf")
+        remaining.sort(
+            key=lambda c, n=episodes: _sortable(trials[c, n].mean, worst),  # type: ignore[misc]
             reverse=objective.greater_is_better,
         )
     best_flags = Path(settings.run_dir or "", FOUND_FLAGS)
-    write_atomically(best_flags, _found_text(settings, left[0]))
-    best = trials[left[0], everything]
+    write_atomically(best_flags, _flagfile_text(settings, remaining[0]))
+    best = trials[remaining[0], everything]
     print(
-        f"Best: {_words(left[0])}: {objective.text(best.mean, best.interval)} on {everything} "
+        f"Best: {_words(remaining[0])}: {objective.text(best.mean, best.interval)} on {everything} "
         f"validation episodes. All trials: {path}\n"
         f"Next: python -m tf_metalstm.evaluate --run_dir={settings.run_dir} --flagfile={best_flags}"
     )
@@ -120,7 +120,7 @@ def parse_grid(grid: Sequence[str]) -> list[Combination]:
             )
         axes.append([(name, value) for value in values.split("|")])
     if not axes:
-        raise ValueError("There is nothing to search: give --grid='inner_rate=0.1|0.01'.")
+        raise ValueError("There is nothing to search: add for example grid='inner_rate=0.1|0.01'.")
     return list(itertools.product(*axes))
 
 
@@ -128,7 +128,7 @@ def with_values(settings: Settings, combination: Combination) -> Settings:
     """Returns the settings with the values of a combination.
 
     Raises:
-        ValueError: there is no such option in use, it cannot be searched, or not have the value.
+        ValueError: an option is not in use, cannot be searched, or does not allow the value.
     """
     known = known_options()
     of_method = {name for name in settings.values if name not in _not_searched(settings)}
@@ -137,7 +137,8 @@ def with_values(settings: Settings, combination: Combination) -> Settings:
         each = known.get(name)
         if each is None or name not in of_method or not _is_searched(each):
             raise ValueError(
-                f"grid cannot search {name!r}: name numbers or words that a trained method takes."
+                f"grid cannot search {name!r}: name an option of the method or its parts that may "
+                "change after training and has one value."
             )
         try:
             changes[name] = each.parse(value)
@@ -154,7 +155,7 @@ def _is_searched(each: Option) -> bool:
 
 
 def _not_searched(settings: Settings) -> set[str]:
-    """Returns the options in use that are not of the method or its parts."""
+    """Returns the options in use that do not belong to the method or its parts."""
     of_method = {
         name
         for family in settings.chosen
@@ -165,7 +166,7 @@ def _not_searched(settings: Settings) -> set[str]:
 
 
 def _typed_flags(settings: Settings) -> list[str]:
-    """Returns the flags that say all of the parts that the run was not trained with."""
+    """Returns flags for all settings of parts that differ from those of the training."""
     trained, known = read_settings(settings.run_dir or ""), known_options()
     return [
         flag_line(known[name], now) if name in known else f"--{name}={now}"
@@ -174,21 +175,21 @@ def _typed_flags(settings: Settings) -> list[str]:
 
 
 def _subject(settings: Settings) -> str:
-    """Returns what is searched: the weights, the way to ask them, the list of episodes."""
+    """Returns a text that identifies the weights, the evaluation mode and the list of episodes."""
     run = experiment.load_run(settings)
     tasks = experiment.tasks_of_run(settings, run)
     episodes = tasks.episodes("validation", settings.evaluation.evaluation_seed)
     fingerprint = episodes.fingerprint(settings.training.validation_episodes)
     weights = f"{settings.evaluation.checkpoint} {run.step}"
-    if settings.evaluation.checkpoint == "best":  # trained anew they are others
+    if settings.evaluation.checkpoint == "best":  # another training may reach the same step
         weights += f" {best_fingerprint(settings.run_dir or '')}"
-    asked = f"{run.method.query_normalization}, {run.method.num_updates} updates"
+    mode = f"{run.method.query_normalization}, {run.method.num_updates} updates"
     changed = "".join(f", {flag}" for flag in _typed_flags(settings))
-    return f"{weights}, {asked}, {tasks.task}, {fingerprint}{changed}"
+    return f"{weights}, {mode}, {tasks.task}, {fingerprint}{changed}"
 
 
-def _found_text(settings: Settings, combination: Combination) -> str:
-    """Returns a flagfile by which a trained run is asked as the best combination was."""
+def _flagfile_text(settings: Settings, combination: Combination) -> str:
+    """Returns the flagfile that evaluates a trained run with a combination."""
     searched = {name for name, _ in combination}
     typed = [flag for flag in _typed_flags(settings) if flag[2:].split("=")[0] not in searched]
     return "".join(f"{flag}\n" for flag in [*typed, *_flags(combination)])
@@ -197,15 +198,15 @@ def _found_text(settings: Settings, combination: Combination) -> str:
 def read_trials(
     path: Path, like: Combination, subject: str
 ) -> dict[tuple[Combination, int], Trial]:
-    """Returns the trials of an earlier start.
+    """Returns the trials of an earlier start of the same search.
 
     Args:
-        path: of search.csv.
-        like: a combination of the grid that is searched now.
-        subject: what is searched now.
+        path: path of search.csv.
+        like: a combination of the present grid.
+        subject: the text of `_subject`.
 
     Raises:
-        ValueError: they are of another grid, or of something else.
+        ValueError: the trials are of another grid, of other weights or of other episodes.
     """
     if not path.is_file():
         return {}
@@ -214,13 +215,13 @@ def read_trials(
         rows = list(csv.DictReader(file))
     if any(row.get("subject") != subject for row in rows):
         raise ValueError(
-            f"{path} is of a search on other weights or episodes ({rows[0].get('subject')}; now "
-            f"{subject}): move it away to search again."
+            f"{path} is from a search with other weights or episodes ({rows[0].get('subject')}; "
+            f"now {subject}): move it away to search again."
         )
     if not rows or list(rows[0]) != [*names, *_COLUMNS]:
         raise ValueError(
-            f"{path} is of a search for something else than {', '.join(names)}: move it away, or "
-            "give the same grid."
+            f"{path} is from a search of other options than {', '.join(names)}: move it away, or "
+            "use the same grid."
         )
     trials = {}
     for row in rows:
@@ -231,7 +232,7 @@ def read_trials(
 
 
 def _score(settings: Settings, num_episodes: int) -> tuple[float, float]:
-    keras.backend.clear_session()  # each combination is a graph of its own
+    keras.backend.clear_session()  # each combination builds a new graph
     run = experiment.load_run(settings)
     tasks = experiment.tasks_of_run(settings, run)
     episodes = tasks.episodes("validation", settings.evaluation.evaluation_seed)

@@ -3,8 +3,8 @@
     settings = make_settings({"method": "matching_networks", "cosine_scale": 10.0})
     settings.of(MatchingNetworksOptions).cosine_scale
 
-An option is in use where a chosen part has it, or where it is one of the options below, which
-every run has. Whatever else is said does nothing, and is an error.
+An option is in use if a chosen part has it, or if it is one of the options below, which every run
+has. Any other option has no effect, so it is an error to set it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Chosen = TypeVar("Chosen", bound=Options)
 
 @dataclass(frozen=True)
 class TrainingOptions(Options):
-    """How long a run goes, and on what it runs."""
+    """How long a run trains, and on which devices."""
 
     title: ClassVar[str] = "Training"
 
     max_steps: int = option(
         10_000,
-        "Number of meta-updates; 0 leaves the method as it is initialized.",
+        "Number of meta-updates; 0 keeps the initial weights.",
         at_least=0,
         may_change=True,
     )
@@ -41,7 +41,7 @@ class TrainingOptions(Options):
         above=0,
         may_change=True,
     )
-    episodes_per_step: int = option(1, "E, the number of tasks of a meta-update.", at_least=1)
+    episodes_per_step: int = option(1, "E, the number of tasks in a meta-update.", at_least=1)
     seed: int = option(
         0, "Random seed of the initial weights and of the training tasks.", at_least=0, below=2**31
     )
@@ -50,7 +50,7 @@ class TrainingOptions(Options):
     )
     validate_every: int = option(500, "Meta-updates between validations.", at_least=1)
     validation_episodes: int = option(
-        100, "Number of tasks of a validation; always the same ones.", at_least=2
+        100, "Number of validation tasks; every validation uses the same ones.", at_least=2
     )
     strategy: str = option(
         "none",
@@ -62,69 +62,70 @@ class TrainingOptions(Options):
         False, "Compile the training step with XLA, for GPUs; needs deterministic=false."
     )
     deterministic: bool = option(
-        True, "Use only operations that give the same result every time; may be slower where E > 1."
+        True, "Use only operations that always give the same result; may be slower if E > 1."
     )
 
 
 @dataclass(frozen=True)
 class OptimizerOptions(Options):
-    """The optimizer of the training, Adam."""
+    """The optimizer of the training, which is Adam."""
 
     title: ClassVar[str] = "Optimizer of the training"
     requires: ClassVar[str | None] = "is_trained"
 
     learning_rate: float = option(
-        1e-3, "Learning rate of Adam; with a schedule, its highest value.", above=0
+        1e-3, "Learning rate of Adam; with a schedule, the highest value.", above=0
     )
     warmup_steps: int = option(
-        0, "Number of meta-updates in which the learning rate rises from 0; 0: none.", at_least=0
+        0, "Number of meta-updates in which the learning rate rises from 0; 0: no rise.", at_least=0
     )
     decay_steps: int = option(
         0,
-        "Number of meta-updates after the warm-up in which the learning rate falls as a cosine to "
-        "a hundredth; 0: it stays.",
+        "Number of meta-updates after the rise in which the learning rate falls as a cosine to "
+        "a hundredth; 0: no fall.",
         at_least=0,
     )
     weight_decay: float = option(
         0.0,
-        "Decoupled weight decay of kernels (AdamW): each update takes off the learning rate times "
-        "this part of them; 0: none.",
+        "Decoupled weight decay (AdamW): each update multiplies kernels by 1 - learning rate x "
+        "this; 0: no decay.",
         at_least=0,
     )
     weight_average: float = option(
         0.0,
-        "Momentum of an exponential average of the weights, which is then validated; 0: none.",
+        "Momentum of an exponential average of the weights; validation uses the average; 0: no "
+        "average.",
         at_least=0,
         below=1,
     )
     clip_norm: float = option(
         0.25,
-        "Largest global norm of a meta-gradient, clipped to it; 0: no limit.",
+        "Clip a meta-gradient to this global norm; 0: no limit.",
         at_least=0,
     )
     clip_value: float = option(
         0.0,
-        "Largest absolute value of an entry of a meta-gradient, clipped to it; 0: no limit.",
+        "Clip the entries of a meta-gradient to this absolute value; 0: no limit.",
         at_least=0,
     )
 
 
 @dataclass(frozen=True)
 class EvaluationOptions(Options):
-    """What the commands after training look at."""
+    """Which tasks and weights the commands after training use."""
 
     title: ClassVar[str] = "Evaluation"
 
     split: str = option("test", "The split to take tasks from.", choices=SPLITS, may_change=True)
     num_episodes: int = option(
-        600, "Number of tasks of an evaluation.", at_least=1, may_change=True
+        600, "Number of tasks in an evaluation.", at_least=1, may_change=True
     )
     evaluation_seed: int = option(
-        0, "Random seed of the list of tasks, in validation too.", at_least=0, below=2**31
+        0, "Random seed of the list of tasks, also in validation.", at_least=0, below=2**31
     )
     checkpoint: str = option(
         "best",
-        "The weights best on validation, or the last ones.",
+        "Weights to use: those with the best validation score, or the last ones.",
         choices=("best", "last"),
         may_change=True,
     )
@@ -133,13 +134,13 @@ class EvaluationOptions(Options):
     )
     baseline_run_dir: str | None = option(
         None,
-        "Another run on functions, which visualize draws below this one.",
+        "Folder of another run on functions; visualize draws it below this run.",
         may_change=True,
         is_path=True,
     )
     example_dir: str | None = option(
         None,
-        "Folder into which export also writes the images of one unseen episode.",
+        "Folder to which export also writes the images of one new episode.",
         may_change=True,
         is_path=True,
     )
@@ -150,17 +151,17 @@ ALWAYS: tuple[type[Options], ...] = (TrainingOptions, OptimizerOptions, Evaluati
 
 
 class UnusedOptionError(OptionError):
-    """An option was set that does nothing with the chosen parts."""
+    """An option was set that has no effect with the chosen parts."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """The settings of a command: the chosen parts and the value of every option in use.
 
-    chosen: family -> name of the member, for the families in use.
-    values: every option in use, by name.
+    chosen: family -> name of the chosen member, for the families in use.
+    values: the values of all options in use, by name.
     run_dir: folder of the run, or None.
-    modules: with further parts, as --parts names them.
+    modules: modules with further parts, as in --parts.
     """
 
     chosen: Mapping[str, str]
@@ -169,7 +170,7 @@ class Settings:
     modules: tuple[str, ...] = ()
 
     def of(self, options: type[Chosen]) -> Chosen:
-        """Returns options of one class; those not in use have their default."""
+        """Returns the options of one class; options not in use have their default."""
         names = self.values.keys() & options_of(options).keys()
         return options(**{name: self.values[name] for name in names})
 
@@ -182,34 +183,34 @@ class Settings:
         return self.of(self.member(family).part.options)
 
     def get(self, name: str) -> Any:
-        """Returns the value of an option, or the chosen member of a family; None if not in use."""
+        """Returns the value of an option or the chosen member of a family; None if not in use."""
         return self.values.get(name, self.chosen.get(name))
 
     def said(self) -> dict[str, Any]:
-        """Returns all of it, as `make_settings` takes it."""
+        """Returns all choices and values, as the argument of `make_settings`."""
         return {**self.chosen, **self.values}
 
     def changed(self, **values: Any) -> Settings:
-        """Returns the same settings but for some values.
+        """Returns the same settings with some values changed.
 
         Raises:
-            OptionError: a value is not allowed, or its option not in use.
+            OptionError: a value is not allowed, or its option is not in use.
         """
         changed = make_settings({**self.said(), **values}, self.run_dir, strict=values.keys())
         return dataclasses.replace(changed, modules=self.modules)
 
     def placed(self, run_dir: Any) -> Settings:
-        """Returns the same settings of another run folder."""
+        """Returns the same settings with another run folder."""
         return dataclasses.replace(self, run_dir=None if run_dir is None else str(run_dir))
 
     @property
     def training(self) -> TrainingOptions:
-        """How long the run goes, and on what it runs."""
+        """How long the run trains, and on which devices."""
         return self.of(TrainingOptions)
 
     @property
     def evaluation(self) -> EvaluationOptions:
-        """What the commands after training look at."""
+        """Which tasks and weights the commands after training use."""
         return self.of(EvaluationOptions)
 
     @property
@@ -228,17 +229,17 @@ def make_settings(
     run_dir: str | None = None,
     strict: Set[str] | None = None,
 ) -> Settings:
-    """Returns settings from options and members of families by name.
+    """Returns settings from values of options and names of members.
 
     Args:
-        said: what was said; the rest is by default.
+        said: option -> value, and family -> name of the member. Everything else has its default.
         run_dir: folder of the run.
-        strict: names that must be in use; None for all that were said. Others that are not in use
-            are left out.
+        strict: names in `said` that must be in use; None for all. Other names that are not in use
+            are ignored.
 
     Raises:
-        OptionError: a name is unknown, or a value not allowed.
-        UnusedOptionError: an option does nothing with the chosen parts.
+        OptionError: a name is unknown, or a value is not allowed.
+        UnusedOptionError: an option has no effect with the chosen parts.
     """
     said = dict(said or {})
     chosen = _choose(said)
@@ -260,7 +261,7 @@ def make_settings(
 
 
 def known_options() -> dict[str, Option]:
-    """Returns every option there is, by name."""
+    """Returns the options of all parts and of every run, by name."""
     options: dict[str, Option] = {}
     for family in FAMILIES.values():
         for member in family:
@@ -271,7 +272,7 @@ def known_options() -> dict[str, Option]:
 
 
 def owners_of(name: str) -> Iterator[tuple[str, str]]:
-    """Yields (family, member) for each part that has an option, or needs a family."""
+    """Yields (family, member) for each part that has the option, or needs the family, `name`."""
     for family in FAMILIES.values():
         for member in family:
             if name in options_of(member.part.options) or name in member.part.needs:
@@ -279,7 +280,7 @@ def owners_of(name: str) -> Iterator[tuple[str, str]]:
 
 
 def _choose(said: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the members in use: source, method, and what those need."""
+    """Returns the members in use: source, method, and the members that these need."""
     chosen: dict[str, str] = {}
     waiting = ["source", "method"]
     while waiting:
@@ -308,15 +309,17 @@ def _in_use(chosen: Mapping[str, str]) -> dict[str, Option]:
 
 
 def _requires(each: Option) -> str | None:
-    """Returns the attribute that a method must have for an option to do anything."""
-    return vars(each.owner).get("requires")  # not inherited: a subclass has options of its own
+    """Returns the attribute that a method must have if the option shall have an effect."""
+    return vars(each.owner).get("requires")  # not inherited, see Options
 
 
 def _unused(name: str, chosen: Mapping[str, str]) -> OptionError:
     known = known_options()
     if name not in known and name not in FAMILIES:
         near = difflib.get_close_matches(name, [*known, *FAMILIES], n=1)
-        return OptionError(name, "is no option" + (f"; did you mean {near[0]}?" if near else "."))
+        return OptionError(
+            name, "is not an option" + (f"; did you mean {near[0]}?" if near else ".")
+        )
     owners = list(owners_of(name))
     requires = _requires(known[name]) if name in known else None
     has_it = any(
@@ -341,7 +344,7 @@ def _unused(name: str, chosen: Mapping[str, str]) -> OptionError:
 
 
 def _check_company(each: Option, settings: Settings) -> None:
-    """Checks that an option that was said is not idle beside the others."""
+    """Checks that an option has an effect together with the other settings."""
     for other, value in each.only_with.items():
         allowed = value if isinstance(value, tuple) else (value,)
         if settings.get(other) not in allowed:

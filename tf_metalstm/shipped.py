@@ -1,7 +1,7 @@
-"""What is delivered beside the code: flagfiles, clients, trained models, recorded results.
+"""Finds the files that come with the code: flagfiles, clients, trained models, recorded results.
 
-In a clone they lie in folders at its top, in an installed package in tf_metalstm/share. setup.cfg
-says which folder becomes which, and what of it.
+In a clone they are in the top folders, in an installed package in tf_metalstm/share. setup.cfg maps
+the folders and chooses the files.
 """
 
 from __future__ import annotations
@@ -19,22 +19,26 @@ _IN_A_CLONE = {FLAGS: "flags", CLIENTS: "export", MODELS: "models", TABLES: "doc
 
 
 def folder(kind: str) -> Path:
-    """Returns the folder of one kind of files, FLAGS, CLIENTS, MODELS or TABLES."""
+    """Returns the folder of one kind of files: FLAGS, CLIENTS, MODELS or TABLES."""
     installed = _PACKAGE / "share" / kind
     return installed if installed.is_dir() else _PACKAGE.parent / _IN_A_CLONE[kind]
 
 
 def model_names() -> list[str]:
-    """Returns the names of the trained models that are here.
+    """Returns the names of the trained models.
 
-    Those of mini-ImageNet may be used for research alone and are no part of the installed package,
-    whose licence has no such limit: they are in the clone.
+    Only a clone has the models of mini-ImageNet. They may be used for research only, and the
+    licence of the installed package has no such limit.
     """
     return sorted(manifest.parent.name for manifest in folder(MODELS).glob("*/manifest.json"))
 
 
 def model_folder(model: str | os.PathLike[str]) -> Path:
-    """Returns the folder of a model that is given by its path, or by the name of a trained one."""
+    """Returns the folder of a model.
+
+    Args:
+        model: path of the folder, or one of `model_names`.
+    """
     path = Path(model)
     if not path.exists() and str(model) in model_names():
         return folder(MODELS) / str(model)

@@ -1,9 +1,9 @@
-"""Stand-ins for the heavy packages, for a process that prints help and ends.
+"""Stand-ins for TensorFlow, Keras and other large packages, for a process that only prints help.
 
-The options lie in the files of the parts, which import TensorFlow and Keras to define their
-classes. That takes seconds, and help needs none of it. A stand-in can be asked for anything and
-computes nothing. Where a part from elsewhere cannot be imported so, the command starts again with
-the real packages (`start_again_without`).
+The options are declared in the files of the parts, which import TensorFlow and Keras. The import
+takes seconds, but help does not need it. A stand-in has any attribute and computes nothing. If a
+part from outside the package cannot be imported with stand-ins, the command restarts with the real
+packages (`start_again_without`).
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ _WITHOUT = "TF_METALSTM_HELP_WITHOUT_STAND_INS"
 
 
 def use_stand_ins() -> None:
-    """Puts the stand-ins in place."""
+    """Installs the stand-ins."""
     if _WITHOUT not in os.environ:
         sys.meta_path.insert(0, _Finder())
 
 
 def are_in_use() -> bool:
-    """Returns whether they are in place."""
+    """Returns whether the stand-ins are installed."""
     return isinstance(sys.meta_path[0], _Finder)
 
 
 def start_again_without() -> NoReturn:
-    """Starts this process once more, with the real packages."""
+    """Restarts this process with the real packages."""
     os.environ[_WITHOUT] = "1"
     os.execv(sys.executable, sys.orig_argv)
 
 
 class _Anything(abc.ABCMeta):
-    """The class of classes of which everything can be asked."""
+    """The metaclass of `_StandIn`; its classes have any attribute."""
 
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("__"):
@@ -59,10 +59,10 @@ class _Anything(abc.ABCMeta):
 
 
 class _StandIn(metaclass=_Anything):
-    """A class to derive from, a decorator, a number: whatever a module wants on import."""
+    """A class, decorator or number, as a module needs it on import."""
 
     def __new__(cls, *arguments: Any, **named: Any) -> Any:
-        if cls is _StandIn:  # a call of a function: a decorator gives back what it is given
+        if cls is _StandIn:  # a call of a function, or of a decorator, which returns its argument
             return arguments[0] if arguments and isinstance(arguments[0], type) else _decorator
         return super().__new__(cls)
 

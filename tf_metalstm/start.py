@@ -1,4 +1,4 @@
-"""Where training begins: at random numbers, or at the weights of another run."""
+"""The initial weights of a training: random numbers, or the weights of another run or an export."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from tf_metalstm.options import OptionError, options_of
 from tf_metalstm.settings import Settings
 from tf_metalstm.training.checkpoints import BEST, best_fingerprint, checkpoint_steps
 
-# Families that two runs must agree on where one begins at the network of the other; where it takes
-# all that the other has learned, they must agree on all families.
+# If a run starts from the network of another method, both runs must agree on these families. If
+# both have the same method, they must agree on all families.
 _OF_THE_NETWORK = ("source", "learner")
 
 
 def start_method(method: Method, pretrained: Settings | None = None) -> dict[str, Any] | None:
-    """Sets the weights of a fresh method to those that its run starts from.
+    """Sets the initial weights of a new method.
 
     Args:
-        method: fresh.
-        pretrained: settings of the run whose best weights it begins at, or of an exported model,
-            checked by `check_pretrained`; None for random numbers.
+        method: the new method.
+        pretrained: settings of another run, whose best weights are used, or of an exported model.
+            `check_pretrained` must have checked them. None for random numbers.
 
     Returns:
-        The name of that run, the update that its weights are of, and their fingerprint, {"run",
-        "step", "weights"}; or None.
+        {"run", "step", "weights"}: name of the other run, number of updates of its weights, and
+        their fingerprint. None for random numbers.
 
     Raises:
-        ValueError: the method cannot begin there.
+        ValueError: the method cannot use these weights.
         FileNotFoundError: the other run has no weights.
     """
     if pretrained is None:
@@ -54,26 +54,28 @@ def start_method(method: Method, pretrained: Settings | None = None) -> dict[str
 
 
 def check_pretrained(settings: Settings, pretrained: Settings) -> None:
-    """Checks that a run may begin at the weights of another one.
+    """Checks that a run can start from the weights of another run.
 
     Args:
-        settings: of the run that begins.
-        pretrained: of the other, or of an exported model.
+        settings: settings of the new run.
+        pretrained: settings of the other run, or of an exported model.
 
     Raises:
-        ValueError: it may not; the error says what to change.
-        FileNotFoundError: the other one has no weights yet.
+        ValueError: it cannot; the error says what to change.
+        FileNotFoundError: the other run has no weights yet.
     """
     own, other = settings.method, pretrained.method
     where = f"pretrained_run_dir={pretrained.run_dir}"
     allowed = (own, *settings.member("method").starts_from)
     if other not in allowed:
-        raise ValueError(f"{where} is a run of method={other}: give one of {' or '.join(allowed)}.")
+        raise ValueError(
+            f"{where} is a run of method={other}: choose a run of {' or '.join(allowed)}."
+        )
     folder = Path(pretrained.run_dir or "")
     if not is_exported(folder) and not checkpoint_steps(folder / BEST):
         raise FileNotFoundError(
-            f"{where} holds no weights yet: they appear with the first validation of that run. "
-            "Train it longer."
+            f"{where} has no weights yet: training writes them at its first validation. Train that "
+            "run longer."
         )
     families = tuple(settings.chosen) if own == other else _OF_THE_NETWORK
     for name in _to_compare(settings, families):
@@ -82,7 +84,7 @@ def check_pretrained(settings: Settings, pretrained: Settings) -> None:
             raise OptionError(
                 name,
                 f"is {_text(value)} in this run, but {where} was trained with "
-                f"{_text(trained_with)}: both need the same.",
+                f"{_text(trained_with)}: use the same value.",
             )
     _check_inputs(settings, pretrained, where)
 
@@ -101,8 +103,8 @@ def _check_inputs(settings: Settings, pretrained: Settings, where: str) -> None:
         return
     if tasks.input_shape != trained_on.input_shape:
         raise ValueError(
-            f"{where} was trained on inputs of the shape {trained_on.input_shape}, but those of "
-            f"this run are {tasks.input_shape}: both need the same image_size."
+            f"{where} was trained on inputs of the shape {trained_on.input_shape}, but this run "
+            f"has the shape {tasks.input_shape}: use the same image_size."
         )
 
 

@@ -1,7 +1,7 @@
-"""What a run keeps of its tasks, RUN_DIR/tasks.json, so that it can be used without its data.
+"""RUN_DIR/tasks.json: facts about the tasks of a run, so that it can be used without its data.
 
-The constants of the normalization belong to the run: a trained network expects the numbers that it
-was trained on, whatever images it is asked about later.
+A trained network needs the normalization of its training for all later images, so the facts have
+its constants.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ TASKS = "tasks.json"
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """What a method has to know of the tasks that it was trained on.
+    """The facts about its training tasks that a trained method needs.
 
-    name: of the source.
-    kind: of the tasks.
-    objective: name of what a task asks for.
-    input_shape: of one input.
-    num_outputs: the most ways that there are.
-    normalization: of pixels; None where inputs are no images.
-    training_classes: names of the classes of the training split.
-    fingerprint: of the data, pixels included; None where there is none.
-    training_way: N of the training episodes; None where tasks have no classes.
+    name: name of the source.
+    kind: kind of the tasks.
+    objective: name of the objective.
+    input_shape: shape of one input.
+    num_outputs: largest number of classes in an episode.
+    normalization: normalization of pixels; None if inputs are not images.
+    training_classes: names of the classes in the training split.
+    fingerprint: hash of the data, with the pixels; None if there is none.
+    training_way: N of the training episodes; None if tasks have no classes.
     """
 
     name: str
@@ -45,37 +45,41 @@ class TaskFacts:
 
     @property
     def num_training_classes(self) -> int:
-        """Classes of the training split."""
+        """Number of classes in the training split."""
         return len(self.training_classes)
 
 
 def facts_of(tasks: Tasks) -> TaskFacts:
-    """Returns the facts of tasks whose data are there."""
+    """Returns the facts about tasks; needs their data."""
     return _from_json(tasks.facts())
 
 
 def write_facts(tasks: Tasks, run_dir: str | Path, begun: bool = True) -> None:
-    """Writes what a run has to keep of its tasks, unless the run has begun and it is there.
+    """Writes the facts about the tasks of a run, unless the run has begun and has them.
 
     Raises:
-        ValueError: the run was begun on other data.
+        ValueError: the run began with other data.
     """
-    kept = read_facts(run_dir) if begun else None
+    saved = read_facts(run_dir) if begun else None
     now = tasks.facts()
-    if kept is None:
+    if saved is None:
         write_atomically(Path(run_dir, TASKS), json.dumps(now, indent=1) + "\n")
         return
-    before, fingerprint = kept.fingerprint, now.get("fingerprint")
+    before, fingerprint = saved.fingerprint, now.get("fingerprint")
     if None not in (before, fingerprint) and before != fingerprint:
         raise ValueError(
-            f"The data of {tasks.name} are not those that the run in {run_dir} was begun with "
-            f"(fingerprint {fingerprint}, not {before}): give the data_dir of then, or another "
+            f"The run in {run_dir} began with other data of {tasks.name} "
+            f"(fingerprint {before}, now {fingerprint}): use the former data_dir, or another "
             "run_dir."
         )
 
 
 def read_facts(run_dir: str | Path) -> TaskFacts | None:
-    """Returns what a run has kept; None for a run that began before they were."""
+    """Returns the facts in the folder of a run; None for runs of versions that did not save them.
+
+    Raises:
+        ValueError: the file was changed.
+    """
     path = Path(run_dir, TASKS)
     if not path.is_file():
         return None
@@ -83,7 +87,7 @@ def read_facts(run_dir: str | Path) -> TaskFacts | None:
         return _from_json(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
-            f"{path} is not what train wrote ({error!r}): take back what was changed in it."
+            f"{path} is not as train wrote it ({error!r}): undo the changes in it."
         ) from error
 
 

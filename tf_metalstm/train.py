@@ -31,7 +31,8 @@ from tf_metalstm.training.provenance import record_start
 from tf_metalstm.training.schedule import Schedule
 from tf_metalstm.visualization.tensorboard import trace_summaries, write_hyper_parameters
 
-# What tells runs apart that are alike.
+# Settings that do not appear among the hyper-parameters in TensorBoard, since they do not change
+# what is trained.
 _OF_THE_PLACE = {"data_dir", "prepared_dir", "pretrained_run_dir", "max_steps", "max_minutes"}
 _OF_THE_PLACE |= {"baseline_run_dir", "example_dir", "grid", "split", "num_episodes", "checkpoint"}
 
@@ -56,7 +57,7 @@ def main(settings: Settings) -> None:
         method = build_method(settings, tasks)
         _check_statistics(method, strategy, settings)
         start = None
-        # Not whether the folder is there: a checkpoint that could not be written leaves it empty.
+        # The folder alone is no sign of a run: a failed checkpoint leaves an empty folder.
         if not checkpoint_steps(run_dir / LAST):
             start = start_method(method, _pretrained(settings))
             where = "{run}, update {step}".format(**start) if start else "random numbers"
@@ -87,7 +88,7 @@ def main(settings: Settings) -> None:
             )
         except InterruptedRunError as stop:
             print(stop)
-            sys.exit(128 + stop.signal)  # as a shell reports a process that the signal ended
+            sys.exit(128 + stop.signal)  # the exit code that shells use for this signal
     words = last_words(
         method.objective.score_name,
         float(checkpoints.best_score),
@@ -99,17 +100,17 @@ def main(settings: Settings) -> None:
 
 
 def last_words(score_name: str, best_score: float, best_step: int, run_dir: Path) -> str:
-    """Returns the best validation of a run in words, and the command that comes next.
+    """Returns a text with the best validation of a run, and the next command.
 
     Args:
-        score_name: of the objective.
-        best_score: not-a-number before the first validation.
-        best_step: the update that had it.
-        run_dir: of the run.
+        score_name: name of the score.
+        best_score: best validation score; NaN before the first validation.
+        best_step: number of updates at that validation.
+        run_dir: folder of the run.
     """
     evaluate = f"Next: python -m tf_metalstm.evaluate --run_dir={run_dir}"
     if math.isnan(best_score):
-        why = "No validation came before its end, see --validate_every."
+        why = "It ended before its first validation, see --validate_every."
         return f"{why}\n{evaluate} --checkpoint=last"
     return f"Best validation {score_name} {best_score:.4f}, after {best_step} updates.\n{evaluate}"
 
@@ -132,16 +133,16 @@ def _check_devices(strategy: tf.distribute.Strategy, training: TrainingOptions) 
     if training.episodes_per_step % num_devices:
         raise OptionError(
             "episodes_per_step",
-            f"is {training.episodes_per_step}, which cannot be shared out evenly over "
-            f"{num_devices} devices: give a multiple of {num_devices}.",
+            f"is {training.episodes_per_step}, which cannot be divided evenly among "
+            f"{num_devices} devices: choose a multiple of {num_devices}.",
         )
     if training.jit_compile and num_devices > 1:
         raise OptionError("jit_compile", "works on one device only: leave it out.")
-    if training.jit_compile and training.deterministic:  # Keras would leave XLA out, with a warning
+    if training.jit_compile and training.deterministic:  # Keras would ignore XLA, with a warning
         raise OptionError(
             "jit_compile",
-            "goes with deterministic=false only, XLA has no deterministic form of every operation: "
-            "add that, or leave jit_compile out.",
+            "needs deterministic=false, because some operations are not deterministic with XLA: "
+            "add deterministic=false, or leave jit_compile out.",
         )
 
 
@@ -150,14 +151,13 @@ def _check_statistics(method: Method, strategy: tf.distribute.Strategy, settings
         return
     if strategy.num_replicas_in_sync > 1:
         raise ValueError(
-            f"strategy={settings.training.strategy} would collect other running statistics on each "
-            "device for this method: train it on one, without strategy=."
+            f"strategy={settings.training.strategy} would collect different running statistics on "
+            "each device for this method: train it on one device, without strategy=."
         )
     if settings.of(OptimizerOptions).weight_average:
         raise OptionError(
             "weight_average",
-            "averages weights, but not the running statistics that this method keeps with them: "
-            "leave it out.",
+            "averages the weights of this method, but not its running statistics: leave it out.",
         )
 
 
@@ -171,8 +171,8 @@ def _pretrained(settings: Settings) -> Settings | None:
         pretrained = exported_settings(run_dir)
     else:
         raise FileNotFoundError(
-            f"pretrained_run_dir={run_dir} holds no {RUN_FLAGS} and no exported model: give the "
-            "folder of a run, or one that export wrote."
+            f"pretrained_run_dir={run_dir} has no {RUN_FLAGS} and no exported model: name the "
+            "folder of a run, or a folder that export wrote."
         )
     check_pretrained(settings, pretrained)
     return pretrained
@@ -182,16 +182,16 @@ def _run_dir(settings: Settings) -> Path:
     if settings.run_dir:
         return Path(settings.run_dir)
     if settings.training.strategy == "multi_worker":
-        raise ValueError("strategy=multi_worker needs a run_dir, a folder that all machines see.")
+        raise ValueError("strategy=multi_worker needs a run_dir that all machines share.")
     return Path(f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
 
 
 def _summaries(
     settings: Settings, method: Method, validation: tf.data.Dataset, run_dir: Path
 ) -> Callable[[int], None] | None:
-    """Returns what to write to TensorBoard after each validation; writes the settings at once."""
+    """Writes the settings to TensorBoard; returns the hook to call after each validation."""
     folder = run_dir / "tensorboard"
-    if not folder.exists():  # a run that goes on has said it before
+    if not folder.exists():  # a run that continues has written them before
         values = {k: v for k, v in settings.said().items() if k not in _OF_THE_PLACE}
         run_flags = (run_dir / RUN_FLAGS).read_text()
         write_hyper_parameters(folder, values, run_flags, name=run_dir.name)

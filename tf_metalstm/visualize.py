@@ -1,10 +1,10 @@
-"""Draws what a trained rule does: python -m tf_metalstm.visualize --run_dir=...
+"""Draws the updates of a trained rule: python -m tf_metalstm.visualize --run_dir=...
 
-It takes the first 20 tasks of the fixed list of --split, or --num_episodes if that is less. (The
-authors of the meta-LSTM took validation.) It writes RUN_DIR/figures/trace.png, which is figure 3 of
-the paper, and RUN_DIR/figures/loss.png. For a run on functions it also writes
-RUN_DIR/figures/fits.png, with the run of --baseline_run_dir below. The same figures and histograms
-go to TensorBoard, as a run of its own in RUN_DIR/tensorboard/visualize.
+It uses the first 20 tasks of the fixed list of --split, or --num_episodes if that is less. (The
+authors of the meta-LSTM used validation.) It writes RUN_DIR/figures/trace.png, as figure 3 of the
+paper, and RUN_DIR/figures/loss.png. For a run on functions it also writes RUN_DIR/figures/fits.png,
+with the run of --baseline_run_dir below. The same figures, and histograms, are written to
+RUN_DIR/tensorboard/visualize, which TensorBoard shows as a separate run.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ _WAVES = 3
 
 
 def main(settings: Settings) -> None:
-    """Draws the traces of the run in --run_dir."""
+    """Draws the updates of the run in --run_dir."""
     run_dir, evaluation = Path(settings.run_dir or ""), settings.evaluation
     run = experiment.load_run(settings)
     method, tasks = run.method, experiment.tasks_of_run(settings, run)
     if method.num_updates is None:
         raise ValueError(
             f"run_dir={run_dir} is a run of method={settings.method}, which makes no updates: "
-            "there is nothing to look at."
+            "there is nothing to draw. Choose a run of a method with updates."
         )
     if method.num_updates < 1:
-        raise ValueError("There are no updates to draw: num_steps is 0.")
+        raise ValueError("There are no updates to draw, num_steps is 0: set num_evaluation_steps.")
     if evaluation.baseline_run_dir and not isinstance(tasks, SineTasks):
         raise OptionError("baseline_run_dir", f"is for functions, but the source is {tasks.name}.")
     episodes = episode_dataset(
@@ -63,8 +63,8 @@ def main(settings: Settings) -> None:
     losses = loss_figure(traces[LOSSES], caption, method.objective.loss_name)
     written = [
         _save(losses, run_dir / "figures" / "loss.png"),
-        # Apart from the events of train: TensorBoard takes a step that comes again for a restart,
-        # and what was written after it for obsolete.
+        # Not in the folder of train: if a step is written twice, TensorBoard assumes a restart and
+        # hides the later events of the first writing.
         run_dir / "tensorboard" / "visualize",
     ]
     if curves.values:
@@ -91,12 +91,12 @@ def _fits(
     tasks: SineTasks,
     methods: dict[str, FewShotMethod],
 ) -> Figure:
-    """Returns the fits of the first waves by this run and by the baseline."""
+    """Returns a figure of the first waves, fitted by this run and by the baseline."""
     evaluation = settings.evaluation
     if evaluation.baseline_run_dir is not None:
         method = experiment.load_run(read_settings(evaluation.baseline_run_dir)).method
         if method.objective.has_classes or not isinstance(method, FewShotMethod):
-            raise OptionError("baseline_run_dir", "is not a run on functions: name one of those.")
+            raise OptionError("baseline_run_dir", "is not a run on functions: name another run.")
         methods = {**methods, Path(evaluation.baseline_run_dir).name: method}
     episodes = tasks.episodes(evaluation.split, evaluation.evaluation_seed)
     x = np.linspace(*INPUTS, 200).astype(np.float32)
@@ -118,7 +118,7 @@ def _save(figure: Figure, path: Path) -> Path:
 
 
 def _in_words(values: np.ndarray) -> str:
-    """Returns mean and range over all tasks and parameters, of a trace [E, T, ...]."""
+    """Returns a text with mean and range of a trace [E, T, ...] in the first and last update."""
     num_steps = values.shape[1]
     return "; ".join(
         f"update {t}: mean {values[:, t - 1].mean():.5f}, "

@@ -125,7 +125,7 @@ BAD_LISTS = {
     "an unknown split": ("x.csv", "file,label,split\na,b,c\n", "has the split 'c': use train"),
     "half a split": ("x.csv", "file,label,split\na,b,\nc,d,test\n", "without a split beside"),
     "nothing": ("x.csv", "file,label\n", "has no image"),
-    "no text": ("x.csv", "file,label\n\udcff", "no text in UTF-8"),
+    "no text": ("x.csv", "file,label\n\udcff", "not UTF-8 text"),
     "no JSON": ("x.jsonl", "a,b\n", "line 1 of .* is no JSON object"),
     "a JSON list": ("x.jsonl", '["a", "b"]\n', "is no JSON object"),
 }

@@ -40,9 +40,9 @@ def no_memory(*_, **__):
 
 BAD_ARGUMENTS = {
     "--learner=conv4": "takes images",
-    "--pretrained_run_dir=nowhere": "holds no run.flags and no exported model",
+    "--pretrained_run_dir=nowhere": "has no run.flags and no exported model",
     "--rule=meta_sgd --meta_sgd_rates=0.1,0.005": "meta_sgd_rates must be two numbers",
-    "--jit_compile --deterministic=true": "jit_compile goes with deterministic=false only",
+    "--jit_compile --deterministic=true": "jit_compile needs deterministic=false",
     "--checkpoint_every=3 --validate_every=4": "must be a positive multiple of checkpoint_every, 3",
 }
 FAULTS = {

@@ -88,7 +88,7 @@ def test_two_workers_one_of_them_lost_on_the_way_do_what_one_process_does(tmp_pa
     [
         (
             {"episodes_per_step": 3},
-            r"^episodes_per_step is 3, which cannot be .* give a multiple of 2",
+            r"^episodes_per_step is 3, which cannot be .* choose a multiple of 2",
         ),
         (
             {"episodes_per_step": 2, "jit_compile": True},
@@ -96,7 +96,7 @@ def test_two_workers_one_of_them_lost_on_the_way_do_what_one_process_does(tmp_pa
         ),
         (
             {"strategy": "none", "jit_compile": True},
-            r"^jit_compile goes with deterministic=false",
+            r"^jit_compile needs deterministic=false",
         ),
     ],
 )

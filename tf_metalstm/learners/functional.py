@@ -35,8 +35,8 @@ class FunctionalLearner:
             differentiated.
 
     Attributes:
-        trained_statistics: a variable [S], the running statistics of a training. If it is set, every
-            pass is normalized by them, and no pass collects others. It is None at first.
+        trained_statistics: a variable [S], the running statistics of a training. If it is set,
+            every pass is normalized by them, and no pass collects others. It is None at first.
 
     Raises:
         ValueError: the model is not built, or has layers that cannot be adapted.
