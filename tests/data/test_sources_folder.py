@@ -66,7 +66,7 @@ def test_a_split_of_images_is_no_split_of_classes():
 
 
 def test_splits_by_folders_that_are_not_there():
-    with pytest.raises(InconsistentDataError, match=r"no folder called train.*class_split=seed"):
+    with pytest.raises(InconsistentDataError, match=r"has no folder train.*class_split=seed"):
         classes_of("cat/1.jpg dog/1.jpg", by_folders=True)
 
 
@@ -121,13 +121,13 @@ BAD_LISTS = {
     "no label": ("x.csv", "file,kind\na,b\n", "needs a column called label, class,"),
     "semicolons": ("x.csv", "file;label\na;b\n", "commas between the columns"),
     "another label": ("x.csv", "file,label\na,b\na,c\n", "line 3 of .* a as c, but it was b"),
-    "an empty label": ("x.csv", "file,label\na,\n", "line 2 of .* lacks a value of label"),
+    "an empty label": ("x.csv", "file,label\na,\n", "line 2 of .* has no value of label"),
     "an unknown split": ("x.csv", "file,label,split\na,b,c\n", "has the split 'c': use train"),
     "half a split": ("x.csv", "file,label,split\na,b,\nc,d,test\n", "without a split beside"),
     "nothing": ("x.csv", "file,label\n", "has no image"),
     "no text": ("x.csv", "file,label\n\udcff", "not UTF-8 text"),
-    "no JSON": ("x.jsonl", "a,b\n", "line 1 of .* is no JSON object"),
-    "a JSON list": ("x.jsonl", '["a", "b"]\n', "is no JSON object"),
+    "no JSON": ("x.jsonl", "a,b\n", "line 1 of .* is not a JSON object"),
+    "a JSON list": ("x.jsonl", '["a", "b"]\n', "is not a JSON object"),
 }
 
 

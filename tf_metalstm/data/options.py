@@ -14,7 +14,7 @@ CLASS_SAMPLINGS = ("independent", "permutation")
 
 @dataclass(frozen=True)
 class DataDirOptions(Options):
-    """Where raw files are."""
+    """The folder of raw files."""
 
     data_dir: str | None = option(
         None, "Folder with the raw files of the source.", may_change=True, is_path=True
@@ -23,11 +23,11 @@ class DataDirOptions(Options):
 
 @dataclass(frozen=True)
 class PreparedDirOptions(Options):
-    """Where prepared data are kept."""
+    """The folder of prepared data."""
 
     prepared_dir: str | None = option(
         None,
-        "Folder for prepared data; default: a cache in the home folder.",
+        "Folder of prepared data; default: a cache in the home folder.",
         may_change=True,
         is_path=True,
     )

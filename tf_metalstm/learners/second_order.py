@@ -52,14 +52,14 @@ def check_second_order(model: keras.Model) -> None:
         ValueError: the gradient of some layers cannot be differentiated, or only in part. The error
             names the layers and says what to do.
     """
-    found = dict.fromkeys(
+    layers = dict.fromkeys(
         f"{_owner(model, name)} ({UNDIFFERENTIABLE[operation]})"
         for name, operation in _reached(*_graph(model))
     )
-    if found:
+    if layers:
         raise ValueError(
             f"The second order needs the gradient of a gradient, which is wrong in "
-            f"{', '.join(found)} of the learner's model {model.name!r}. "
+            f"{', '.join(layers)} of the learner's model {model.name!r}. "
             "FunctionalLearner(model, second_order=True) replaces the batch, group and layer "
             "normalization of Keras. Replace the other layers, or leave out second_order."
         )

@@ -1,14 +1,14 @@
-"""Which folder is a class: from the paths of files alone, whatever the folders are called.
+"""Finds class folders by the paths of all files; the names of the folders may be anything.
 
     cat/1.jpg, dog/1.jpg                     classes cat and dog
     animals/cat/1.jpg, tools/hammer/1.jpg    classes animals/cat and tools/hammer
     cat/1.jpg, cat/garden/2.jpg              class cat
     all/train/cat/1.jpg, all/test/dog/1.jpg  class cat of train, class dog of test
 
-A folder that has pictures in it is a class, with all that lies below it. A folder without pictures
-of its own is looked into. Folders around all of them, as archives have them, do not count. Folders
-called train, validation (val, valid, dev) and test on the highest level that counts are splits,
-where folders with pictures lie in them.
+A folder with pictures is a class. All pictures in its subfolders belong to the class too. In a
+folder without pictures, the subfolders are searched. Outer folders that contain everything, as in
+archives, are ignored. On the highest level below them, folders with the names train, validation
+(val, valid, dev) and test are splits, if they have folders with pictures.
 """
 
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ SPLIT_FOLDERS = {
     "test": "test",
     "testing": "test",
 }
-"""Names of folders in lower case -> the split that they mean."""
+"""Name of a folder in lower case -> its split."""
 
 _EXAMPLES = 3
 
@@ -36,8 +36,8 @@ _EXAMPLES = 3
 class ClassFolder(NamedTuple):
     """A folder that is a class.
 
-    split: "train", "validation" or "test" as the user's folders say; "" where they say none.
-    name: of the class, the folders to it with / between.
+    split: "train", "validation" or "test", by the folders of the user; "" if they have no splits.
+    name: name of the class: the folders on its path, joined by /.
     """
 
     split: str
@@ -48,13 +48,13 @@ class ClassFolders:
     """The class folders among all folders.
 
     Args:
-        paths: of all files, relative to one root.
-        by_folders: True for splits by folders of their names, which must be there; False to put
-            such folders together; None for splits by folders where there are some.
+        paths: paths of all files, relative to one root.
+        by_folders: True if there must be folders of splits; False to ignore such folders and join
+            their classes; None to use them if there are some.
 
     Raises:
-        InconsistentDataError: splits by folders were asked for and none are there; or a class is
-            in two of them.
+        InconsistentDataError: `by_folders` is True but there are no folders of splits; or a class
+            is in two splits.
     """
 
     def __init__(self, paths: Iterable[PurePosixPath], by_folders: bool | None = None) -> None:
@@ -64,8 +64,8 @@ class ClassFolders:
         splits = self._splits(tops)
         if by_folders and not splits:
             raise InconsistentDataError(
-                f"no folder called train, with folders of classes in it, is in {self.root}: make "
-                "one, and others called validation and test, or give class_split=seed"
+                f"{self.root} has no folder train with folders of classes in it: make the folders "
+                "train, validation and test, or set class_split=seed"
             )
         self._classes: dict[PurePosixPath, ClassFolder] = {}
         for folder in tops:
@@ -78,14 +78,14 @@ class ClassFolders:
         self._check()
 
     def __getitem__(self, path: PurePosixPath) -> ClassFolder | None:
-        """Returns the class of a file; None for one in no class folder."""
+        """Returns the class of a file; None if it is not in a class folder."""
         for folder in path.parents:
             if folder in self._classes:
                 return self._classes[folder]
         return None
 
     def _splits(self, tops: set[PurePosixPath]) -> dict[str, str]:
-        """{name of a folder of the root: split} for folders that are splits; {} without train."""
+        """Returns {folder in the root: split} for folders that are splits; {} without train."""
         parts = [folder.relative_to(self.root).parts for folder in tops]
         named = {each[0] for each in parts if len(each) > 1}
         splits = {name: SPLIT_FOLDERS[name.lower()] for name in named if _is_split(name)}
@@ -93,22 +93,21 @@ class ClassFolders:
 
     def _check(self) -> None:
         by_name: dict[str, set[str]] = {}
-        for found in self._classes.values():
-            by_name.setdefault(found.name, set()).add(found.split)
+        for each in self._classes.values():
+            by_name.setdefault(each.name, set()).add(each.split)
         shared = sorted(name for name, splits in by_name.items() if len(splits) > 1)
         if shared:
             more = ", ..." if len(shared) > _EXAMPLES else ""
             raise InconsistentDataError(
                 f"{len(shared)} of {len(by_name)} classes are in several of the folders "
                 f"{', '.join(sorted(set().union(*by_name.values())))} of {self.root} "
-                f"({', '.join(shared[:_EXAMPLES])}{more}): that is a split of the images, and "
-                "splits here must not share classes. Give class_split=seed, which puts the "
-                "folders together and splits the classes"
+                f"({', '.join(shared[:_EXAMPLES])}{more}), but splits here must not share "
+                "classes. Set class_split=seed, which joins the folders and splits the classes"
             )
 
 
 def may_be_picture(path: PurePosixPath) -> bool:
-    """Whether a name is that of an image file, or says nothing of what it is."""
+    """Returns whether the name of a file has the ending of an image, or no ending."""
     return path.suffix.lower() in (*IMAGE_SUFFIXES, "")
 
 
@@ -117,7 +116,7 @@ def _is_split(name: str) -> bool:
 
 
 def _around(folders: set[PurePosixPath]) -> PurePosixPath:
-    """The lowest folder around all classes that is no split."""
+    """Returns the lowest folder that contains all classes and is not a split."""
     common: tuple[str, ...] = ()
     below = [folder.parts for folder in folders if folder.parts]
     if len(below) == 1:
@@ -130,8 +129,8 @@ def _around(folders: set[PurePosixPath]) -> PurePosixPath:
 
 
 def _class_folders(folders: set[PurePosixPath], root: PurePosixPath) -> set[PurePosixPath]:
-    """The highest folders with pictures in them, but for those around others and for splits."""
+    """Returns the highest folders with pictures, without splits and without the root."""
     around = {above for folder in folders for above in folder.parents}
     splits = {folder for folder in folders & around if _is_split(folder.name)}
-    found = folders - splits - {root, *root.parents}
-    return {folder for folder in found if not any(above in found for above in folder.parents)}
+    rest = folders - splits - {root, *root.parents}
+    return {folder for folder in rest if not any(above in rest for above in folder.parents)}

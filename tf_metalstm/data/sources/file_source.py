@@ -34,7 +34,7 @@ IMAGE_SUFFIXES = (
     *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
     *(".pgm", ".png", ".ppm", ".qoi", ".tif", ".tiff", ".webp"),
 )
-"""How the names of image files end, of kinds that cannot be read too."""
+"""Endings of the names of image files, also of kinds that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class FileSource(PreparedSource):
         known = [k for k in self._known_folders().all() if k.fingerprint == self._fingerprint]
         return "\n".join(f"Raw files: {k.resolved} (found on {k.date})" for k in known)
 
-    def found(self, builder: ImageClassesBuilder) -> None:
+    def after_preparation(self, builder: ImageClassesBuilder) -> None:
         """Saves the folder of the raw files; prints the former folder if the files are gone."""
         if self._gone is not None:
             print(
@@ -168,7 +168,7 @@ class FileSource(PreparedSource):
         date = datetime.datetime.now().isoformat(sep=" ", timespec="seconds")
         if self._known_folders().write(self.data_dir(), self._fingerprint, date):
             (Path(builder.data_dir).parent / "what.txt").unlink(missing_ok=True)
-        super().found(builder)
+        super().after_preparation(builder)
 
     def _known_folders(self) -> KnownFolders:
         options = repr(self.preparation_options())
@@ -237,7 +237,7 @@ class FileSource(PreparedSource):
                     yield identity, pool.submit(self.decode, encoded, file.origin)
 
     def files_of(self, location: Path, left_out: LeftOut | None = None) -> Iterator[RawFile]:
-        """The files in one of the locations."""
+        """Yields the files in one of the locations."""
         return raw_files.iterate_files(location, left_out)
 
     def leave_out(

@@ -1,8 +1,8 @@
-"""Class folders of any image files: the user's own pictures as a source of tasks.
+"""A source of the user's own pictures, in class folders.
 
-Each class is a folder; which folders are classes and splits is in `class_folders.py`. Or a list
-says which file is of which class (`image_lists.py`). Archives are read as folders are. A picture
-that is there twice, by its pixels, counts once, and is named.
+Each class is a folder; `class_folders.py` finds the folders of classes and splits. Or a list has
+the class of each file (`image_lists.py`). Archives are read like folders. If two pictures have the
+same pixels, only the first is used, and a message names both.
 """
 
 import os
@@ -41,20 +41,20 @@ class FolderOptions(FileOptions, ClassSplitOptions):
 
     class_split: str | None = option(
         None,
-        "How the classes are split: by the folders train, validation and test, or by a seed; "
-        "default: by the folders where there are some.",
+        "How the classes are split: by the folders train, validation and test (folders), or by a "
+        "seed (seed); default: by these folders if they exist, else by a seed.",
         choices=CLASS_SPLITS,
         settled=True,
         alike=True,
     )
     image_list: str | None = option(
         None,
-        "A CSV or JSON-lines file that says which image is of which class (columns file, label "
-        "and, if wanted, split); its paths are relative to data_dir.",
+        "A CSV or JSON-lines file with the class of each image (columns file, label and "
+        "optionally split); its paths are relative to data_dir.",
         may_change=True,
         is_path=True,
     )
-    color: bool = option(True, "Images in color; false: gray.", settled=True, alike=True)
+    color: bool = option(True, "Use color; false: gray.", settled=True, alike=True)
 
 
 class Folder(FileSource):
@@ -62,14 +62,14 @@ class Folder(FileSource):
 
     Args:
         data_dir: the folder, or one archive.
-        prepared_dir: where the prepared data set is kept.
-        image_size: height and width in pixels; pictures are squeezed to them.
-        skip_corrupt: leave corrupt files out instead of raising.
-        class_split: "folders", "seed", or None for the folders where there are some.
-        split_seed: of the split of the classes, where no folders and no list bring one.
-        split_fractions: parts of the classes for train, validation and test.
-        image_list: a list that says which image is of which class; None for folders.
-        color: in color, or gray.
+        prepared_dir: folder of the prepared data sets.
+        image_size: height and width in pixels; pictures are resized without cropping.
+        skip_corrupt: whether to leave out corrupt files instead of raising an error.
+        class_split: "folders", "seed", or None for the folders if they exist, else the seed.
+        split_seed: seed of the split of the classes, if neither folders nor list have a split.
+        split_fractions: fractions of the classes for train, validation and test.
+        image_list: a list with the class of each image; None for class folders.
+        color: whether to use color or gray.
     """
 
     part = Part("folder", "A folder of your own pictures", "", FolderOptions)
@@ -95,10 +95,10 @@ class Folder(FileSource):
         image_list: str | os.PathLike[str] | None = None,
         color: bool = True,
     ) -> None:
-        given = given_folder(data_dir, "--data_dir") if data_dir else None
-        self._archive = given if given and raw_files.is_archive(given) else None
+        path = given_folder(data_dir, "--data_dir") if data_dir else None
+        self._archive = path if path and raw_files.is_archive(path) else None
         super().__init__(
-            self._archive.parent if self._archive else given,
+            self._archive.parent if self._archive else path,
             prepared_dir,
             image_size=image_size,
             skip_corrupt=skip_corrupt,
@@ -126,7 +126,7 @@ class Folder(FileSource):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """As high and as wide as was asked for, in color or gray."""
+        """Height and width of the option image_size; three channels for color, one for gray."""
         return (self._image_size, self._image_size, 3 if self._color else 1)
 
     def config_name(self) -> str:
@@ -134,14 +134,14 @@ class Folder(FileSource):
         return f"{self._image_size}px-{self.fingerprint()}"
 
     def preparation_options(self) -> tuple[object, ...]:
-        """Returns also how classes are found and split."""
+        """Returns the options that change the prepared data, with those of classes and splits."""
         archive = self._archive.name if self._archive else None
         has_list = self._image_list is not None
         how = (self._class_split, *self._split, archive, has_list, self._color)
         return (*super().preparation_options(), *how)
 
     def locations(self, data_dir: Path) -> list[Path]:
-        """Returns the folder; or its archives, where they are all there is."""
+        """Returns the folder, or its archives if it has no pictures outside of them."""
         if self._archive is not None:
             return [self._archive]
         archives = [path for path in sorted(data_dir.iterdir()) if raw_files.is_archive(path)]
@@ -152,37 +152,37 @@ class Folder(FileSource):
         return [data_dir] if has_pictures or not archives else archives
 
     def index_files(self, data_dir: Path) -> list[Path]:
-        """The list, where one was given."""
+        """Returns the list of images, if there is one."""
         if self._image_list is None:
             return []
         for path in (data_dir / self._image_list, self._image_list):
             if path.is_file():
                 return [path]
         raise MissingDataError(
-            f"folder: the image_list {self._image_list} is neither a file nor in {data_dir}: give "
-            "its path"
+            f"folder: the image_list {self._image_list} is neither a file nor in {data_dir}: "
+            "correct its path"
         )
 
     def files_of(
         self, location: Path, left_out: LeftOut | None = None
     ) -> Iterator[raw_files.RawFile]:
-        """The files in a location; their paths begin with the name of the folder or archive."""
+        """Yields the files in a location; paths begin with the name of the folder or archive."""
         for file in super().files_of(location, left_out):
             yield (
                 file if location.is_dir() else file._replace(path=_in_archive(location, file.path))
             )
 
     def identify(self, path: PurePosixPath) -> ImageIdentity | None:
-        """Returns class and split of a file, from its folders or the list."""
+        """Returns class and split of a file, from its folders or from the list."""
         path = self._inside(path)
         if self._image_list is not None:
             listed = self._listed.get(path) or self._listed.get(PurePosixPath(*path.parts[1:]))
             return listed and ImageIdentity(listed.split, _plain(listed.label), _plain(str(path)))
-        found = self._folders[path] if may_be_picture(path) else None
-        return found and ImageIdentity(found.split, _plain(found.name), _plain(str(path)))
+        folder = self._folders[path] if may_be_picture(path) else None
+        return folder and ImageIdentity(folder.split, _plain(folder.name), _plain(str(path)))
 
     def decode(self, encoded: bytes, origin: str) -> tuple[np.ndarray, bytes]:
-        """Returns the picture, squeezed to size, as it will be loaded, and what to store of it."""
+        """Returns the resized pixels, as `load` will return them, and the bytes to store."""
         if self._color:
             return color_as_stored(encoded, self._image_size, origin)
         pixels = gray_pixels(encoded, self._image_size, origin)
@@ -191,26 +191,29 @@ class Folder(FileSource):
     def leave_out(
         self, staging: Staging, identity: ImageIdentity, error: CorruptImageError
     ) -> None:
-        """Counts a corrupt file or raises; what neither name nor list calls an image is none."""
+        """Counts a corrupt file or raises its error.
+
+        If the file has no ending of an image and is in no list, it counts as another kind of file.
+        """
         if self._image_list is None and not identity.file_name.lower().endswith(IMAGE_SUFFIXES):
             staging.left_out.add("files that are not images", identity.file_name)
         else:
             super().leave_out(staging, identity, error)
 
     def assign_splits(self, groups: dict[str, str]) -> dict[str, str]:
-        """Returns the splits of the user, or such by the seed."""
+        """Returns the splits of the folders or of the list, or else splits by the seed."""
         if any(groups.values()):
             return groups
         return split_by_seed(groups, *self._split)
 
     def stage(self) -> StagedSplits:
-        """Reads all files; files that a list names must be there."""
+        """Returns all images; all files in the list must exist."""
         if self._image_list is not None:
             self._check_listed()
         return super().stage()
 
     def staging(self) -> Staging:
-        """Returns where images are collected, doubles left out."""
+        """Returns a collection that leaves out images with the pixels of an earlier one."""
         return Staging(
             self.name, skip_corrupt=self._skip_corrupt, root=self._data_dir, once_each=True
         )
@@ -226,7 +229,7 @@ class Folder(FileSource):
 
     @cached_property
     def _paths(self) -> list[PurePosixPath]:
-        """Of all files of all locations."""
+        """The paths of all files in all locations."""
         data_dir = self.data_dir()
         return [
             self._inside(file.path)
@@ -244,30 +247,30 @@ class Folder(FileSource):
         [path] = self.index_files(self.data_dir())
         listed = read_list(path, self.name)
         if self._class_split == "seed":
-            return {file: found._replace(split="") for file, found in listed.items()}
+            return {file: image._replace(split="") for file, image in listed.items()}
         if self._class_split == "folders" and not next(iter(listed.values())).split:
             raise InconsistentDataError(
-                f"folder: {path} has no column called split: add one, or give class_split=seed"
+                f"folder: {path} has no column called split: add one, or set class_split=seed"
             )
         return listed
 
     def _inside(self, path: PurePosixPath) -> PurePosixPath:
-        """Without the name of the folder that all is in; that of an archive stays."""
+        """Returns a path without the name of the data folder; keeps the name of an archive."""
         return PurePosixPath(*path.parts[1:]) if self._is_folder else path
 
     def _check_listed(self) -> None:
-        there = {part for path in self._paths for part in (path, PurePosixPath(*path.parts[1:]))}
-        missing = sorted(str(file) for file in self._listed if file not in there)
+        paths = {part for path in self._paths for part in (path, PurePosixPath(*path.parts[1:]))}
+        missing = sorted(str(file) for file in self._listed if file not in paths)
         if missing and not self._skip_corrupt:
             raise MissingDataError(
                 f"folder: {len(missing)} of {len(self._listed)} files of the list are not in "
-                f"{self._archive or self._data_dir}, the first {missing[0]}: mend its paths, or "
+                f"{self._archive or self._data_dir}, the first {missing[0]}: correct its paths, or "
                 "leave such files out with skip_corrupt"
             )
 
 
 def _in_archive(archive: Path, path: PurePosixPath) -> PurePosixPath:
-    """The path of a member as if the archive were a folder of its name."""
+    """Returns the path of a member as if the archive were a folder of the same name."""
     suffix = next(s for s in raw_files.ARCHIVE_SUFFIXES if archive.name.lower().endswith(s))
     stem = archive.name[: -len(suffix)]
     parts = [part for part in path.parts if part != "/"]
@@ -275,6 +278,6 @@ def _in_archive(archive: Path, path: PurePosixPath) -> PurePosixPath:
 
 
 def _plain(name: str) -> str:
-    """A name as text: the same accents from every system, bytes that are no UTF-8 written out."""
+    """Returns a name as normalized Unicode text; bytes that are not UTF-8 become escapes."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return unicodedata.normalize("NFC", text)

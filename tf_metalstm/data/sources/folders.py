@@ -42,18 +42,18 @@ class LeftOut:
 
     def __init__(self, root: Path | None = None) -> None:
         self._root = root
-        self._found: dict[str, list[str]] = {}
+        self._by_reason: dict[str, list[str]] = {}
 
     def add(self, reason: str, path: PurePath | str) -> None:
         """Adds a file or folder that is left out."""
         if self._root is not None and PurePath(path).is_relative_to(self._root):
             path = PurePath(path).relative_to(self._root)
-        self._found.setdefault(reason, []).append(printable(path))
+        self._by_reason.setdefault(reason, []).append(printable(path))
 
     def lines(self) -> list[str]:
         """Returns a line for each reason, with the number of files and the first names."""
         messages = []
-        for reason, paths in sorted(self._found.items()):
+        for reason, paths in sorted(self._by_reason.items()):
             names = sorted(paths)[:_EXAMPLES]
             more = ", ..." if len(paths) > len(names) else ""
             messages.append(f"{len(paths)} left out, {reason}: {', '.join(names)}{more}")

@@ -1,10 +1,10 @@
-"""Lists that say which image is of which class: CSV, or JSON lines.
+"""Reads lists with the class of each image, in CSV or JSON lines.
 
     file,label,split                              {"file": "a/1.jpg", "label": "cat"}
     a/1.jpg,cat,train                             {"file": "b/2.jpg", "label": "dog"}
 
-The columns may have other usual names; that of the split may be missing. Paths are relative to the
-folder of the data.
+Some other names of the columns are allowed. The column split may be missing. Paths are relative to
+the folder of the data.
 """
 
 import csv
@@ -25,47 +25,44 @@ _COLUMNS = {
 
 
 class ListedImage(NamedTuple):
-    """What a list says of an image: its class, and its split; "" where it says none."""
+    """The class and the split of an image in a list; the split is "" if the list has none."""
 
     label: str
     split: str
 
 
 def read_list(path: Path, source_name: str) -> dict[PurePosixPath, ListedImage]:
-    """Reads a list.
+    """Returns the class and the split of each image, by its path.
 
     Args:
-        path: a file of the above; `.jsonl`, `.ndjson` or `.json` for JSON lines, else CSV.
-        source_name: names the source in errors.
-
-    Returns:
-        What is said of each image, by its path.
+        path: the list; `.jsonl`, `.ndjson` or `.json` for JSON lines, else CSV.
+        source_name: name of the source, for errors.
 
     Raises:
-        InconsistentDataError: it is no such list, lacks a column or a value, or contradicts
-            itself.
+        InconsistentDataError: the file is not such a list, a column or a value is missing, or two
+            lines contradict each other.
     """
     is_json = path.suffix.lower() in (".jsonl", ".ndjson", ".json")
     rows = _json_rows(path, source_name) if is_json else _csv_rows(path, source_name)
     listed: dict[PurePosixPath, ListedImage] = {}
     for number, row in rows:
-        file, found = _entry(row, f"{source_name}: line {number} of {path}")
-        before = listed.setdefault(file, found)
-        if before != found:
-            one, other = ("/".join(filter(None, each)) for each in (found, before))
+        file, entry = _entry(row, f"{source_name}: line {number} of {path}")
+        before = listed.setdefault(file, entry)
+        if before != entry:
+            now, earlier = ("/".join(filter(None, each)) for each in (entry, before))
             raise InconsistentDataError(
-                f"{source_name}: line {number} of {path} has {file} as {one}, but it was {other} "
+                f"{source_name}: line {number} of {path} has {file} as {now}, but it was {earlier} "
                 "before: keep one of the lines"
             )
-    splits = {bool(found.split) for found in listed.values()}
+    splits = {bool(entry.split) for entry in listed.values()}
     if not listed or len(splits) > 1:
-        what = "images without a split beside others with one" if listed else "no image"
-        raise InconsistentDataError(f"{source_name}: {path} has {what}: mend the list")
+        problem = "images without a split beside others with one" if listed else "no image"
+        raise InconsistentDataError(f"{source_name}: {path} has {problem}: correct the list")
     return listed
 
 
 def text_of(path: Path, source_name: str) -> str:
-    """The text of a list, without the mark that Excel puts before it.
+    """Returns the text of a list, without the byte order mark of Excel.
 
     Raises:
         InconsistentDataError: the file is not UTF-8 text.
@@ -83,10 +80,10 @@ def _csv_rows(path: Path, source_name: str) -> Iterator[tuple[int, dict[str, Any
         reader = csv.DictReader(opened)
         names = [(name or "").strip().lower() for name in reader.fieldnames or ()]
         reader.fieldnames = names
-        for what in ("file", "label"):
-            if not set(_COLUMNS[what]) & set(names):
+        for column in ("file", "label"):
+            if not set(_COLUMNS[column]) & set(names):
                 raise InconsistentDataError(
-                    f"{source_name}: {path} needs a column called {_one_of(what)}, and commas "
+                    f"{source_name}: {path} needs a column called {_one_of(column)}, and commas "
                     f"between the columns; its first line is {','.join(names)[:80]!r}"
                 )
         for row in reader:
@@ -103,7 +100,7 @@ def _json_rows(path: Path, source_name: str) -> Iterator[tuple[int, dict[str, An
             row = error
         if not isinstance(row, dict):
             raise InconsistentDataError(
-                f"{source_name}: line {number} of {path} is no JSON object, as "
+                f"{source_name}: line {number} of {path} is not a JSON object, as "
                 f'{{"file": "a/1.jpg", "label": "cat"}}: {line[:80]!r}'
             )
         yield number, {str(name).lower(): value for name, value in row.items()}
@@ -111,11 +108,13 @@ def _json_rows(path: Path, source_name: str) -> Iterator[tuple[int, dict[str, An
 
 def _entry(row: dict[str, Any], where: str) -> tuple[PurePosixPath, ListedImage]:
     values = {}
-    for what, names in _COLUMNS.items():
-        found = next((row[name] for name in names if row.get(name) not in (None, "")), "")
-        values[what] = str(found).strip()
-        if what != "split" and not values[what]:
-            raise InconsistentDataError(f"{where} lacks a value of {_one_of(what)}: mend the list")
+    for column, names in _COLUMNS.items():
+        value = next((row[name] for name in names if row.get(name) not in (None, "")), "")
+        values[column] = str(value).strip()
+        if column != "split" and not values[column]:
+            raise InconsistentDataError(
+                f"{where} has no value of {_one_of(column)}: correct the list"
+            )
     split = values["split"]
     if split and split.lower() not in SPLIT_FOLDERS:
         raise InconsistentDataError(
@@ -125,6 +124,6 @@ def _entry(row: dict[str, Any], where: str) -> tuple[PurePosixPath, ListedImage]
     return file, ListedImage(values["label"], SPLIT_FOLDERS.get(split.lower(), ""))
 
 
-def _one_of(what: str) -> str:
-    *others, last = _COLUMNS[what]
+def _one_of(column: str) -> str:
+    *others, last = _COLUMNS[column]
     return f"{', '.join(others)} or {last}"

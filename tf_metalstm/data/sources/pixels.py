@@ -69,11 +69,14 @@ def color_pixels(encoded: bytes, size: int, origin: str) -> tuple[np.ndarray, by
 
 
 def color_as_stored(encoded: bytes, size: int, origin: str) -> tuple[np.ndarray, bytes]:
-    """As `color_pixels`, the pixels being those of the JPEG: a second compression moves them."""
-    found, stored = color_pixels(encoded, size, origin)
+    """Returns the pixels of the JPEG that `color_pixels` returns, and this JPEG.
+
+    The pixels differ slightly from those of `color_pixels` if the image was compressed again.
+    """
+    image, stored = color_pixels(encoded, size, origin)
     if stored is not encoded:
-        found, _ = color_pixels(stored, size, origin)
-    return found, stored
+        image, _ = color_pixels(stored, size, origin)
+    return image, stored
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

@@ -204,10 +204,10 @@ class PreparedSource(Source):
                 if not is_prepared:
                     raise self._why_not_prepared(error) from error
             self._prepared = builder
-            self.found(builder)
+            self.after_preparation(builder)
         return self._prepared
 
-    def found(self, builder: ImageClassesBuilder) -> None:
+    def after_preparation(self, builder: ImageClassesBuilder) -> None:
         """Writes `what.txt`; is called once, when the prepared data set exists."""
         what = Path(builder.data_dir).parent / "what.txt"
         if not what.exists():

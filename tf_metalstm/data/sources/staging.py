@@ -132,7 +132,7 @@ class Staging:
         staged.count_pixels(pixels)
 
     def _is_double(self, identity: ImageIdentity, digest: bytes) -> bool:
-        """Whether an image is to be left out because another one has its pixels."""
+        """Returns whether to leave out an image because an earlier one has the same pixels."""
         if self._first is None:
             return False
         first = self._first.setdefault(digest, identity)
