@@ -224,7 +224,7 @@ def test_functions_have_no_classes_to_make_rows_for():
 
 @pytest.mark.parametrize("last", [keras.layers.Dense(2), keras.layers.Dense(1, use_bias=False)])
 def test_another_last_layer_is_refused(last):
-    with pytest.raises(ValueError, match="is no linear Dense layer with a bias and one output"):
+    with pytest.raises(ValueError, match="is not a linear Dense layer with a bias and one output"):
         AnyWayLearner(network_of(last))
 
 

@@ -1,10 +1,10 @@
-"""A network whose linear layer has as many rows as an episode has classes.
+"""A network whose linear layer has a row for each class of an episode.
 
     logit of class k = w_k . f(x) + b_k
 
-theta [P] holds the parameters of the features f as they are in every episode, and after them
-w_k [D] and b_k [1] of class 0, of class 1, and so on: P = (P of f) + N (D + 1). So N is known from
-the length of theta, and one trained model takes any number of classes.
+theta [P] has first the parameters of the features f, then w_k [D] and b_k [1] of class 0, of class
+1, and so on: P = (P of f) + N (D + 1). So the length of theta determines N, and one trained model
+works with any number of classes.
 
 With `unit_features` f is scaled to length 1 before the linear layer.
 """
@@ -26,9 +26,9 @@ class AnyWayLearner(FunctionalLearner):
     Its parameters and blocks are those of a model of one class.
 
     Args:
-        model: a built Functional model, images -> one logit, its last layer a linear `Dense`.
+        model: a built Functional model, images -> one logit, whose last layer is a linear `Dense`.
         second_order: see `FunctionalLearner`.
-        unit_features: whether the linear layer sees features of length 1.
+        unit_features: whether features are scaled to length 1 before the linear layer.
 
     Raises:
         ValueError: the model has another last layer.
@@ -41,8 +41,8 @@ class AnyWayLearner(FunctionalLearner):
         last = self.model.layers[-1]
         if not _is_row(last) or self.num_before_last_layer() == self.num_parameters:
             raise ValueError(
-                f"The last layer of {model.name!r} is no linear Dense layer with a bias and one "
-                "output, whose row each class gets: use one, or start=c_0."
+                f"The last layer of {model.name!r} is not a linear Dense layer with a bias and one "
+                "output, which each class needs: use such a layer, or start=c_0."
             )
         self.unit_features = unit_features
         self.body = embedding_of(self.model)
@@ -53,29 +53,29 @@ class AnyWayLearner(FunctionalLearner):
 
     @property
     def num_features(self) -> int:
-        """D, features that the linear layer sees."""
+        """D, the number of inputs of the linear layer."""
         return self.num_parameters - self.num_body - 1
 
     def facts(self) -> dict[str, int]:
-        """Returns what a manifest says of theta: what P is made of."""
+        """Returns the entries of a manifest about the length of theta."""
         return {
             "num_parameters": self.num_body,
             "num_parameters_per_class": self.num_features + 1,
         }
 
     def with_head(self, body: Tensor, rows: Tensor) -> Tensor:
-        """Returns theta [P] of the parameters of f and of w_k, b_k, [N, D + 1]."""
+        """Returns theta [P] from the parameters of f and the rows w_k, b_k, [N, D + 1]."""
         return tf.concat([body, tf.reshape(rows, [-1])], axis=0)
 
     def features(
         self, body: Tensor, statistics: Tensor, images: Tensor, training: bool
     ) -> tuple[Tensor, Tensor]:
-        """Returns the features f(x), [B, D], and the statistics, as `apply` does.
+        """Returns the features f(x), [B, D], and the new statistics.
 
         Args:
             body: the parameters of f.
-            statistics: [S].
-            images: [B, h, w, c].
+            statistics: running statistics, [S].
+            images: inputs, [B, h, w, c].
             training: see `apply`.
         """
         training = training and self.trained_statistics is None
@@ -91,7 +91,7 @@ class AnyWayLearner(FunctionalLearner):
             images,
             training,
         )
-        features = tf.cast(features, self.dtype)  # the network may calculate in fewer bits
+        features = tf.cast(features, self.dtype)  # the network may use bfloat16
         if self.unit_features:
             features = tf.math.l2_normalize(features, axis=-1, epsilon=_SMALLEST_SQUARE)
         return features, flatten(new) if training and self.statistics_blocks else statistics
@@ -106,7 +106,7 @@ class AnyWayLearner(FunctionalLearner):
         return logits, statistics
 
 
-# Features that are all zero, as of a blank image after ReLU, stay zero and have a gradient.
+# If all features are zero, as those of a blank image after ReLU, they stay zero, with a gradient.
 _SMALLEST_SQUARE = 1e-12
 
 

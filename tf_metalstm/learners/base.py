@@ -58,24 +58,24 @@ class Learner(abc.ABC):
 
     @classmethod
     def settled(cls, options: Any, source: str) -> dict[str, Any]:
-        """Returns what it wants of images where the options of the source leave it open, by name.
+        """Returns values for options of the source that the user has not set, by name.
 
         Args:
-            options: of this learner.
-            source: name of the source that the images are from.
+            options: options of this learner.
+            source: name of the source of the images.
 
         Raises:
-            OptionError: it must not see images of that source.
+            OptionError: the learner must not be used with this source.
         """
         del options, source
         return {}
 
     @classmethod
     def check_images(cls, options: Any, normalization: str | None) -> None:
-        """Checks what the images go through before they reach it.
+        """Checks the normalization of the images.
 
         Raises:
-            OptionError: it is made for others.
+            OptionError: the learner needs another normalization.
         """
         del options, normalization
 

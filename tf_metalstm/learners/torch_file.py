@@ -1,15 +1,15 @@
-"""Named tensors of a file that PyTorch wrote before version 1.6, read without PyTorch.
+"""Reads named tensors from a file of PyTorch before version 1.6, without PyTorch.
 
-Such a file holds pickles and then raw numbers:
+Such a file has pickles and then raw numbers:
 
-    magic number, version, sizes of types    three pickles, not needed
-    names, shapes and strides                a pickle that would build tensors of storages
+    magic number, version, sizes of types    three pickles; only the magic number is used
+    names, shapes and strides                a pickle that would build tensors from storages
     order of the storages                    a pickle, a list of their keys
-    storages                                 for each its length, int64, and its numbers
+    storages                                 for each one its length, int64, and its numbers
 
-A pickle is a program, and a file from elsewhere must not run one. `pickletools` takes it apart;
-here only texts, numbers, tuples and dictionaries are put together again. What the pickle would call
-is noted by its name and never called.
+A pickle is a program, and a file of somebody else must not run a program here. `pickletools` lists
+its operations. This module only rebuilds texts, numbers, tuples and dictionaries. It keeps the
+names of functions that the pickle would call, and never calls them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 
 
 class _Tensor(NamedTuple):
-    """Where the numbers of a tensor are: type and key of the storage, first number, strides."""
+    """The place of a tensor: type and key of its storage, first number, shape, strides."""
 
     dtype: str
     storage: str
@@ -37,20 +37,20 @@ class _Tensor(NamedTuple):
 
 
 class _Call(NamedTuple):
-    """What a pickle would have called."""
+    """A function that the pickle would call, and its arguments."""
 
     name: str
     arguments: Any
 
 
 def read_torch_file(path: Path) -> dict[str, np.ndarray]:
-    """Returns the tensors of a dictionary of weights by name, float32 or int64.
+    """Returns the tensors in a file by name, float32 or int64.
 
     Args:
-        path: of the file.
+        path: path of the file, a dictionary of weights.
 
     Raises:
-        ValueError: it is no such file.
+        ValueError: the file is of another kind, or damaged.
     """
     file = io.BytesIO(path.read_bytes())
     try:
@@ -72,7 +72,7 @@ def _storage(file: io.BytesIO, dtype: str) -> np.ndarray:
 
 
 def _tensor(value: Any) -> _Tensor:
-    """What `torch._utils._rebuild_tensor_v2` would have been called with."""
+    """Returns a tensor from the arguments of `torch._utils._rebuild_tensor_v2`."""
     if not isinstance(value, _Call) or value.name != "torch._utils _rebuild_tensor_v2":
         raise ValueError("it holds something else than tensors")
     (_, kind, key, *_), offset, shape, strides, *_ = value.arguments
@@ -89,16 +89,16 @@ def _array(tensor: _Tensor, storages: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _unpickled(file: io.BytesIO) -> Any:
-    """Returns the data of the next pickle; of a call its name and arguments."""
+    """Returns the data of the next pickle, with calls of functions as `_Call`."""
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[Any, Any] = {}
 
     def since_mark() -> list[Any]:
-        place = marks.pop()
-        found = stack[place:]
-        del stack[place:]
-        return found
+        index = marks.pop()
+        items = stack[index:]
+        del stack[index:]
+        return items
 
     for operation, argument, _ in pickletools.genops(file):
         name = operation.name
@@ -132,7 +132,7 @@ def _unpickled(file: io.BytesIO) -> Any:
             stack[-1].extend(items)
         elif name == "BUILD":  # attributes of the dictionary of weights
             stack.pop()
-        elif name not in ("PROTO", "BINPERSID", "STOP"):  # a storage stays what names it
+        elif name not in ("PROTO", "BINPERSID", "STOP"):  # a storage is kept as its name
             raise ValueError(f"the operation {name} in it is not known")
     return stack[-1]
 
