@@ -439,7 +439,9 @@ def _correct(
     """Adds the picture that was asked about to a class, adapts, and asks again."""
     half = len(given) // 2
     place = [one.strip() for one in given[:half]].index(name)
-    galleries = [[(file, None) for file in _files(gallery)] for gallery in given[half:]]
+    galleries: list[list[tuple[Any, None]]] = [
+        [(file, None) for file in _files(gallery)] for gallery in given[half:]
+    ]
     galleries[place].append((asked, None))
     *learned, _ = _adapt(model, loaded, steps, (*given[:half], *galleries))
     _, answer, verdict, choices = _answer(learned[0], asked, percent)

@@ -104,7 +104,8 @@ class _Core:
         @tf.function(input_signature=[inputs, served.label_spec(), *steps])
         def adapt(*support: Tensor) -> tuple[dict[str, Tensor], Any, dict[str, Tensor]]:
             inputs, labels, *num_steps = support
-            adapted, extras = served.adapt(inputs, labels, *num_steps or [None], self.features)
+            number = num_steps[0] if num_steps else None
+            adapted, extras = served.adapt(inputs, labels, number, self.features)
             self.structure = adapted.learned
             return _by_name(adapted.learned), adapted.class_mask, extras
 
