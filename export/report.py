@@ -82,12 +82,16 @@ def print_table(report: Report, num_rows: int) -> None:
     """Prints file, predicted class and its probability of the first rows."""
     lines = [("file", "predicted", "probability")]
     lines += [
-        (answer.name, answer.predicted, f"{max(answer.probabilities):.2%}")
+        (
+            answer.name,
+            answer.predicted,
+            "" if answer.predicted == NONE_OF_THESE else f"{max(answer.probabilities):.2%}",
+        )
         for answer in report.answers[:num_rows]
     ]
     widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
     for file, name, probability in lines:
-        print(f"{file:<{widths[0]}}  {name:<{widths[1]}}  {probability:>11}")
+        print(f"{file:<{widths[0]}}  {name:<{widths[1]}}  {probability:>11}".rstrip())
     if len(report.answers) > num_rows:
         print(f"... and {len(report.answers) - num_rows} more")
     hits, known = report.accuracy
@@ -150,6 +154,7 @@ def html_text(report: Report) -> str:
         + "</td></tr>"
         for name in report.class_names
     )
+    adapted = f"<h2>What it adapted to</h2><table>{support}</table>" if report.support else ""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Few-shot answers</title><style>
 body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; color: #222 }}
@@ -160,9 +165,9 @@ tr {{ border-bottom: 1px solid #ddd }} img {{ height: 72px; margin-right: 4px }}
 .wrong {{ color: #a33 }} small {{ color: #666 }} figure {{ margin: 0 }}
 </style></head><body>
 <h1>Few-shot answers</h1>
-<p>Model {html.escape(str(report.model))}, adapted to {len(report.support)} images of
-{len(report.class_names)} classes.</p>{expected}{remarks}{accuracy}
-<h2>What it adapted to</h2><table>{support}</table>{_loss_curve(report.support_losses)}
+<p>Model {html.escape(str(report.model))}, {len(report.class_names)} classes.</p>
+{expected}{remarks}{accuracy}
+{adapted}{_loss_curve(report.support_losses)}
 {matrix}
 <h2>What it says</h2><table>{rows}</table>
 </body></html>
