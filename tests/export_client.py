@@ -14,8 +14,8 @@ SANITIZED = "-g -fsanitize=address,undefined -fno-sanitize-recover=all"
 
 sys.path.insert(0, str(FOLDER))
 try:
-    client, adapted, folders, images, report = map(
-        importlib.import_module, ("adapt", "adapted", "folders", "images", "report")
+    client, adapted, folders, images, report, to_lite = map(
+        importlib.import_module, ("adapt", "adapted", "folders", "images", "report", "to_lite")
     )
 finally:
     sys.path.remove(str(FOLDER))

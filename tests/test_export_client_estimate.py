@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+import warnings
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import toy
-from export_client import FOLDER, client
+from export_client import FOLDER, client, images, to_lite
 from PIL import Image
 
 from tf_metalstm.classifier import FewShotClassifier
@@ -112,6 +113,25 @@ def test_adapt_save_and_predict(model, folders, tmp_path, capsys):
     np.testing.assert_allclose(answer["probabilities"], rows, atol=2e-3)
     with pytest.raises(FileExistsError, match="again is there already"):
         classifier.save(tmp_path / "again")
+
+
+def test_the_saved_classifier_runs_in_litert(model, folders, tmp_path, capsys):
+    """From pixels to names, with LiteRT's own operations alone."""
+    call(capsys, "--model", model, "--support", folders / "support", "--save", tmp_path / "mine")
+    assert to_lite.main(["--model", str(tmp_path / "mine"), "--out", str(tmp_path)]) == 0
+    assert "predict.tflite" in capsys.readouterr().out
+    assert not (tmp_path / "classify.tflite").exists()
+    queries = sorted((folders / "query").glob("*/*"))
+    pixels = np.stack([images.read_image(path, SHAPE) for path in queries])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TensorFlow's own interpreter moves to another package
+        interpreter = tf.lite.Interpreter(model_path=str(tmp_path / "predict.tflite"))
+    found = interpreter.get_signature_runner("predict")(query_images=pixels)
+    saved = tf.saved_model.load(str(tmp_path / "mine")).signatures["predict"]
+    expected = saved(query_images=tf.constant(pixels))
+    np.testing.assert_allclose(found["probabilities"], expected["probabilities"], atol=1e-5)
+    for name in ("labels", "none_of_these"):
+        assert found[name].tolist() == expected[name].numpy().tolist()
 
 
 def test_check_names_what_looks_mislabelled(model, folders, tmp_path, capsys):

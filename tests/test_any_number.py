@@ -1,0 +1,83 @@
+"""A model that compares features, trained 5-way, in every client: as many classes as one likes."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import test_export_c as c_client
+import toy
+from export_client import client
+from PIL import Image
+from test_export_serving import Served, rest, rest_server
+
+from tf_metalstm.classifier import FewShotClassifier
+from tf_metalstm.data.preprocessing import Normalization
+from tf_metalstm.methods.prototypical_networks import PrototypicalNetworks
+from tf_metalstm.serving.served import ServedMethod
+
+SHAPE = (8, 8, 1)
+HAS_COMPILER = shutil.which("cc") and shutil.which("make")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model") / "saved_model"
+    toy.seed(1)
+    flat = [keras.layers.Flatten(), keras.layers.Dense(32, use_bias=False)]
+    method = PrototypicalNetworks(keras.Sequential([keras.Input(SHAPE), *flat]), training_way=5)
+    toy.save(ServedMethod(method, Normalization((0.0,), (255.0,)), SHAPE, None), folder)
+    return folder
+
+
+def pictures(root, num_way):
+    """Two pictures of each class, names that are no ASCII among them; and three queries."""
+    generator = np.random.default_rng(num_way)
+    for number in range(num_way):
+        pattern = generator.integers(0, 200, SHAPE[:2])
+        for k in range(2 + (number < 3)):
+            part = "support" if k < 2 else "query"
+            path = (
+                root / part / (f"klass \u00e4 {number:02d}" if k < 2 else "") / f"{number}_{k}.png"
+            )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            noise = generator.integers(0, 56, SHAPE[:2])
+            Image.fromarray((pattern + noise).astype(np.uint8)).save(path)
+    return root / "support", root / "query"
+
+
+@pytest.mark.parametrize("num_way", [1, 2, 12, 50])
+def test_the_same_probabilities_in_every_client(model, num_way, tmp_path, capsys, request):
+    support, query = pictures(tmp_path, num_way)
+    files, asked = sorted(support.glob("*/*")), sorted(query.iterdir())
+    names = [file.parent.name for file in files]
+    classifier = FewShotClassifier(model)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("tf_metalstm.classifier._warn", lambda remarks: None)
+        expected = classifier.fit(files, names).predict_proba(asked)
+    assert expected.shape == (len(asked), num_way)
+
+    arguments = ["--model", model, "--support", support, "--query", query, "--no_estimate"]
+    out = tmp_path / "out.json"
+    assert client.main([str(argument) for argument in (*arguments, "--json", out)]) == 0
+    found = json.loads(out.read_text())["images"]
+    rows = [[one["probabilities"][name] for name in classifier.classes_] for one in found]
+    np.testing.assert_allclose(rows, expected, atol=1e-5)
+
+    with rest_server(Served(model)) as url:
+        served = rest.signatures(url)
+        classes = {name: sorted((support / name).iterdir()) for name in classifier.classes_}
+        adapted = rest.ask(url, rest.adapt_request(served, classes))
+        answer = rest.ask(url, rest.predict_request(served, adapted, asked))
+    order = [answer["class_names"].index(name) for name in classifier.classes_]
+    np.testing.assert_allclose(np.array(answer["probabilities"])[:, order], expected, atol=1e-5)
+
+    if num_way == 50 and HAS_COMPILER:
+        program = c_client.build(request.getfixturevalue("tmp_path_factory"))
+        result = c_client.call(program, model, support, *asked)
+        assert result.returncode == 0, result.stderr
+        listed, lines = c_client.answers(result.stdout)
+        order = [listed.index(name) for name in classifier.classes_]
+        rows = np.array([line[2:] for line in lines], float)[:, order]
+        np.testing.assert_allclose(rows, expected, atol=1e-5)
