@@ -63,6 +63,11 @@ _CHOICES = (
         "As prototypical networks, with a linear head that is solved for instead of means.",
     ),
     Choice(
+        "logistic regression",
+        ("--method=logistic_regression",),
+        "Features of a pretrained network, with several pictures of each class.",
+    ),
+    Choice(
         "meta-LSTM",
         ("--method=gradient_based", "--rule=meta_lstm"),
         "To study a learned learning rate and weight decay, or to reproduce the paper.",
