@@ -351,13 +351,14 @@ def test_an_option_changes_something(family, name, each):
 
 
 IN_DATA = {"skip_corrupt", "skip_small_classes", "class_split", "image_list", "tfds_name"}
-QUICK = [name for name in FAMILIES["source"].names() if name != "omniglot_stream"]
+OF_OMNIGLOT = ["omniglot_trials", "omniglot_stream"]
+QUICK = [name for name in FAMILIES["source"].names() if name not in OF_OMNIGLOT]
 # Each option with one source that has it, toys if they do: they are quick.
 # What is skipped is in tests/data.
 SOURCES = list(
     {
         each.name: (name, each)
-        for name in ("omniglot_stream", "mini_imagenet", "omniglot", *QUICK, "folder", "toys")
+        for name in (*OF_OMNIGLOT, "mini_imagenet", "omniglot", *QUICK, "folder", "toys")
         for each in in_use("source", name).values()
         if each.name not in PLACES | IN_DATA
         and not each.name.startswith(("network_", "test_function"))

@@ -111,6 +111,8 @@ def tasks_of_run(settings: Settings, run: TrainedRun) -> Tasks:
             f"is {tasks.spec.num_way} but the learner has {most} outputs: train with more ways, or "
             "lower num_way.",
         )
+    if isinstance(tasks, ImageTasks) and run.method.is_trained:
+        tasks.check_unseen(facts.training_classes)
     if isinstance(tasks, ImageTasks) and facts.normalization is not None:
         return tasks.normalized_by(facts.normalization)
     return tasks

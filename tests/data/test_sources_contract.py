@@ -10,9 +10,11 @@ from tf_metalstm.data.sources.base import SPLITS, Source
 from tf_metalstm.options import OptionError, options_of
 from tf_metalstm.settings import UnusedOptionError, make_settings
 
-# But for that of the tests, which is no example of anything.
+# But for that of the tests, which is no example of anything, and for other tasks of Omniglot.
 SOURCE_NAMES = [
-    source.part.name for source in SOURCES if source.kind == "images" and source.part.name != "toys"
+    source.part.name
+    for source in SOURCES
+    if source.kind == "images" and source.part.name not in ("toys", "omniglot_trials")
 ]
 TOY_FILES = {
     "omniglot": toy_images.omniglot_files,

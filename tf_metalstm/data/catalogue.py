@@ -9,6 +9,7 @@ from tf_metalstm.data.sources.glyphs import Glyphs
 from tf_metalstm.data.sources.mini_imagenet import MiniImagenet
 from tf_metalstm.data.sources.omniglot import Omniglot
 from tf_metalstm.data.sources.omniglot_stream import OmniglotStream
+from tf_metalstm.data.sources.omniglot_trials import OmniglotTrials
 from tf_metalstm.data.sources.tfds_images import TfdsImages
 from tf_metalstm.parts import Family
 
@@ -21,6 +22,7 @@ SOURCES = Family(
         MiniImagenet,
         Folder,
         TfdsImages,
+        OmniglotTrials,
         OmniglotStream,
         SineTasks,
         QuadraticTasks,

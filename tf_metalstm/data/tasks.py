@@ -259,6 +259,16 @@ class ImageTasks(EpisodeTasks):
         augmentation = self._augmentation if training else None
         return ImageEpisodes(self.sampler(split, seed, training), self.normalization, augmentation)
 
+    def check_unseen(self, training_classes: Sequence[str]) -> None:
+        """Checks that a method may be tested on these tasks; here it always may.
+
+        Args:
+            training_classes: names of the classes that it was trained on.
+
+        Raises:
+            ValueError: it knows what it would be tested on.
+        """
+
     def data_fingerprint(self) -> str:
         """Returns a hash of the pixels and class names of all splits; prepares the source.
 

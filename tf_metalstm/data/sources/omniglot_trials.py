@@ -1,0 +1,143 @@
+"""One-shot trials within an alphabet of Omniglot, as siamese networks are measured by.
+
+Koch, Zemel & Salakhutdinov, "Siamese Neural Networks for One-shot Image Recognition", ICML Deep
+Learning Workshop 2015, section 4.3; after Lake et al., Science 2015. A trial shows an image and
+asks which of 20 others is of the same character:
+
+- the 20 characters are of one alphabet, drawn anew for each 20 trials;
+- two of the four drawers that are kept for testing are drawn: the first drew the 20 images to
+  choose from, the second the 20 images that are asked about, one of each character;
+- twice for each of ten alphabets: 10 x 2 x 20 = 400 trials.
+
+So it is an episode, 20-way 1-shot with one query a class, and 20 episodes are the protocol. Episode
+i is of alphabet i mod 10. A longer list goes on in the same way, and has a narrower interval.
+
+The paper does not say which alphabets it took. Here they are the first ten, by name, of the split's
+alphabets that have 20 characters; those of the test are of the authors' evaluation set. The drawers
+are 17 to 20. They are others in every alphabet, so nobody who drew them is seen in training.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from tf_metalstm.data.episodes import EpisodeSampler
+from tf_metalstm.data.sources.file_source import FilePlaceOptions
+from tf_metalstm.data.sources.omniglot import IMAGE_SIZE, Omniglot
+from tf_metalstm.data.tasks import ImageTasks
+from tf_metalstm.episode import EpisodeSpec, Tensor
+from tf_metalstm.parts import Part
+
+NUM_ALPHABETS, NUM_WAY = 10, 20
+NUM_DRAWERS = 20  # of each character
+TEST_DRAWERS = (16, 17, 18, 19)  # counted from 0
+
+
+@dataclass(frozen=True)
+class TrialSampler(EpisodeSampler):
+    """Which images make up the trials of an alphabet; arguments as those of `EpisodeSampler`.
+
+    Raises:
+        ValueError: no alphabet has enough characters, or a character lacks a drawing.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        where = f"{self.source_name}/{self.split}"
+        if not self.alphabets:
+            raise ValueError(
+                f"No alphabet of {where} has {self.spec.num_way} characters, as a trial needs: is "
+                "the copy of Omniglot complete?"
+            )
+        if np.any(self.classes.class_sizes != NUM_DRAWERS):
+            name = self.classes.class_names[int(np.argmin(self.classes.class_sizes))]
+            raise ValueError(
+                f"Each character needs its {NUM_DRAWERS} drawings, by which the drawers are known, "
+                f"but {name!r} of {where} has {int(np.min(self.classes.class_sizes))}: use a "
+                "complete copy of Omniglot."
+            )
+
+    @functools.cached_property
+    def alphabets(self) -> dict[str, tuple[int, int]]:
+        """Number of the first character and number of characters of each alphabet, by name."""
+        names = np.array([alphabet_of(name) for name in self.classes.class_names])
+        known, first, sizes = np.unique(names, return_index=True, return_counts=True)
+        usable = [i for i in range(len(known)) if sizes[i] >= self.spec.num_way][:NUM_ALPHABETS]
+        return {str(known[i]): (int(first[i]), int(sizes[i])) for i in usable}
+
+    def sample(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Draws the characters [N] and, for each, the drawing to choose and the one asked for."""
+        index = tf.cast(index, tf.int64)
+        first, size = tf.unstack(
+            tf.gather(list(self.alphabets.values()), index % len(self.alphabets))
+        )
+        shuffle = tf.random.experimental.stateless_shuffle
+        drawn = first + shuffle(tf.range(size), self._key(index, stream=0))[: self.spec.num_way]
+        drawers = shuffle(tf.constant(TEST_DRAWERS), self._key(index, stream=1))
+        members = tf.tile(drawers[tf.newaxis, :2], [self.spec.num_way, 1])
+        return tf.ensure_shape(drawn, [self.spec.num_way]), members
+
+
+class OmniglotTrials(ImageTasks):
+    """The trials of each split's alphabets."""
+
+    part = Part(
+        "omniglot_trials",
+        "One-shot trials within an alphabet of Omniglot",
+        "Koch et al., ICML Deep Learning Workshop 2015",
+        FilePlaceOptions,
+    )
+
+    @classmethod
+    def from_options(  # type: ignore[override]
+        cls, options: FilePlaceOptions
+    ) -> ImageTasks:
+        source = Omniglot(
+            options.data_dir,
+            options.prepared_dir,
+            split="alphabets",
+            rotations=False,
+            image_size=options.image_size or IMAGE_SIZE,
+            skip_corrupt=options.skip_corrupt,
+        )
+        return cls(source, EpisodeSpec(NUM_WAY, 1, 1))
+
+    def sampler(self, split: str, seed: int, training: bool = False) -> TrialSampler:
+        """Returns which images make up the trials of a split; reads its images."""
+        return TrialSampler(
+            self.source.load(split),
+            split,
+            self.spec,
+            seed=seed,
+            source_name=self.name,
+            training=training,
+        )
+
+    def check_unseen(self, training_classes: Sequence[str]) -> None:
+        """Checks that the alphabets of the test are unknown to a trained run.
+
+        Raises:
+            ValueError: one of its training classes is of such an alphabet.
+        """
+        asked = {alphabet_of(name) for name in self.source.class_names("test")}
+        seen = sorted({alphabet_of(name) for name in training_classes} & asked)
+        if seen:
+            raise ValueError(
+                f"The run was trained on characters of {len(seen)} alphabets of the trials, such "
+                f"as {seen[0]}, but a trial is of an alphabet that is new: train with "
+                "omniglot_split=alphabets."
+            )
+
+
+def alphabet_of(class_name: str) -> str:
+    """Returns the alphabet of a character.
+
+    >>> alphabet_of("Angelic/character01@090")
+    'Angelic'
+    """
+    return class_name.partition("/")[0]
