@@ -209,13 +209,8 @@ def test_files_that_are_none_are_refused(idx_dir, tmp_path):
         networks.load_idx(idx_dir, "test")
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"network_images": "idx"}, r"^data_dir is for network_images=idx"),
-        ({"data_dir": "a"}, r"^data_dir is for network_images=idx"),
-    ],
-)
-def test_the_folder_goes_with_idx_files(options, message):
-    with pytest.raises(OptionError, match=message):
-        tasks(**options)
+def test_the_folder_goes_with_idx_files():
+    with pytest.raises(OptionError, match=r"^data_dir does nothing without network_images=idx"):
+        tasks(data_dir="a")
+    with pytest.raises(OptionError, match=r"^data_dir is needed: the folder with the four files"):
+        tasks(network_images="idx").episodes("train", 0)

@@ -288,12 +288,8 @@ class NetworkTasks(ProblemTasks):
 
     def __init__(self, options: NetworkOptions | None = None) -> None:
         self.options = options = options or NetworkOptions()
-        if (options.network_images == "idx") != (options.data_dir is not None):
-            raise OptionError(
-                "data_dir",
-                "is for network_images=idx, the folder with the four files of MNIST or "
-                "Fashion-MNIST: give both or neither.",
-            )
+        if options.network_images != "idx" and options.data_dir is not None:
+            raise OptionError("data_dir", "does nothing without network_images=idx. Leave it out.")
         self.network = Network(
             options.network_image_size,
             options.network_layers,
@@ -358,7 +354,12 @@ class NetworkTasks(ProblemTasks):
 
     def _load(self, split: str) -> ClassImages:
         if self.options.network_images == "idx":
-            found = load_idx(self.options.data_dir or "", split)
+            if self.options.data_dir is None:
+                raise OptionError(
+                    "data_dir",
+                    "is needed: the folder with the four files of MNIST or Fashion-MNIST.",
+                )
+            found = load_idx(self.options.data_dir, split)
         else:
             found = Glyphs(self.options.prepared_dir).load(split)
             found = found._replace(images=255 - found.images)
