@@ -84,8 +84,9 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
                 "LearnedOptimizer.load(folder) reads an exported one."
             )
         self.rule = rule
-        # Made here: under LossScaleOptimizer Keras tracks no layers that are made in `build`.
-        self._copy = _fresh(rule)
+        # The copy is made here: under LossScaleOptimizer Keras tracks no layers made in `build`.
+        # The rule that was given has to stay: a graph that builds the optimizer has seen it.
+        self._fitted = functools.partial(fitted, _fresh(rule), rule)
         self.trained_steps = trained_steps
         # Each replica keeps its share of the loss; read by all, it is their sum.
         with keras.name_scope(self.name):
@@ -131,7 +132,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         blocks = _blocks(moved)
         with tf.init_scope():
             if self.rule.built:
-                self.rule = fitted(self._copy, self.rule, blocks)
+                self.rule = self._fitted(blocks)
             else:
                 self.rule.build(blocks)
             specs = _state_specs(self.rule, num_parameters(blocks))
