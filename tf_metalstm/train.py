@@ -56,6 +56,7 @@ def main(settings: Settings) -> None:
     with strategy.scope():
         method = build_method(settings, tasks)
         _check_statistics(method, strategy, settings)
+        _check_weights(method, settings)
         start = None
         # The folder alone is no sign of a run: a failed checkpoint leaves an empty folder.
         if not checkpoint_steps(run_dir / LAST):
@@ -126,6 +127,16 @@ def _compile(method: Method, settings: Settings) -> None:
         optimizer.weight_average,
         optimizer.weight_decay,
     )
+
+
+def _check_weights(method: Method, settings: Settings) -> None:
+    if method.is_trained and not method.trainable_weights and settings.training.max_steps:
+        raise OptionError(
+            "max_steps",
+            f"is {settings.training.max_steps}, but nothing in method={settings.method} is "
+            f"trained, because the network of learner={settings.get('learner')} is frozen: give "
+            "max_steps=0, or a number of trained_layers.",
+        )
 
 
 def _check_devices(strategy: tf.distribute.Strategy, training: TrainingOptions) -> None:

@@ -11,7 +11,8 @@ import tensorflow as tf
 import toy
 from PIL import Image
 
-from tf_metalstm.construction import build_tasks, resolve
+from tf_metalstm import train
+from tf_metalstm.construction import build_method, build_tasks, resolve
 from tf_metalstm.learners import efficientnet_lite0 as lite0
 from tf_metalstm.learners import keras_application
 from tf_metalstm.learners.embedding import embedding_of
@@ -210,6 +211,50 @@ def test_a_copy_of_the_network_needs_no_file(model_file):
     again.set_weights(network.get_weights())
     images = np.random.default_rng(0).random((2, 8, 8, 3)).astype(np.float32)
     np.testing.assert_allclose(again(images), network(images), rtol=1e-6)
+
+
+def said_of(path, **said):
+    """Settings of toy images for the model in a file."""
+    network = {"learner": "keras_model", "model_file": str(path), "features_layer": "maps"}
+    sizes = {"num_way": 3, "num_shot": 2, "num_query": 2}
+    return {"source": "toys", **network, **sizes, **said}
+
+
+@pytest.fixture(scope="module")
+def gray_file(tmp_path_factory):
+    """A network for the toy images."""
+    toy.seed(0)
+    pixels = keras.Input((16, 16, 1))
+    x = keras.layers.Conv2D(4, 3, name="maps")(pixels)
+    path = tmp_path_factory.mktemp("gray") / "model.keras"
+    keras.Model(pixels, keras.layers.BatchNormalization()(x), name="gray").save(path)
+    return path
+
+
+def test_what_is_frozen_is_no_part_of_what_is_adapted(gray_file):
+    settings = make_settings(said_of(gray_file, method="gradient_based", num_steps=1))
+    tasks = build_tasks(settings)
+    method = build_method(resolve(settings, tasks), tasks)
+    assert method.learner.num_parameters == 4 * 3 + 3
+    assert method.learner.num_statistics == 0
+    kernel = next(v for v in method.weights if v.path.endswith("maps/kernel"))
+    assert kernel.path not in [v.path for v in method.trainable_weights]
+    task, labels = tasks.episodes("train", 0, training=True)(tf.constant(0, tf.int64))
+    inputs = {name: value[tf.newaxis] for name, value in task.items()}
+    with tf.GradientTape() as tape:
+        loss = method.objective.loss(labels[tf.newaxis], method(inputs, training=True))
+    gradients = tape.gradient(loss, method.trainable_variables)
+    assert any(np.abs(g).max() > 0 for g in gradients if g is not None)
+    before = method(inputs)
+    kernel.assign(kernel + 1.0)  # the graph reads the variable that is saved
+    assert np.abs(method(inputs) - before).max() > 1e-3
+
+
+def test_training_what_is_frozen_is_refused(gray_file, tmp_path):
+    said = said_of(gray_file, method="prototypical_networks", max_steps=4)
+    settings = toy.settings(tmp_path / "run", **{**said, "normalization": None})
+    with pytest.raises(OptionError, match=r"max_steps is 4, but nothing .* is trained"):
+        train.main(settings)
 
 
 FILE_ERRORS = {

@@ -16,11 +16,25 @@ from tf_metalstm.episode import Tensor
 
 
 def statistics_of(model: keras.Model) -> list[Any]:
-    """Returns the float variables that are not trained: the running moments of batch normalization.
+    """Returns the float variables that training moves by itself: running moments of batch norm.
 
-    The random seeds of recurrent layers without dropout are not floats and are left out.
+    The random seeds of recurrent layers without dropout are not floats and are left out. So are
+    the variables of layers that are not trainable, which stay as they are in the model.
     """
-    return [v for v in model.non_trainable_variables if v.dtype.startswith("float")]
+    frozen = {id(variable) for variable in frozen_variables(model)}
+    moved = [v for v in model.non_trainable_variables if v.dtype.startswith("float")]
+    return [variable for variable in moved if id(variable) not in frozen]
+
+
+def frozen_variables(model: keras.Model) -> list[Any]:
+    """Returns the variables of layers that are not trainable, in the order of the model."""
+    frozen = {
+        id(variable)
+        for layer in model._flatten_layers(include_self=False)
+        if not layer.trainable
+        for variable in layer.variables
+    }
+    return [variable for variable in model.variables if id(variable) in frozen]
 
 
 def stateless_call(

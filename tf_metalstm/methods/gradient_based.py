@@ -28,6 +28,7 @@ from tf_metalstm.data.tasks import FUNCTIONS, IMAGES
 from tf_metalstm.episode import Support, Tensor
 from tf_metalstm.learners.functional import FunctionalLearner
 from tf_metalstm.learners.second_order import check_second_order
+from tf_metalstm.learners.stateless import frozen_variables
 from tf_metalstm.methods.base import LOSSES, Builder, Method, TrainedOptions, copy_weights
 from tf_metalstm.methods.few_shot import FewShotMethod, num_classes
 from tf_metalstm.methods.update_losses import update_weights
@@ -242,6 +243,8 @@ class GradientBasedMethod(FewShotMethod):
             start.build(learner)
         # In this order: a checkpoint holds the optimizer's numbers in that of the weights.
         self.start, self.rule = start, rule
+        # Of layers that nothing adapts: listed here, they are in checkpoints and exports.
+        self.frozen = frozen_variables(learner.model)
         self.built = True
 
     @classmethod
