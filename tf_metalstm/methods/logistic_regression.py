@@ -45,7 +45,7 @@ class LogisticRegressionOptions(TrainedOptions):
     """Options of logistic regression."""
 
     logistic_penalty: float = option(
-        0.1, "Where the learned penalty on the weights of the head begins.", above=0, settled=True
+        0.01, "Where the learned penalty on the weights of the head begins.", above=0, settled=True
     )
     logistic_steps: int = option(
         60, "Number of steps in which the weights of the head are searched.", at_least=1
@@ -109,7 +109,7 @@ class LogisticRegression(EmbeddingMethod):
         self,
         embedding: keras.Model,
         training_way: int | None = None,
-        logistic_penalty: float = 0.1,
+        logistic_penalty: float = 0.01,
         logistic_steps: int = 60,
         name: str = "logistic_regression",
         **kwargs: Any,
