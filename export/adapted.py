@@ -17,6 +17,7 @@ from estimate import ROUNDS, ROUNDS_BY_UPDATES, Estimate, for_json
 from folders import ClientError, sentence
 from saved_classifier import Facts, certainty_in_graph, unit_nearness, write_classifier
 
+_AT_A_TIME = 64  # images that go through the network
 _SMALLEST = 1e-30  # probability whose logarithm is taken
 
 
@@ -155,7 +156,9 @@ class Adapted:
         return np.log(np.maximum(probabilities[:, order], _SMALLEST))
 
     def _features(self, images: np.ndarray) -> np.ndarray:
-        return self._call("features", images=images)["features"].numpy()
+        starts = range(0, len(images), _AT_A_TIME)
+        parts = [self._call("features", images=images[at : at + _AT_A_TIME]) for at in starts]
+        return np.concatenate([part["features"].numpy() for part in parts])
 
     def _means(self) -> np.ndarray:
         return estimate_of.class_means(self._kept, self.numbers, len(self.class_names))

@@ -176,7 +176,9 @@ def test_by_hand():
     assert found.accuracy == pytest.approx(odds / (1 + odds))
     assert (found.low, found.high) == wilson(found.accuracy, 4 / 1.2)
     np.testing.assert_array_equal(found.nearness, np.arange(4.0))
-    row = softmax(np.array([[2.0, 0.0]]) / found.temperature)[0]
+    temperature = best_temperature(logits, labels[answers.places])
+    assert found.temperature == pytest.approx(temperature / math.sqrt(2))
+    row = softmax(np.array([[2.0, 0.0]]) / temperature)[0]
     np.testing.assert_allclose(found.probabilities, [row, row, row[::-1], row])
 
 

@@ -6,15 +6,16 @@ about those that were left out:
     odds       = hits / misses of all rounds * sqrt(K / (K - 1))
     accuracy   = odds / (1 + odds)
     interval   that of Wilson, 95 %, for as many trials as there are pictures, divided by 1.2
-    T          that minimizes the mean of -log softmax(logits / T) at the right classes
+    T          that minimizes the mean of -log softmax(logits / T) at the right classes, / the root
     nearness   = cosine of a picture's features with the nearest mean of a class
     foreign    a picture that is less near than all but a share of the pictures left out
 
 One of *every* class, since a class that lacks a picture loses against those that do not. The root
-mends that a model has K pictures of a class in use and K - 1 in a round. 1.2 is how much more the
-estimate scatters than hits that are independent: the pictures left out of one round are the
-support set of the next. Root and 1.2 were measured on photographs of clothes, hand signs and
-textures with 2 to 10 pictures a class; docs/lab_book/honest_answers.md says how well they hold.
+mends that a model has K pictures of a class in use and K - 1 in a round: it errs less, and its
+logits differ more. 1.2 is how much more the estimate scatters than hits that are independent: the
+pictures left out of one round are the support set of the next. Root and 1.2 were measured on
+photographs of clothes, hand signs and textures with 2 to 10 pictures a class;
+docs/lab_book/honest_answers.md says how well they hold.
 
 This file lies in `tf_metalstm/serving` and in `export`, in both the same: what is in `export` must
 not need the package. It needs NumPy alone.
@@ -162,13 +163,15 @@ def estimate(labels: np.ndarray, answers: Answers) -> Estimate:
     if not len(places):
         return Estimate(math.nan, 0.0, 1.0, 0, 1.0, near, probabilities)
     hits = _mean_of_each(places, np.argmax(logits, axis=1) == labels[places])
-    accuracy = with_more(float(hits.mean()), float(1.0 / kept.mean()))
+    more = float(1.0 / kept.mean())
+    accuracy = with_more(float(hits.mean()), more)
     low, high = wilson(accuracy, len(hits) / _SCATTER)
     temperature = best_temperature(logits, labels[places])
     columns = softmax(logits / temperature).T
     probabilities[np.unique(places)] = np.transpose([_mean_of_each(places, c) for c in columns])
     near = np.sort(_mean_of_each(places, near))
-    return Estimate(accuracy, low, high, len(hits), temperature, near, probabilities)
+    in_use = temperature / math.sqrt(more)
+    return Estimate(accuracy, low, high, len(hits), in_use, near, probabilities)
 
 
 def wilson(share: float, number: float) -> tuple[float, float]:

@@ -120,7 +120,6 @@ class ServedMethod:
         inputs: Tensor,
         labels: Tensor,
         num_steps: Tensor | None = None,
-        embed: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[AdaptedClasses, dict[str, Tensor]]:
         """Adapts to a support set.
 
@@ -128,7 +127,6 @@ class ServedMethod:
             inputs: [B, ...], pixels 0 ... 255 where they are images.
             labels: [B], in [0, N), not necessarily all of them; in regression [B, D].
             num_steps: T, a scalar; None for that of the training. Only for methods that have one.
-            embed: `features`, for a method that has them, where it is traced already.
 
         Returns:
             What was learned, and what else there is to see, by name.
@@ -145,9 +143,9 @@ class ServedMethod:
         with tf.control_dependencies(checks):
             inputs, labels = tf.identity(inputs), tf.identity(labels)
             num_steps = None if num_steps is None else tf.identity(num_steps)
-        if self.compares_features:
-            return self.adapt_features((embed or self.features)(inputs), labels), {}
         inputs = self._normalized(inputs)
+        if self.compares_features:
+            return self.adapt_features(self.method.support_features(inputs), labels), {}
         mask: Tensor = ()
         if self.has_classes:
             mask = class_mask(labels, self._num_way(labels))
@@ -182,14 +180,16 @@ class ServedMethod:
         return num_classes(labels) if self.num_way is None else self.num_way
 
     def features(self, inputs: Tensor) -> Tensor:
-        """Returns the features of any number of images, [B, ...], of a method that compares them.
+        """Returns the features of images, [B, ...], of a method that compares them.
+
+        All of them go through the network at once; loops are not what LiteRT can be given.
 
         Raises:
             tf.errors.InvalidArgumentError: when run: there are no inputs.
         """
         check = tf.debugging.assert_positive(tf.shape(inputs)[0], f"there are no {self.input_name}")
         with tf.control_dependencies([check]):
-            return self.method.support_features(self._normalized(tf.identity(inputs)))
+            return self.method.features(self._normalized(tf.identity(inputs)))
 
     def adapt_features(self, features: Tensor, labels: Tensor) -> AdaptedClasses:
         """Adapts to a support set by its features.
@@ -226,7 +226,7 @@ class ServedMethod:
         Args:
             adapted: what was learned.
             inputs: [B, ...], as those of the support set.
-            embed: as for `adapt`.
+            embed: `features`, for a method that has them, where it is traced already.
 
         Raises:
             tf.errors.InvalidArgumentError: when run: there are no inputs.

@@ -105,7 +105,7 @@ class _Core:
         def adapt(*support: Tensor) -> tuple[dict[str, Tensor], Any, dict[str, Tensor]]:
             inputs, labels, *num_steps = support
             number = num_steps[0] if num_steps else None
-            adapted, extras = served.adapt(inputs, labels, number, self.features)
+            adapted, extras = served.adapt(inputs, labels, number)
             self.structure = adapted.learned
             return _by_name(adapted.learned), adapted.class_mask, extras
 
