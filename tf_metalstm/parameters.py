@@ -62,6 +62,14 @@ def num_parameters(blocks: Blocks) -> int:
     return sum(block.size for block in blocks)
 
 
+def is_length_of(length: int, blocks: Blocks) -> bool:
+    """Returns whether theta of these blocks may have a length, for any number of classes."""
+    fixed, size = num_fixed(blocks), num_parameters(blocks)
+    if fixed == size:
+        return length == size
+    return length > fixed and (length - fixed) % (size - fixed) == 0
+
+
 def num_fixed(blocks: Blocks) -> int:
     """Returns the number of coordinates in the blocks that theta has only once."""
     return sum(block.size for block in blocks if not block.per_class)

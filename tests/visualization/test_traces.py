@@ -127,3 +127,14 @@ def test_tasks_are_the_first_ones_however_they_are_grouped():
             np.testing.assert_array_equal(value, inputs[name][0])
             np.testing.assert_array_equal(value, other[name])
     assert len(first_tasks(episodes(2), 20)) == 2
+
+
+def test_of_a_free_number_of_classes_the_first_row_is_drawn():
+    blocks = [
+        ParameterBlock("conv/kernel", (3,), 0, 3),
+        ParameterBlock("linear/kernel", (2, 1), 3, 2, per_class=True),
+        ParameterBlock("linear/bias", (1,), 5, 1, per_class=True),
+    ]
+    traces = {"gates": np.zeros((1, 2, 3 + 4 * 3)), "others": np.zeros((1, 2, 3 + 4 * 3 + 1))}
+    assert curves_at(traces, blocks).values.keys() == {"gates"}
+    assert curves_at(traces, blocks).coordinates[1].theta_index in (3, 4)

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
 from tf_metalstm.methods.base import LOSSES, Method
-from tf_metalstm.parameters import ParameterBlock, num_parameters
+from tf_metalstm.parameters import ParameterBlock, is_length_of
 
 Task = Mapping[str, Tensor]
 
@@ -101,13 +101,12 @@ def curves_at(
     """
     coordinates = choose_coordinates(blocks, seed)
     indices = [coordinate.theta_index for coordinate in coordinates]
-    size = num_parameters(tuple(blocks))
     return Curves(
         coordinates,
         {
             name: values[:, :, indices].transpose(0, 2, 1)
             for name, values in traces.items()
-            if name != LOSSES and values.ndim == 3 and values.shape[-1] == size
+            if name != LOSSES and values.ndim == 3 and is_length_of(values.shape[-1], tuple(blocks))
         },
     )
 
