@@ -16,10 +16,10 @@ from tf_metalstm.episode import Tensor
 
 
 def statistics_of(model: keras.Model) -> list[Any]:
-    """Returns the float variables that training moves by itself: running moments of batch norm.
+    """Returns the float variables that a training pass updates: the running moments of batch norm.
 
     The random seeds of recurrent layers without dropout are not floats and are left out. So are
-    the variables of layers that are not trainable, which stay as they are in the model.
+    the variables of layers that are not trainable, which keep their values.
     """
     frozen = {id(variable) for variable in frozen_variables(model)}
     moved = [v for v in model.non_trainable_variables if v.dtype.startswith("float")]
