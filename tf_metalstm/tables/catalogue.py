@@ -105,7 +105,23 @@ def _mini_imagenet() -> list[Cell]:
         decay = Run("pretrained_decay", (_recipe("mini_imagenet_pretrained_decay"),), (start,))
         run = Run(f"{shot}shot_pretrained", (_recipe(f"{task}_pretrained"),), before=(decay,))
         cells.append(Cell("meta-LSTM, c_0 from a jointly trained network", 5, shot, "", run))
-    return sorted(cells, key=lambda cell: cell.num_shot)
+    cells += _mini_imagenet_from_trunk()
+    return sorted(cells, key=lambda cell: (cell.num_way, cell.num_shot))
+
+
+def _mini_imagenet_from_trunk() -> list[Cell]:
+    """Returns the rows of a network that was trained jointly for long, with three heads."""
+    trunk = Run("trunk_64", (_recipe("mini_imagenet_trunk_64"),))
+    heads = [("nearest neighbour", trunk)]
+    for words, name in (("prototypes by cosine", "prototypes"), ("ridge regression", "ridge")):
+        recipe = _recipe(f"mini_imagenet_trunk_64_{name}")
+        heads.append((words, Run(f"trunk_64_{name}", (recipe,), before=(trunk,))))
+    return [
+        Cell(f"{words}, trunk of 64 filters", way, shot, "", run)
+        for words, run in heads
+        for way in (5, 20)
+        for shot in (1, 5)
+    ]
 
 
 # 5-way 1-shot and 5-shot, 20-way 1-shot and 5-shot.

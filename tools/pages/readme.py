@@ -12,8 +12,8 @@ from tf_metalstm.tables.results import key, read_records
 
 # Table, shots and runs of the rows, in the order of the README.
 _SHOWN = (
-    ("mini_imagenet", 1, ("nearest_neighbor", "1shot_matching", "1shot_augmented")),
-    ("mini_imagenet", 5, ("nearest_neighbor", "5shot_matching", "5shot_augmented")),
+    ("mini_imagenet", 1, ("1shot_matching", "trunk_64_prototypes", "1shot_augmented")),
+    ("mini_imagenet", 5, ("5shot_matching", "trunk_64_prototypes", "5shot_augmented")),
     ("omniglot", 1, ("nearest_neighbor", "1shot_matching", "1shot_meta_lstm")),
     ("omniglot", 5, ("nearest_neighbor", "5shot_matching", "5shot_meta_lstm")),
 )
