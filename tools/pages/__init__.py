@@ -2,6 +2,7 @@
 
 from pages.choose import choose_page
 from pages.commands import commands_page
+from pages.photographs import pictures_page
 from pages.readme import readme
 from pages.reference import api_page, parts_page
 from pages.results import results_page
@@ -12,5 +13,6 @@ PAGES = {
     "docs/choose.md": choose_page,
     "docs/commands.md": commands_page,
     "docs/parts.md": parts_page,
+    "docs/pictures.md": pictures_page,
     "docs/results.md": results_page,
 }

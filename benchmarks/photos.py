@@ -1,0 +1,193 @@
+"""Heads on frozen features of photographs: python benchmarks/photos.py FOLDER ... [--out FILE]
+
+Each folder has class folders of pictures. The features of every picture are computed once, by the
+learner with its pretrained weights; then every head answers the same episodes. Beside ours stand
+what scikit-learn has. Prints a table, and keeps the numbers as JSON.
+"""
+
+import argparse
+import json
+import pathlib
+import time
+import warnings
+
+import keras
+import numpy as np
+import sklearn.linear_model
+import sklearn.neighbors
+import tensorflow as tf
+import tqdm
+from machine import commit, machine
+
+from tf_metalstm.construction import Builder, build_tasks
+from tf_metalstm.data.episodes import EpisodeSampler, ImageEpisodes, arrange
+from tf_metalstm.episode import EpisodeSpec
+from tf_metalstm.methods.catalogue import METHODS
+from tf_metalstm.settings import make_settings
+
+QUERIES = 15
+SIZES = [(n, k) for n in (5, 10, 20) for k in (1, 5, 10)]
+HEADS = {
+    "nearest neighbour, cosine": {"method": "nearest_neighbor", "num_training_classes": 2},
+    "prototypes, Euclidean": {"method": "prototypical_networks"},
+    "prototypes, cosine": {"method": "prototypical_networks", "distance": "cosine"},
+    "ridge regression": {"method": "ridge_regression"},
+    "ridge regression, penalty 0.01": {"method": "ridge_regression", "ridge_penalty": 0.01},
+    "ridge regression, penalty 0.001": {"method": "ridge_regression", "ridge_penalty": 0.001},
+    "logistic regression": {"method": "logistic_regression"},
+    "logistic regression, penalty 0.1": {
+        "method": "logistic_regression",
+        "logistic_penalty": 0.1,
+    },
+}
+
+
+def unit(features):
+    return features / np.linalg.norm(features, axis=-1, keepdims=True)
+
+
+def logistic(x, y, z, **options):
+    # In the space of the support set: the same answers, and quick where there are many features.
+    directions, _ = np.linalg.qr(x.T)
+    x, z = x @ directions, z @ directions
+    return sklearn.linear_model.LogisticRegression(**options).fit(x, y).predict(z)
+
+
+def centroid(x, y, z):
+    return sklearn.neighbors.NearestCentroid().fit(x, y).predict(z)
+
+
+# As a user would call it, and on features of length 1.
+SKLEARN = {
+    "scikit-learn LogisticRegression()": logistic,
+    "scikit-learn LogisticRegression(C=10), features of length 1": lambda x, y, z: logistic(
+        unit(x), y, unit(z), C=10.0
+    ),
+    "scikit-learn NearestCentroid()": centroid,
+}
+
+
+def features_of(folder, learner, prepared_dir):
+    """The tasks of a folder, and its classes with the features of pictures in their place."""
+    said = {"source": "folder", "data_dir": folder, "split_fractions": (1.0, 0.0, 0.0)}
+    settings = make_settings(
+        {**said, **learner, "method": "prototypical_networks", "prepared_dir": prepared_dir}
+    )
+    tasks = build_tasks(settings)
+    classes = tasks.source.load("train")
+    pixels = classes.images
+    name = f"{tasks.data_fingerprint()}_{'_'.join(map(str, learner.values()))}.npy"
+    kept = prepared_dir and pathlib.Path(prepared_dir, "features", name)
+    if kept and kept.is_file():
+        return tasks, classes._replace(images=np.load(kept)), 0.0
+    network = Builder(settings, tasks).network(1, 0.99)
+    embed = tf.function(keras.Model(network.input, network.layers[-1].input))
+    batches = tqdm.tqdm(range(0, len(pixels), 32), pathlib.Path(folder).name, leave=False)
+    started = time.monotonic()
+    found = [embed(tasks.normalization(pixels[i : i + 32])).numpy() for i in batches]
+    seconds = (time.monotonic() - started) / len(pixels)
+    features = np.concatenate(found)
+    if kept:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        np.save(kept, features)
+    return tasks, classes._replace(images=features), seconds
+
+
+def head(name, width):
+    """A method whose images are features."""
+    said = {"learner": "mlp", "hidden_layers": (), "source": "glyphs", **HEADS[name]}
+    settings = make_settings(said)
+
+    class Tasks:
+        input_shape, training_way, num_outputs, objective = (width,), None, 1, "classification"
+
+    return METHODS[settings.method].from_options(
+        settings.of_member("method"), Builder(settings, Tasks)
+    )
+
+
+def correct(classes, way, shot, num_episodes, wanted):
+    """{head: share of right answers in each episode}."""
+    spec = EpisodeSpec(way, shot, QUERIES)
+    sampler = EpisodeSampler(classes, "train", spec, seed=0, source_name="folder")
+    episodes = ImageEpisodes(sampler, None)
+    features = tf.constant(classes.images)
+    heads = {name: head(name, features.shape[-1]) for name in HEADS if name in wanted}
+    answer = {name: tf.function(each) for name, each in heads.items()}
+    rights = {name: [] for name in wanted}
+    for i in tqdm.tqdm(range(num_episodes), f"{way}-way {shot}-shot", leave=False):
+        rows = episodes.rows(tf.constant(i, tf.int64))
+        inputs, labels = arrange(tf.gather(features, rows), spec)
+        batch = {name: value[tf.newaxis] for name, value in inputs.items()}
+        for name, each in answer.items():
+            found = tf.argmax(each(batch, training=False)[0], axis=-1).numpy()
+            rights[name].append(np.mean(found == labels))
+        x, y, z = (inputs[n].numpy() for n in ("support_inputs", "support_labels", "query_inputs"))
+        for name, each in SKLEARN.items():
+            if name not in wanted:
+                continue
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that it stopped at its last iteration
+                rights[name].append(np.mean(each(x, y, z) == labels.numpy()))
+    return rights
+
+
+def rows_of(folder, learner, prepared_dir, num_episodes, wanted):
+    tasks, classes, seconds = features_of(folder, learner, prepared_dir)
+    num_classes, num_pictures = len(classes.class_names), len(classes.images)
+    print(f"{folder}: {num_classes} classes, {num_pictures} pictures, {1000 * seconds:.0f} ms each")
+    for way, shot in SIZES:
+        if way > num_classes:
+            continue
+        for name, right in correct(classes, way, shot, num_episodes, wanted).items():
+            interval = 1.96 * np.std(right, ddof=1) / len(right) ** 0.5
+            yield {
+                "data": pathlib.Path(folder).name,
+                "fingerprint": tasks.data_fingerprint(),
+                "learner": learner["learner"],
+                "task": f"{way}-way {shot}-shot",
+                "head": name,
+                "accuracy": round(100 * float(np.mean(right)), 2),
+                "interval": round(100 * float(interval), 2),
+                "num_episodes": num_episodes,
+            }
+
+
+def table(rows):
+    """Accuracies, a column a task."""
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    lines = ["| | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
+    for name in dict.fromkeys(row["head"] for row in rows):
+        found = {row["task"]: row for row in rows if row["head"] == name}
+        cells = [f"{found[t]['accuracy']:.1f} ± {found[t]['interval']:.1f}" for t in tasks]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main(arguments):
+    learner = {"learner": arguments.learner}
+    for each in arguments.option:
+        name, _, value = each.partition("=")
+        learner[name] = int(value) if value.isdigit() else value
+    report = {"machine": machine(), "commit": commit(), "when": time.strftime("%F"), "rows": []}
+    for folder in arguments.folders:
+        wanted = arguments.heads or [*HEADS, *SKLEARN]
+        rows = list(
+            rows_of(folder, learner, arguments.prepared_dir, arguments.num_episodes, wanted)
+        )
+        print(f"\n{pathlib.Path(folder).name}, {arguments.learner}\n\n{table(rows)}\n")
+        report["rows"] += rows
+        if arguments.out:
+            arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", nargs="+", help="folders of class folders")
+    parser.add_argument("--learner", default="efficientnet_lite0")
+    parser.add_argument("--option", action="append", default=[], help="of the learner, NAME=VALUE")
+    parser.add_argument("--heads", nargs="+", choices=[*HEADS, *SKLEARN], help="default: all")
+    parser.add_argument("--num_episodes", type=int, default=200)
+    parser.add_argument("--prepared_dir")
+    parser.add_argument("--out", type=pathlib.Path)
+    main(parser.parse_args())
