@@ -1,8 +1,8 @@
 """The networks of `keras.applications` as learners: MobileNetV3Small, EfficientNetV2B0 and others.
 
-Their weights come from ImageNet, by download or from a file, or are fresh. What each one's
-`preprocess_input` does to pixels, a linear map of the three channels, is measured once and becomes
-a layer of the network.
+Their weights are those of ImageNet (by download or from a file), or random. The `preprocess_input`
+of each network is a linear map of the three channels. It is measured once and becomes a layer of
+the network.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class KerasApplicationOptions(PretrainedOptions):
     )
     application_weights: str = option(
         IMAGENET,
-        "Where its weights come from: imagenet, which Keras downloads once; fresh, random numbers; "
-        "or the path of a file of weights of the network without its top (.weights.h5, .h5).",
+        "Its weights: imagenet, which Keras downloads once; fresh for random numbers; or the path "
+        "of a file with the weights of the network without its top (.weights.h5, .h5).",
         settled=True,
     )
 
 
 class KerasApplication(PretrainedLearner):
-    """A network that Keras knows by name."""
+    """A network of `keras.applications`, by its name."""
 
     part = Part("keras_application", "A network of keras.applications", "", KerasApplicationOptions)
 
@@ -69,23 +69,23 @@ class KerasApplication(PretrainedLearner):
 
     @classmethod
     def knows_imagenet(cls, options: KerasApplicationOptions) -> bool:
-        """Whether it has weights of a training; most are of ImageNet, and a file does not say."""
+        """Returns whether the network has trained weights; those of a file may be of ImageNet."""
         return options.application_weights != FRESH
 
 
 def application(input_shape: tuple[int, ...], name: str, weights: str) -> keras.Model:
-    """Builds the trunk of a network.
+    """Returns the trunk of a network.
 
     Args:
         input_shape: (h, w, c), c 1 or 3.
-        name: of the network in `keras.applications`.
+        name: name of the network in `keras.applications`.
         weights: "imagenet", "fresh", or the path of a file of weights without the top.
 
     Returns:
-        Pixels 0 ... 255 [B, h, w, c] -> features [B, D], the mean of the last maps.
+        A model, pixels 0 ... 255 [B, h, w, c] -> features [B, D], the mean of the last maps.
 
     Raises:
-        OptionError: the name is unknown, or the weights cannot be had.
+        OptionError: the name is unknown, or the weights cannot be loaded.
     """
     make = _known().get(name)
     if make is None:
@@ -98,7 +98,7 @@ def application(input_shape: tuple[int, ...], name: str, weights: str) -> keras.
             "image_size", f"must be at least {SMALLEST} for {name}, got {min(input_shape[:2])}."
         )
     size = (*input_shape[:2], 3)
-    network = without_dropout(_made(make, size, name, weights))
+    network = without_dropout(_with_weights(make, size, name, weights))
     maps = network(_preprocessed(make, x))
     features = keras.layers.GlobalAveragePooling2D(name="mean")(maps)
     return keras.Model(pixels, features, name=name)
@@ -109,7 +109,7 @@ def _known() -> dict[str, Callable[..., keras.Model]]:
     return {name: make for name, make in members if name[0].isupper()}
 
 
-def _made(
+def _with_weights(
     make: Callable[..., keras.Model], size: tuple[int, ...], name: str, weights: str
 ) -> keras.Model:
     if weights not in (IMAGENET, FRESH) and not Path(weights).is_file():
@@ -120,7 +120,7 @@ def _made(
         network = make(
             include_top=False, weights=IMAGENET if weights == IMAGENET else None, input_shape=size
         )
-    except Exception as error:  # Keras raises whatever the download ran into
+    except Exception as error:  # a failed download may raise any error
         raise OptionError(
             "application_weights",
             f"is imagenet, but {name} cannot be had ({error}). Where there is no network, fetch "
@@ -138,7 +138,7 @@ def _made(
 
 
 def _preprocessed(make: Callable[..., keras.Model], x: keras.KerasTensor) -> keras.KerasTensor:
-    """Applies what `preprocess_input` of the network's module does to pixels, as a layer."""
+    """Returns pixels after a layer that does the same as `preprocess_input` of the network."""
     module = importlib.import_module(inspect.unwrap(make).__module__)
     matrix, offset = linear_map(module.preprocess_input)
     if np.array_equal(matrix, np.eye(3)) and not offset.any():
@@ -150,11 +150,11 @@ def _preprocessed(make: Callable[..., keras.Model], x: keras.KerasTensor) -> ker
 
 
 def linear_map(preprocess: Callable[[Any], Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the matrix [3, 3] and the offset [3] that preprocessing of pixels consists of.
+    """Returns the matrix [3, 3] and the offset [3] of a linear preprocessing of pixels.
 
     Args:
         preprocess: pixels 0 ... 255 [B, h, w, 3] -> the same shape, linear in each pixel.
     """
     primaries = np.concatenate([np.zeros([1, 3]), 255.0 * np.eye(3)]).reshape(1, 1, 4, 3)
-    found = np.asarray(preprocess(primaries.copy()), np.float64)[0, 0]
-    return ((found[1:] - found[0]) / 255.0).astype(np.float32), found[0].astype(np.float32)
+    outputs = np.asarray(preprocess(primaries.copy()), np.float64)[0, 0]
+    return ((outputs[1:] - outputs[0]) / 255.0).astype(np.float32), outputs[0].astype(np.float32)

@@ -1,9 +1,9 @@
 """Any trained Keras model as a learner, from its `.keras` file.
 
-    pixels 0 ... 255 -> the numbers that the model was trained on -> features [D] -> linear layer
+    pixels 0 ... 255 -> the pixel range of the model -> features [D] -> linear layer
 
-The features are what goes into the last linear layer of the model, or what comes out of a layer
-that is named; maps become the mean of each over the image.
+The features are the inputs of the last linear layer of the model, or the outputs of a layer with a
+chosen name. Feature maps are averaged over the image.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ class KerasModelOptions(PretrainedOptions):
     )
     features_layer: str | None = option(
         None,
-        "Name of the layer whose outputs are the features; default: what goes into the last linear "
+        "Name of the layer whose outputs are the features; default: the inputs of the last linear "
         "layer.",
         settled=True,
         alike=True,
     )
     pixel_range: tuple[float, ...] = option(
         (0.0, 255.0),
-        "What the model takes for black and for white, as 0,1 or -1,1; 0,255 where it has its "
-        "preprocessing inside.",
+        "Black and white in the inputs of the model, as 0,1 or -1,1; 0,255 if the model has its "
+        "own preprocessing.",
         settled=True,
         alike=True,
     )
@@ -74,7 +74,7 @@ class KerasModel(PretrainedLearner):
 
     @classmethod
     def knows_imagenet(cls, options: KerasModelOptions) -> bool:
-        """Whether it tells a thousand classes apart, as networks do that are trained on it."""
+        """Returns whether the model has an output for each of the thousand classes of ImageNet."""
         return _CLASSES_OF_IMAGENET in _widths(_path(options))
 
 
@@ -97,18 +97,18 @@ def _loaded(path: Path) -> keras.Model:
 
 
 def _widths(path: Path) -> set[int]:
-    """Of all linear layers of a file; none where it is no such file, which loading will say."""
+    """Returns the widths of all linear layers in a file; an empty set if it is not a model."""
     try:
         with zipfile.ZipFile(path) as archive:
             config = json.loads(archive.read("config.json"))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return set()
-    found: set[int] = set()
+    widths: set[int] = set()
 
     def look(value: Any) -> None:
         if isinstance(value, dict):
             if isinstance(value.get("units"), int):
-                found.add(value["units"])
+                widths.add(value["units"])
             for each in value.values():
                 look(each)
         elif isinstance(value, list):
@@ -116,22 +116,22 @@ def _widths(path: Path) -> set[int]:
                 look(each)
 
     look(config)
-    return found
+    return widths
 
 
 def _trunk(
     model: keras.Model, input_shape: tuple[int, ...], options: KerasModelOptions
 ) -> keras.Model:
-    """Returns pixels -> features."""
+    """Returns a model, pixels -> features."""
     pixels, x = color_input(input_shape, model.name)
     takes = tuple(model.inputs[0].shape[1:])
     if takes[-1:] == (1,) == input_shape[-1:]:
         x = pixels
-    given = tuple(x.shape[1:])
-    if len(takes) != 3 or any(a not in (None, b) for a, b in zip(takes, given, strict=True)):
+    shape = tuple(x.shape[1:])
+    if len(takes) != 3 or any(a not in (None, b) for a, b in zip(takes, shape, strict=True)):
         raise OptionError(
             "image_size",
-            f"gives images {given}, but the model takes {takes}: both need the same.",
+            f"gives images {shape}, but the model takes {takes}: both need the same.",
         )
     low, high = options.pixel_range
     if (low, high) != (0.0, 255.0):

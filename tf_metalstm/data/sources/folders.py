@@ -25,7 +25,7 @@ _CLUTTER = {
     "thumbs.db",
 }
 
-CLUTTER = "of operating systems and other programs"
+CLUTTER = "files of operating systems and other programs"
 LINKS_BACK = "links to a folder that they are in"
 NO_FILES = "broken links, or not ordinary files"
 

@@ -1,7 +1,7 @@
-"""Data sets of images with labels that TensorFlow Datasets has prepared on this machine.
+"""Data sets of labelled images that TensorFlow Datasets (TFDS) has prepared on this machine.
 
-All splits of the data set are put together, and its classes are split by a seed: a split of the
-images is no split of the classes. Nothing is downloaded.
+All splits of the data set are joined, and the classes are split by a seed, because the splits of
+TFDS share their classes. Nothing is downloaded.
 """
 
 import hashlib
@@ -38,11 +38,11 @@ IMAGE_SIZE = 84
 
 @dataclass(frozen=True)
 class TfdsOptions(FileOptions, ClassSplitOptions):
-    """Options of a data set of TensorFlow Datasets; data_dir is where that keeps its data sets."""
+    """Options of a data set of TFDS; data_dir is the folder of its data sets."""
 
     tfds_name: str | None = option(
         None,
-        "Name of the data set, as tfds.load takes it: cifar10, or caltech101:3.0.1.",
+        "Name of the data set, as in tfds.load, for example cifar10 or caltech101:3.0.1.",
         settled=True,
         alike=True,
     )
@@ -52,13 +52,13 @@ class TfdsImages(PreparedSource):
     """A data set of images with one label each.
 
     Args:
-        tfds_name: as `tfds.builder` takes it.
-        data_dir: where TensorFlow Datasets keeps its data sets; None for its default.
-        prepared_dir: where the prepared images are kept.
-        image_size: height and width in pixels; images are squeezed to them.
-        skip_corrupt: leave images out that cannot be read, instead of raising.
-        split_seed: of the split of the classes.
-        split_fractions: parts of the classes for train, validation and test.
+        tfds_name: name of the data set, as in `tfds.builder`.
+        data_dir: folder of the data sets of TFDS; None for its default.
+        prepared_dir: folder of the prepared images.
+        image_size: height and width in pixels; images are resized without cropping.
+        skip_corrupt: whether to leave out images that cannot be read, instead of raising an error.
+        split_seed: seed of the split of the classes.
+        split_fractions: fractions of the classes for train, validation and test.
     """
 
     part = Part("tfds", "A data set of TensorFlow Datasets", "", TfdsOptions)
@@ -98,27 +98,27 @@ class TfdsImages(PreparedSource):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """As high and as wide as was asked for, gray where the data set is gray."""
+        """Height and width of the option image_size; one channel if the data are gray, else 3."""
         channels = self._data_set.info.features[self._keys[0]].shape[-1]
         return (self._image_size, self._image_size, 1 if channels == 1 else 3)
 
     def config_name(self) -> str:
-        """Returns name and size with a fingerprint of the files of the data set."""
+        """Returns name and image size with a fingerprint of the files of the data set."""
         data_set = self._data_set
         files = sorted(path for path in Path(data_set.data_dir).iterdir() if path.is_file())
         digests = KeptDigests(self._prepared_dir / "known_files", Path(data_set.data_dir)).of(files)
         options = (self._image_size, self._skip_corrupt, *self._split)
-        found = hashlib.sha256(repr(options).encode())
+        digest = hashlib.sha256(repr(options).encode())
         for file in files:
-            found.update(f"{file.name}:{digests[file]}\n".encode())
-        return f"{data_set.name}-{self._image_size}px-{found.hexdigest()[:10]}"
+            digest.update(f"{file.name}:{digests[file]}\n".encode())
+        return f"{data_set.name}-{self._image_size}px-{digest.hexdigest()[:10]}"
 
     def origin(self) -> str:
-        """Returns name, version and place of the data set."""
+        """Returns a text with name, version and folder of the data set."""
         return f"{self._data_set.info.full_name} in {self._data_set.data_dir}"
 
     def stage(self) -> StagedSplits:
-        """Reads all images of all splits."""
+        """Returns all images of all splits."""
         staging = Staging(self.name, skip_corrupt=self._skip_corrupt, once_each=True)
         decode = self._gray if self.image_shape[-1] == 1 else self._color
         for identity, encoded in tqdm(self._images(), desc=f"Reading {self._tfds_name}"):
@@ -136,7 +136,7 @@ class TfdsImages(PreparedSource):
         return pixels, encode_png(pixels)
 
     def _images(self) -> Iterator[tuple[ImageIdentity, bytes]]:
-        """Which image each is, and its file, in stored order."""
+        """Yields the identity and the encoded bytes of each image, in stored order."""
         image, label = self._keys
         class_of = self._data_set.info.features[label].int2str
         for split in sorted(self._data_set.info.splits):
@@ -156,8 +156,8 @@ class TfdsImages(PreparedSource):
             raise OptionError("tfds_name", "is needed by source=tfds: give the name of a data set.")
         try:
             with quiet_absl():
-                found = tfds.builder(self._tfds_name, data_dir=self._data_dir, try_gcs=False)
-                is_prepared = found.is_prepared()
+                builder = tfds.builder(self._tfds_name, data_dir=self._data_dir, try_gcs=False)
+                is_prepared = builder.is_prepared()
         except (tfds.core.registered.DatasetNotFoundError, ValueError, tf.errors.OpError) as error:
             raise OptionError(
                 "tfds_name",
@@ -166,24 +166,24 @@ class TfdsImages(PreparedSource):
             ) from error
         if not is_prepared:
             raise MissingDataError(
-                f"tfds: {self._tfds_name} is not in {found.data_dir}. Where there is a network, in "
-                f"Python tfds.load({self._tfds_name!r}, data_dir={str(self._data_dir)!r}) fetches "
-                "it; else copy its folder from another machine and give the folder that it lies "
-                "in as data_dir"
+                f"tfds: {self._tfds_name} is not in {builder.data_dir}. Where there is a network, "
+                f"in Python tfds.load({self._tfds_name!r}, data_dir={str(self._data_dir)!r}) "
+                "fetches it; else copy its folder from another machine and give the folder that it "
+                "lies in as data_dir"
             )
-        return found
+        return builder
 
     @cached_property
     def _keys(self) -> tuple[str, str]:
-        """Names of the image and of the label."""
+        """Names of the features with the image and the label."""
         features = self._data_set.info.features
         kinds = (tfds.features.Image, tfds.features.ClassLabel)
         named = features.items() if isinstance(features, tfds.features.FeaturesDict) else ()
-        found = [[name for name, each in named if isinstance(each, kind)] for kind in kinds]
-        said = self._data_set.info.supervised_keys or ()
+        candidates = [[name for name, each in named if isinstance(each, kind)] for kind in kinds]
+        supervised = self._data_set.info.supervised_keys or ()
         chosen = [
-            next((n for n in names if n in said), names[0] if len(names) == 1 else None)
-            for names in found
+            next((n for n in names if n in supervised), names[0] if len(names) == 1 else None)
+            for names in candidates
         ]
         if None in chosen:
             raise OptionError(
