@@ -87,13 +87,11 @@ class Unrolled(NamedTuple):
     theta: theta_T, [P].
     carry: of the problem, after the pass at theta_{T-1}.
     trajectory: the way there.
-    states: (theta_t, carry) after each update, those of `unroll` alone.
     """
 
     theta: Tensor
     carry: Any
     trajectory: Trajectory
-    states: tuple[tuple[Tensor, Any], ...] = ()
 
 
 class InnerState(NamedTuple):
@@ -135,18 +133,30 @@ def unroll(
         start: where earlier updates have led; None to start with the first.
         first_step: number of updates before, an int or a scalar.
     """
+    return unroll_with_states(rule, problem, theta_0, options, start, first_step)[0]
+
+
+def unroll_with_states(
+    rule: Rule,
+    problem: Problem,
+    theta_0: Tensor,
+    options: InnerLoop,
+    start: InnerState | None = None,
+    first_step: Any = 0,
+) -> tuple[Unrolled, list[InnerState]]:
+    """Returns what `unroll` returns, and the state after each update."""
     update = _update(rule, problem, options)
     state = begin(rule, problem, theta_0) if start is None else start
     losses: list[Tensor] = []
     traces: list[dict[str, Tensor]] = []
-    states: list[tuple[Tensor, Any]] = []
+    states: list[InnerState] = []
     for step in range(options.num_steps):
         state, loss = update(state, first_step + step)
         losses.append(loss)
         traces.append(rule.trace(state.rule_state))
-        states.append((state.theta, state.carry))
+        states.append(state)
     trajectory = _stacked(losses, traces, rule, theta_0)
-    return Unrolled(state.theta, state.carry, trajectory, tuple(states))
+    return Unrolled(state.theta, state.carry, trajectory), states
 
 
 def advance(

@@ -23,7 +23,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_metalstm.adaptation import InnerLoop, InnerLoopOptions, unroll, unroll_in_loop
+from tf_metalstm.adaptation import (
+    InnerLoop,
+    InnerLoopOptions,
+    unroll,
+    unroll_in_loop,
+    unroll_with_states,
+)
 from tf_metalstm.data.tasks import FUNCTIONS, IMAGES
 from tf_metalstm.episode import Support, Tensor
 from tf_metalstm.learners.functional import FunctionalLearner
@@ -339,8 +345,9 @@ class GradientBasedMethod(FewShotMethod):
     def _after_each_update(self, support: Support) -> list[Adapted]:
         """Returns the learner after each update of the training."""
         theta_0 = self.start.theta_0(self.learner, support, self._num_way(support.labels, True))
-        unrolled = unroll(self.rule, self._problem(support), theta_0, self.inner_loop)
-        return [Adapted(theta, carry) for theta, carry in unrolled.states]
+        problem = self._problem(support)
+        _, states = unroll_with_states(self.rule, problem, theta_0, self.inner_loop)
+        return [Adapted(state.theta, state.carry) for state in states]
 
     def training_loss(self, labels: Tensor, outputs: Tensor) -> Tensor:
         """Returns the loss of the queries, a scalar, with `update_loss_steps` after all updates."""
