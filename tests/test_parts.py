@@ -101,6 +101,8 @@ def other_value(each):
         "celo_steps": 30,
         "augmentation": ("flip", "crop"),
         "hidden_layers": (3,),
+        "network_layers": (3,),
+        "network_filters": (2,),
         "statistics_momentum": 0.5,
         "num_evaluation_steps": 3,
         "split_fractions": (0.4, 0.3, 0.3),
