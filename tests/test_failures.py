@@ -192,7 +192,9 @@ def test_prepared_data_that_are_damaged_are_named(source, tmp_path):
     source.prepare()
     [record] = (tmp_path / "prepared").glob("omniglot/*/*/omniglot-train.tfrecord*")
     record.write_bytes(record.read_bytes()[:-9])
-    with pytest.raises(OSError, match=r"prepared in \S+ cannot be read .*: delete that folder"):
+    with pytest.raises(
+        OSError, match=r"prepared data in \S+ cannot be read .*: delete that folder"
+    ):
         source.load("train")
 
 
@@ -338,7 +340,7 @@ def test_the_clients_know_how_many_updates_there_are_at_most():
 def test_what_cannot_be_printed_is_one_sentence():
     code = (
         f"import sys; sys.path.insert(0, {str(FOLDER)!r}); import adapt;"
-        "adapt._run = lambda options: print('an answer');"
+        "adapt._adapt = lambda options: print('an answer');"
         "sys.exit(adapt.main(['--model', 'm', '--support', 's', '--query', 'q']))"
     )
     with open("/dev/full", "w") as full:

@@ -99,6 +99,11 @@ def other_value(each):
         "meta_sgd_rates": (0.2, 0.3),
         "first_rates": (0.01, 0.1),
         "celo_steps": 30,
+        "unroll_steps": 1,
+        "normalization": "unit",
+        "forget_gate_bias": (8.0, 9.0),
+        "input_gate_bias": (-9.0, -8.0),
+        "pixel_range": (0.0, 1.0),
         "augmentation": ("flip", "crop"),
         "hidden_layers": (3,),
         "network_layers": (3,),
@@ -156,7 +161,10 @@ def test_a_family_that_the_method_does_not_need_is_refused(family):
 
 def in_company_of(each):
     """The values of other options without which this one does nothing."""
-    return dict(each.only_with)
+    return {
+        name: value[0] if isinstance(value, tuple) else value
+        for name, value in each.only_with.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -168,11 +176,13 @@ def test_an_option_that_is_idle_beside_the_others_is_refused(each):
     )
     known = known_options()
     idle = {
-        name: (not value) if isinstance(value, bool) else known[name].default
+        name: (not value)
+        if isinstance(value, bool)
+        else next(c for c in known[name].choices if c != value and c not in value)
         for name, value in each.only_with.items()
     }
     said = {**company(*owner), each.name: other_value(each)}
-    make_settings({**said, **each.only_with})
+    make_settings({**said, **in_company_of(each)})
     with pytest.raises(UnusedOptionError, match=f"{each.name} does nothing without"):
         make_settings({**said, **idle})
 
@@ -205,14 +215,17 @@ def test_a_range_is_held_below_at_and_above_it(each):
         if bound is not None:
             (allowed if inside else refused).append(bound)
             refused.append(bound + sign * step)
-    said = {**owner_of(each.name), **each.only_with}
+    said = {**owner_of(each.name), **in_company_of(each)}
+    commas = "(, separated by commas)?"
     for value in allowed + refused:
         value = each.kind(value) if value == value else value
         given = {**said, each.name: (value, value) if each.many else value}
         if value in allowed:
             make_settings(given)
             continue
-        with pytest.raises(OptionError, match=f"{each.name} must be .*{bounds}, got") as error:
+        with pytest.raises(
+            OptionError, match=f"{each.name} must be .*{bounds}{commas}, got"
+        ) as error:
             make_settings(given)
         assert error.value.name == each.name
         with pytest.raises(ValueError, match=f"--{each.name}=.*must be .*{bounds}"):
@@ -277,7 +290,7 @@ def _footprint(said):
     inputs = {name: value[tf.newaxis] for name, value in task.items()}
     with tf.GradientTape() as tape:
         outputs = method(inputs, training=True)
-        loss = method.objective.loss(labels[tf.newaxis], outputs)
+        loss = method.training_loss(labels[tf.newaxis], outputs)
     gradients = tape.gradient(loss, [w.value for w in method.trainable_weights])
     listed, _ = tasks.episodes("validation", 0)(tf.constant(0, tf.int64))
     answers = method({name: value[tf.newaxis] for name, value in listed.items()}, training=False)
@@ -308,7 +321,7 @@ CHANGES = [
     (family, name, each)
     for family, name in MEMBERS
     for each in in_use(family, name).values()
-    if each.name not in PLACES | CHECKED | OF_PRETRAINED and family != "source"
+    if each.name not in PLACES | CHECKED | OF_PRETRAINED and not each.is_path and family != "source"
 ]
 
 
@@ -474,7 +487,7 @@ def test_two_owners_of_a_name_are_refused_and_leave_no_trace():
     ("member", "message"),
     [
         (object, "belongs to no family: derive it from Method, FewShotMethod, Rule"),
-        (type("Nameless", (SGD,), {"part": None}), "is no rule: it needs the attributes part"),
+        (type("Nameless", (SGD,), {"part": None}), "is not a rule: it needs the attributes part"),
         (type("Twin", (SGD,), {}), "Two members of rule have the name 'sgd'"),
     ],
 )

@@ -73,7 +73,11 @@ def test_what_may_be_begun_at(check, own, other):
         ((), META_LSTM, "source is glyphs in this run, .* trained with mini_imagenet"),
         (("--learner=mlp",), JOINT, "learner is mlp in this run, .* was trained with conv4"),
         ((), SGD, "rule is meta_lstm in this run, .* was trained with sgd: use the same value"),
-        ((), ("--normalization=unit", *JOINT), "normalization is standard .* trained with unit"),
+        (
+            ("--normalization=standard",),
+            ("--normalization=unit", *JOINT),
+            "normalization is standard .* trained with unit",
+        ),
         (
             ("--source=omniglot", "--omniglot_split=alphabets"),
             ("--source=omniglot", *JOINT),

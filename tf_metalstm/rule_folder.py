@@ -21,7 +21,6 @@ import numpy as np
 from tf_metalstm.failures import not_written, reason
 from tf_metalstm.files import whole_file, write_atomically
 from tf_metalstm.options import options_of
-from tf_metalstm.parameters import blocks_of
 from tf_metalstm.rules.base import Rule
 from tf_metalstm.rules.catalogue import RULES
 
@@ -176,7 +175,7 @@ def _fresh_rule(manifest: Mapping[str, Any]) -> Rule:
     # In float32, whatever the policy is under which the model is made.
     config = member.from_options(member.part.options(**values)).get_config()
     rule = member.from_config({**config, "dtype": "float32"})
-    rule.build(blocks_of((str(name), tuple(shape)) for name, shape in manifest["built_for"]))
+    rule.build_from_config({"blocks": manifest["built_for"]})
     return rule
 
 

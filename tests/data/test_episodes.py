@@ -160,7 +160,10 @@ def test_the_fingerprint_is_that_of_the_list():
             lambda: episode_dataset(episodes(), num_episodes=5, episodes_per_step=2),
             "5, must be a multiple of episodes_per_step, 2",
         ),
-        (lambda: Augmentation(["flip", "zoom"]), "knows flip, crop, turn, color, got zoom"),
+        (
+            lambda: Augmentation(["flip", "zoom"]),
+            "knows flip, crop, turn, color, affine, tilt, got zoom",
+        ),
         (
             lambda: Augmentation(["turn"])(tf.zeros([3, 2, 4, 5, 1]), tf.constant([0, 1])),
             "square images, these are 4 x 5",

@@ -432,8 +432,8 @@ def test_a_failure_leaves_the_earlier_export(nothing_to_train, its_export, tmp_p
     shutil.copytree(its_export, target)
     before = toy.files_in(tmp_path)
 
-    def wrong_in_the_model(adapted, images, self=nothing_to_train):
-        answers = ServedMethod.answers(self, adapted, images)
+    def wrong_in_the_model(adapted, images, embed=None, self=nothing_to_train):
+        answers = ServedMethod.answers(self, adapted, images, embed)
         return answers + 0.1 if tf.inside_function() else answers
 
     # frozen, hence not by monkeypatch

@@ -168,7 +168,9 @@ def test_one_trace_for_each_shape_of_an_episode(monkeypatch):
     method = run_toy.compiled_method()
     traced = []
     adapt = method.adapt
-    monkeypatch.setattr(method, "adapt", lambda *given: traced.append(1) or adapt(*given))
+    monkeypatch.setattr(
+        method, "adapt", lambda *given, **named: traced.append(1) or adapt(*given, **named)
+    )
 
     def fit(num_query):
         episodes = toy.image_episodes(EpisodeSpec(5, 1, num_query), "train")

@@ -101,7 +101,7 @@ def test_at_most_twenty_curves(run, monkeypatch):
 
 
 def test_no_updates_are_refused(run):
-    with pytest.raises(ValueError, match=r"no updates to draw: num_steps is 0"):
+    with pytest.raises(ValueError, match=r"no updates to draw, num_steps is 0"):
         visualize.main(run.settings.changed(num_evaluation_steps=0))
 
 

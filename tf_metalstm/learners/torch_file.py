@@ -127,6 +127,8 @@ def _unpickled(file: io.BytesIO) -> Any:
         elif name == "SETITEMS":
             items = since_mark()
             stack[-1].update(zip(items[::2], items[1::2], strict=True))
+        elif name == "APPEND":
+            stack[-2].append(stack.pop())
         elif name == "APPENDS":
             items = since_mark()
             stack[-1].extend(items)
