@@ -89,7 +89,9 @@ def own_flags(parser):
 
 def test_every_member_has_a_section():
     page = (ROOT / "docs" / "parts.md").read_text()
-    members = [m.part.name for family in FAMILIES.values() for m in family if m.part.name != "toys"]
+    members = [
+        m.part.name for family in FAMILIES.values() for m in family if "toy" not in m.part.name
+    ]
     assert len(members) > 10
     for member in members:
         assert f"### `{member}`" in page

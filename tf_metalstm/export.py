@@ -134,8 +134,11 @@ def matching_reports(
         matches = matches and not report.get("other_data", False)
         # One episode has no interval, and reports of early versions had other names.
         if matches and None not in (report.get("mean"), report.get("interval")):
-            # The score of every single episode is not for a manifest.
-            reports.append({name: v for name, v in report.items() if not isinstance(v, list)})
+            # The scores of single episodes and classes are not for a manifest.
+            report.get("transductive", {}).pop("scores", None)
+            short = {name: v for name, v in report.items() if not isinstance(v, list)}
+            short.pop("by_class", None)
+            reports.append(short)
     return reports
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import re
+import sys
 import textwrap
 from types import ModuleType
 
@@ -42,7 +43,7 @@ def commands_page() -> str:
         "",
         *table(
             ("command", "what it does"),
-            [(f"[`{name}`](#{name})", _module(name)[1]) for name in (*COMMANDS, *OTHERS)],
+            [(f"[`{name}`](#{name})", _module(name)[1]) for name in (*COMMANDS, *OTHERS, "adapt")],
         ),
         "",
         "`train` accepts every flag on this page. The other commands that work on a run first read "
@@ -75,7 +76,9 @@ def commands_page() -> str:
             lines += ["", "It uses [all flags](#all-flags)."]
     for name in OTHERS:
         module, _ = _module(name)
-        lines += ["", f"## `{name}`", "", *_docstring(module), "", *_arguments(module)]
+        parser = module.parser(TABLES) if name == "reproduce" else module.parser()
+        lines += ["", f"## `{name}`", "", *_docstring(module), "", *_arguments(parser)]
+    lines += _client()
     lines += [
         "",
         "## All flags",
@@ -109,8 +112,20 @@ def _code(paragraph: str) -> str:
     return re.sub(r"(?<![`\w/])(--\w+|[A-Z_]{3,}(?:/[\w.*-]*[\w*])+)(?![`\w])", r"`\1`", paragraph)
 
 
-def _arguments(module: ModuleType) -> list[str]:
-    parser = module.parser(TABLES) if module.__name__.endswith("reproduce") else module.parser()
+def _client() -> list[str]:
+    """Returns the section of `adapt`, whose flags are in the client that needs no package."""
+    module, _ = _module("adapt")
+    sys.path.insert(0, "export")
+    parser_of = importlib.import_module("adapt")._parser
+    lines = ["", "## `adapt`", "", *_docstring(module), "", *_arguments(parser_of("adapt"))]
+    lines += [
+        "",
+        "`adapt check` has those of them that are about the support set. `adapt predict`:",
+    ]
+    return [*lines, "", *_arguments(parser_of("predict"))]
+
+
+def _arguments(parser: argparse.ArgumentParser) -> list[str]:
     rows = []
     for action in parser._actions:
         if not isinstance(action, argparse._HelpAction):
