@@ -130,7 +130,8 @@ def _compile(method: Method, settings: Settings) -> None:
 
 
 def _check_weights(method: Method, settings: Settings) -> None:
-    if method.is_trained and not method.trainable_weights and settings.training.max_steps:
+    is_frozen = settings.get("trained_layers") == 0 and not method.trainable_weights
+    if method.is_trained and is_frozen and settings.training.max_steps:
         raise OptionError(
             "max_steps",
             f"is {settings.training.max_steps}, but nothing in method={settings.method} is "
