@@ -24,7 +24,7 @@ variables of a model; these are functions of a vector, through which a meta-grad
 from __future__ import annotations
 
 import abc
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -57,6 +57,7 @@ class ClassicRule(OneRateRule):
 
     @classmethod
     def from_options(cls, options: RateOptions) -> ClassicRule:  # type: ignore[override]
+        """Returns the rule of the options."""
         return cls(options.inner_rate, options.learn_inner_rate)
 
     @abc.abstractmethod
@@ -79,20 +80,9 @@ class ClassicRule(OneRateRule):
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class Momentum(ClassicRule):
-    """Gradient descent with momentum.
-
-    Args:
-        rate: alpha.
-        learned: alpha is a meta-parameter too, and `rate` where it starts.
-        name: fixed, and with it the names of the weights in a checkpoint.
-    """
+    """Gradient descent with momentum."""
 
     part = Part("momentum", "Momentum", "Polyak, 1964", RateOptions)
-
-    def __init__(
-        self, rate: float = 0.01, learned: bool = False, name: str = "momentum", **kwargs: Any
-    ):
-        super().__init__(rate, learned, name, **kwargs)
 
     def direction(self, gradient: Tensor, moments: Moments) -> tuple[Tensor, Moments]:
         """Returns m_t."""
@@ -102,20 +92,9 @@ class Momentum(ClassicRule):
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class RMSprop(ClassicRule):
-    """Gradient descent by the root of the mean square of earlier gradients.
-
-    Args:
-        rate: alpha.
-        learned: alpha is a meta-parameter too, and `rate` where it starts.
-        name: fixed, and with it the names of the weights in a checkpoint.
-    """
+    """Gradient descent by the root of the mean square of earlier gradients."""
 
     part = Part("rmsprop", "RMSprop", "Tieleman & Hinton, 2012", RateOptions)
-
-    def __init__(
-        self, rate: float = 0.01, learned: bool = False, name: str = "rmsprop", **kwargs: Any
-    ):
-        super().__init__(rate, learned, name, **kwargs)
 
     def direction(self, gradient: Tensor, moments: Moments) -> tuple[Tensor, Moments]:
         """Returns grad_t by the root of v_t."""
@@ -126,20 +105,9 @@ class RMSprop(ClassicRule):
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class Adam(ClassicRule):
-    """Adam.
-
-    Args:
-        rate: alpha.
-        learned: alpha is a meta-parameter too, and `rate` where it starts.
-        name: fixed, and with it the names of the weights in a checkpoint.
-    """
+    """Adam."""
 
     part = Part("adam", "Adam", "Kingma & Ba, ICLR 2015", RateOptions)
-
-    def __init__(
-        self, rate: float = 0.01, learned: bool = False, name: str = "adam", **kwargs: Any
-    ):
-        super().__init__(rate, learned, name, **kwargs)
 
     def direction(self, gradient: Tensor, moments: Moments) -> tuple[Tensor, Moments]:
         """Returns m_t by the root of v_t, each by the sum of its weights."""

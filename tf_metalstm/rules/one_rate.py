@@ -30,15 +30,15 @@ class OneRateRule(Rule):
     Args:
         rate: the learning rate.
         learned: it is a meta-parameter too, and `rate` where it starts.
-        name: of the rule.
+        name: of the rule, by default that of its part; names of weights in checkpoints follow it.
     """
 
     uses_loss = False
 
     def __init__(
-        self, rate: float = 0.01, learned: bool = False, name: str = "rule", **kwargs: Any
+        self, rate: float = 0.01, learned: bool = False, name: str | None = None, **kwargs: Any
     ) -> None:
-        super().__init__(name=name, **kwargs)
+        super().__init__(name=name or self.part.name, **kwargs)
         RateOptions(rate, learned)  # checks them
         self.rate = rate
         self.learned = learned
