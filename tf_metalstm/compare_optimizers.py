@@ -164,7 +164,8 @@ def _write(
     write_atomically(path, json.dumps(report, indent=1) + "\n")
     write_atomically(path.with_suffix(".txt"), text + "\n")
     order = [LEARNED, *sorted(chosen, key=lambda name: found[name].log10_final.value)]
-    caption = f"{facts['source']}, {facts['task']}, {facts['num_episodes']} problems of the test"
+    number = f"{facts['num_episodes']} problems of the {facts['split']} split"
+    caption = f"{facts['source']}, {facts['task']}, {number}"
     curves_figure({name: curves[name] for name in order}, caption).savefig(path.with_suffix(".png"))
     _write_events(Path(run_dir, "tensorboard", "comparison"), path.stem, curves)
     print(f"Written to {path}, .txt and .png beside it")

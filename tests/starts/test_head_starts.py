@@ -14,6 +14,7 @@ from tf_metalstm.methods.gradient_based import GradientBasedMethod
 from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
 from tf_metalstm.objectives import REGRESSION
 from tf_metalstm.options import OptionError
+from tf_metalstm.rules.celo import Celo
 from tf_metalstm.rules.hierarchical_rnn import HierarchicalRNN
 from tf_metalstm.rules.meta_sgd import MetaSGD
 from tf_metalstm.rules.sgd import SGD
@@ -228,7 +229,8 @@ def test_another_last_layer_is_refused(last):
         AnyWayLearner(network_of(last))
 
 
-def test_a_rule_that_counts_the_coordinates_of_each_tensor_is_refused():
+@pytest.mark.parametrize("rule", [HierarchicalRNN, Celo])
+def test_a_rule_that_counts_the_coordinates_of_each_tensor_is_refused(rule):
     start = ZeroHead(dtype="float64")
-    with pytest.raises(OptionError, match=r"^rule hierarchical_rnn needs a fixed number of param"):
-        GradientBasedMethod(start.learner(network()), HierarchicalRNN(), InnerLoop(1), start=start)
+    with pytest.raises(OptionError, match=rf"^rule {rule.part.name} needs a fixed number of param"):
+        GradientBasedMethod(start.learner(network()), rule(), InnerLoop(1), start=start)

@@ -208,6 +208,7 @@ class Celo(Rule):
 
     part = Part("celo", "Celo", "Moudgil et al., TMLR 2025", CeloOptions)
     treats_coordinates_alike = False
+    takes_rows = False
 
     @classmethod
     def from_options(cls, options: CeloOptions) -> Celo:  # type: ignore[override]

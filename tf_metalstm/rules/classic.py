@@ -24,7 +24,7 @@ variables of a model; these are functions of a vector, through which a meta-grad
 from __future__ import annotations
 
 import abc
-from typing import NamedTuple
+from typing import ClassVar
 
 import keras
 import tensorflow as tf
@@ -39,19 +39,6 @@ _RMSPROP_DECAY = 0.9
 _ADAM_DECAYS = (0.9, 0.999)
 
 
-class Moments(NamedTuple):
-    """What a rule keeps of earlier gradients; zeros before the first.
-
-    mean: weighted sum of gradients, [P].
-    square: weighted sum of their squares, [P].
-    updates: how many were made, a scalar.
-    """
-
-    mean: Tensor
-    square: Tensor
-    updates: Tensor
-
-
 class ClassicRule(OneRateRule):
     """theta - alpha * d, with d of the subclass, a function of all gradients so far."""
 
@@ -60,18 +47,22 @@ class ClassicRule(OneRateRule):
         """Returns the rule of the options."""
         return cls(options.inner_rate, options.learn_inner_rate)
 
+    num_moments: ClassVar[int]
+    """How many vectors it keeps of earlier gradients; zeros before the first."""
+
     @abc.abstractmethod
-    def direction(self, gradient: Tensor, moments: Moments) -> tuple[Tensor, Moments]:
+    def direction(
+        self, gradient: Tensor, moments: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Returns d [P], and the moments with this gradient [P] in them."""
 
-    def initial_state(self, theta: Tensor) -> Moments:
+    def initial_state(self, theta: Tensor) -> tuple[Tensor, ...]:
         """Returns zeros."""
-        none = tf.zeros_like(theta)
-        return Moments(none, none, tf.zeros([], theta.dtype))
+        return tuple(tf.zeros_like(theta) for _ in range(self.num_moments))
 
     def call(
-        self, gradient: Tensor, loss: Tensor, theta: Tensor, state: Moments
-    ) -> tuple[Tensor, Moments]:
+        self, gradient: Tensor, loss: Tensor, theta: Tensor, state: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Returns theta - alpha * d; the loss is not looked at."""
         del loss
         direction, state = self.direction(gradient, state)
@@ -83,11 +74,15 @@ class Momentum(ClassicRule):
     """Gradient descent with momentum."""
 
     part = Part("momentum", "Momentum", "Polyak, 1964", RateOptions)
+    num_moments = 1
 
-    def direction(self, gradient: Tensor, moments: Moments) -> tuple[Tensor, Moments]:
+    def direction(
+        self, gradient: Tensor, moments: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Returns m_t."""
-        mean = _MOMENTUM * moments.mean + gradient
-        return mean, Moments(mean, moments.square, moments.updates + 1.0)
+        [mean] = moments
+        mean = _MOMENTUM * mean + gradient
+        return mean, (mean,)
 
 
 @keras.saving.register_keras_serializable("tf_metalstm")
@@ -95,30 +90,41 @@ class RMSprop(ClassicRule):
     """Gradient descent by the root of the mean square of earlier gradients."""
 
     part = Part("rmsprop", "RMSprop", "Tieleman & Hinton, 2012", RateOptions)
+    num_moments = 1
 
-    def direction(self, gradient: Tensor, moments: Moments) -> tuple[Tensor, Moments]:
+    def direction(
+        self, gradient: Tensor, moments: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Returns grad_t by the root of v_t."""
-        square = _mean(moments.square, tf.square(gradient), _RMSPROP_DECAY)
-        moments = Moments(moments.mean, square, moments.updates + 1.0)
-        return gradient / (_root(square) + _EPSILON), moments
+        [square] = moments
+        square = _mean(square, tf.square(gradient), _RMSPROP_DECAY)
+        return gradient / (_root(square) + _EPSILON), (square,)
 
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class Adam(ClassicRule):
-    """Adam."""
+    """Adam; its state has the number of updates as well."""
 
     part = Part("adam", "Adam", "Kingma & Ba, ICLR 2015", RateOptions)
+    num_moments = 2
 
-    def direction(self, gradient: Tensor, moments: Moments) -> tuple[Tensor, Moments]:
+    def initial_state(self, theta: Tensor) -> tuple[Tensor, ...]:
+        """Returns zeros."""
+        return (*super().initial_state(theta), tf.zeros([], theta.dtype))
+
+    def direction(
+        self, gradient: Tensor, moments: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Returns m_t by the root of v_t, each by the sum of its weights."""
-        updates = moments.updates + 1.0
-        mean = _mean(moments.mean, gradient, _ADAM_DECAYS[0])
-        square = _mean(moments.square, tf.square(gradient), _ADAM_DECAYS[1])
+        mean, square, updates = moments
+        updates = updates + 1.0
+        mean = _mean(mean, gradient, _ADAM_DECAYS[0])
+        square = _mean(square, tf.square(gradient), _ADAM_DECAYS[1])
         by_mean, by_square = (
             1.0 - tf.pow(tf.cast(decay, updates.dtype), updates) for decay in _ADAM_DECAYS
         )
         direction = mean / by_mean / (_root(square / by_square) + _EPSILON)
-        return direction, Moments(mean, square, updates)
+        return direction, (mean, square, updates)
 
 
 def _mean(before: Tensor, value: Tensor, decay: float) -> Tensor:
