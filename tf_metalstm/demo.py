@@ -38,6 +38,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from tf_metalstm import ctrl_c
 from tf_metalstm.classifier import FewShotClassifier, ImagesWarning
+from tf_metalstm.data.sources.file_source import IMAGE_SUFFIXES
 from tf_metalstm.data.sources.folders import files_below, given_folder, is_clutter
 from tf_metalstm.loaded_model import LoadedModel, load_model
 from tf_metalstm.visualization.figures import adaptation_figure
@@ -47,21 +48,6 @@ _MOST_UPDATES = 30
 _MOST_CLASSES = 20  # that the page has room for, with a model of any number of them
 _FIRST_CLASSES = 5  # that it begins with
 _FALSE_ALARMS = 5  # percent
-_PICTURES = {
-    ".avif",
-    ".bmp",
-    ".gif",
-    ".jp2",
-    ".jpeg",
-    ".jpg",
-    ".pgm",
-    ".png",
-    ".ppm",
-    ".qoi",
-    ".tif",
-    ".tiff",
-    ".webp",
-}
 _CANVAS = "<canvas width='280' height='280'></canvas>"
 # A brush a twentieth of the canvas thick, as the strokes of Omniglot are. The canvas may be made
 # anew at any time: the document listens for it.
@@ -321,7 +307,7 @@ def _examples(folder: str | os.PathLike[str], num_way: int) -> dict[str, list[st
     if not root.is_dir():
         raise FileNotFoundError(f"--examples {folder} is no folder.")
     found = {
-        one.name: [str(file) for file in files_below(one) if file.suffix.lower() in _PICTURES]
+        one.name: [str(file) for file in files_below(one) if file.suffix.lower() in IMAGE_SUFFIXES]
         for one in sorted(root.iterdir())
         if one.is_dir() and not is_clutter(PurePath(one.name))
     }
@@ -397,6 +383,7 @@ def _packed(classifier: FewShotClassifier) -> Any:
     folder = Path(tempfile.mkdtemp())
     classifier.save(folder / "classifier")
     archive = shutil.make_archive(str(folder / "classifier"), "zip", folder, "classifier")
+    shutil.rmtree(folder / "classifier")
     return gr.update(value=archive, visible=True)
 
 

@@ -282,7 +282,10 @@ def test_a_thousand_classes_are_those_of_imagenet(tmp_path, model_file):
     inputs = keras.Input((8, 8, 3))
     logits = keras.layers.Dense(1000)(keras.layers.Flatten()(inputs))
     keras.Model(inputs, logits).save(tmp_path / "x.keras")
-    for path, known in ((tmp_path / "x.keras", True), (model_file[0], False)):
+    maps = keras.layers.Conv2D(1000, 1)(inputs)  # MobileNetV3 ends so
+    keras.Model(inputs, maps).save(tmp_path / "y.keras")
+    of_imagenet = [(tmp_path / f"{name}.keras", True) for name in "xy"]
+    for path, known in (*of_imagenet, (model_file[0], False)):
         assert KerasModel.knows_imagenet(KerasModelOptions(model_file=str(path))) == known
 
 

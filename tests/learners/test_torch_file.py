@@ -112,6 +112,10 @@ def test_what_is_no_such_file_is_refused(tmp_path, torch):
     write(path, {"weight": Tensor("one", 9, (4,), (1,))}, keys=["one"])
     with pytest.raises(ValueError, match=r"a tensor of shape \(4,\) has 3 numbers"):
         read_torch_file(path)
+    for offset, stride in ((0, -1), (-1, 1)):  # would read what lies before the file's numbers
+        write(path, {"weight": Tensor("one", offset, (2,), (stride,))}, keys=["one"])
+        with pytest.raises(ValueError, match="a tensor of shape"):
+            read_torch_file(path)
     write(path, {"weight": Tensor("one", 0, (4,), (1,))}, keys=["one"])
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ValueError, match="is no file of weights"):

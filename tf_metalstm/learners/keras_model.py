@@ -74,7 +74,10 @@ class KerasModel(PretrainedLearner):
 
     @classmethod
     def knows_imagenet(cls, options: KerasModelOptions) -> bool:
-        """Returns whether the model has an output for each of the thousand classes of ImageNet."""
+        """Returns whether a layer has an output for each of the thousand classes of ImageNet.
+
+        A model without its last layer is not recognized.
+        """
         return _CLASSES_OF_IMAGENET in _widths(_path(options))
 
 
@@ -97,7 +100,7 @@ def _loaded(path: Path) -> keras.Model:
 
 
 def _widths(path: Path) -> set[int]:
-    """Returns the widths of all linear layers in a file; an empty set if it is not a model."""
+    """Returns the widths of linear layers and convolutions in a file; none if it is no model."""
     try:
         with zipfile.ZipFile(path) as archive:
             config = json.loads(archive.read("config.json"))
@@ -107,8 +110,8 @@ def _widths(path: Path) -> set[int]:
 
     def look(value: Any) -> None:
         if isinstance(value, dict):
-            if isinstance(value.get("units"), int):
-                widths.add(value["units"])
+            found = (value.get("units"), value.get("filters"))
+            widths.update(width for width in found if isinstance(width, int))
             for each in value.values():
                 look(each)
         elif isinstance(value, list):

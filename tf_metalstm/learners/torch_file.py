@@ -82,7 +82,7 @@ def _tensor(value: Any) -> _Tensor:
 def _array(tensor: _Tensor, storages: dict[str, np.ndarray]) -> np.ndarray:
     numbers = storages[tensor.storage][tensor.offset :]
     last = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.strides, strict=True))
-    if last >= len(numbers):
+    if last >= len(numbers) or min((tensor.offset, *tensor.strides)) < 0:
         raise ValueError(f"a tensor of shape {tensor.shape} has {len(numbers)} numbers")
     steps = [numbers.itemsize * step for step in tensor.strides]
     return np.lib.stride_tricks.as_strided(numbers, tensor.shape, steps, writeable=False).copy()

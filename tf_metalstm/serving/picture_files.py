@@ -53,11 +53,6 @@ class PictureFile(NamedTuple):
     problem: Tensor
 
 
-SPECS = PictureFile(
-    *(tf.TensorSpec([], dtype) for dtype in (tf.int32, tf.int32, tf.int64, tf.string))
-)
-
-
 class _Header(NamedTuple):
     """kind, height, width; where the EXIF entry begins, or 0; length; problem."""
 

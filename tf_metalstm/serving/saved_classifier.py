@@ -20,6 +20,7 @@ not need the package. It needs TensorFlow.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -98,7 +99,9 @@ def write_classifier(
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         tf.saved_model.save(module, str(partial), signatures=signatures)
-        text = json.dumps({"format": FORMAT, **facts._asdict()}, indent=1) + "\n"
+        limit = facts.limit if math.isfinite(facts.limit) else None  # JSON has no infinity
+        contents = {"format": FORMAT, **facts._asdict(), "limit": limit}
+        text = json.dumps(contents, indent=1, allow_nan=False) + "\n"
         (partial / CLASSIFIER).write_text(text, encoding="utf-8", errors="backslashreplace")
         partial.rename(target)
     except tf.errors.OpError as error:  # a full disk, one that is read only

@@ -113,7 +113,10 @@ def _mini_imagenet_from_trunk() -> list[Cell]:
     """Returns the rows of a network that was trained jointly for long, with three heads."""
     trunk = Run("trunk_64", (_recipe("mini_imagenet_trunk_64"),))
     heads = [("nearest neighbour", trunk)]
-    for words, name in (("prototypes by cosine", "prototypes"), ("ridge regression", "ridge")):
+    for words, name in (
+        ("prototypical networks by cosine", "prototypes"),
+        ("ridge regression", "ridge"),
+    ):
         recipe = _recipe(f"mini_imagenet_trunk_64_{name}")
         heads.append((words, Run(f"trunk_64_{name}", (recipe,), before=(trunk,))))
     return [

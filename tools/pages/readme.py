@@ -14,7 +14,7 @@ from tf_metalstm.tables.results import key, read_records
 _SHOWN = (
     ("mini_imagenet", 1, ("1shot_matching", "trunk_64_prototypes", "1shot_augmented")),
     ("mini_imagenet", 5, ("5shot_matching", "trunk_64_prototypes", "5shot_augmented")),
-    ("omniglot", 1, ("nearest_neighbor", "1shot_matching", "1shot_meta_lstm")),
+    ("omniglot", 1, ("nearest_neighbor", "1shot_prototypical", "1shot_meta_lstm")),
     ("omniglot", 5, ("nearest_neighbor", "5shot_matching", "5shot_meta_lstm")),
 )
 
