@@ -36,6 +36,7 @@ class Model:
     """A model, asked as FewShotClassifier asks it, with the features of all pictures kept."""
 
     def __init__(self, folder):
+        self.name = pathlib.Path(folder).resolve().as_posix().replace("/", "_")
         self.model = load_model(folder)
         self.most = estimate_of.ROUNDS if self.model.has_features else estimate_of.ROUNDS_BY_UPDATES
         steps = self.model.num_steps
@@ -43,7 +44,7 @@ class Model:
 
     def keep(self, folder, most, cache):
         """Returns the features, or pixels, of each class of a folder."""
-        file = pathlib.Path(cache or ".", f"{pathlib.Path(folder).name}.npz")
+        file = pathlib.Path(cache or ".", f"{self.name}_{pathlib.Path(folder).name}_{most}.npz")
         if cache and file.is_file():
             return dict(np.load(file))
         classes = {}

@@ -42,6 +42,27 @@ def ridge_weights(inputs: Tensor, targets: Tensor, penalty: Tensor | float) -> T
     return tf.ensure_shape(weights, [num_inputs, targets.shape[1]])
 
 
+def with_ones(features: Tensor) -> Tensor:
+    """Returns features [B, D] with a column of ones, [B, D + 1]."""
+    return tf.concat([features, tf.ones_like(features[:, :1])], axis=1)
+
+
+def regression(
+    features: Tensor, labels: Tensor, num_way: Tensor | int, penalty: Tensor | float
+) -> Tensor:
+    """Returns the weights of the regression of classes on features, [D + 1, N].
+
+    Args:
+        features: [B, D].
+        labels: in [0, N), [B].
+        num_way: N.
+        penalty: l, positive.
+    """
+    targets = tf.one_hot(tf.cast(labels, tf.int32), num_way, dtype=features.dtype)
+    number = tf.cast(tf.shape(features)[0], features.dtype)
+    return ridge_weights(with_ones(features), targets, number * tf.cast(penalty, features.dtype))
+
+
 def _by_inputs(inputs: Tensor, targets: Tensor, penalty: Tensor) -> Tensor:
     covariance = tf.matmul(inputs, inputs, transpose_a=True)
     return _solve(covariance, penalty, tf.matmul(inputs, targets, transpose_a=True))

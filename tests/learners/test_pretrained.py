@@ -17,7 +17,12 @@ from tf_metalstm.learners import efficientnet_lite0 as lite0
 from tf_metalstm.learners import keras_application
 from tf_metalstm.learners.embedding import embedding_of
 from tf_metalstm.learners.functional import FunctionalLearner
-from tf_metalstm.learners.keras_application import application, linear_map
+from tf_metalstm.learners.keras_application import (
+    KerasApplication,
+    KerasApplicationOptions,
+    application,
+    linear_map,
+)
 from tf_metalstm.learners.keras_model import KerasModel, KerasModelOptions
 from tf_metalstm.learners.pretrained import color_input, with_linear_layer
 from tf_metalstm.learners.torch_file import read_torch_file
@@ -276,6 +281,14 @@ def test_a_file_that_is_no_model(tmp_path):
     (tmp_path / "x.keras").write_bytes(b"no model")
     with pytest.raises(OptionError, match=r"x.keras cannot be read by Keras"):
         of_file(tmp_path / "x.keras")
+
+
+def test_layers_of_a_fresh_network_are_all_trained():
+    options = KerasApplicationOptions(
+        application="MobileNet", application_weights="fresh", trained_layers=2
+    )
+    with pytest.raises(OptionError, match="^trained_layers is for trained weights"):
+        KerasApplication.from_options(options, (32, 32, 3), 3, 0.05)
 
 
 def test_a_thousand_classes_are_those_of_imagenet(tmp_path, model_file):

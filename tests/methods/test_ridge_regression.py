@@ -8,9 +8,9 @@ import toy
 
 from tf_metalstm.learners.embedding import embedding_of
 from tf_metalstm.learners.mlp import mlp
-from tf_metalstm.methods.ridge_regression import RidgeRegression, regression
+from tf_metalstm.methods.ridge_regression import RidgeRegression
 from tf_metalstm.options import OptionError
-from tf_metalstm.ridge import ridge_weights
+from tf_metalstm.ridge import regression, ridge_weights
 
 LABELS = [2, 0, 1, 0, 2, 2, 0]
 

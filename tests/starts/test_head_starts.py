@@ -234,3 +234,16 @@ def test_a_rule_that_counts_the_coordinates_of_each_tensor_is_refused(rule):
     start = ZeroHead(dtype="float64")
     with pytest.raises(OptionError, match=rf"^rule {rule.part.name} needs a fixed number of param"):
         GradientBasedMethod(start.learner(network()), rule(), InnerLoop(1), start=start)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: RidgeStart(head_penalty=-1.0), "head_penalty"),
+        (lambda: RidgeStart(head_scale=0.0), "head_scale"),
+        (lambda: PrototypeStart(head_scale=0.0), "head_scale"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(make, name):
+    with pytest.raises(OptionError, match=f"^{name} must be a number above 0"):
+        make()

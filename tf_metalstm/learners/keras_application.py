@@ -63,6 +63,12 @@ class KerasApplication(PretrainedLearner):
         del statistics_momentum
         trunk = application(input_shape, options.application, options.application_weights)
         if options.application_weights == FRESH:  # nothing to keep
+            if options.trained_layers:
+                raise OptionError(
+                    "trained_layers",
+                    "is for trained weights: with application_weights=fresh all layers are "
+                    "trained. Leave it out.",
+                )
             logits = keras.layers.Dense(num_outputs, name="linear")(trunk.output)
             return keras.Model(trunk.input, logits, name=options.application)
         return with_linear_layer(trunk, num_outputs, options.trained_layers, options.application)

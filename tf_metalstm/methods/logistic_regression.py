@@ -1,4 +1,4 @@
-"""Logistic regression on the features of the support set, solved anew for each: LR-D2.
+"""Logistic regression on the features of the support set, solved anew for each, after LR-D2.
 
 Bertinetto, Henriques, Torr & Vedaldi, "Meta-learning with differentiable closed-form solvers", ICLR
 2019, section 3.3. The head is where a convex loss is lowest, and training goes through the search
@@ -10,11 +10,13 @@ for it. Their classes are two; here they are N, under one softmax:
 
 W = X' A, as the gradient says. The second derivatives of the loss are at most X X' / 2 (Boehning,
 "Multinomial logistic regression algorithm", 1992), whatever the probabilities are. So one
-decomposition serves all steps, and each step takes the loss down:
+decomposition serves all steps, and without momentum each step takes the loss down:
 
     A <- A - (X X' / 2 + l I)^-1 (P - Y + l A)          P = softmax(X X' A)
 
-Nesterov's momentum makes them fast. l is learned, as a power of e so that it stays positive.
+Nesterov's momentum makes them faster; then a single step may take it up. After 60 steps the weights
+are near W, less so with a small penalty and many classes. l is learned, as a power of e so that it
+stays positive.
 
     paper        code            shape
     f            embedding       [B, h, w, c] -> [B, D]
@@ -35,9 +37,10 @@ from tf_metalstm.episode import Tensor
 from tf_metalstm.learners.embedding import embedding_of
 from tf_metalstm.methods.base import Builder, TrainedOptions
 from tf_metalstm.methods.embedding_method import EmbeddingMethod
-from tf_metalstm.methods.ridge_regression import Regression, with_ones
+from tf_metalstm.methods.ridge_regression import Regression
 from tf_metalstm.options import option
 from tf_metalstm.parts import Part
+from tf_metalstm.ridge import with_ones
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from tf_metalstm.methods.base import Builder, TrainedOptions
 from tf_metalstm.methods.embedding_method import EmbeddingMethod
 from tf_metalstm.options import option
 from tf_metalstm.parts import Part
-from tf_metalstm.ridge import ridge_weights
+from tf_metalstm.ridge import regression, with_ones
 
 
 @dataclass(frozen=True)
@@ -58,27 +58,6 @@ class Regression(NamedTuple):
     """
 
     weights: Tensor
-
-
-def with_ones(features: Tensor) -> Tensor:
-    """Returns features [B, D] with a column of ones, [B, D + 1]."""
-    return tf.concat([features, tf.ones_like(features[:, :1])], axis=1)
-
-
-def regression(
-    features: Tensor, labels: Tensor, num_way: Tensor | int, penalty: Tensor | float
-) -> Tensor:
-    """Returns the weights of the regression of classes on features, [D + 1, N].
-
-    Args:
-        features: [B, D].
-        labels: in [0, N), [B].
-        num_way: N.
-        penalty: l, positive.
-    """
-    targets = tf.one_hot(tf.cast(labels, tf.int32), num_way, dtype=features.dtype)
-    number = tf.cast(tf.shape(features)[0], features.dtype)
-    return ridge_weights(with_ones(features), targets, number * tf.cast(penalty, features.dtype))
 
 
 @keras.saving.register_keras_serializable("tf_metalstm")

@@ -28,7 +28,7 @@ from tf_metalstm.learners.any_way import AnyWayLearner
 from tf_metalstm.learners.functional import FunctionalLearner
 from tf_metalstm.options import option
 from tf_metalstm.parts import Part
-from tf_metalstm.ridge import ridge_weights
+from tf_metalstm.ridge import regression
 from tf_metalstm.starts.scaled_head import ScaledHead, ScaledHeadOptions
 
 
@@ -69,6 +69,7 @@ class RidgeStart(ScaledHead):
         **kwargs: Any,
     ) -> None:
         super().__init__(learn_c_0, kernel_scale, unit_features, head_scale, **kwargs)
+        RidgeStartOptions(head_penalty=head_penalty)  # checks it
         self.head_penalty = head_penalty
 
     @classmethod
@@ -92,11 +93,9 @@ class RidgeStart(ScaledHead):
     def rows(self, learner: AnyWayLearner, support: Support, num_way: Tensor | int) -> Tensor:
         """Returns the rows of the regression, [N, D + 1]."""
         features = self.support_features(learner, support)
-        inputs = tf.concat([features, tf.ones_like(features[:, :1])], axis=1)
-        targets = tf.one_hot(tf.cast(support.labels, tf.int32), num_way, dtype=inputs.dtype)
-        number = tf.cast(tf.shape(features)[0], inputs.dtype)
-        penalty = number * tf.exp(tf.convert_to_tensor(self.log_penalty))
-        return self.scale() * tf.transpose(ridge_weights(inputs, targets, penalty))
+        penalty = tf.exp(tf.convert_to_tensor(self.log_penalty))
+        weights = regression(features, support.labels, num_way, penalty)
+        return self.scale() * tf.transpose(weights)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""

@@ -49,6 +49,7 @@ class ScaledHead(HeadStart, abc.ABC):
         **kwargs: Any,
     ) -> None:
         super().__init__(learn_c_0, kernel_scale, unit_features, **kwargs)
+        ScaledHeadOptions(head_scale=head_scale)  # checks it
         self.head_scale = head_scale
 
     @classmethod
@@ -59,7 +60,8 @@ class ScaledHead(HeadStart, abc.ABC):
 
     def add_head(self, learner: FunctionalLearner) -> None:
         """Creates the logarithm of s."""
-        scale = self.head_scale or (10.0 if self.unit_features else 1.0)
+        usual = 10.0 if self.unit_features else 1.0
+        scale = usual if self.head_scale is None else self.head_scale
         initial = keras.initializers.Constant(math.log(scale))
         self.log_scale = self.add_weight(
             shape=(), initializer=initial, dtype=learner.dtype, name="log_scale"
