@@ -287,7 +287,7 @@ def test_layers_of_a_fresh_network_are_all_trained():
     options = KerasApplicationOptions(
         application="MobileNet", application_weights="fresh", trained_layers=2
     )
-    with pytest.raises(OptionError, match="^trained_layers is for trained weights"):
+    with pytest.raises(OptionError, match=r"^trained_layers is for trained weights"):
         KerasApplication.from_options(options, (32, 32, 3), 3, 0.05)
 
 
