@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import toy
 
-from tf_metalstm import scoring
+from tf_metalstm import feature_cache, scoring
 from tf_metalstm.data.episodes import ImageEpisodes, episode_dataset
 from tf_metalstm.data.feature_episodes import FeatureEpisodes
 from tf_metalstm.data.preprocessing import Augmentation, Normalization
@@ -51,8 +51,8 @@ def test_features_that_are_computed_once_give_the_same_answers(name):
     scores, outputs = asked(method, episode_dataset(episodes(), num_episodes=LENGTH))
     stream, answer = questions(method, episodes(), LENGTH)
     inputs, _ = stream.element_spec
-    assert inputs["support_inputs"].shape.rank == 3  # features, [E, N*K, D]
-    assert inputs["support_inputs"].shape[0] == LENGTH
+    assert inputs["support_features"].shape.rank == 3  # features, [E, N*K, D]
+    assert inputs["support_features"].shape[0] == LENGTH
     found, of_features = asked(method, stream, answer)
     np.testing.assert_allclose(of_features, outputs, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(found, scores, atol=0.021)  # one of 15 queries may be a tie
@@ -79,13 +79,13 @@ def test_each_image_goes_through_the_network_once():
         np.testing.assert_array_equal(inputs["support_labels"], expected["support_labels"])
         for name in ("support_inputs", "query_inputs"):
             pixels = np.reshape(expected[name], (len(expected[name]), -1))
-            np.testing.assert_array_equal(inputs[name], pixels)
+            np.testing.assert_array_equal(inputs[name.replace("inputs", "features")], pixels)
     assert by_features.fingerprint(LENGTH) == images.fingerprint(LENGTH)
 
 
 def test_features_that_would_fill_the_memory_are_not_kept(monkeypatch):
     method = PixelNearestNeighbor()
-    monkeypatch.setattr(scoring, "_MOST_BYTES", 10_000)
+    monkeypatch.setattr(feature_cache, "_MOST_BYTES", 10_000)
     stream, answer = questions(method, episodes(), LENGTH)
     assert stream.element_spec[0]["support_inputs"].shape == (LENGTH, 10, *SHAPE)
     expected, _ = asked(method, episode_dataset(episodes(), num_episodes=LENGTH))

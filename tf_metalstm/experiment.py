@@ -10,7 +10,9 @@ import tensorflow as tf
 from tf_metalstm.construction import build_method, build_tasks
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.data.tasks import IMAGES, PROBLEMS, EpisodeTasks, ImageTasks, Tasks
+from tf_metalstm.feature_cache import list_by_features, stream_by_features
 from tf_metalstm.methods.base import Method
+from tf_metalstm.methods.feature_method import FeatureMethod
 from tf_metalstm.methods.few_shot import FewShotMethod
 from tf_metalstm.options import OptionError
 from tf_metalstm.serving.served import ServedMethod
@@ -19,19 +21,41 @@ from tf_metalstm.task_facts import TaskFacts, facts_of, read_facts
 from tf_metalstm.training.checkpoints import BEST, LAST, RunCheckpoints, checkpoint_steps
 
 
-def training_episodes(settings: Settings, tasks: Tasks, start: int) -> tf.data.Dataset:
-    """Returns the endless stream of training tasks or batches; the first has the number `start`."""
+def training_episodes(
+    settings: Settings, tasks: Tasks, start: int, method: Method | None = None
+) -> tf.data.Dataset:
+    """Returns the endless stream of training tasks or batches; the first has the number `start`.
+
+    Args:
+        settings: of the run.
+        tasks: that it is trained on.
+        start: number of the first task.
+        method: that is trained, so that frozen features are computed once; None for images.
+    """
     training = settings.training
     stream = settings.member("method").training_stream(
         settings.of_member("method"), tasks, training.seed
     )
+    if method is not None:
+        stream = stream_by_features(method, stream)
     return episode_dataset(stream, start=start, episodes_per_step=training.episodes_per_step)
 
 
-def validation_episodes(settings: Settings, tasks: Tasks) -> tf.data.Dataset:
-    """Returns the fixed list of validation tasks."""
+def validation_episodes(
+    settings: Settings, tasks: Tasks, method: Method | None = None
+) -> tf.data.Dataset:
+    """Returns the fixed list of validation tasks.
+
+    Args:
+        settings: of the run.
+        tasks: that it is trained on.
+        method: that is trained, so that frozen features are computed once; None for images.
+    """
+    episodes = tasks.episodes("validation", settings.evaluation.evaluation_seed)
+    if isinstance(method, FeatureMethod) and method.features_are_frozen:
+        episodes = list_by_features(method, episodes, settings.training.validation_episodes)
     return episode_dataset(
-        tasks.episodes("validation", settings.evaluation.evaluation_seed),
+        episodes,
         num_episodes=settings.training.validation_episodes,
         episodes_per_step=settings.training.episodes_per_step,
     )

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import functools
-import sys
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-import tqdm
 
-from tf_metalstm.data.episodes import Episodes, ImageEpisodes, episode_dataset
-from tf_metalstm.data.feature_episodes import FeatureEpisodes
+from tf_metalstm.data.episodes import Episodes, episode_dataset
 from tf_metalstm.episode import Tensor
+from tf_metalstm.feature_cache import list_by_features, progress_bar
 from tf_metalstm.methods.base import Method
-from tf_metalstm.methods.feature_method import FeatureMethod
 from tf_metalstm.methods.few_shot import FewShotMethod
 
 # Episodes that are asked at a time, and the images that these may have together.
 _EPISODES, _IMAGES = 20, 2000
-# Features of a list that are kept.
-_MOST_BYTES = 2**29
+
+_OF_IMAGES = ("support_inputs", "query_inputs", "support_features", "query_features")
 
 Answer = Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]
 """Inputs of E episodes -> their outputs, and the transductive ones where both are asked for."""
@@ -69,9 +65,7 @@ def questions(
     answer = _plain(method)
     if both_modes and isinstance(method, FewShotMethod) and method.transductive_mode is not None:
         answer = _in_both_modes(method)
-    by_features = _by_features(method, episodes, num_episodes)
-    if by_features is not None and isinstance(method, FeatureMethod):
-        episodes, answer = by_features, _from_features(method)
+    episodes = list_by_features(method, episodes, num_episodes)
     stream = episode_dataset(
         episodes,
         num_episodes=num_episodes,
@@ -88,28 +82,10 @@ def _in_both_modes(method: FewShotMethod) -> Answer:
     return lambda inputs: tuple(tf.unstack(method.answers_in_both_modes(inputs), axis=1))
 
 
-def _from_features(method: FeatureMethod) -> Answer:
-    return lambda inputs: (method.answers_from_features(inputs),)
-
-
-def _by_features(method: Method, episodes: Episodes, num_episodes: int) -> FeatureEpisodes | None:
-    """Returns the list with features in place of images, or None where that does not help."""
-    if not isinstance(method, FeatureMethod) or not isinstance(episodes, ImageEpisodes):
-        return None
-    if episodes.is_augmented:
-        return None
-    found = FeatureEpisodes(episodes, num_episodes)
-    if found.num_images >= found.num_places:
-        return None
-    features = tf.function(method.features, reduce_retracing=True)
-    progress = functools.partial(_bar, unit="batch of images", leave=False)
-    return found if found.compute(features, _MOST_BYTES, progress) else None
-
-
 def _at_a_time(episodes: Episodes, num_episodes: int) -> int:
     """Returns how many episodes make a step; it divides their number."""
     inputs, _ = episodes(tf.constant(0, tf.int64))
-    images = sum(len(inputs[name]) for name in ("support_inputs", "query_inputs") if name in inputs)
+    images = sum(len(inputs[name]) for name in _OF_IMAGES if name in inputs)
     most = max(1, min(_EPISODES, _IMAGES // images)) if images else 1
     return max(size for size in range(1, most + 1) if num_episodes % size == 0)
 
@@ -140,7 +116,9 @@ def episode_scores(
     transductive: list[float] = []
     num_diverged = 0
     disable = None if one_of_many else False  # None: where no terminal is
-    bar = _bar(episodes, total=len(episodes), unit="step", leave=not one_of_many, disable=disable)
+    bar = progress_bar(
+        episodes, total=len(episodes), unit="step", leave=not one_of_many, disable=disable
+    )
     for inputs, labels in bar:
         outputs, *others = outputs_of(inputs)
         for other in others:
@@ -152,8 +130,3 @@ def episode_scores(
         num_diverged += int(np.sum(np.isnan(outputs).reshape(len(outputs), -1).any(axis=1)))
     other_mode = np.asarray(transductive) if transductive else None
     return Scores(np.asarray(scores), num_diverged, other_mode)
-
-
-def _bar(iterable: Iterable[Any], **options: Any) -> Iterable[Any]:
-    interval = 0.2 if sys.stderr.isatty() else 30.0  # a log file wants few lines
-    return tqdm.tqdm(iterable, mininterval=interval, **{"disable": None, **options})

@@ -79,9 +79,9 @@ def main(settings: Settings) -> None:
             checkpoints = train(
                 method,
                 lambda step: experiment.training_episodes(
-                    settings, tasks, start=step * training.episodes_per_step
+                    settings, tasks, step * training.episodes_per_step, method
                 ),
-                validation,
+                experiment.validation_episodes(settings, tasks, method),
                 schedule,
                 run_dir,
                 on_validation,

@@ -53,7 +53,7 @@ def variants():
     for member in METHODS:
         name, said = member.part.name, {"method": member.part.name, **company(member)}
         found[name] = said
-        if "rule" in member.part.needs and "images" in member.kinds:
+        if member.part.name == METHODS.default:  # rules are the same wherever they are used
             others = [rule for rule in toy.FEW_SHOT_RULES if rule != RULES.default]
             found |= {f"{name}-{rule}": {**said, "rule": rule} for rule in others}
         for each in options_of(member.part.options).values():

@@ -1,4 +1,4 @@
-"""Episodes of features that were computed once for each image of a list.
+"""Episodes of features that were computed once for each image.
 
 In a list of 600 episodes an image comes several times: of the 12,000 test images of mini-ImageNet
 each is in four of the 48,000 places of 5-way 1-shot episodes.
@@ -23,21 +23,26 @@ class FeatureEpisodes:
 
     Args:
         episodes: of images, not augmented.
-        num_episodes: that there are; which images they have is found out first.
+        num_episodes: that there are; which images they have is found out first. None for an endless
+            stream, which has all images of the split.
     """
 
-    def __init__(self, episodes: ImageEpisodes, num_episodes: int) -> None:
+    def __init__(self, episodes: ImageEpisodes, num_episodes: int | None = None) -> None:
         self._episodes = episodes
+        self._features: Tensor | None = None
+        self._places: Tensor | None = None
+        if num_episodes is None:
+            self._rows = np.arange(len(episodes.sampler.classes.images))
+            return
         rows_of = tf.function(episodes.rows)
         rows = np.stack([rows_of(tf.constant(i, tf.int64)).numpy() for i in range(num_episodes)])
         self._rows, places = np.unique(rows, return_inverse=True)
         self._places = tf.constant(places.reshape(rows.shape), tf.int32)
         self.num_places = rows.size
-        self._features: Tensor | None = None
 
     @property
     def num_images(self) -> int:
-        """How many different images the list has."""
+        """How many different images there are."""
         return len(self._rows)
 
     def compute(
@@ -67,11 +72,15 @@ class FeatureEpisodes:
         return True
 
     def __call__(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Returns features [N*K, ...] and [N*Q, ...] as inputs, labels int32."""
+        """Returns features [N*K, ...] and [N*Q, ...], named as such, and labels, int32."""
         if self._features is None:
             raise ValueError("The features are not computed yet: call compute first.")
-        values = tf.gather(self._features, tf.gather(self._places, index))
-        return arrange(values, self._episodes.sampler.spec)
+        if self._places is None:
+            places = self._episodes.rows(index)
+        else:
+            places = tf.gather(self._places, index)
+        inputs, labels = arrange(tf.gather(self._features, places), self._episodes.sampler.spec)
+        return {name.replace("inputs", "features"): x for name, x in inputs.items()}, labels
 
     def fingerprint(self, num_episodes: int) -> str:
         """Returns that of the episodes of images."""

@@ -1,6 +1,7 @@
 """The methods."""
 
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
+from tf_metalstm.methods.head_adaptation import HeadAdaptation
 from tf_metalstm.methods.learned_optimizer import LearnedOptimizerMethod
 from tf_metalstm.methods.logistic_regression import LogisticRegression
 from tf_metalstm.methods.matching_networks import MatchingNetworks
@@ -26,6 +27,7 @@ METHODS = Family(
         RelationNetworks,
         RidgeRegression,
         LogisticRegression,
+        HeadAdaptation,
         MemoryAugmentedNetwork,
         LearnedOptimizerMethod,
     ),

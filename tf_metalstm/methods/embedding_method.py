@@ -60,11 +60,22 @@ class EmbeddingMethod(FeatureMethod, abc.ABC):
         features = self.features(images, training=True)
         num_support = tf.shape(support)[0]
         num_way = self._num_way(labels, training=True)
-        summary = self.summarize(features[:num_support], labels, num_way)
+        summary = self.summarize_in_training(features[:num_support], labels, num_way)
         return self.compare(summary, features[num_support:], training=True)
+
+    @property
+    def features_are_frozen(self) -> bool:
+        """Whether nothing of the embedding is trained; then it is never in training mode."""
+        return not self.embedding.trainable_weights
+
+    @property
+    def keeps_statistics(self) -> bool:
+        """Whether the running statistics of the embedding move in training."""
+        return super().keeps_statistics and not self.features_are_frozen
 
     def features(self, images: Tensor, training: bool = False) -> Tensor:
         """Returns the features of images, in the precision of the method."""
+        training = training and not self.features_are_frozen
         # The network may calculate in fewer bits than distances need.
         return tf.cast(self.embedding(images, training=training), self.compute_dtype)
 

@@ -4,7 +4,8 @@
     logits  = compare(summary, f(queries))              one number for each class
 
 Outside of training the features of an image are the same in every episode. So a list of episodes
-can be answered from features that were computed once for each image: `answers_from_features`.
+can be answered from features that were computed once for each image, and where the network is
+frozen training can do so too.
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ class FeatureMethod(FewShotMethod, abc.ABC):
             num_way: N.
         """
 
+    def summarize_in_training(self, features: Tensor, labels: Tensor, num_way: Tensor | int) -> Any:
+        """Returns what is remembered of a support set in meta-training; here the same."""
+        return self.summarize(features, labels, num_way)
+
     @abc.abstractmethod
     def compare(self, summary: Any, features: Tensor, training: bool = False) -> Tensor:
         """Returns logits [B, N] of queries.
@@ -57,7 +62,8 @@ class FeatureMethod(FewShotMethod, abc.ABC):
     def adapt(self, support: Support, training: bool = False) -> Any:
         """Returns what is remembered of the support set."""
         features = self.support_features(support.inputs, training)
-        return self.summarize(features, support.labels, self._num_way(support.labels, training))
+        summarize = self.summarize_in_training if training else self.summarize
+        return summarize(features, support.labels, self._num_way(support.labels, training))
 
     def query_outputs(self, adapted: Any, query_inputs: Tensor, training: bool = False) -> Tensor:
         """Returns logits [B, N]."""
@@ -67,21 +73,33 @@ class FeatureMethod(FewShotMethod, abc.ABC):
         """Returns the features of a support set of any size."""
         return self.features(images, training)
 
-    def answers_from_features(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Returns what `call` returns outside of training, [E, N*Q, N].
+    @property
+    def features_are_frozen(self) -> bool:
+        """Whether training, too, leaves the features of an image as they are; here not."""
+        return False
 
-        Args:
-            inputs: as `call` takes them, with the features of images in their place.
+    def call(self, inputs: Mapping[str, Tensor], training: bool = False) -> Tensor:
+        """Adapts to each of the E support sets and answers its queries.
+
+        Call arguments:
+            inputs: as every method takes them; or with the features of images in their place, as
+                support_features and query_features. Outside of training and where they are frozen
+                the answers are the same.
+            training: True in meta-training.
         """
+        if "support_features" not in inputs:
+            return super().call(inputs, training)
+        training = bool(training)
+        return self.each_episode(lambda episode: self._from_features(episode, training), inputs)
 
-        def one_episode(episode: dict[str, Tensor]) -> Tensor:
-            labels = episode["support_labels"]
-            num_way = self._num_way(labels, training=False)
-            summary = self.summarize(episode["support_inputs"], labels, num_way)
-            outputs = self.compare(summary, episode["query_inputs"])
-            return without_absent_classes(outputs, class_mask(labels, tf.shape(outputs)[-1]))
-
-        return self.each_episode(one_episode, inputs)
+    def _from_features(self, episode: dict[str, Tensor], training: bool) -> Tensor:
+        labels = episode["support_labels"]
+        summarize = self.summarize_in_training if training else self.summarize
+        summary = summarize(episode["support_features"], labels, self._num_way(labels, training))
+        outputs = self.compare(summary, episode["query_features"], training)
+        if training:
+            return outputs
+        return without_absent_classes(outputs, class_mask(labels, tf.shape(outputs)[-1]))
 
     def _num_way(self, labels: Tensor, training: bool) -> Tensor | int:
         del training

@@ -155,7 +155,7 @@ class FewShotMethod(Method, abc.ABC):
         inputs = {**inputs, "support_labels": self._labels(inputs["support_labels"])}
         if self.vectorize_episodes:
             return tf.vectorized_map(one_episode, inputs, fallback_to_while_loop=False)
-        num_episodes = inputs["support_inputs"].shape[0]
+        num_episodes = inputs["support_labels"].shape[0]
         if num_episodes is not None and num_episodes <= _UNROLLED:
             return tf.stack(
                 [

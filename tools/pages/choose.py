@@ -68,6 +68,11 @@ _CHOICES = (
         "Features of a pretrained network, with several pictures of each class.",
     ),
     Choice(
+        "updates of the last layer",
+        ("--method=head_adaptation", "--rule=meta_lstm"),
+        "Features that are good already, and many pictures of each class or another domain.",
+    ),
+    Choice(
         "meta-LSTM",
         ("--method=gradient_based", "--rule=meta_lstm"),
         "To study a learned learning rate and weight decay, or to reproduce the paper.",

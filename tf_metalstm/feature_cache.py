@@ -1,0 +1,69 @@
+"""Features in place of images, where a method sees nothing else of an image.
+
+An image comes in many episodes. Where its features are the same in all of them it goes through the
+network once: in lists of validation and test, and in training where the network is frozen.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterable
+from typing import Any, TypeGuard
+
+import tensorflow as tf
+import tqdm
+
+from tf_metalstm.data.episodes import Episodes, ImageEpisodes
+from tf_metalstm.data.feature_episodes import FeatureEpisodes
+from tf_metalstm.methods.base import Method
+from tf_metalstm.methods.feature_method import FeatureMethod
+
+# Features that are kept.
+_MOST_BYTES = 2**29
+
+
+def list_by_features(method: Method, episodes: Episodes, num_episodes: int) -> Episodes:
+    """Returns a list with features in place of images where that saves passes; else as it is.
+
+    Args:
+        method: that is to answer it, trained to the end.
+        episodes: of a split.
+        num_episodes: that the list has.
+    """
+    if not isinstance(method, FeatureMethod) or not _are_images(episodes):
+        return episodes
+    found = FeatureEpisodes(episodes, num_episodes)
+    if found.num_images >= found.num_places:
+        return episodes
+    return found if _compute(found, method) else episodes
+
+
+def stream_by_features(method: Method, episodes: Episodes) -> Episodes:
+    """Returns an endless stream with features in place of images where the network is frozen.
+
+    Args:
+        method: that is to be trained on it.
+        episodes: of training.
+    """
+    is_frozen = isinstance(method, FeatureMethod) and method.features_are_frozen
+    if not is_frozen or not _are_images(episodes):
+        return episodes
+    found = FeatureEpisodes(episodes)
+    return found if _compute(found, method) else episodes
+
+
+def _are_images(episodes: Episodes) -> TypeGuard[ImageEpisodes]:
+    return isinstance(episodes, ImageEpisodes) and not episodes.is_augmented
+
+
+def _compute(found: FeatureEpisodes, method: Any) -> bool:
+    features = tf.function(method.features, reduce_retracing=True)
+    bar = functools.partial(progress_bar, unit="batch of images", leave=False)
+    return found.compute(features, _MOST_BYTES, bar)
+
+
+def progress_bar(iterable: Iterable[Any], **options: Any) -> Iterable[Any]:
+    """Returns what is iterated over, with a progress bar; a log file gets few lines."""
+    interval = 0.2 if sys.stderr.isatty() else 30.0
+    return tqdm.tqdm(iterable, mininterval=interval, **{"disable": None, **options})
