@@ -1,23 +1,17 @@
-"""The pages of the site: all in the navigation, short where they should be, their commands and
-numbers right. `make docs-check` builds them."""
+"""The pages of the site: all in the navigation, short where they should be, their numbers right.
+
+`make docs-check` builds them; tests/test_page_commands.py reads their commands.
+"""
 
 import configparser
 import json
 import pathlib
 import re
-import shlex
-import sys
 from xml.etree import ElementTree
 
 import pytest
 import yaml
-from absl import flags
 
-from tf_metalstm.catalogue import FAMILIES
-from tf_metalstm.demo import parser as demo_parser
-from tf_metalstm.flags import define_flags, parse_settings
-from tf_metalstm.options import OptionError
-from tf_metalstm.reproduce import parser as reproduce_parser
 from tf_metalstm.tables.catalogue import TABLES
 from tf_metalstm.tables.results import read_records
 
@@ -101,55 +95,11 @@ def test_a_page_of_the_lab_book_says_question_command_result_and_conclusion(page
     assert f"({page.name})" in (page.parent / "index.md").read_text()
 
 
-def calls(text):
-    """(command, arguments) of every call of a command in a page."""
-    text = text.replace("ROW.flags", "base.flags").replace("IMAGES.flags", "omniglot.flags")
-    joined = re.sub(r"\\\n\s*", "", text)
-    for name, rest in re.findall(r"python -m tf_metalstm\.(\w+) +(-[^`\n|]*)", joined):
-        yield name, [word for word in shlex.split(rest.partition(" #")[0]) if word.startswith("-")]
-
-
-def stands_for_any(argument):
-    """Whether a reader puts something else in its place, as for DIR or K."""
-    return argument == "--help" or re.fullmatch(r"--\w+=(\.\.\.|(.*/)?[A-Z][A-Z_]*)", argument)
-
-
-@pytest.fixture
-def examples(monkeypatch):
-    """The folder of the clone, where the examples can be imported; their parts go at the end."""
-    monkeypatch.chdir(ROOT)
-    monkeypatch.syspath_prepend(DOCS / "examples")
-    before = {family.name: family.names() for family in FAMILIES.values()}
-    yield
-    for module in [name for name in sys.modules if name.startswith("my_")]:
-        del sys.modules[module]
-    for family in FAMILIES.values():
-        for name in set(family.names()) - set(before[family.name]):
-            family.remove(name)
-
-
-@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=name_of)
-def test_every_command_has_flags_that_exist_and_do_something(page, examples):
-    own = {"demo": demo_parser(), "reproduce": reproduce_parser(TABLES)}
-    for name, arguments in calls(page.read_text()):
-        said = [argument for argument in arguments if not stands_for_any(argument)]
-        if name in own:
-            known = {o for action in own[name]._actions for o in action.option_strings}
-            assert {argument.partition("=")[0] for argument in arguments} <= known
-        elif name == "train":
-            parse_settings(said)
-        else:
-            values = flags.FlagValues()
-            define_flags(values)
-            values(["command", *said])
-
-
-def test_commands_are_found_and_a_wrong_one_is_not_taken(examples):
-    page = "    python -m tf_metalstm.train --rule=sgd \\\n        --cosine_scale=2 --run_dir=RUN\n"
-    [(name, arguments)] = calls(page)
-    assert (name, arguments) == ("train", ["--rule=sgd", "--cosine_scale=2", "--run_dir=RUN"])
-    with pytest.raises(OptionError, match="it belongs to method=matching_networks"):
-        parse_settings([argument for argument in arguments if not stands_for_any(argument)])
+@pytest.mark.parametrize("example", sorted(DOCS.glob("examples/*.py")), ids=name_of)
+def test_an_example_is_shown_whole_on_a_page(example):
+    """Only in this spelling is the line replaced by the file; a formatter once changed it."""
+    page = DOCS / "write" / f"{example.stem.removeprefix('my_')}.md"
+    assert f'\n```python\n--8<-- "examples/{example.name}"\n```\n' in page.read_text()
 
 
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
