@@ -3,8 +3,8 @@
     theta_t, state_t = rule(gradient_t, loss_t, theta_{t-1}, state_{t-1})
 
 A rule is a Keras layer. Its weights are the meta-parameters, learned across tasks; its state
-belongs to one task and is passed along, never kept. A rule never sees an image. It knows of the
-learner which tensors theta is made of, and nothing else.
+belongs to one task and is passed from update to update. A rule never sees an image. All it knows
+of the learner is which tensors theta consists of.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FORGET_GATES, INPUT_GATES = "forget_gates", "input_gates"
 
 
 class Gates(NamedTuple):
-    """What one update kept and took, for every coordinate: theta <- forget * theta - input * grad.
+    """The gates of one update, for every coordinate: theta <- forget * theta - input * grad.
 
     forget: the factor on the old parameters (one minus the weight decay), [P].
     input: the factor on the gradient (the learning rate), [P].
@@ -46,29 +46,31 @@ def cell_update(gates: Gates, theta: Tensor, gradient: Tensor) -> Tensor:
 class Rule(keras.layers.Layer, abc.ABC):
     """One update of the flat parameter vector of a learner.
 
-    `build` takes the blocks that theta is made of; its weights may depend on them.
+    `build` takes the blocks of theta; the weights of the rule may depend on them.
     """
 
     family: ClassVar[str] = "rule"
     part: ClassVar[Part]
 
     treats_coordinates_alike: bool = True
-    """Whether a coordinate moves as any other would in its place, so that no class is preferred."""
+    """Whether all coordinates are treated alike, so that the rule prefers no class."""
 
     takes_rows: ClassVar[bool] = True
     """Whether theta may have a row for each class of the episode (`ParameterBlock.per_class`)."""
 
     uses_loss: ClassVar[bool] = True
-    """Whether it looks at the loss; a Keras optimizer then needs to be given one."""
+    """Whether the rule uses the loss; then a Keras optimizer must be given the loss."""
 
     @classmethod
     def from_options(cls, options: Options) -> Rule:
-        """Returns the rule that its options say, not built yet."""
-        raise NotImplementedError(f"{cls.__name__} says how it is built in from_options.")
+        """Returns the rule with these options; it is not built yet."""
+        raise NotImplementedError(
+            f"{cls.__name__} has no from_options: write it, it builds the rule."
+        )
 
     @abc.abstractmethod
     def build(self, blocks: Blocks) -> None:
-        """Creates the weights, for theta of these blocks."""
+        """Creates the weights for a theta that consists of these blocks."""
 
     @abc.abstractmethod
     def initial_state(self, theta: Tensor) -> Any:
@@ -86,23 +88,23 @@ class Rule(keras.layers.Layer, abc.ABC):
         """
 
     def trace(self, state: Any) -> dict[str, Tensor]:
-        """Returns what can be drawn of the update that led to `state`, by name; {} if nothing.
+        """Returns tensors to draw of the update that led to `state`, by name; may be {}.
 
-        Figures, TensorBoard and the signatures of an exported model show it. Names and shapes are
-        the same for every state.
+        Figures, TensorBoard and the signatures of an exported model show them. Names and shapes
+        are the same for every state.
         """
         del state
         return {}
 
     def get_build_config(self) -> dict[str, Any] | None:
-        """Returns the blocks that it was built for, as Keras keeps them; None before that."""
+        """Returns the blocks that the rule was built for, for Keras; None if it is not built."""
         if not self.built:
             return None
         [blocks] = (self._build_shapes_dict or {"blocks": ()}).values()
         return {"blocks": [[block.name, list(block.shape), block.per_class] for block in blocks]}
 
     def build_from_config(self, config: dict[str, Any]) -> None:
-        """Builds it for the blocks that `get_build_config` returned."""
+        """Builds the rule for the blocks that `get_build_config` returned."""
         kept = config["blocks"]
         blocks = blocks_of((name, tuple(shape)) for name, shape, _ in kept)
         self.build(

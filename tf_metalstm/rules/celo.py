@@ -1,10 +1,11 @@
-"""Celo: a small network says the step of a coordinate, and an LSTM the learning rate of the run.
+"""Celo: a small network gives the step of a coordinate, and an LSTM the learning rate.
 
-Moudgil et al., "Celo: Training versatile learned optimizers on a compute diet", TMLR 2025. Of the
-gradient g, cut at +-1000, each tensor keeps three momenta m (decays 0.9, 0.99, 0.999), the mean
-square s (0.999), and means of g^2 along its two largest axes, r and c (0.9, 0.99, 0.999). A tensor
-with one axis or none keeps v, the mean square with these decays, in place of both. A coordinate
-reads 30 numbers, each divided by the root of 1e-5 plus its mean square over the tensor:
+Moudgil et al., "Celo: Training versatile learned optimizers on a compute diet", TMLR 2025. The
+gradient g is clipped at +-1000. Each tensor keeps three momenta m of it (decays 0.9, 0.99, 0.999),
+the mean square s (decay 0.999), and r and c: means of g^2 along its two largest axes (decays 0.9,
+0.99, 0.999). A tensor with one axis or none has v, the mean square with the same decays, instead of
+r and c. The network reads 30 numbers for each coordinate. Each is divided by the root of 1e-5 plus
+its mean square over the tensor:
 
     g, clip(g, 0.1), p                         p: the parameter
     m, s, m / sqrt(s + 1e-6), 1 / sqrt(s + 1e-6)
@@ -15,15 +16,16 @@ reads 30 numbers, each divided by the root of 1e-5 plus its mean square over the
     o = W_3 relu(W_2 relu(W_1 inputs))
     p <- p - lr 1e-3 o_0 exp(1e-3 o_1) RMS(p)
 
-The learning rate comes from an LSTM over the run. It reads how much of T steps is over, tanh(10 (t
-/ T - tau)) for nine tau, and nine features of the loss: ten running means of it with half-lives
-from 10 to T, each less its minimum, over that of the next, less 1, cut at +-1.
+The learning rate comes from an LSTM over the run. Its first nine inputs say how much of the T steps
+is over: tanh(10 (t / T - tau)) for nine values of tau. The other nine are features of the loss.
+There are ten running means L_i of the loss, with half-lives from 10 to T. min L_i is the minimum of
+a mean so far. Feature i is (L_i - min L_i) / (L_{i+1} - min L_i) - 1, clipped at +-1.
 
     lr = 0.1 exp(w . LSTM(W_a x + relu(W_b x)) + b)
 
 The authors run this LSTM for every tensor and take the maximum of relu(W_b x) over tensors. Its
 inputs and its first state are the same for all tensors, so one row is enough. Their file has two
-layers more whose outputs nothing reads.
+more layers, whose outputs are never used.
 
     paper, code of the authors    code             shape
     MLP (ff_mod_stack)            network          30 -> 4 -> 4 -> 2
@@ -66,7 +68,7 @@ class CeloOptions(Options):
 
     celo_weights: str | None = option(
         None,
-        "The published weights, a file theta.state; left out, it starts at random numbers.",
+        "File theta.state with the published weights; default: random weights.",
         is_path=True,
         training_only=True,
     )
@@ -79,12 +81,12 @@ class CeloState(NamedTuple):
     """What one problem carries from update to update.
 
     step: updates so far, a scalar.
-    loss_means: running means of the loss, not corrected for their start, [10].
-    loss_minima: the lowest of each, corrected, [10].
+    loss_means: running means of the loss, without bias correction, [10].
+    loss_minima: the minimum of each mean with bias correction, [10].
     hidden, cell: of the LSTM, [1, 64].
     momenta: m, [P, 3].
     squares: s, [P].
-    tensors: of each tensor r and c, its shape without one axis and [3]; or v alone, [size, 3].
+    tensors: for each tensor r and c, with its shape without one axis, and [3]; or v, [size, 3].
     """
 
     step: Tensor
@@ -98,11 +100,11 @@ class CeloState(NamedTuple):
 
 
 class Factored(NamedTuple):
-    """What a tensor of n coordinates knows of its squared gradients, [n, 3] each.
+    """Features of the squared gradients of a tensor with n coordinates, [n, 3] each.
 
-    rows, columns: the means, for each coordinate; v in both for a tensor with one axis.
-    of_gradient, of_momenta: the factor q, once as it multiplies g and once as it multiplies m; they
-        differ in what keeps the roots from 0.
+    rows, columns: the means, for each coordinate; both are v for a tensor with one axis.
+    of_gradient, of_momenta: the factor q for g and for m; they differ in the small number that
+        keeps the roots from 0.
     """
 
     rows: Tensor
@@ -122,7 +124,7 @@ def largest_axes(shape: tuple[int, ...]) -> tuple[int, int] | None:
 def factored_means(
     gradient: Tensor, means: tuple[Tensor, ...], shape: tuple[int, ...]
 ) -> tuple[Factored, tuple[Tensor, ...]]:
-    """Returns the features of the squared gradients, and the means with one gradient more.
+    """Returns the features of the squared gradients, and the means after this gradient.
 
     Args:
         gradient: of the tensor, [n].
@@ -159,7 +161,7 @@ def factored_means(
 def inputs_of(
     gradient: Tensor, theta: Tensor, momenta: Tensor, squares: Tensor, factored: Factored
 ) -> Tensor:
-    """Returns what the network reads of each coordinate of one tensor, [n, 30].
+    """Returns the inputs of the network for each coordinate of one tensor, [n, 30].
 
     Args:
         gradient: g, [n].
@@ -193,17 +195,17 @@ def inputs_of(
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class Celo(Rule):
-    """Celo, for runs of a length that is known beforehand.
+    """Celo, for runs whose length is known in advance.
 
-    A `LearnedOptimizer` of the published weights, which the package does not have:
+    The package does not contain the published weights. An optimizer with them is
 
         LearnedOptimizer(Celo.load("theta.state", num_steps=5000), trained_steps=5000)
 
     Args:
         num_steps: T, the length of the run.
-        published: weights to start from, as `celo_weights.read_published` returns them; None draws
-            random numbers.
-        name: fixed, and with it the names of the weights in a checkpoint.
+        published: weights to start from, from `celo_weights.read_published`; None means random
+            weights.
+        name: leave it as it is: weights in checkpoints are found by it.
     """
 
     part = Part("celo", "Celo", "Moudgil et al., TMLR 2025", CeloOptions)
@@ -217,14 +219,14 @@ class Celo(Rule):
 
     @classmethod
     def load(cls, path: str | Path, num_steps: int) -> Celo:
-        """Returns the rule with published weights, built for no parameters yet.
+        """Returns the rule with the published weights; it is not built for a theta yet.
 
         Args:
-            path: of `theta.state`.
+            path: path of the file `theta.state`.
             num_steps: T, the length of the run.
 
         Raises:
-            OptionError: the file holds something else.
+            OptionError: the file does not have the weights of Celo.
             ImportError: the extra celo is not installed.
         """
         rule = cls(num_steps, _read(path))
@@ -259,7 +261,7 @@ class Celo(Rule):
         self.rate = dense(1, "rate")
 
     def build(self, blocks: Blocks) -> None:
-        """Creates the weights, and keeps the shapes of the tensors."""
+        """Creates the weights and stores the shapes of the tensors."""
         self.shapes = [block.shape for block in blocks]
         self.sizes = [block.size for block in blocks]
         inputs = (_NUM_INPUTS, _UNITS, _UNITS)
@@ -282,7 +284,7 @@ class Celo(Rule):
         self.built = True
 
     def initial_state(self, theta: Tensor) -> CeloState:
-        """Returns no memory of gradients and losses, and the learned state of the LSTM."""
+        """Returns empty means of gradients and losses, and the learned state of the LSTM."""
         dtype = self.compute_dtype
         no_means, size = tf.zeros([_NUM_MEANS], dtype), tf.size(theta)
         return CeloState(
@@ -299,7 +301,7 @@ class Celo(Rule):
     def call(
         self, gradient: Tensor, loss: Tensor, theta: Tensor, state: CeloState
     ) -> tuple[Tensor, CeloState]:
-        """Returns theta after one update, and the state."""
+        """Returns theta and the state after one update."""
         means, minima, of_loss = self._loss_features(loss, state)
         fractions = tf.constant(_FRACTIONS, theta.dtype)
         over = tf.tanh((state.step / self.num_steps - fractions) * 10.0)
@@ -323,7 +325,7 @@ class Celo(Rule):
         return moved, new
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments of the constructor but for the weights, which a checkpoint has."""
+        """Returns the arguments of the constructor, without the weights: a checkpoint has those."""
         return {**super().get_config(), "num_steps": self.num_steps}
 
     def _step(self, inputs: Tensor, theta: Tensor) -> Tensor:
@@ -339,7 +341,7 @@ class Celo(Rule):
         dtype = state.loss_means.dtype
         half_lives = np.logspace(1.0, math.log10(self.num_steps), _NUM_MEANS)
         decays = tf.constant(np.exp(-1.0 / half_lives), dtype)
-        weight = 1.0 - tf.pow(decays, state.step + 1.0)  # that the means have reached
+        weight = 1.0 - tf.pow(decays, state.step + 1.0)  # sum of the weights in the means
         largest = tf.where(state.step == 0.0, loss, tf.reduce_max(state.loss_means / weight))
         cut = tf.minimum(2.0 * tf.abs(largest), loss)
         means = decays * state.loss_means + (1.0 - decays) * cut
@@ -351,10 +353,10 @@ class Celo(Rule):
 
 
 def _read(path: str | Path) -> list[np.ndarray]:
-    """Returns the weights of the authors' file in the order of `Celo.network` and what follows.
+    """Returns the weights of the authors' file in the order in which `Celo` creates its layers.
 
     Raises:
-        OptionError: the file holds something else.
+        OptionError: the file does not have the weights of Celo.
         ImportError: the extra celo is not installed.
     """
     try:

@@ -1,17 +1,16 @@
-"""The published weights of Celo: a file in the format of flax, `theta.state`. Needs the extra celo.
+"""Reads `theta.state`, the published weights of Celo in the format of flax. Needs the extra celo.
 
-The file is a msgpack map of maps, whose leaves are arrays: extension 1, which holds the shape, the
-name of the type and the bytes. Nothing in it is run or unpickled, and no other kind of leaf is
-taken.
+The file is a msgpack map of maps. Its leaves are arrays: extension 1, which has the shape, the name
+of the type and the bytes. Other leaves are refused. Nothing in the file is run or unpickled.
 
     in the file                      in `Celo`
     ff_mod_stack/~/w0__0 ... 13, b0  network[0], one matrix for all groups of inputs
-    ff_mod_stack/~/w1, b1; w2, b2    network[1]; network[2] without the output that nothing reads
+    ff_mod_stack/~/w1, b1; w2, b2    network[1]; network[2] without the unused output
     rnn_params/linear_1, linear_2    mix, read
-    rnn_params/rnn/linear            lstm: gates in another order, the 1 added to f in the bias
+    rnn_params/rnn/linear            lstm: other order of gates; the bias of f has 1 added
     rnn_params/step_size             rate
     lstm_init_state/hidden, cell     first_hidden, first_cell
-    rnn_params/linear, rnn_to_controls   nothing: no update depends on them
+    rnn_params/linear, rnn_to_controls   not read: no update depends on them
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def read_published(path: str | Path) -> list[np.ndarray]:
     """Returns the weights of the authors' file, layer by layer as in the table above.
 
     Raises:
-        ValueError: the file cannot be read, or holds something else.
+        ValueError: the file cannot be read, or does not have the weights of Celo.
     """
     arrays = read_arrays(path)
     found = {name: array.shape for name, array in arrays.items()}
@@ -60,7 +59,7 @@ def read_published(path: str | Path) -> list[np.ndarray]:
     ]
     if wrong:
         raise ValueError(
-            f"{path} has other arrays than Celo ({'; '.join(wrong[:3])}). Give the file "
+            f"{path} does not have the arrays of Celo ({'; '.join(wrong[:3])}). Give the file "
             "theta.state of Celo, not of another optimizer."
         )
     first = np.concatenate([arrays[f"{_NETWORK}/w0__{i}"][0] for i in range(len(_GROUPS))])
@@ -76,16 +75,16 @@ def read_published(path: str | Path) -> list[np.ndarray]:
 
 
 def _gates(array: np.ndarray) -> np.ndarray:
-    """Returns gates in the order i, f, g, o from i, g, f, o."""
+    """Reorders gates from i, g, f, o to i, f, g, o."""
     i, g, f, o = np.split(array, 4, axis=-1)
     return np.concatenate([i, f, g, o], axis=-1)
 
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """Returns the arrays of a file of flax by their path in it, such as "rnn_params/rnn/linear/w".
+    """Returns the arrays of a flax file by their path in it, as "rnn_params/rnn/linear/w".
 
     Raises:
-        ValueError: the file cannot be read, or holds something else than arrays of float32.
+        ValueError: the file cannot be read, or has a leaf that is not an array of float32.
     """
     try:
         contents = Path(path).read_bytes()

@@ -12,8 +12,8 @@
                d_t = m_t / (1 - b_1^t) / (sqrt(v_t / (1 - b_2^t)) + e)
 
 Polyak, 1964; Tieleman & Hinton, lecture 6.5 of a course, 2012; Kingma & Ba, "Adam: A Method for
-Stochastic Optimization", ICLR 2015, algorithm 1. e is 1e-7. Keras has the same three for the
-variables of a model; these are functions of a vector, through which a meta-gradient flows.
+Stochastic Optimization", ICLR 2015, algorithm 1. e is 1e-7. Keras has the same three optimizers for
+the variables of a model. These are functions of a vector, and a meta-gradient flows through them.
 
     paper        code           shape
     theta        theta          [P]
@@ -40,30 +40,30 @@ _ADAM_DECAYS = (0.9, 0.999)
 
 
 class ClassicRule(OneRateRule):
-    """theta - alpha * d, with d of the subclass, a function of all gradients so far."""
+    """theta - alpha * d; the subclass computes d from all gradients so far."""
 
     @classmethod
     def from_options(cls, options: RateOptions) -> ClassicRule:  # type: ignore[override]
-        """Returns the rule of the options."""
+        """Returns the rule with these options."""
         return cls(options.inner_rate, options.learn_inner_rate)
 
     num_moments: ClassVar[int]
-    """How many vectors it keeps of earlier gradients; zeros before the first."""
+    """Number of moments, vectors computed from earlier gradients; they start at zero."""
 
     @abc.abstractmethod
     def direction(
         self, gradient: Tensor, moments: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Returns d [P], and the moments with this gradient [P] in them."""
+        """Returns d [P] and the moments after this gradient [P]."""
 
     def initial_state(self, theta: Tensor) -> tuple[Tensor, ...]:
-        """Returns zeros."""
+        """Returns the moments before the first update: zeros."""
         return tuple(tf.zeros_like(theta) for _ in range(self.num_moments))
 
     def call(
         self, gradient: Tensor, loss: Tensor, theta: Tensor, state: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Returns theta - alpha * d; the loss is not looked at."""
+        """Returns theta - alpha * d and the moments; the loss is not used."""
         del loss
         direction, state = self.direction(gradient, state)
         return theta - self.current_rate() * direction, state
@@ -79,7 +79,7 @@ class Momentum(ClassicRule):
     def direction(
         self, gradient: Tensor, moments: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Returns m_t."""
+        """Returns d_t = m_t."""
         [mean] = moments
         mean = _MOMENTUM * mean + gradient
         return mean, (mean,)
@@ -87,7 +87,7 @@ class Momentum(ClassicRule):
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class RMSprop(ClassicRule):
-    """Gradient descent by the root of the mean square of earlier gradients."""
+    """Gradient descent; each gradient is divided by the root of the mean square of gradients."""
 
     part = Part("rmsprop", "RMSprop", "Tieleman & Hinton, 2012", RateOptions)
     num_moments = 1
@@ -95,7 +95,7 @@ class RMSprop(ClassicRule):
     def direction(
         self, gradient: Tensor, moments: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Returns grad_t by the root of v_t."""
+        """Returns d_t = grad_t / (sqrt(v_t) + e)."""
         [square] = moments
         square = _mean(square, tf.square(gradient), _RMSPROP_DECAY)
         return gradient / (_root(square) + _EPSILON), (square,)
@@ -103,19 +103,19 @@ class RMSprop(ClassicRule):
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class Adam(ClassicRule):
-    """Adam; its state has the number of updates as well."""
+    """Adam; its state also has the number of updates."""
 
     part = Part("adam", "Adam", "Kingma & Ba, ICLR 2015", RateOptions)
     num_moments = 2
 
     def initial_state(self, theta: Tensor) -> tuple[Tensor, ...]:
-        """Returns zeros."""
+        """Returns the moments before the first update: zeros."""
         return (*super().initial_state(theta), tf.zeros([], theta.dtype))
 
     def direction(
         self, gradient: Tensor, moments: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Returns m_t by the root of v_t, each by the sum of its weights."""
+        """Returns d_t, from m_t and v_t with bias correction."""
         mean, square, updates = moments
         updates = updates + 1.0
         mean = _mean(mean, gradient, _ADAM_DECAYS[0])
@@ -132,6 +132,6 @@ def _mean(before: Tensor, value: Tensor, decay: float) -> Tensor:
 
 
 def _root(square: Tensor) -> Tensor:
-    """Returns the square root with a derivative of zero, not infinity, at zero."""
+    """Returns the square root; its derivative at zero is zero, not infinity."""
     positive = square > 0.0
     return tf.where(positive, tf.sqrt(tf.where(positive, square, tf.ones_like(square))), 0.0)

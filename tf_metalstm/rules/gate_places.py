@@ -1,15 +1,15 @@
-"""What tells the gates of the meta-LSTM where they are: in which tensor, and in which update.
+"""Gates of the meta-LSTM that depend on the tensor and on the number of the update.
 
-The coordinates of all tensors share the weights of the meta-LSTM, which sees neither. Two ways to
-tell it, for tensor l and update t:
+All coordinates share the weights of the meta-LSTM, and it does not see which tensor a coordinate
+belongs to. There are two ways to tell it, for tensor l and update t:
 
     multipliers    f = 1 - a_{l,t} (1 - sigmoid(.)),   i = b_{l,t} sigmoid(.)
     inputs         the first layer sees [pre(loss_t), pre(grad_t), u_l, v_t]
 
-a and b begin at 1; they are the multipliers of the learning rate and of the weight decay in ALFA
-(Baik et al., "Meta-Learning with Adaptive Hyperparameters", NeurIPS 2020, equation 5), whose update
-is the meta-LSTM's with gates for each layer. u and v are learned vectors. Updates beyond those that
-have numbers of their own take those of the last one.
+a and b start at 1. They are the multipliers of weight decay and learning rate in ALFA (Baik et al.,
+"Meta-Learning with Adaptive Hyperparameters", NeurIPS 2020, equation 5), whose update is that of
+the meta-LSTM with gates for each layer. u and v are learned vectors. If there are more updates than
+multipliers or vectors, the later updates use the last ones.
 
     in words       code                  shape
     a_{l,t}        forget_multiplier     [updates, tensors]
@@ -35,7 +35,7 @@ class GateMultipliers(keras.layers.Layer):
     """Learned multipliers of both gates.
 
     Args:
-        num_updates: that have multipliers of their own.
+        num_updates: number of updates with their own multipliers.
         **kwargs: further arguments of `keras.layers.Layer`.
     """
 
@@ -44,7 +44,7 @@ class GateMultipliers(keras.layers.Layer):
         self.num_updates = num_updates
 
     def build(self, blocks: Blocks) -> None:
-        """Creates a and b, which begin at 1."""
+        """Creates a and b, which start at 1."""
         self.blocks = blocks
         shape = (self.num_updates, len(blocks))
         self.forget_multiplier = self.add_weight(
@@ -56,7 +56,7 @@ class GateMultipliers(keras.layers.Layer):
         self.built = True
 
     def call(self, gates: Gates, updates: Tensor) -> Gates:
-        """Returns the gates [P] of the update after so many, multiplied."""
+        """Returns the multiplied gates [P]; `updates` is the number of updates before this one."""
         row = row_of(updates, self.num_updates)
         forget, entry = (
             of_blocks(tf.convert_to_tensor(weight)[row], self.blocks, gates.input)
@@ -69,8 +69,8 @@ class PlaceVectors(keras.layers.Layer):
     """Learned vectors of the tensor and of the update.
 
     Args:
-        num_updates: that have a vector of their own.
-        units: U, numbers of a vector.
+        num_updates: number of updates with their own vector.
+        units: U, the length of a vector.
         **kwargs: further arguments of `keras.layers.Layer`.
     """
 
@@ -91,7 +91,7 @@ class PlaceVectors(keras.layers.Layer):
         self.built = True
 
     def call(self, theta: Tensor, updates: Tensor) -> Tensor:
-        """Returns u and v of every coordinate of theta [P] after so many updates, [P, 2 U]."""
+        """Returns u and v for every coordinate of theta [P], after `updates` updates, [P, 2 U]."""
         by_tensor = of_blocks(tf.convert_to_tensor(self.tensor_vectors), self.blocks, theta)
         by_update = tf.convert_to_tensor(self.update_vectors)[row_of(updates, self.num_updates)]
         repeated = tf.broadcast_to(by_update, tf.shape(by_tensor))

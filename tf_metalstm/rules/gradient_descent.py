@@ -1,9 +1,9 @@
-"""Gradient descent, whose learning rates do not depend on the episode.
+"""Gradient descent with learning rates that do not depend on the episode.
 
     theta_t = theta_{t-1} - rate_t * grad_t
 
-In the words of the meta-LSTM: its forget gate is 1 and its input gate is the rate. So
-whatever looks at the gates of that rule can look at those of these.
+This is a meta-LSTM whose forget gate is 1 and whose input gate is the rate. So everything
+that shows the gates of the meta-LSTM shows these too.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from tf_metalstm.rules.base import Gates, Rule, cell_update
 
 
 class DescentState(NamedTuple):
-    """Where a descent stands.
+    """The state of gradient descent.
 
-    gates: of the update that led here: 1 and the rates.
-    updates: how many were made, a scalar of the type of theta.
+    gates: the gates of the last update: 1 and the rates.
+    updates: number of updates so far, a scalar of the type of theta.
     """
 
     gates: Gates
@@ -35,7 +35,7 @@ class GradientDescent(Rule):
 
     @abc.abstractmethod
     def rates(self, theta: Tensor, updates: Tensor) -> Tensor:
-        """Returns the learning rate of every coordinate of theta [P] after so many updates, [P]."""
+        """Returns the rate of each coordinate of theta [P], after `updates` updates, [P]."""
 
     def initial_state(self, theta: Tensor) -> DescentState:
         """Returns the state before the first update, with its gates."""
@@ -45,11 +45,11 @@ class GradientDescent(Rule):
     def call(
         self, gradient: Tensor, loss: Tensor, theta: Tensor, state: DescentState
     ) -> tuple[Tensor, DescentState]:
-        """Returns theta - rates * gradient, and the new state; the loss is not looked at."""
+        """Returns theta - rates * gradient, and the new state; the loss is not used."""
         del loss
         gates = Gates(tf.ones_like(theta), self.rates(theta, state.updates))
         return cell_update(gates, theta, gradient), DescentState(gates, state.updates + 1)
 
     def trace(self, state: DescentState) -> dict[str, Tensor]:
-        """Returns 1 and the rates, as the gates that they are."""
+        """Returns the gates: 1 and the rates."""
         return state.gates.trace()

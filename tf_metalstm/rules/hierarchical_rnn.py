@@ -8,9 +8,9 @@ Running means of the gradient on S = 4 time scales, each twice as long as the on
     lambda_s <- gamma lambda_s + (1 - gamma) (gbar_s^2 + 1e-12)
     m_s = asinh(gbar_s / sqrt(lambda_s + 1e-16))
 
-A coordinate reads x: m_1 ... m_4, m_1 m_2, m_2 m_3, m_3 m_4, log lambda_s less their mean over s,
-and log eta less its mean over the problem. The three networks, with ^ for the mean over what is
-below and b for a bias that comes from above:
+The network of a coordinate reads x: m_1 ... m_4, m_1 m_2, m_2 m_3, m_3 m_4, log lambda_s minus its
+mean over s, and log eta minus its mean over the problem. The three networks, where ^ is the mean
+over the level below and b is a bias from the level above:
 
     h <- GRU(x, h;  b = A_1 H + A_2 G)         every coordinate
     H <- GRU(^[h, x], H;  b = A_3 G)           every tensor
@@ -22,8 +22,8 @@ below and b for a bias that comes from above:
     log eta <- a log eta + (1 - a) l
     gamma = sigmoid(w_g . h + b_g),  beta = sigmoid(w_b . h + b_b)
 
-In the authors' code G reads the last tensor alone; here it reads the mean of all, as in the paper.
-Their attention, which takes the gradient at another point, is off by default there and left out.
+In the authors' code G reads only the last tensor. Here it reads the mean of all, as in the paper.
+Their attention, which takes the gradient at another point, is off by default there; it is left out.
 
     paper            code            shape
     h, H, G          coordinates, tensors, whole   [P, C], [number of tensors, D], [G]
@@ -52,7 +52,7 @@ _LARGEST_LOG_RATE = 33.0
 # sigmoid(2.2) = 0.90 and sigmoid(3.2) = 0.96
 _INPUT_DECAY, _SCALE_DECAY, _RATE_MOMENTUM, _GATE_BIAS = 2.2, 3.2, 3.2, 2.2
 _OFFSET = -1.0
-_WIDTH = 0.5  # of the initial weights, times 1 / sqrt(inputs)
+_WIDTH = 0.5  # initial weights have the deviation _WIDTH / sqrt(number of inputs)
 _SEED = 0
 
 
@@ -87,8 +87,8 @@ class HierarchicalRNNState(NamedTuple):
     coordinates: h, [P, C].
     tensors: H, [number of tensors, D].
     whole: G, [1, G].
-    means: gbar, of the gradient on each time scale, [P, S].
-    squares: lambda, of their squares, [P, S].
+    means: gbar, mean of the gradient on each time scale, [P, S].
+    squares: lambda, mean of the squares of gbar, [P, S].
     input_decay: beta, [P]; 0 before the first update.
     scale_decay: gamma, [P]; 0 before the first update.
     log_rates: log eta, [P].
@@ -105,10 +105,10 @@ class HierarchicalRNNState(NamedTuple):
 
 
 def updated_means(state: HierarchicalRNNState, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns gbar and lambda with one gradient [P] more, [P, S] each."""
+    """Returns gbar and lambda after one more gradient [P], [P, S] each."""
     decays = [state.input_decay]
     for _ in range(NUM_SCALES - 1):
-        # The root of 0 has no derivative: there is none before the first update.
+        # The root has no derivative at 0, its value before the first update.
         begun = decays[-1] > 0.0
         root = tf.sqrt(tf.where(begun, decays[-1], tf.ones_like(decays[-1])))
         decays.append(tf.where(begun, root, tf.zeros_like(root)))
@@ -119,7 +119,7 @@ def updated_means(state: HierarchicalRNNState, gradient: Tensor) -> tuple[Tensor
 
 
 def inputs_of(scaled: Tensor, squares: Tensor, log_rates: Tensor) -> Tensor:
-    """Returns what the network of a coordinate reads, [P, 12].
+    """Returns the inputs of the network of a coordinate, [P, 12].
 
     Args:
         scaled: m, [P, S].
@@ -194,18 +194,19 @@ class BiasedGRU(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class HierarchicalRNN(Rule):
-    """Three levels of recurrent networks; rates and decays are put out by them.
+    """Three levels of recurrent networks, whose outputs are steps, learning rates and decays.
 
-    The weights do not depend on theta, 8,229 in all with the default sizes. The rates before the
-    first update are drawn once for all problems: coordinate i of n starts with the same in each.
+    There are 8,229 weights with the default sizes, and they do not depend on theta. The learning
+    rates before the first update are drawn once: coordinate i of n has the same in every problem.
 
     Args:
         coordinate_units: C, units of the network of a coordinate.
-        tensor_units: D, of a tensor.
-        global_units: G, of the problem.
-        low: the learning rates start between this
-        high: and this, uniform in the logarithm, half of it drawn for each tensor.
-        name: fixed, and with it the names of the weights in a checkpoint.
+        tensor_units: D, units of the network of a tensor.
+        global_units: G, units of the network of the problem.
+        low: lower limit of the first learning rates. Their logarithm is uniform; half of it is
+            drawn for each tensor, half for each coordinate.
+        high: upper limit of the first learning rates.
+        name: leave it as it is: weights in checkpoints are found by it.
     """
 
     part = Part(
@@ -261,7 +262,7 @@ class HierarchicalRNN(Rule):
         self.global_to_tensor = linear(3 * tensor_units, global_units, "global_tensor_bias")
 
     def build(self, blocks: Blocks) -> None:
-        """Creates the weights, and keeps how many coordinates each tensor has."""
+        """Creates the weights and stores the number of coordinates of each tensor."""
         self.sizes = [block.size for block in blocks]
         coordinate, tensor, whole = self.units
         self.coordinate_cell.build(_NUM_INPUTS)
@@ -278,7 +279,7 @@ class HierarchicalRNN(Rule):
                 self.units, ("coordinate_start", "tensor_start", "global_start"), strict=True
             )
         ]
-        # Columns: direction, learning rate, gamma, beta. The rates begin as they were drawn.
+        # Columns: direction, learning rate, gamma, beta. The first learning rates are those drawn.
         self.readout_kernel = self.add_weight(
             shape=(coordinate, 4),
             initializer=lambda shape, dtype: tf.cast(
@@ -293,7 +294,7 @@ class HierarchicalRNN(Rule):
         self.built = True
 
     def initial_state(self, theta: Tensor) -> HierarchicalRNNState:
-        """Returns learned states of the networks, no memory of gradients, and rates as drawn."""
+        """Returns the learned first states of the networks, empty means, and the drawn rates."""
         size, dtype = sum(self.sizes), self.compute_dtype
         bounds = [0.5 * math.log(self.low), 0.5 * math.log(self.high)]
         of_coordinates, of_tensors = (
@@ -320,7 +321,7 @@ class HierarchicalRNN(Rule):
     def call(
         self, gradient: Tensor, loss: Tensor, theta: Tensor, state: HierarchicalRNNState
     ) -> tuple[Tensor, HierarchicalRNNState]:
-        """Returns theta after one update, and the state; the loss is not looked at."""
+        """Returns theta and the state after one update; the loss is not used."""
         del loss
         means, squares = updated_means(state, gradient)
         scaled = tf.asinh(means / tf.sqrt(squares + 1e-16))
@@ -331,7 +332,7 @@ class HierarchicalRNN(Rule):
         direction /= self._spread(tf.sqrt(self._means(tf.square(direction)) + 1e-16))
         change, scale_decay, input_decay = tf.unstack(read[:, 1:] + self.readout_bias, axis=1)
         log_step = state.log_rates + change
-        # Clipped, with the derivative of what is not.
+        # The value is clipped, its derivative is not.
         clipped = tf.clip_by_value(log_step, -_LARGEST_LOG_RATE, _LARGEST_LOG_RATE)
         log_step += tf.stop_gradient(clipped - log_step)
         kept = tf.sigmoid(self.rate_momentum)
@@ -368,16 +369,16 @@ class HierarchicalRNN(Rule):
         return coordinates, tensors, whole
 
     def _means(self, values: Tensor) -> Tensor:
-        """Returns the mean over each tensor of what its coordinates have, [P, ...] -> [n, ...]."""
+        """Returns the mean over the coordinates of each tensor, [P, ...] -> [n, ...]."""
         return tf.stack([tf.reduce_mean(part, axis=0) for part in tf.split(values, self.sizes)])
 
     def _spread(self, values: Tensor) -> Tensor:
-        """Returns for each coordinate what its tensor has, [n, ...] -> [P, ...]."""
+        """Repeats the values of each tensor for its coordinates, [n, ...] -> [P, ...]."""
         parts = zip(tf.unstack(values), self.sizes, strict=True)
         return tf.concat([tf.broadcast_to(v, [size, *v.shape]) for v, size in parts], axis=0)
 
     def _constants(self, name: str, *values: float) -> Any:
-        """Creates a weight that starts at these numbers; a scalar for one."""
+        """Creates a weight that starts at these values; one value makes a scalar."""
         start = values[0] if len(values) == 1 else list(values)
         return self.add_weight(
             shape=() if len(values) == 1 else (len(values),),

@@ -5,7 +5,7 @@ Per-Step Learning Rates and Gradient Directions" (MAML++). For every coordinate 
 
     theta_t = theta_{t-1} - alpha_{l,t} * grad_t
 
-Updates beyond those that have rates of their own take the rates of the last one.
+If there are more updates than rates, the later updates use the last rates.
 
     paper          code        shape
     theta          theta       [P]
@@ -32,10 +32,10 @@ from tf_metalstm.rules.places import of_blocks, row_of
 class LayerSGDOptions(Options):
     """Options of gradient descent with a rate for each tensor and update."""
 
-    layer_rate: float = option(0.01, "Where every learned rate begins.", above=0, settled=True)
+    layer_rate: float = option(0.01, "Initial value of every learned rate.", above=0, settled=True)
     rate_updates: int = option(
         5,
-        "Updates that have learned rates of their own; later ones take those of the last.",
+        "Number of updates with their own learned rates; later updates use the last ones.",
         at_least=1,
         alike=True,
         settled=True,
@@ -47,9 +47,9 @@ class LayerSGD(GradientDescent):
     """Gradient descent with a learned rate for each tensor and update.
 
     Args:
-        rate: where every rate begins.
-        rate_updates: updates with rates of their own.
-        name: fixed, and with it the names of the weights in a checkpoint.
+        rate: initial value of every rate.
+        rate_updates: number of updates with their own rates.
+        name: leave it as it is: weights in checkpoints are found by it.
     """
 
     part = Part(
@@ -80,7 +80,7 @@ class LayerSGD(GradientDescent):
         self.built = True
 
     def rates(self, theta: Tensor, updates: Tensor) -> Tensor:
-        """Returns the rate of every coordinate after so many updates, [P]."""
+        """Returns the rate of each coordinate, after `updates` updates, [P]."""
         row = row_of(updates, self.rate_updates)
         return of_blocks(tf.convert_to_tensor(self.rate)[row], self.blocks, theta)
 

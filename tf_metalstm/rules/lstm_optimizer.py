@@ -1,4 +1,4 @@
-"""The LSTM optimizer: a two-layer LSTM that says how far each coordinate moves.
+"""The LSTM optimizer: a two-layer LSTM whose output is the step of each coordinate.
 
 Andrychowicz et al., "Learning to learn by gradient descent by gradient descent", NIPS 2016,
 equation 2, section 2.1 and appendix A. For every coordinate, with shared weights:
@@ -11,15 +11,15 @@ equation 2, section 2.1 and appendix A. For every coordinate, with shared weight
 
 The inputs, by `--rule_inputs`:
 
-    log_and_sign   pre(grad_t), see `preprocessing`; what the paper has for networks
-    gradient       a * grad_t; what the paper has for quadratics
-    normalized     grad_t / sqrt(v_t) and m_t / sqrt(v_t), means of gradients and their squares:
+    log_and_sign   pre(grad_t), see `preprocessing`; the paper uses it for networks
+    gradient       a * grad_t; the paper uses it for quadratics
+    normalized     grad_t / sqrt(v_t) and m_t / sqrt(v_t), with means of gradients and squares:
                    m_t = d m_{t-1} + (1 - d) grad_t      both divided by 1 - d^t,
                    v_t = d v_{t-1} + (1 - d) grad_t^2    d = 0.95
 
-The last are those of RNNprop (Lv, Jiang & Li, "Learning gradient descent: better generalization
-and longer horizons", ICML 2017, section 4). It has a layer of H ELU units before the LSTM, and its
-output is bounded: g_t = s * tanh(w . h2_t + b).
+The last ones are the inputs of RNNprop (Lv, Jiang & Li, "Learning gradient descent: better
+generalization and longer horizons", ICML 2017, section 4). Then there is a layer of H ELU units
+before the LSTM, and the output is bounded: g_t = s * tanh(w . h2_t + b).
 
     paper        code            shape
     theta        theta           [P]
@@ -55,15 +55,15 @@ class LSTMOptimizerOptions(LSTMOptions):
 
     rule_inputs: str = option(
         "log_and_sign",
-        "What the LSTM reads of a gradient: its logarithm and sign, the gradient itself, or the "
-        "gradient and its mean, each divided by the root of a mean square (RNNprop).",
+        "Inputs of the LSTM: logarithm and sign of the gradient, the gradient itself, or the "
+        "gradient and its mean, each divided by the root of the mean square (RNNprop).",
         choices=RULE_INPUTS,
         alike=True,
         settled=True,
     )
     input_scale: float = option(
         0.1,
-        "a, the factor on the gradient where the rule reads that.",
+        "a, the factor on the gradient, if the rule reads the gradient itself.",
         above=0,
         alike=True,
         only_with={"rule_inputs": "gradient"},
@@ -76,9 +76,9 @@ class LSTMOptimizerOptions(LSTMOptions):
 class Moments(NamedTuple):
     """Running means; all zeros before the first update.
 
-    mean: of the gradients, [P].
-    square: of their squares, [P].
-    weight: that both sums of weights have reached, 1 - d^t, a scalar.
+    mean: mean of the gradients, [P].
+    square: mean of their squares, [P].
+    weight: 1 - d^t, the sum of the weights in both means, a scalar.
     """
 
     mean: Tensor
@@ -90,7 +90,7 @@ class LSTMOptimizerState(NamedTuple):
     """What one problem carries from update to update; all zeros before the first.
 
     layers: hidden and cell state of both layers, [P, H] each.
-    moments: what the inputs need of earlier gradients; () where they need nothing.
+    moments: means of earlier gradients, for the inputs "normalized"; else ().
     """
 
     layers: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -98,7 +98,7 @@ class LSTMOptimizerState(NamedTuple):
 
 
 def updated_moments(moments: Moments, gradient: Tensor) -> Moments:
-    """Returns the running means with one gradient [P] more."""
+    """Returns the running means after one more gradient [P]."""
     return Moments(
         _DECAY * moments.mean + (1.0 - _DECAY) * gradient,
         _DECAY * moments.square + (1.0 - _DECAY) * tf.square(gradient),
@@ -107,9 +107,9 @@ def updated_moments(moments: Moments, gradient: Tensor) -> Moments:
 
 
 def normalized_inputs(moments: Moments, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns grad_t / sqrt(v_t) and m_t / sqrt(v_t), [P] each, with v_t that has grad_t in it."""
+    """Returns grad_t / sqrt(v_t) and m_t / sqrt(v_t), [P] each; v_t includes grad_t."""
     square = moments.square / moments.weight
-    # Where every gradient was zero the root has no derivative; the inputs are zero there.
+    # If all gradients were zero, the root has no derivative; the inputs are zero then.
     seen = square > 0.0
     deviation = tf.sqrt(tf.where(seen, square, tf.ones_like(square))) + _EPSILON
     return gradient / deviation, moments.mean / moments.weight / deviation
@@ -120,7 +120,7 @@ class LSTMOptimizer(Rule):
     """A two-layer LSTM over gradients, whose output is added to theta.
 
     All coordinates share the weights, 5,301 at H = 20 with two inputs; each has a state of its own.
-    Permuting coordinates permutes the result and does nothing else. The loss is not looked at.
+    Permuting the coordinates permutes the result. The loss is not used.
 
     Args:
         hidden_units: H, units of each layer.
@@ -128,7 +128,7 @@ class LSTMOptimizer(Rule):
         rule_inputs: "log_and_sign", "gradient" or "normalized", see above.
         input_scale: a of the inputs "gradient".
         output_scale: s.
-        name: fixed, and with it the names of the weights in a checkpoint.
+        name: leave it as it is: weights in checkpoints are found by it.
     """
 
     part = Part(
@@ -175,7 +175,7 @@ class LSTMOptimizer(Rule):
         self.output_layer = keras.layers.Dense(1, dtype=dtype, name="output_layer")
 
     def build(self, blocks: Blocks = ()) -> None:
-        """Builds the layers; nothing depends on theta."""
+        """Builds the layers; they do not depend on theta."""
         del blocks
         num_inputs = 1 if self.rule_inputs == "gradient" else 2
         if self.embedding is not None:
@@ -187,7 +187,7 @@ class LSTMOptimizer(Rule):
         self.built = True
 
     def initial_state(self, theta: Tensor) -> LSTMOptimizerState:
-        """Returns zeros."""
+        """Returns the state before the first update: zeros."""
         dtype = self.compute_dtype
         by_unit = tf.zeros([tf.size(theta), self.hidden_units], dtype)
         layers = ((by_unit, by_unit), (by_unit, by_unit))
@@ -200,7 +200,7 @@ class LSTMOptimizer(Rule):
     def call(
         self, gradient: Tensor, loss: Tensor, theta: Tensor, state: LSTMOptimizerState
     ) -> tuple[Tensor, LSTMOptimizerState]:
-        """Returns theta + step, and what the next update needs of this one."""
+        """Returns theta + step, and the state for the next update."""
         del loss
         features, moments = self._inputs(gradient, state.moments)
         hidden = tf.stack(features, axis=1)

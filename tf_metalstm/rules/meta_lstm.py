@@ -18,15 +18,15 @@ equation 2 and sections 3.1 to 3.3. For every coordinate, with shared weights:
     W_I, b_I     input_kernel/bias   [H + 2, 1], []
     p            preprocessing_scale
 
-With `gate_places` the gates know the tensor and the update that they are in, see
+With `gate_places` the gates depend on the tensor and on the number of the update, see
 `rules/gate_places.py`.
 
-Without a first layer the gates see [pre(loss_t), pre(grad_t)] in the place of h1_t: the LSTM of
-one layer whose cell is theta, "v1" in Hung-yi Lee's lecture on gradient descent as LSTM, which
-calls the whole "v2".
+Without a first layer the gates see [pre(loss_t), pre(grad_t)] instead of h1_t. This is an LSTM of
+one layer whose cell is theta. Hung-yi Lee's lecture on gradient descent as LSTM calls it "v1", and
+the LSTM of two layers "v2".
 
-The paper feeds the *values* of the gates back, its authors' code what they were
-*before* the sigmoid: `gate_feedback="value"` or `"logit"`.
+The paper feeds back the *values* of the gates (`gate_feedback="value"`). Its authors' code feeds
+back the numbers *before* the sigmoid (`gate_feedback="logit"`).
 """
 
 from __future__ import annotations
@@ -65,27 +65,27 @@ class MetaLSTMOptions(LSTMOptions):
 
     forget_gate_bias: tuple[float, ...] = option(
         FORGET_BIAS,
-        "Range in which the bias of the forget gate begins: LOW,HIGH. With 8,9 the first updates "
+        "Range of the initial bias of the forget gate: LOW,HIGH. With 8,9 the first updates "
         "leave theta as it is.",
         training_only=True,
     )
     input_gate_bias: tuple[float, ...] = option(
         INPUT_BIAS,
-        "Range in which the bias of the input gate begins: LOW,HIGH. With -9,-8 the first updates "
+        "Range of the initial bias of the input gate: LOW,HIGH. With -9,-8 the first updates "
         "hardly follow the gradient.",
         training_only=True,
     )
     gate_places: str = option(
         "none",
-        "What the gates know of the tensor and the update that they are in: nothing (none), by "
-        "learned multipliers of both gates for each, or by learned vectors as further inputs.",
+        "Whether the gates depend on the tensor and the number of the update: no (none), by "
+        "learned multipliers of both gates, or by learned vectors as further inputs.",
         choices=GATE_PLACES,
         alike=True,
         settled=True,
     )
     gate_updates: int = option(
         5,
-        "Updates that have multipliers or vectors of their own; later ones take those of the last.",
+        "Number of updates with their own multipliers or vectors; later updates use the last ones.",
         at_least=1,
         alike=True,
         settled=True,
@@ -93,7 +93,7 @@ class MetaLSTMOptions(LSTMOptions):
     )
     place_units: int = option(
         4,
-        "Numbers of the learned vector of a tensor, and of that of an update.",
+        "Length of the learned vector of a tensor, and of an update.",
         at_least=1,
         alike=True,
         settled=True,
@@ -113,8 +113,8 @@ class MetaLSTMOptions(LSTMOptions):
     )
     first_layer: str = option(
         "lstm",
-        "What the gates see: the output of an LSTM that remembers earlier gradients and losses, or "
-        "the present gradient and loss alone (none).",
+        "What the gates see: the output of an LSTM over all gradients and losses so far (lstm), or "
+        "only the present gradient and loss (none).",
         choices=FIRST_LAYERS,
         alike=True,
         settled=True,
@@ -122,14 +122,14 @@ class MetaLSTMOptions(LSTMOptions):
 
 
 class MetaLSTMState(NamedTuple):
-    """What one episode carries from update to update; all zeros before the first.
+    """The state within an episode; all zeros before the first update.
 
-    hidden: h1, output of the first layer, [P, H]; [P, 0] where there is none.
-    cell: c1, cell state of the first layer, likewise.
+    hidden: h1, output of the first layer, [P, H]; [P, 0] without a first layer.
+    cell: c1, cell state of the first layer, of the same shape.
     forget: the forget gate as it is fed back (value or logit), [P].
-    input: the input gate as it is fed back (value or logit), [P]; before the multipliers of
-        `gate_places`, as the forget gate.
-    updates: how many were made, a scalar.
+    input: the input gate as it is fed back (value or logit), [P]. Both gates are fed back without
+        the multipliers of `gate_places`.
+    updates: number of updates so far, a scalar.
     """
 
     hidden: Tensor
@@ -143,20 +143,20 @@ class MetaLSTMState(NamedTuple):
 class MetaLSTM(Rule):
     """The meta-learner LSTM: an LSTM over losses and gradients, then `MetaLSTMCell`.
 
-    All coordinates share the weights, 2,046 at H = 20; each has a state of its own.
-    Permuting coordinates permutes the result and does nothing else.
+    All coordinates share the weights, 2,046 at H = 20; each has its own state.
+    Permuting the coordinates permutes the result.
 
     Args:
         hidden_units: H, units of the first layer.
         gate_feedback: "value" as in the paper, "logit" as in its authors' code.
         preprocessing_scale: p of the preprocessing.
-        first_layer: "lstm", or "none" for gates that see the present gradient and loss alone.
-        forget_gate_bias: range in which the bias of the forget gate begins.
-        input_gate_bias: range in which the bias of the input gate begins.
+        first_layer: "lstm", or "none" for gates that see only the present gradient and loss.
+        forget_gate_bias: range of the initial bias of the forget gate.
+        input_gate_bias: range of the initial bias of the input gate.
         gate_places: "none", "multipliers" or "inputs", see `rules/gate_places.py`.
-        gate_updates: updates that have multipliers or vectors of their own.
-        place_units: U, numbers of a vector.
-        name: fixed, and with it the names of the weights in a checkpoint.
+        gate_updates: number of updates with their own multipliers or vectors.
+        place_units: U, the length of a vector.
+        name: leave it as it is: weights in checkpoints are found by it.
     """
 
     part = Part("meta_lstm", "Meta-learner LSTM", "Ravi & Larochelle, ICLR 2017", MetaLSTMOptions)
@@ -206,7 +206,7 @@ class MetaLSTM(Rule):
         self.preprocessing_scale = preprocessing_scale
         self.gate_places, self.gate_updates = gate_places, gate_updates
         self.place_units = place_units
-        # By multipliers or vectors the tensors differ; within one all coordinates are alike.
+        # With multipliers or vectors the tensors differ; the coordinates of a tensor are alike.
         self.treats_coordinates_alike = gate_places == "none"
         self.multipliers = self.vectors = None
         if gate_places == "multipliers":
@@ -239,7 +239,7 @@ class MetaLSTM(Rule):
         )
 
     def build(self, blocks: Blocks = ()) -> None:
-        """Builds the layers; only what `gate_places` asks for depends on theta."""
+        """Builds the layers; only the multipliers or vectors of `gate_places` depend on theta."""
         if self.first_layer is not None:
             self.first_layer.build((None, self.num_inputs))
         self.second_layer.build()
@@ -260,7 +260,7 @@ class MetaLSTM(Rule):
     def call(
         self, gradient: Tensor, loss: Tensor, theta: Tensor, state: MetaLSTMState
     ) -> tuple[Tensor, MetaLSTMState]:
-        """Returns theta_t and what the next update needs of this one."""
+        """Returns theta_t and the state for the next update."""
         features = [
             *(tf.fill(tf.shape(gradient), x) for x in preprocess(loss, self.preprocessing_scale)),
             *preprocess(gradient, self.preprocessing_scale),
@@ -285,7 +285,7 @@ class MetaLSTM(Rule):
         return None if multipliers is None else lambda gates: multipliers(gates, updates)
 
     def trace(self, state: MetaLSTMState) -> dict[str, Tensor]:
-        """Returns the gates that moved theta last, whichever way they are fed back."""
+        """Returns the values of the gates in the last update, also if logits are fed back."""
         gates = Gates(state.forget, state.input)
         if self.gate_feedback == "logit":
             gates = Gates(*map(tf.sigmoid, gates))

@@ -28,7 +28,7 @@ GATE_FEEDBACKS = ("value", "logit")
 
 # "initialize the LSTM with small random weights", section 3.3.2 and the authors' code.
 SMALL = 0.01
-# Forget gates start at 0.982 to 0.993, input gates (learning rates) at 0.0067 to 0.018.
+# Forget gates then start at 0.982 to 0.993, input gates (learning rates) at 0.0067 to 0.018.
 FORGET_BIAS = (4.0, 5.0)
 INPUT_BIAS = (-5.0, -4.0)
 
@@ -36,7 +36,7 @@ INPUT_BIAS = (-5.0, -4.0)
 def gate_logit(
     hidden: Tensor, theta: Tensor, fed_back: Tensor, kernel: Tensor, bias: Tensor
 ) -> Tensor:
-    """Returns W . [h1_t, theta_{t-1}, gate_{t-1}] + b of every coordinate, [P].
+    """Returns W . [h1_t, theta_{t-1}, gate_{t-1}] + b for every coordinate, [P].
 
     Args:
         hidden: h1_t, [P, H].
@@ -56,15 +56,15 @@ class MetaLSTMCell(keras.layers.Layer):
     Args:
         hidden_units: H of the first layer.
         gate_feedback: "value" as in the paper, "logit" as in its authors' code.
-        forget_gate_bias: range in which b_F begins.
-        input_gate_bias: range in which b_I begins.
+        forget_gate_bias: range of the initial b_F.
+        input_gate_bias: range of the initial b_I.
 
     Call arguments:
         hidden: h1_t, [P, H].
-        gradient: of the loss with respect to theta, as it is, [P].
+        gradient: of the loss with respect to theta, without preprocessing, [P].
         theta: theta_{t-1}, [P].
         fed_back: the gates that the last update returned; zeros at first.
-        multiplied: a function of the gates that returns those that move theta; None for the same.
+        multiplied: a function from gates to the gates that change theta; None changes nothing.
 
     Returns:
         theta_t [P] and the gates to feed back.

@@ -4,8 +4,8 @@ Li, Zhou, Chen & Li, "Meta-SGD: Learning to Learn Quickly for Few-Shot Learning"
 
     theta_t = theta_{t-1} - alpha o grad_t
 
-alpha has the size of theta and is trained together with c_0. A rate may become negative:
-the update need not go down the gradient.
+alpha has the size of theta and is trained together with c_0. A rate may become negative.
+Then its coordinate moves up the gradient.
 
     paper        code        shape
     theta        theta       [P]
@@ -46,9 +46,9 @@ class MetaSGD(GradientDescent):
     """Gradient descent with P learned rates.
 
     Args:
-        low: the rates start uniform between this
-        high: and this.
-        name: fixed, and with it the names of the weights in a checkpoint.
+        low: lower limit of the initial rates, which are drawn uniformly.
+        high: upper limit of the initial rates.
+        name: leave it as it is: weights in checkpoints are found by it.
     """
 
     part = Part("meta_sgd", "Meta-SGD", "Li et al., 2017", MetaSGDOptions)
@@ -67,7 +67,7 @@ class MetaSGD(GradientDescent):
         self.low, self.high = low, high
 
     def build(self, blocks: Blocks) -> None:
-        """Creates a rate for each coordinate; all classes of a free number share those of a row."""
+        """Creates a rate for each coordinate; the rows of all classes share the rates of one."""
         self.blocks = blocks
         initial = keras.initializers.RandomUniform(self.low, self.high)
         shape = (num_parameters(blocks),)
@@ -75,7 +75,7 @@ class MetaSGD(GradientDescent):
         self.built = True
 
     def rates(self, theta: Tensor, updates: Tensor) -> Tensor:
-        """Returns the learned rates, [P], always the same."""
+        """Returns the learned rates, [P]; they are the same in every update."""
         del updates
         return of_coordinates(tf.convert_to_tensor(self.rate), self.blocks, theta)
 

@@ -1,4 +1,4 @@
-"""What rules with one learning rate for all coordinates share."""
+"""The base class of rules with one learning rate for all coordinates."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class OneRateRule(Rule):
 
     Args:
         rate: the learning rate.
-        learned: it is a meta-parameter too, and `rate` where it starts.
-        name: of the rule, by default that of its part; names of weights in checkpoints follow it.
+        learned: whether the rate is a meta-parameter, which starts at `rate`.
+        name: name of the rule; default: that of its part. Weights in checkpoints are found by it.
     """
 
     uses_loss = False
@@ -44,7 +44,7 @@ class OneRateRule(Rule):
         self.learned = learned
 
     def build(self, blocks: Blocks = ()) -> None:
-        """Creates the rate if it is learned; nothing depends on theta."""
+        """Creates the rate if it is learned; it does not depend on theta."""
         del blocks
         if self.learned:
             initial = keras.initializers.Constant(self.rate)

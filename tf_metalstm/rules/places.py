@@ -1,7 +1,7 @@
-"""Where each coordinate of theta lies: numbers kept for blocks, laid out as theta is.
+"""Lays out numbers that belong to blocks as theta is laid out.
 
-theta of an episode may have more rows in its last layer than the blocks say
-(`tf_metalstm.parameters`). Then what belongs to the one row of the blocks belongs to each of them.
+The theta of an episode may have more rows in its last layer than the blocks
+(`tf_metalstm.parameters`). The numbers of the one row in the blocks then belong to each of them.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from tf_metalstm.parameters import Blocks, num_fixed, num_parameters
 
 
 def of_coordinates(values: Tensor, blocks: Blocks, theta: Tensor) -> Tensor:
-    """Returns values of the coordinates of the blocks as values of the coordinates of theta.
+    """Returns the value of each coordinate of theta, from the values of the blocks.
 
     Args:
-        values: of each coordinate of the blocks, [num_parameters(blocks), ...].
-        blocks: that theta is made of.
+        values: a value for each coordinate of the blocks, [num_parameters(blocks), ...].
+        blocks: the blocks of theta.
         theta: [P].
 
     Returns:
@@ -34,11 +34,11 @@ def of_coordinates(values: Tensor, blocks: Blocks, theta: Tensor) -> Tensor:
 
 
 def of_blocks(values: Tensor, blocks: Blocks, theta: Tensor) -> Tensor:
-    """Returns values of each block as values of the coordinates of theta, [P, ...].
+    """Repeats the value of each block for its coordinates in theta, [P, ...].
 
     Args:
-        values: of each block, [len(blocks), ...].
-        blocks: that theta is made of.
+        values: a value for each block, [len(blocks), ...].
+        blocks: the blocks of theta.
         theta: [P].
     """
     numbers = np.repeat(np.arange(len(blocks)), [block.size for block in blocks])
@@ -46,5 +46,5 @@ def of_blocks(values: Tensor, blocks: Blocks, theta: Tensor) -> Tensor:
 
 
 def row_of(updates: Tensor, num_updates: int) -> Tensor:
-    """Returns which row belongs to the update that comes after so many, from 0 on."""
+    """Returns the row, from 0 on, for the update that comes after `updates` updates."""
     return tf.minimum(tf.cast(updates, tf.int32), num_updates - 1)

@@ -1,4 +1,4 @@
-"""What rules that are LSTMs share: how a gradient of any magnitude becomes their input.
+"""The inputs of rules that are LSTMs: two moderate numbers for a gradient of any magnitude.
 
 Andrychowicz et al., NIPS 2016, appendix A; Ravi & Larochelle, ICLR 2017, section 3.2:
 
@@ -31,9 +31,9 @@ class LSTMOptions(Options):
 def preprocess(x: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Splits numbers of any magnitude into two of moderate size.
 
-    Both branches of the paper's definition in one expression: below exp(-p) the
-    logarithm is cut at -1 and the sign becomes exp(p) * x, which meets +-1 there.
-    Written so, the derivative is finite everywhere, which second order needs.
+    One expression covers both branches of the paper's definition. Below exp(-p) the
+    logarithm is clipped at -1, and the sign becomes exp(p) * x, which is +-1 at exp(-p).
+    So the derivative is finite everywhere, as the second order needs.
 
     Args:
         x: losses or gradients, any shape.

@@ -5,9 +5,9 @@ ICML 2017, equation 1:
 
     theta_t = theta_{t-1} - alpha * grad_t
 
-c_0 trained through it with `second_order` is MAML, without it first-order MAML. With no
-updates in training it is ordinary training on all tasks together. For the fine-tuning of
-Ravi & Larochelle's table 1 the rate falls from update to update,
+If c_0 is trained through this rule with `second_order`, the method is MAML; without, it is
+first-order MAML. With no updates in training it is ordinary training on all tasks together. For the
+fine-tuning in table 1 of Ravi & Larochelle the rate falls from update to update:
 
     alpha_t = alpha / (1 + d (t - 1))
 
@@ -49,11 +49,11 @@ class SGD(OneRateRule, GradientDescent):
     """Gradient descent.
 
     Args:
-        rate: alpha, of the gradient of the mean loss. Where a published rate belongs to a sum
-            over N classes of means, as in the code of MAML's authors, it is N times that.
+        rate: alpha, for the gradient of the mean loss. The code of MAML's authors sums the means of
+            N classes; for a rate published with it, give N times the rate.
         decay: d.
-        learned: alpha is a meta-parameter too, and `rate` where it starts.
-        name: fixed, and with it the names of the weights in a checkpoint.
+        learned: whether alpha is a meta-parameter, which starts at `rate`.
+        name: leave it as it is: weights in checkpoints are found by it.
     """
 
     part = Part(
@@ -80,7 +80,7 @@ class SGD(OneRateRule, GradientDescent):
         self.decay = decay
 
     def rates(self, theta: Tensor, updates: Tensor) -> Tensor:
-        """Returns alpha_t once for every coordinate of theta [P], [P]."""
+        """Returns alpha_t for every coordinate of theta [P], [P]."""
         return self.current_rate() / (1.0 + self.decay * updates) * tf.ones_like(theta)
 
     def get_config(self) -> dict[str, Any]:
