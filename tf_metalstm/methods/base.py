@@ -1,10 +1,10 @@
-"""What a method is: a Keras model over tasks.
+"""The base class of methods: a method is a Keras model over tasks.
 
-    outputs = method(tasks)      a task goes in, and what its objective judges comes out
+    outputs = method(tasks)      tasks go in; the objective scores what comes out
 
-So `compile`, `fit`, metrics, callbacks, distribution strategies and checkpoints are Keras's own.
-What is learned across tasks is the model's weights. `FewShotMethod` is for episodes, tasks with a
-support set and queries; `LearnedOptimizerMethod` for tasks that are judged by their own losses.
+So `compile`, `fit`, metrics, callbacks, distribution strategies and checkpoints are those of Keras.
+The weights of the model are learned across tasks. `FewShotMethod` is for episodes: tasks with a
+support set and queries. `LearnedOptimizerMethod` is for tasks whose losses are the score.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from tf_metalstm.starts.base import Start
 
 
 class Builder(Protocol):
-    """Makes the members of other families that a method needs; see `tf_metalstm.construction`.
+    """Builds the other parts that a method needs; see `tf_metalstm.construction`.
 
     Attributes:
-        tasks: that the method is for: with `objective`, and, as their kind has them,
+        tasks: the tasks that the method is for. They have `objective` and, depending on their kind,
             `input_shape`, `num_outputs`, `training_way`, `num_training_classes`, or `blocks` and
             `problem`.
     """
@@ -42,21 +42,21 @@ class Builder(Protocol):
         """Returns the network of the learner.
 
         Args:
-            num_outputs: of its last layer.
-            statistics_momentum: of batch norm, where the options leave it open.
+            num_outputs: number of outputs of its last layer.
+            statistics_momentum: momentum of batch norm, if the options do not set it.
         """
 
     def rule(self) -> Rule:
-        """Returns the rule, not built yet."""
+        """Returns the rule; it is not built yet."""
 
     def start(self) -> Start:
-        """Returns the start, not built yet."""
+        """Returns the start; it is not built yet."""
 
     def num_outputs(self, chosen: int | None) -> int:
-        """Returns how many outputs a learner gets.
+        """Returns the number of outputs of the learner.
 
         Args:
-            chosen: what the options say; None for as many as the tasks need.
+            chosen: the number in the options; None for the number that the tasks need.
         """
 
 
@@ -70,9 +70,9 @@ class TrainedOptions(Options):
 
     pretrained_run_dir: str | None = option(
         None,
-        "Folder of a trained run or of an exported model whose weights this run starts from: of "
-        "the same method, or of nearest_neighbor, whose network then initializes c_0 or the "
-        "embedding.",
+        "Folder of a trained run or of an exported model; this run starts from its weights. It "
+        "must have the same method, or nearest_neighbor, whose network then initializes c_0 or "
+        "the embedding.",
         settled=True,
         is_path=True,
     )
@@ -89,22 +89,22 @@ class Method(keras.Model, abc.ABC):
     part: ClassVar[Part]
 
     kinds: ClassVar[tuple[str, ...]]
-    """The kinds of tasks that it takes."""
+    """The kinds of tasks that the method takes."""
 
     starts_from: ClassVar[tuple[str, ...]] = ()
-    """Methods, besides its own, at whose trained weights it can begin."""
+    """Names of other methods whose trained weights it can start from."""
 
     is_trained: ClassVar[bool] = True
-    """Whether it has weights that training changes."""
+    """Whether the method has weights that training changes."""
 
     is_episodic: ClassVar[bool] = False
-    """Whether it is trained on episodes, tasks with a support set and queries."""
+    """Whether the method is trained on episodes: tasks with a support set and queries."""
 
     statistics_momentum: ClassVar[float] = 0.99
-    """Of batch norm, where it is left open: running statistics of the training change slowly."""
+    """Default momentum of batch norm: running statistics of a training change slowly."""
 
     query_normalization: str | None = None
-    """Which way to normalize queries was chosen; None where there is no choice."""
+    """How queries are normalized; None for a method without this option."""
 
     def __init__(self, objective: Objective, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -116,8 +116,8 @@ class Method(keras.Model, abc.ABC):
         """Returns the method with fresh weights.
 
         Args:
-            options: of this method.
-            builder: makes members of the families that it needs.
+            options: the options of this method.
+            builder: builds the other parts that it needs.
         """
 
     @classmethod
@@ -125,86 +125,87 @@ class Method(keras.Model, abc.ABC):
         """Returns the values of options whose default depends on method and tasks, by name.
 
         Args:
-            options: of this method.
-            tasks: that it is to be trained on.
+            options: the options of this method.
+            tasks: the tasks of its training.
         """
         del options, tasks
         return {"statistics_momentum": cls.statistics_momentum}
 
     @classmethod
     def training_stream(cls, options: Any, tasks: Tasks, seed: int) -> Episodes:
-        """Returns the endless stream of tasks that it is trained on, by their number."""
+        """Returns the tasks of the training, an endless list, as a function of their number."""
         del options
         return tasks.episodes("train", seed, training=True)
 
     def begin(self, pretrained: Method | None) -> None:
-        """Sets fresh weights to those that a run starts from.
+        """Sets the first weights of a training.
 
         Args:
-            pretrained: a trained method, this one or one in `starts_from`; or None.
+            pretrained: a trained method whose weights are taken: the same method or one in
+                `starts_from`. None keeps the fresh weights.
 
         Raises:
-            ValueError: it cannot begin there.
+            ValueError: its weights do not fit.
         """
         if pretrained is not None:
             copy_weights(self.weights, pretrained)
 
     def training_loss(self, labels: Tensor, outputs: Tensor) -> Tensor:
-        """Returns what training minimizes, a scalar: that of the objective, or one of its own.
+        """Returns the loss that training minimizes, a scalar; default: that of the objective.
 
         Args:
-            labels: of a step of tasks.
-            outputs: what `call` returned in training.
+            labels: labels of the tasks of a step.
+            outputs: what `call` returned for them in training.
         """
         return self.objective.loss(labels, outputs)
 
     @property
     def num_updates(self) -> int | None:
-        """T outside meta-training; None for a method that makes no updates."""
+        """T outside meta-training; None for a method without updates."""
         return None
 
     @property
     def keeps_statistics(self) -> bool:
-        """Whether running statistics of the training are part of its weights."""
+        """Whether its weights include running statistics of the training."""
         return bool(self.non_trainable_weights)
 
     @property
     def blocks(self) -> Blocks:
-        """The tensors of theta, for figures; empty where nothing is adapted."""
+        """The tensors of theta, for figures; empty if the method has no theta."""
         return ()
 
     def trace(self, task: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns what can be drawn of the updates of one task, by name; {} if nothing.
+        """Returns tensors to draw of the updates of one task, by name; may be {}.
 
         Args:
-            task: its tensors, as `call` takes them, without the leading E.
+            task: the tensors of the task, as `call` takes them, without the leading E.
 
         Returns:
-            `LOSSES` [T], and what the rule shows of every update, [T, ...].
+            `LOSSES` [T], and the trace of the rule in each update, [T, ...].
         """
         del task
         return {}
 
     def describe_normalization(self) -> str:
-        """Returns the batch-norm mode in words, to stand beside every reported number."""
+        """Returns the batch-norm mode in words, for reports."""
         return "none"
 
     def facts(self) -> dict[str, Any]:
-        """Returns what a manifest says of it."""
+        """Returns its entries in a manifest."""
         return {}
 
 
 def copy_weights(own: list[keras.Variable], trained: keras.Model) -> None:
-    """Sets weights, running statistics among them, to those of the same names in another model.
+    """Copies weights, also running statistics, from another model by their names.
 
     Args:
         own: the weights to set; the other model may have more.
-        trained: where they come from.
+        trained: the model to copy from.
 
     Raises:
-        ValueError: the other model lacks one, or has it in another shape.
+        ValueError: the other model does not have one of them, or has it in another shape.
     """
-    # `weights` and not `variables`: those count the random states of dropout too.
+    # Not `variables`: they also contain the random states of dropout.
     known = {weight.path: weight for weight in trained.weights}
     for variable in own:
         found = known.get(variable.path)

@@ -1,6 +1,6 @@
-"""What methods share whose features are learned over episodes.
+"""The base class of methods that learn features over episodes.
 
-A method of this kind says what `summarize` and `compare` are, see `FeatureMethod`.
+A subclass defines `summarize` and `compare`, see `FeatureMethod`.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from tf_metalstm.methods.metric import in_chunks
 
 
 class EmbeddingMethod(FeatureMethod, abc.ABC):
-    """Trained over episodes; adapting is embedding the support set.
+    """A method that is trained over episodes and adapts by embedding the support set.
 
-    In meta-training support and queries go through the embedding as one batch, so that batch norm
-    sees both. Outside of it the running statistics of the training are used.
+    In meta-training support and queries go through the embedding as one batch, so batch norm
+    sees both. After training, batch norm uses the running statistics of the training.
 
     Args:
         embedding: images -> features.
-        training_way: N of the training episodes, where it is the same for all; it has to be known
-            to compile the training.
-        name: fixed, and with it the names of the weights in a checkpoint.
+        training_way: N of the training episodes, if it is the same for all; the compiled training
+            step needs it.
+        name: leave it as it is: weights in checkpoints are found by it.
     """
 
     starts_from: ClassVar[tuple[str, ...]] = ("nearest_neighbor",)
@@ -43,16 +43,16 @@ class EmbeddingMethod(FeatureMethod, abc.ABC):
         self.training_way = training_way
 
     def begin(self, pretrained: Method | None) -> None:
-        """Takes over another run of its kind, or the network of a joint training."""
+        """Copies the weights of a run of this method, or the network of a joint training."""
         if pretrained is not None:
             own = self if isinstance(pretrained, type(self)) else self.embedding
             copy_weights(own.weights, pretrained)
 
     def build(self, input_shape: Any = None) -> None:
-        """Nothing left to do: no weight depends on the shape of an episode."""
+        """Does nothing: no weight depends on the shape of an episode."""
 
     def one_episode(self, episode: dict[str, Tensor], training: bool) -> Tensor:
-        """Answers the queries of one episode; in training with one pass for all its images."""
+        """Answers the queries of one episode; in training in one pass for all its images."""
         if not (training and self.one_pass):
             return super().one_episode(episode, training)
         support, labels = episode["support_inputs"], episode["support_labels"]
@@ -76,12 +76,12 @@ class EmbeddingMethod(FeatureMethod, abc.ABC):
     def features(self, images: Tensor, training: bool = False) -> Tensor:
         """Returns the features of images, in the precision of the method."""
         training = training and not self.features_are_frozen
-        # The network may calculate in fewer bits than distances need.
+        # Distances need more bits than the network may calculate with.
         return tf.cast(self.embedding(images, training=training), self.compute_dtype)
 
     def support_features(self, images: Tensor, training: bool = False) -> Tensor:
-        """Returns the features of a support set, outside of training a part of it at a time."""
-        if training:  # batch norm sees all of them
+        """Returns the features of a support set; outside training in parts."""
+        if training:  # batch norm needs all of them at once
             return self.features(images, training)
         return in_chunks(self.features, images, self.embedding.output_shape[1:], self.compute_dtype)
 
@@ -94,7 +94,7 @@ class EmbeddingMethod(FeatureMethod, abc.ABC):
         return "inductive (running statistics of the training)"
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what makes an equal method with fresh weights."""
+        """Returns the config of an equal method with fresh weights."""
         return {
             "name": self.name,
             "dtype": self.dtype_policy.name,

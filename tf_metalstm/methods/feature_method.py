@@ -1,11 +1,11 @@
-"""What methods share that see nothing of an image but its features.
+"""The base class of methods that use only the features of images.
 
-    summary = summarize(f(support images), labels)      what is remembered of the support set
+    summary = summarize(f(support images), labels)      stored from the support set
     logits  = compare(summary, f(queries))              one number for each class
 
-Outside of training the features of an image are the same in every episode. So a list of episodes
-can be answered from features that were computed once for each image, and where the network is
-frozen training can do so too.
+Outside training the features of an image are the same in every episode; if the network is frozen,
+also in training. So a list of episodes can be answered from features that were computed once for
+each image.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from tf_metalstm.methods.few_shot import (
 
 
 class FeatureMethod(FewShotMethod, abc.ABC):
-    """Adapting is summarizing the features of the support set, answering is comparing with it."""
+    """Adapts by summarizing the features of the support set, and compares queries with it."""
 
     @abc.abstractmethod
     def features(self, images: Tensor, training: bool = False) -> Tensor:
         """Returns the features of images [B, ...] -> [B, ...], in the precision of the method.
 
-        Outside of training those of one image are independent of the others.
+        Outside training the features of an image do not depend on the other images.
         """
 
     @abc.abstractmethod
     def summarize(self, features: Tensor, labels: Tensor, num_way: Tensor | int) -> Any:
-        """Returns what is remembered of a support set, nested tensors.
+        """Returns the summary of a support set, nested tensors.
 
         Args:
-            features: of its images, [B, ...].
-            labels: of its images, in [0, N), [B].
+            features: features of its images, [B, ...].
+            labels: labels of its images, in [0, N), [B].
             num_way: N.
         """
 
     def summarize_in_training(self, features: Tensor, labels: Tensor, num_way: Tensor | int) -> Any:
-        """Returns what is remembered of a support set in meta-training; here the same."""
+        """Returns the summary of a support set in meta-training; default: the same."""
         return self.summarize(features, labels, num_way)
 
     @abc.abstractmethod
@@ -54,13 +54,13 @@ class FeatureMethod(FewShotMethod, abc.ABC):
         """Returns logits [B, N] of queries.
 
         Args:
-            summary: as `summarize` returned it.
-            features: of the queries, [B, ...].
+            summary: what `summarize` returned.
+            features: features of the queries, [B, ...].
             training: True in meta-training.
         """
 
     def adapt(self, support: Support, training: bool = False) -> Any:
-        """Returns what is remembered of the support set."""
+        """Returns the summary of the support set."""
         features = self.support_features(support.inputs, training)
         summarize = self.summarize_in_training if training else self.summarize
         return summarize(features, support.labels, self._num_way(support.labels, training))
@@ -75,16 +75,16 @@ class FeatureMethod(FewShotMethod, abc.ABC):
 
     @property
     def features_are_frozen(self) -> bool:
-        """Whether training, too, leaves the features of an image as they are; here not."""
+        """Whether the features of an image also stay the same in training; default: no."""
         return False
 
     def call(self, inputs: Mapping[str, Tensor], training: bool = False) -> Tensor:
         """Adapts to each of the E support sets and answers its queries.
 
         Call arguments:
-            inputs: as every method takes them; or with the features of images in their place, as
-                support_features and query_features. Outside of training and where they are frozen
-                the answers are the same.
+            inputs: the inputs of every few-shot method; or features instead of images, as
+                support_features and query_features. Outside training, and if the features are
+                frozen, the answers are the same.
             training: True in meta-training.
         """
         if "support_features" not in inputs:

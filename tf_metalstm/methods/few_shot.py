@@ -2,7 +2,7 @@
 
     query_outputs [E, N*Q, N] = method({support_inputs, support_labels, query_inputs})
 
-All of the adaptation happens inside `call`.
+The whole adaptation happens inside `call`.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from tf_metalstm.episode import Support, Tensor
 from tf_metalstm.methods.base import Method
 from tf_metalstm.objectives import CLASSIFICATION, Objective
 
-# Without a loop oneDNN keeps what the gradient of the last max-pools needs, a tenth of the time at
-# 84 x 84. More episodes would make the graph too large: it holds each of their T updates.
+# Without a loop oneDNN keeps the data for the gradients of the last max-pools. This saves a tenth
+# of the time at 84 x 84. With more episodes the graph would be too large: it has T updates of each.
 _UNROLLED = 4
 
 
 class FewShotMethod(Method, abc.ABC):
     """Adapts to a support set, then answers queries.
 
-    A subclass says how one episode is treated: `adapt` and `query_outputs`. Between them travels
-    a nested structure of tensors, so that the two can be exported as signatures of their own.
+    A subclass defines `adapt` and `query_outputs` for one episode. `adapt` returns nested tensors
+    and `query_outputs` takes them, so both can be exported as separate signatures.
 
     Args:
-        objective: what an episode asks for.
-        vectorize_episodes: treat the E episodes of a step as one batch instead of one after
-            the other. The same numbers but for rounding; faster where an episode is so small
-            that the overhead of its operations counts.
+        objective: the loss and the score of an episode.
+        vectorize_episodes: compute the E episodes of a step as one batch instead of one after
+            the other. Apart from rounding the result is the same. It is faster for episodes so
+            small that most of the time is overhead of operations.
 
     Call arguments:
         inputs: a dict of support_inputs [E, N*K, h, w, c], support_labels [E, N*K] and
@@ -42,8 +42,8 @@ class FewShotMethod(Method, abc.ABC):
         training: True in meta-training.
 
     Returns:
-        query logits, [E, N*Q, N]; in regression the values, [E, Q, 1]. Outside of training a class
-        that the support set lacks has the lowest logit there is.
+        query logits, [E, N*Q, N]; in regression the values, [E, Q, 1]. Outside training, a
+        class that is not in the support set has the lowest possible logit.
     """
 
     kinds: ClassVar[tuple[str, ...]] = (IMAGES,)
@@ -60,55 +60,55 @@ class FewShotMethod(Method, abc.ABC):
 
     @property
     def num_outputs(self) -> int | None:
-        """N, the largest number of classes it can tell apart; None for any number."""
+        """N, the largest number of classes of an episode; None for any number."""
         return None
 
     @property
     def served_variables(self) -> list[keras.Variable]:
-        """What adapting and answering need, which is what an export holds: here all there is."""
+        """The variables that `adapt` and `query_outputs` need and an export has. Default: all."""
         return self.variables
 
     @property
     def is_symmetric(self) -> bool:
-        """Whether permuting the classes permutes the answers and changes nothing else."""
+        """Whether permuting the classes only permutes the answers."""
         return True
 
     @property
     def transductive_mode(self) -> str | None:
-        """The mode of batch norm, in words, in which queries are normalized with each other.
+        """A batch-norm mode, in words, that normalizes all queries together.
 
-        `query_outputs` has it with `training`. None where it is the method's own mode, or there
-        is none.
+        `query_outputs` uses it with `training`. None if the method uses it anyway, or has no
+        such mode.
         """
         return None
 
     @abc.abstractmethod
     def adapt(self, support: Support, training: bool = False) -> Any:
-        """Returns what was learned from the support set of one episode, nested tensors."""
+        """Adapts to the support set of one episode and returns the result, nested tensors."""
 
     @abc.abstractmethod
     def query_outputs(self, adapted: Any, query_inputs: Tensor, training: bool = False) -> Tensor:
-        """Returns the outputs [B, N] for queries [B, ...] under what `adapt` returned."""
+        """Returns the outputs [B, N] for queries [B, ...], given what `adapt` returned."""
 
     def adapt_and_trace(
         self, support: Support, num_steps: Tensor | None = None
     ) -> tuple[Any, dict[str, Tensor]]:
-        """Adapts as `adapt` does, and returns what can be drawn of it by name too; {} if nothing.
+        """Adapts as `adapt` does, and also returns tensors to draw, by name; may be {}.
 
         Args:
-            support: of one episode.
-            num_steps: T, a scalar, for a method that makes updates; None for its own.
+            support: the support set of one episode.
+            num_steps: T, a scalar, for a method with updates; None for the default.
         """
         del num_steps
         return self.adapt(support), {}
 
     def trace(self, task: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns what can be drawn of the adaptation to one episode."""
+        """Returns tensors to draw of the adaptation to one episode, by name."""
         support = Support(task["support_inputs"], self._labels(task["support_labels"]))
         return self.adapt_and_trace(support)[1]
 
     def _labels(self, labels: Tensor) -> Tensor:
-        # Keras may hand integer inputs over as floats.
+        # Keras may pass integer inputs as floats.
         return tf.cast(labels, tf.int32 if self.objective.has_classes else self.compute_dtype)
 
     def one_episode(self, episode: dict[str, Tensor], training: bool) -> Tensor:
@@ -121,9 +121,9 @@ class FewShotMethod(Method, abc.ABC):
         return without_absent_classes(outputs, class_mask(labels, tf.shape(outputs)[-1]))
 
     def answers_in_both_modes(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Returns the outputs of the method's own mode and of `transductive_mode`, [E, 2, B, N].
+        """Returns the outputs in the method's own mode and in `transductive_mode`, [E, 2, B, N].
 
-        Each support set is adapted to once.
+        It adapts once to each support set.
         """
 
         def one_episode(episode: dict[str, Tensor]) -> Tensor:
@@ -146,11 +146,11 @@ class FewShotMethod(Method, abc.ABC):
     def each_episode(
         self, one_episode: Callable[[dict[str, Tensor]], Tensor], inputs: Mapping[str, Tensor]
     ) -> Tensor:
-        """Returns what a function makes of each of E episodes, with a leading E.
+        """Applies a function to each of E episodes; its results get a leading E.
 
         Args:
-            one_episode: takes the tensors of an episode, as `inputs` has them, without the E.
-            inputs: of E episodes, as `call` takes them.
+            one_episode: a function of the tensors of an episode, without the leading E.
+            inputs: the tensors of E episodes, as `call` takes them.
         """
         inputs = {**inputs, "support_labels": self._labels(inputs["support_labels"])}
         if self.vectorize_episodes:
@@ -167,15 +167,15 @@ class FewShotMethod(Method, abc.ABC):
 
 
 def class_mask(labels: Tensor, num_way: Tensor) -> Tensor:
-    """Returns 1 for each class that labels [B] have, else 0, float32 [N]."""
+    """Returns 1 for each class that occurs in labels [B], else 0, float32 [N]."""
     return tf.reduce_max(tf.one_hot(labels, num_way, dtype=tf.float32), axis=0)
 
 
 def without_absent_classes(outputs: Tensor, mask: Tensor) -> Tensor:
-    """Returns logits [B, N], the lowest there is for classes whose mask [N] is 0."""
+    """Returns logits [B, N] with the lowest possible number for classes whose mask [N] is 0."""
     return tf.where(mask > 0.0, outputs, outputs.dtype.min)
 
 
 def num_classes(labels: Tensor) -> Tensor:
-    """Returns N, one more than the highest of labels [B], an int32 whatever type those have."""
+    """Returns N, the highest of labels [B] plus one, as int32; labels may have any type."""
     return tf.cast(tf.reduce_max(labels), tf.int32) + 1

@@ -1,8 +1,8 @@
 """Methods that adapt by gradient: a learner, a rule and a start in the inner loop.
 
-The rule's weights and the initial parameters c_0 are trained together on the loss of
-the queries; c_0 may also start from a network that was trained otherwise, or stay there.
-What method it is, the rule says:
+The weights of the rule and the initial parameters c_0 are trained together on the loss of the
+queries. c_0 may start from a network that was trained in another way, and may stay fixed.
+The rule determines which method it is:
 
     rule       second_order   method
     MetaLSTM   no             the meta-learner LSTM, Ravi & Larochelle, ICLR 2017, algorithm 1
@@ -10,7 +10,7 @@ What method it is, the rule says:
     SGD        no             first-order MAML; with no meta-training, fine-tuning
     MetaSGD    yes            Meta-SGD, Li et al., 2017
 
-With a start that makes a row of the last layer for each class it takes any number of classes.
+If the start makes a row of the last layer for each class, the method takes any number of classes.
 """
 
 from __future__ import annotations
@@ -62,39 +62,39 @@ class GradientBasedOptions(TrainedOptions, InnerLoopOptions):
     )
     gradient_divisor: str = option(
         "none",
-        "With batch_size, the gradient of the mean loss is divided once more by the number of "
-        "images of the update.",
+        "With batch_size: divide the gradient of the mean loss once more by the number of images "
+        "of the update.",
         choices=GRADIENT_DIVISORS,
     )
     query_normalization: str = option(
         "running",
         "Statistics of batch norm for queries outside training: the running ones of the episode "
         "(running), those after one more support pass (support), or those of the queries (batch). "
-        "The first two are inductive, the last is transductive.",
+        "The first two are inductive, the last one is transductive.",
         choices=QUERY_NORMALIZATIONS,
         only_with={"support_normalization": "batch"},
     )
     support_normalization: str = option(
         "batch",
         "Statistics of batch norm in support passes: those of the support images (batch), or the "
-        "running ones of the training, by which queries are normalized too, in training as after "
-        "it (training).",
+        "running ones of the training (training), which are then used for all queries too.",
         choices=SUPPORT_NORMALIZATIONS,
         alike=True,
         settled=True,
     )
     training_queries: str = option(
         "batch",
-        "Statistics of batch norm for the queries of training: those of the queries, as in the "
-        "paper (batch), or the same as after the training (as_after).",
+        "Statistics of batch norm for queries in training: those of the queries, as in the paper "
+        "(batch), or the same as outside training (as_after).",
         choices=TRAINING_QUERIES,
         training_only=True,
         only_with={"support_normalization": "batch"},
     )
     update_loss_steps: int = option(
         0,
-        "S, meta-updates in which the queries are judged after every update of the inner loop, by "
-        "weights that move to the last one (MAML++); 0: after the last one alone.",
+        "S: in the first S meta-updates the loss is a weighted sum of the query losses after each "
+        "update of the inner loop; the weight moves to the last update (MAML++). 0: only the loss "
+        "after the last update.",
         at_least=0,
         training_only=True,
     )
@@ -110,7 +110,7 @@ class Adapted(NamedTuple):
     """A learner after the inner loop.
 
     theta: theta_T, [P].
-    statistics: that the queries are normalized by, [S].
+    statistics: batch-norm statistics for the queries, [S].
     """
 
     theta: Tensor
@@ -125,35 +125,35 @@ class GradientBasedMethod(FewShotMethod):
 
     Batch normalization of the queries in validation, test and export, `query_normalization`:
 
-    - "running": the running statistics that this episode's support passes at theta_0 ...
-      theta_{T-1} left behind. Inductive; what the paper does. Without any update there are none,
-      and it is as "support".
+    - "running": the running statistics of this episode, collected by its support passes at
+      theta_0 ... theta_{T-1}. Inductive; the paper does this. With T = 0 there are none, and it
+      does the same as "support".
     - "support": as "running", after one more support pass at theta_T. Inductive too: a query
-      is still classified by itself, under statistics that belong to the final parameters.
+      is still classified by itself, with statistics that belong to the final parameters.
     - "batch": the moments of all queries together. *Transductive*: the answer to one query
       depends on the others.
 
-    In meta-training the queries use their batch moments, as in the paper, or with
-    `training_queries` "as_after" what they use outside of it.
+    In meta-training the queries use their batch moments, as in the paper. With
+    `training_queries` "as_after" they use the same statistics as outside meta-training.
 
-    With `support_normalization` "training" there is none of this: support passes and queries, in
-    meta-training and after it, are normalized by the running statistics of the training. They are
-    a weight that begins at those of the network which the run begins at, and that the queries of
-    each training episode move by the network's momentum; with a momentum of 1 they stay.
+    `support_normalization` "training" replaces all this: all support passes and queries are
+    normalized by the running statistics of the training, in meta-training and after it. These
+    are a weight. It starts at the statistics of the network that the run starts from, and the
+    queries of each training episode move it by the momentum. With a momentum of 1 it stays.
 
     Args:
         learner: the network that is adapted.
-        rule: how its parameters move; built here.
-        inner_loop: number of updates and the like.
+        rule: the rule that updates its parameters; it is built here.
+        inner_loop: options of the inner loop, such as the number of updates.
         query_normalization: see above.
-        start: where its parameters begin, built here; None for c_0.
-        num_evaluation_steps: updates outside meta-training; None for as many as in it.
+        start: gives the first parameters; it is built here. None for c_0.
+        num_evaluation_steps: updates outside meta-training; None for the same number.
         batch_size: support images of an update, see `SupportProblem`.
         gradient_divisor: see `SupportProblem`.
         support_normalization: "batch" or "training", see above.
-        training_way: N of the training episodes, where it is the same for all and the start makes
-            a row for each class; it has to be known to compile the training.
-        objective: what an episode asks for.
+        training_way: N of the training episodes, if it is the same for all and the start makes a
+            row for each class; the compiled training step needs it.
+        objective: the loss and the score of an episode.
         training_queries: "batch" or "as_after", see above.
         update_loss_steps: S of `methods/update_losses.py`; 0 for the loss after the last update.
         vectorize_episodes: see `FewShotMethod`.
@@ -247,9 +247,9 @@ class GradientBasedMethod(FewShotMethod):
             )
         if not start.built:
             start.build(learner)
-        # In this order: a checkpoint holds the optimizer's numbers in that of the weights.
+        # Keep this order: the optimizer's state in a checkpoint has the order of the weights.
         self.start, self.rule = start, rule
-        # Of layers that nothing adapts: listed here, they are in checkpoints and exports.
+        # Weights of layers outside theta: as attributes they get into checkpoints and exports.
         self.frozen = frozen_variables(learner.model)
         self.built = True
 
@@ -277,7 +277,7 @@ class GradientBasedMethod(FewShotMethod):
 
     @classmethod
     def settled(cls, options: GradientBasedOptions, tasks: Any) -> dict[str, Any]:
-        """Returns how many outputs a learner with a fixed number has, and the momentum."""
+        """Returns the number of outputs of a learner with a fixed number, and the momentum."""
         return {"num_outputs": tasks.num_outputs, "statistics_momentum": _momentum(options)}
 
     def begin(self, pretrained: Method | None) -> None:
@@ -294,12 +294,12 @@ class GradientBasedMethod(FewShotMethod):
 
     @property
     def c_0(self) -> keras.Variable:
-        """The learned start, [P]."""
+        """The learned first parameters, [P]."""
         return self.start.c_0
 
     @property
     def keeps_statistics(self) -> bool:
-        """Whether running statistics of the training are kept; else they belong to an episode."""
+        """Whether the running statistics belong to the training; else they belong to an episode."""
         return self.statistics is not None
 
     @property
@@ -309,16 +309,16 @@ class GradientBasedMethod(FewShotMethod):
 
     @property
     def is_symmetric(self) -> bool:
-        """Whether neither start, rule nor the order of the support images prefers a class."""
+        """Whether start, rule and the order of the support images treat all classes alike."""
         alike = self.rule.treats_coordinates_alike or self.start.any_way
         return alike and self.batch_size is None and self.start.is_symmetric(self.learner)
 
     def build(self, input_shape: Any = None) -> None:
-        """Nothing left to do: no weight depends on the shape of an episode."""
+        """Does nothing: no weight depends on the shape of an episode."""
 
     @property
     def num_outputs(self) -> int | None:
-        """N, logits of the learner; None where it takes any number of classes."""
+        """N, the number of logits of the learner; None for any number of classes."""
         return None if self.start.any_way else self.learner.num_outputs
 
     @property
@@ -327,7 +327,7 @@ class GradientBasedMethod(FewShotMethod):
         return self.evaluation_loop.num_steps
 
     def one_episode(self, episode: dict[str, Tensor], training: bool) -> Tensor:
-        """Adapts and answers the queries, [B, N]; in training by `update_loss_steps` [T, B, N]."""
+        """Adapts and answers the queries, [B, N]; [T, B, N] in training by `update_loss_steps`."""
         if not training:
             return super().one_episode(episode, training)
         support = Support(episode["support_inputs"], episode["support_labels"])
@@ -343,19 +343,19 @@ class GradientBasedMethod(FewShotMethod):
         return tf.stack(outputs) if self.update_loss_steps else outputs[0]
 
     def _after_each_update(self, support: Support) -> list[Adapted]:
-        """Returns the learner after each update of the training."""
+        """Returns the learner after each update, in training."""
         theta_0 = self.start.theta_0(self.learner, support, self._num_way(support.labels, True))
         problem = self._problem(support)
         _, states = unroll_with_states(self.rule, problem, theta_0, self.inner_loop)
         return [Adapted(state.theta, state.carry) for state in states]
 
     def training_loss(self, labels: Tensor, outputs: Tensor) -> Tensor:
-        """Returns the loss of the queries, a scalar, with `update_loss_steps` after all updates."""
+        """Returns the query loss; with `update_loss_steps` a sum over updates. A scalar."""
         if not self.update_loss_steps:
             return super().training_loss(labels, outputs)
         steps = tf.unstack(outputs, num=self.inner_loop.num_steps, axis=1)
         losses = tf.stack([self.objective.loss(labels, each) for each in steps])
-        optimizer = getattr(self, "optimizer", None)  # not there before `compile`
+        optimizer = getattr(self, "optimizer", None)  # set by `compile`
         made = 0 if optimizer is None else tf.convert_to_tensor(optimizer.iterations)
         weights = update_weights(len(steps), made, self.update_loss_steps)
         return tf.reduce_sum(tf.cast(weights, losses.dtype) * losses)
@@ -375,7 +375,7 @@ class GradientBasedMethod(FewShotMethod):
     def adapt_and_trace(
         self, support: Support, num_steps: Tensor | None = None
     ) -> tuple[Adapted, dict[str, Tensor]]:
-        """As `adapt`, with the support losses [T] and the trace of the rule, [T, ...]."""
+        """Returns also the support losses [T] and the trace of the rule, [T, ...]."""
         return self._adapted(support, False, num_steps)
 
     def _adapted(
@@ -451,13 +451,13 @@ class GradientBasedMethod(FewShotMethod):
 
     @property
     def transductive_mode(self) -> str | None:
-        """In words, where queries are not normalized with each other anyway."""
+        """The name of the mode, unless the method is transductive anyway."""
         has_one = self.learner.num_statistics and self.training_queries == "batch"
         others = ("running", "support")
         return TRANSDUCTIVE if has_one and self.query_normalization in others else None
 
     def describe_normalization(self) -> str:
-        """Returns the batch-norm mode in words, to stand beside every reported number."""
+        """Returns the batch-norm mode in words, for reports."""
         if not self.learner.num_statistics:
             return "none"
         if self.statistics is not None:
@@ -480,7 +480,7 @@ class GradientBasedMethod(FewShotMethod):
         }
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what makes an equal method with fresh weights."""
+        """Returns the config of an equal method with fresh weights."""
         return {
             "name": self.name,
             "dtype": self.dtype_policy.name,
@@ -514,8 +514,8 @@ class GradientBasedMethod(FewShotMethod):
 
 
 def _momentum(options: GradientBasedOptions) -> float:
-    """Returns the momentum of running statistics, where it is left open."""
-    # Few passes leave the statistics of an episode: each has to count.
+    """Returns the momentum of running statistics, or its default."""
+    # An episode has few passes, so each must count in its statistics.
     return 0.05 if options.support_normalization == "batch" else 0.99
 
 

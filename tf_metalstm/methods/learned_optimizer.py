@@ -1,19 +1,19 @@
-"""A learned optimizer: a rule that is trained on the losses it goes through.
+"""A learned optimizer: a rule that is trained on the losses along its path.
 
 Andrychowicz et al., "Learning to learn by gradient descent by gradient descent", NIPS 2016,
 equation 3: the rule is trained to make
 
     sum over t of w_t L(theta_t),   t = 0 ... T
 
-small over problems that are drawn anew. There is neither support set nor query: a problem is
-judged by its own losses.
+small over problems that are drawn anew. There are no support sets and queries: the losses of a
+problem are the score.
 
-A long way is trained in stretches of U updates (`--unroll_steps`). A task says where its stretch
-begins; the updates before it are made without a meta-gradient, by the rule as it is now.
+A long run of T updates is trained in stretches of U updates (`--unroll_steps`). A task says where
+its stretch starts. The present rule makes the updates before it, without a meta-gradient.
 
     paper      code          shape
     f          problem.loss  theta [P] -> []
-    theta_0    theta_0       [P], comes with the problem
+    theta_0    theta_0       [P], belongs to the problem
     phi        the weights of the rule
 """
 
@@ -53,29 +53,29 @@ class LearnedOptimizerOptions(TrainedOptions, InnerLoopOptions):
 
     unroll_steps: int | None = option(
         None,
-        "U, updates that a meta-gradient flows through. Each meta-update takes problems somewhere "
-        "on their way of num_steps updates; default: num_steps.",
+        "U, the number of updates that a meta-gradient flows through. They are U of the num_steps "
+        "updates of a problem, from a random one on; default: num_steps.",
         at_least=1,
         training_only=True,
     )
     meta_loss: str = option(
         "losses",
-        "What training makes small: the losses, or their logarithms, in which every problem counts "
+        "Training minimizes the losses, or their logarithms; with logarithms all problems count "
         "the same.",
         choices=META_LOSSES,
         training_only=True,
     )
     step_weights: str = option(
         "equal",
-        "How much the losses along the way count in training: all the same, more and more, or the "
-        "last one alone.",
+        "Weights of the losses after each update in training: equal, rising, or only the last "
+        "loss.",
         choices=STEP_WEIGHTS,
         training_only=True,
     )
     coordinate_scaling: float = option(
         0.0,
-        "In training each coordinate of a problem is scaled by exp(x), x drawn from minus this to "
-        "this; 0: none.",
+        "In training each coordinate of a problem is scaled by exp(x), with x uniform between "
+        "minus this number and this number; 0: no scaling.",
         at_least=0,
         training_only=True,
     )
@@ -90,7 +90,7 @@ class LearnedOptimizerOptions(TrainedOptions, InnerLoopOptions):
 
 
 def step_weights(kind: str, num_losses: int) -> np.ndarray:
-    """Returns how much each loss counts, [num_losses], the sum of which is 1.
+    """Returns the weight of each loss, [num_losses]; their sum is 1.
 
     >>> step_weights("rising", 3)
     array([0.  , 0.333..., 0.666...])
@@ -105,18 +105,18 @@ def step_weights(kind: str, num_losses: int) -> np.ndarray:
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class LearnedOptimizerMethod(Method):
-    """Minimizes problems by T updates of a rule, and is trained on the losses along the way.
+    """Minimizes problems by T updates of a rule; training minimizes the losses after them.
 
     Its trainable weights are those of the rule.
 
     Args:
-        rule: how theta moves; built here.
-        tasks: the problems that it is for: what theta is made of, and what a task means.
-        inner_loop: number of updates and the like.
-        num_evaluation_steps: updates outside meta-training; None for as many as in it.
+        rule: the rule that updates theta; it is built here.
+        tasks: the problems: they know the blocks of theta and the loss of a task.
+        inner_loop: options of the inner loop, such as the number of updates.
+        num_evaluation_steps: updates outside meta-training; None for the same number.
         unroll_steps: U; None for all T.
-        meta_loss: "losses" or "log_losses": what training makes small.
-        step_weights: "equal", "rising" or "last": how much each loss counts there.
+        meta_loss: "losses" or "log_losses": what training minimizes.
+        step_weights: "equal", "rising" or "last": the weights of the losses.
         name: of the model.
 
     Call arguments:
@@ -196,7 +196,7 @@ class LearnedOptimizerMethod(Method):
         )
 
     def build(self, input_shape: Any = None) -> None:
-        """Nothing left to do: no weight depends on the number of problems."""
+        """Does nothing: no weight depends on the number of problems."""
 
     def call(self, inputs: Mapping[str, Tensor], training: bool = False) -> Tensor:
         """Minimizes each of the E problems."""
@@ -218,14 +218,14 @@ class LearnedOptimizerMethod(Method):
     def optimize(
         self, task: Mapping[str, Tensor], loop: InnerLoop
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Minimizes one problem, with one update in the graph.
+        """Minimizes one problem by a loop in the graph.
 
         Args:
-            task: its tensors by name, theta_0 [P] among them.
-            loop: number of updates and the like.
+            task: its tensors by name, with theta_0 [P].
+            loop: options of the inner loop, such as the number of updates.
 
         Returns:
-            L(theta_0) ... L(theta_T), [T + 1], and what the rule shows of every update, [T, ...].
+            L(theta_0) ... L(theta_T), [T + 1], and the trace of the rule in each update, [T, ...].
         """
         problem, theta_0 = self.problem(task)
         num_steps = tf.constant(loop.num_steps)
@@ -235,7 +235,7 @@ class LearnedOptimizerMethod(Method):
         return losses, unrolled.trajectory.traces
 
     def problem(self, task: Mapping[str, Tensor]) -> tuple[Problem, Tensor]:
-        """Returns what the tensors of a task mean, and where theta starts, [P]."""
+        """Returns the problem of a task, and its theta_0 [P]."""
         problem: Problem = self.tasks.problem(task)
         if SCALES not in task:
             return problem, task["theta_0"]
@@ -258,7 +258,7 @@ class LearnedOptimizerMethod(Method):
         inputs: Mapping[str, Tensor],
         num_steps: int,
     ) -> Tensor:
-        """Returns the losses of E problems, [E, num_steps + 1]: as one batch where that goes."""
+        """Returns the losses of E problems, [E, num_steps + 1], as one batch if possible."""
         if not self.inner_loop.recompute:
             losses = tf.vectorized_map(function, dict(inputs))
             return tf.ensure_shape(losses, [None, num_steps + 1])
@@ -267,7 +267,7 @@ class LearnedOptimizerMethod(Method):
         return tf.map_fn(function, dict(inputs), fn_output_signature=of_one)
 
     def trace(self, task: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the losses before each update, and what the rule shows of it."""
+        """Returns the loss before each update, and the trace of the rule."""
         losses, traces = self.optimize(task, self.evaluation_loop)
         return {LOSSES: losses[:-1], **traces}
 
@@ -286,7 +286,7 @@ class LearnedOptimizerMethod(Method):
         return {"rule": type(self.rule).__name__}
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what makes an equal method with fresh weights."""
+        """Returns the config of an equal method with fresh weights."""
         return {
             "name": self.name,
             "dtype": self.dtype_policy.name,

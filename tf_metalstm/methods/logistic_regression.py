@@ -1,8 +1,8 @@
 """Logistic regression on the features of the support set, solved anew for each, after LR-D2.
 
 Bertinetto, Henriques, Torr & Vedaldi, "Meta-learning with differentiable closed-form solvers", ICLR
-2019, section 3.3. The head is where a convex loss is lowest, and training goes through the search
-for it. Their classes are two; here they are N, under one softmax:
+2019, section 3.3. The head minimizes a convex loss, and the meta-gradient flows through the search
+for the minimum. The paper has two classes; here there are N, under one softmax:
 
     X = rows [f(x_i), 1] of the B support images, f of length 1      Y = their classes, one-hot
     W = argmin  sum_i cross_entropy(softmax(x_i W), y_i) + l/2 |W|^2
@@ -10,13 +10,13 @@ for it. Their classes are two; here they are N, under one softmax:
 
 W = X' A, as the gradient says. The second derivatives of the loss are at most X X' / 2 (Boehning,
 "Multinomial logistic regression algorithm", 1992), whatever the probabilities are. So one
-decomposition serves all steps, and without momentum each step takes the loss down:
+decomposition serves all steps, and without momentum each step lowers the loss:
 
     A <- A - (X X' / 2 + l I)^-1 (P - Y + l A)          P = softmax(X X' A)
 
-Nesterov's momentum makes them faster; then a single step may take it up. After 60 steps the weights
-are near W, less so with a small penalty and many classes. l is learned, as a power of e so that it
-stays positive.
+Nesterov's momentum is added, which needs fewer steps; a single step may then raise the loss. After
+60 steps the weights are near W, less near with a small penalty and many classes. The logarithm of l
+is learned, so l stays positive.
 
     paper        code            shape
     f            embedding       [B, h, w, c] -> [B, D]
@@ -48,23 +48,26 @@ class LogisticRegressionOptions(TrainedOptions):
     """Options of logistic regression."""
 
     logistic_penalty: float = option(
-        0.01, "Where the learned penalty on the weights of the head begins.", above=0, settled=True
+        0.01,
+        "Initial value of the learned penalty on the weights of the head.",
+        above=0,
+        settled=True,
     )
     logistic_steps: int = option(
-        60, "Number of steps in which the weights of the head are searched.", at_least=1
+        60, "Number of steps of the search for the weights of the head.", at_least=1
     )
 
 
 def logistic_weights(
     inputs: Tensor, targets: Tensor, penalty: Tensor | float, num_steps: int
 ) -> Tensor:
-    """Returns W [D, N], where the penalized sum of the cross entropies is lowest.
+    """Returns W [D, N], which minimizes the sum of the cross entropies plus the penalty.
 
     Args:
         inputs: X [B, D]; append a column of ones for an intercept.
         targets: Y [B, N], one-hot, of the same type as the inputs.
         penalty: l, positive, a scalar.
-        num_steps: of the search.
+        num_steps: number of steps of the search.
     """
     penalty = tf.cast(penalty, inputs.dtype)
     products = tf.matmul(inputs, inputs, transpose_b=True)
@@ -90,14 +93,14 @@ def logistic_weights(
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class LogisticRegression(EmbeddingMethod):
-    """Adapting is searching where the loss of the support set is lowest.
+    """Adapts by searching for the head with the lowest loss on the support set.
 
     Args:
         embedding: images -> features.
         training_way: see `EmbeddingMethod`.
-        logistic_penalty: where l begins; positive.
-        logistic_steps: of the search.
-        name: fixed, and with it the names of the weights in a checkpoint.
+        logistic_penalty: initial value of l; positive.
+        logistic_steps: number of steps of the search.
+        name: leave it as it is: weights in checkpoints are found by it.
     """
 
     part = Part(
@@ -136,7 +139,7 @@ class LogisticRegression(EmbeddingMethod):
         )
 
     def summarize(self, features: Tensor, labels: Tensor, num_way: Tensor | int) -> Regression:
-        """Searches the weights of the head."""
+        """Searches for the weights of the head."""
         targets = tf.one_hot(tf.cast(labels, tf.int32), num_way, dtype=features.dtype)
         penalty = tf.exp(tf.convert_to_tensor(self.log_penalty))
         inputs = with_ones(features)
@@ -156,6 +159,6 @@ class LogisticRegression(EmbeddingMethod):
         return {"logistic_penalty": round(penalty, 6)}
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what makes an equal method with fresh weights."""
+        """Returns the config of an equal method with fresh weights."""
         own = {"logistic_penalty": self.logistic_penalty, "logistic_steps": self.logistic_steps}
         return {**super().get_config(), **own}

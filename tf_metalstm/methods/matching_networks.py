@@ -1,21 +1,22 @@
 """Matching networks: Vinyals et al., "Matching Networks for One Shot Learning", NIPS 2016.
 
-A query is compared to every support image, and the labels of those vote (equation 1):
+A query is compared with every support image, and their labels vote (equation 1):
 
     P(y | x, S) = sum over i of a(x, x_i) y_i
     a(x, x_i)   = softmax over i of cos(f(x), g(x_i))
 
-Without context f = g is a convolutional network. With *full-context embeddings* each is
-computed in view of the whole support set, g' and f' being what the network gives:
+Without context f = g is a convolutional network. With *full-context embeddings* f and g depend on
+the whole support set; g' and f' are the outputs of the network:
 
     g(x_i)     = h_forward_i + h_backward_i + g'(x_i)     an LSTM over the support set each way
     h_k        = LSTM(f'(x), [h_{k-1}, r_{k-1}]) + f'(x)  K steps, equations 3 and 4
     r_{k-1}    = sum over i of softmax over i of (h_{k-1} . g(x_i)) g(x_i)
     f(x)       = h_K
 
-The code of Ravi & Larochelle adds up the cosines of each class instead and takes the sums
-for logits: `similarity="sum"`. Both may have the cosines times a number, `cosine_scale`: cosines
-themselves, between -1 and 1, ask even of a good network to push what is far apart further.
+The code of Ravi & Larochelle instead uses the sums of the cosines of each class as logits:
+`similarity="sum"`. In both forms the cosines can be multiplied by `cosine_scale`. Without it the
+logits are small, because cosines are between -1 and 1, and the loss stays large even when a network
+separates the classes well.
 
     paper        code                  shape
     f, g         query, support        [B, D], [S, D]
@@ -69,11 +70,11 @@ def votes(similarities: Tensor, labels: Tensor, num_way: int, similarity: str) -
     """Returns logits of the classes, [B, N].
 
     Args:
-        similarities: of B queries with S support images, [B, S].
-        labels: of the support images, in [0, N), [S].
+        similarities: similarities of B queries with S support images, [B, S].
+        labels: labels of the support images, in [0, N), [S].
         num_way: N.
-        similarity: "softmax", log sum over i of a_i y_i (equation 1); or "sum", that of the
-            similarities.
+        similarity: "softmax" for log sum over i of a_i y_i (equation 1), or "sum" for the sum of
+            the similarities.
     """
     of_class = tf.one_hot(tf.cast(labels, tf.int32), num_way, dtype=similarities.dtype)  # [S, N]
     if similarity == "sum":
@@ -85,7 +86,7 @@ def votes(similarities: Tensor, labels: Tensor, num_way: int, similarity: str) -
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class SupportContext(keras.layers.Layer):
-    """g: the features of support images in view of each other, [S, D] -> [S, D]."""
+    """g: features of support images that depend on all support images, [S, D] -> [S, D]."""
 
     def build(self, input_shape: Any) -> None:
         """Creates the two LSTMs."""
@@ -106,7 +107,7 @@ class SupportContext(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class QueryContext(keras.layers.Layer):
-    """f: the features of queries in view of the support set, by an LSTM that attends to it.
+    """f: features of queries that depend on the support set, by an LSTM with attention.
 
     Args:
         attention_steps: K.
@@ -121,13 +122,13 @@ class QueryContext(keras.layers.Layer):
         """Creates the LSTM cell."""
         size = input_shape[-1]
         self.cell = keras.layers.LSTMCell(size, dtype=self.dtype_policy, name="cell")
-        self.cell.build((None, 2 * size))  # what it reads: f'(x) and r
+        self.cell.build((None, 2 * size))  # its inputs: f'(x) and r
         self.built = True
 
     def call(self, features: Tensor, support: Tensor) -> Tensor:
         """Returns h_K for queries [B, D] and support features [S, D].
 
-        The order of the support images makes no difference.
+        The result does not depend on the order of the support images.
         """
         hidden = features
         cell = tf.zeros_like(features)
@@ -143,18 +144,18 @@ class QueryContext(keras.layers.Layer):
 class MatchingNetworks(EmbeddingMethod):
     """Classifies a query by the votes of all support images, weighted by similarity.
 
-    In meta-training support and queries are each normalized by their own batch moments; outside
-    of it by the running statistics of the training.
+    In meta-training batch norm uses the moments of the support images for these, and the moments
+    of the queries for those. After training it uses the running statistics of the training.
 
     Args:
-        embedding: images -> features, with dropout where it is wanted.
-        training_way: N of the training episodes, where it is the same for all; it has to be known
-            to compile the training.
-        full_context: embed in view of the support set.
+        embedding: images -> features; it may have dropout.
+        training_way: N of the training episodes, if it is the same for all; the compiled training
+            step needs it.
+        full_context: whether features depend on the whole support set.
         attention_steps: K, of the full-context embedding of queries.
         similarity: "softmax" or "sum", see `votes`.
-        cosine_scale: what the cosines are multiplied by; positive.
-        name: fixed, and with it the names of the weights in a checkpoint.
+        cosine_scale: factor on the cosines; positive.
+        name: leave it as it is: weights in checkpoints are found by it.
     """
 
     part = Part(
@@ -220,7 +221,7 @@ class MatchingNetworks(EmbeddingMethod):
         return votes(similarities, summary.labels, num_way, self.similarity)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what makes an equal method with fresh weights."""
+        """Returns the config of an equal method with fresh weights."""
         return {
             **super().get_config(),
             "full_context": self.query_context is not None,

@@ -1,16 +1,16 @@
-"""Memory-augmented neural networks: an LSTM writes what it sees into a memory and finds it again.
+"""Memory-augmented neural networks: an LSTM that writes to a memory and reads from it.
 
 Santoro, Bartunov, Botvinick, Wierstra & Lillicrap, "Meta-Learning with Memory-Augmented Neural
-Networks", ICML 2016, section 3. At step t of a stream the controller reads the image x_t, the label
-of the image before it, and what was read from the memory then:
+Networks", ICML 2016, section 3. At step t of a stream the inputs of the controller are the image
+x_t, the label of the image before it, and what step t - 1 read from the memory:
 
     h_t      = LSTM([x_t, onehot(y_{t-1}), r_{t-1}], h_{t-1})
 
-and each of the n heads j, from h_t by a linear layer of its own,
+Each of the n heads j has its own linear layers on h_t:
 
     k_j      = tanh(K_j h_t)                              what is looked for
     a_j      = tanh(A_j h_t)                              what is written
-    s_j      = sigmoid(b_j h_t)                           where: at what was read, or little used
+    s_j      = sigmoid(b_j h_t)                           where: the slots read last, or little used
     w^w_j    = s_j w^r_j(t-1) + (1 - s_j) w^lu_j(t-1)
     M_t      = (M_{t-1}, its n least used slots set to 0) + sum over j of w^w_j a_j'
     w^r_j    = softmax over slots i of cos(k_j, M_t[i])
@@ -18,9 +18,9 @@ and each of the n heads j, from h_t by a linear layer of its own,
     w^u_t    = g w^u_{t-1} + sum over j of (w^r_j + w^w_j)
     logits_t = O [h_t, r_t]
 
-w^lu_j(t-1) is 1 at the slot with the j-th smallest w^u_{t-1}, else 0. The paper writes the key
-itself; A is that of public implementations which reach its numbers. Without memory what is left is
-an LSTM: the paper's comparison.
+w^lu_j(t-1) is 1 at the slot with the j-th smallest w^u_{t-1}, else 0. The paper writes the
+key itself. Public implementations that reach its numbers write A_j h_t. Without the memory the
+method is an LSTM, the baseline of the paper.
 
     paper          code             shape
     x_t, y_{t-1}   inputs           [E, D + N]
@@ -48,7 +48,7 @@ from tf_metalstm.objectives import CLASSIFICATION
 from tf_metalstm.options import OptionError, option
 from tf_metalstm.parts import Part
 
-_EMPTY = 1e-6  # that a memory begins with, so that its slots have a direction
+_EMPTY = 1e-6  # initial value of the memory; not 0, because cosines need a direction
 
 
 _WITH_MEMORY = {"lstm_alone": False}
@@ -63,13 +63,13 @@ class MemoryAugmentedOptions(TrainedOptions):
     )
     lstm_alone: bool = option(
         False,
-        "Without any memory: the LSTM that the paper compares with.",
+        "Use the LSTM without the memory: the baseline of the paper.",
         alike=True,
         settled=True,
     )
     memory_slots: int = option(
         128,
-        "Slots of the memory.",
+        "Number of slots of the memory.",
         at_least=1,
         alike=True,
         settled=True,
@@ -77,7 +77,7 @@ class MemoryAugmentedOptions(TrainedOptions):
     )
     memory_width: int = option(
         40,
-        "Numbers that a slot of the memory holds.",
+        "Length of a slot of the memory.",
         at_least=1,
         alike=True,
         settled=True,
@@ -85,7 +85,7 @@ class MemoryAugmentedOptions(TrainedOptions):
     )
     memory_heads: int = option(
         4,
-        "Heads that read from the memory and write to it.",
+        "Number of heads that read from the memory and write to it.",
         at_least=1,
         alike=True,
         settled=True,
@@ -93,7 +93,7 @@ class MemoryAugmentedOptions(TrainedOptions):
     )
     usage_decay: float = option(
         0.95,
-        "What is left a step later of the usage of a slot, as a share.",
+        "Factor on the usage of a slot in each step.",
         at_least=0,
         below=1,
         settled=True,
@@ -102,7 +102,7 @@ class MemoryAugmentedOptions(TrainedOptions):
 
 
 class MemoryState(NamedTuple):
-    """What a memory is at a step: see the table above."""
+    """The state of the memory at a step; see the table above."""
 
     memory: Tensor
     read: Tensor
@@ -110,7 +110,7 @@ class MemoryState(NamedTuple):
 
 
 class Heads(NamedTuple):
-    """What the controller tells the heads.
+    """The outputs of the controller for the heads.
 
     keys: k, [E, heads, width].
     values: a, [E, heads, width].
@@ -125,7 +125,7 @@ class Heads(NamedTuple):
 def empty_memory(
     num_tasks: Tensor | int, slots: int, width: int, heads: int, dtype: Any
 ) -> MemoryState:
-    """Returns the state before the first step; what was used and read last is slot 0."""
+    """Returns the state before the first step; slot 0 counts as used and read."""
     first = tf.one_hot(0, slots, dtype=dtype)
     return MemoryState(
         tf.fill([num_tasks, slots, width], tf.constant(_EMPTY, dtype)),
@@ -135,7 +135,7 @@ def empty_memory(
 
 
 def least_used(usage: Tensor, heads: int) -> Tensor:
-    """Returns w^lu, 1 at the slot of the j-th smallest usage [E, slots], [E, heads, slots]."""
+    """Returns w^lu [E, heads, slots]: for head j, 1 at the slot with the j-th smallest usage."""
     slots = tf.math.top_k(-usage, heads).indices
     return tf.one_hot(slots, usage.shape[-1], dtype=usage.dtype)
 
@@ -155,7 +155,7 @@ def access(state: MemoryState, heads: Heads, usage_decay: float) -> tuple[Memory
     free = least_used(state.usage, heads.keys.shape[1])
     gates = heads.gates[..., tf.newaxis]
     written = gates * state.read + (1.0 - gates) * free
-    kept = 1.0 - tf.reduce_sum(free, axis=1)  # 0 at the slots that are wiped
+    kept = 1.0 - tf.reduce_sum(free, axis=1)  # 0 at the slots that are cleared
     memory = state.memory * kept[..., tf.newaxis]
     memory += tf.matmul(written, heads.values, transpose_a=True)
     read = addresses(heads.keys, memory)
@@ -166,20 +166,20 @@ def access(state: MemoryState, heads: Heads, usage_decay: float) -> tuple[Memory
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class MemoryAugmentedNetwork(Method):
-    """Answers at each step of a stream, before it is told the label of that step.
+    """Answers at each step of a stream, before it sees the label of that step.
 
-    Its loss is the cross-entropy of all steps, its score the accuracy over all of them.
+    Its loss is the cross-entropy of all steps, and its score is the accuracy of all steps.
 
     Args:
-        num_inputs: D, numbers of an image.
-        num_way: N, classes of a stream.
-        controller_units: of the LSTM.
-        lstm_alone: without any memory.
-        memory_slots: of the memory.
-        memory_width: numbers of a slot.
-        memory_heads: that read and write.
+        num_inputs: D, number of values of an image.
+        num_way: N, number of classes of a stream.
+        controller_units: units of the LSTM.
+        lstm_alone: whether there is no memory.
+        memory_slots: number of slots of the memory.
+        memory_width: length of a slot.
+        memory_heads: number of heads that read and write.
         usage_decay: g.
-        name: fixed, and with it the names of the weights in a checkpoint.
+        name: leave it as it is: weights in checkpoints are found by it.
 
     Call arguments:
         inputs: images [E, T, ...] and previous_labels [E, T], -1 at the first step.
@@ -262,7 +262,7 @@ class MemoryAugmentedNetwork(Method):
         )
 
     def build(self, input_shape: Any = None) -> None:
-        """Nothing left to do: no weight depends on the length of a stream."""
+        """Does nothing: no weight depends on the length of a stream."""
 
     def call(self, inputs: Mapping[str, Tensor], training: bool = False) -> Tensor:
         """Answers at every step of the E streams."""
@@ -288,7 +288,7 @@ class MemoryAugmentedNetwork(Method):
         return self.answer(tf.stack(outputs, axis=1))
 
     def _begin(self, num_tasks: Tensor) -> tuple[MemoryState | None, list[Tensor]]:
-        """Returns an empty memory, and what was read from it: nothing."""
+        """Returns an empty memory, and zeros as what was read from it."""
         options = self.options
         if options.lstm_alone:
             return None, []
@@ -302,7 +302,7 @@ class MemoryAugmentedNetwork(Method):
         return Heads(keys, values, self.gates(hidden))
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what makes an equal method with fresh weights."""
+        """Returns the config of an equal method with fresh weights."""
         own = dataclasses.asdict(self.options)
         del own["pretrained_run_dir"]
         return {

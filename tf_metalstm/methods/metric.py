@@ -1,4 +1,4 @@
-"""What methods that compare features share: labelled features, cosines, the nearest of a class."""
+"""Functions for methods that compare features: cosines, nearest images, features in parts."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
 
-# Images that go through a network at a time, where nobody knows how many there will be.
+# Images in one pass of the network, if their number is unknown when the graph is built.
 _CHUNK = 128
 
 
 class LabelledFeatures(NamedTuple):
-    """What `adapt` keeps of a support set.
+    """What `adapt` returns for a support set.
 
-    features: of each image, [B, D].
-    labels: of each image, [B].
+    features: features of each image, [B, D].
+    labels: label of each image, [B].
     """
 
     features: Tensor
@@ -38,9 +38,9 @@ def nearest(similarities: Tensor, labels: Tensor, num_way: int) -> Tensor:
     """Returns for each class the similarity of its nearest support image, [B, N].
 
     Args:
-        similarities: of B queries with S support images, [B, S].
-        labels: of the support images, in [0, N), [S].
-        num_way: N. A class without any image has the lowest number there is.
+        similarities: similarities of B queries with S support images, [B, S].
+        labels: labels of the support images, in [0, N), [S].
+        num_way: N. A class without images gets the lowest possible number.
     """
     lowest = similarities.dtype.min
     is_of_class = tf.equal(tf.range(num_way)[:, tf.newaxis], tf.cast(labels, tf.int32))  # [N, S]
@@ -53,16 +53,16 @@ def in_chunks(
     feature_shape: tuple[int, ...],
     dtype: str,
 ) -> Tensor:
-    """Returns the features of images, [B, ...], each of which is embedded by itself.
+    """Returns the features of images, [B, ...], in parts if B is unknown when the graph is built.
 
-    Where B is known only when the graph runs, as in an exported model, a part of the images goes
-    through the network at a time, so that a support set of thousands takes little memory.
+    That is so in an exported model. A support set of thousands of images then takes little memory.
 
     Args:
-        features: images [b, ...] -> features [b, ...], those of one independent of the others.
+        features: function of images [b, ...] that returns features [b, ...]; the features of an
+            image do not depend on the other images.
         images: [B, ...], B at least 1.
-        feature_shape: of the features of one image.
-        dtype: of the features.
+        feature_shape: shape of the features of one image.
+        dtype: type of the features.
     """
     if images.shape[0] is not None:
         return features(images)

@@ -1,9 +1,9 @@
 """The nearest neighbour baseline of Ravi & Larochelle, ICLR 2017, section 5.1 and table 1.
 
-One network is trained on all training classes together, an ordinary classifier or one by cosines
-(Baseline++, Chen et al., ICLR 2019: `learners/cosine_classifier.py`); its last layer is then thrown
-away. In an episode a query has the class of the support image
-whose features x are the most similar to its own, z:
+One network is trained on all training classes together. Its last layer is linear, or uses cosines
+(Baseline++, Chen et al., ICLR 2019: `learners/cosine_classifier.py`). It is not used after
+training. In an episode a query with the features z gets the class of the support image whose
+features x are most similar:
 
     cos(x, z) = x . z / (|x| |z|)
     logit of class n = max over support images i of class n of cos(x_i, z)
@@ -38,7 +38,7 @@ class NearestNeighborOptions(TrainedOptions):
 
     num_training_classes: int | None = option(
         None,
-        "Number of classes of the training split; default: as many as there are.",
+        "Number of classes of the training split; default: all.",
         at_least=2,
         alike=True,
         settled=True,
@@ -48,14 +48,14 @@ class NearestNeighborOptions(TrainedOptions):
     )
     classifier: str = option(
         "linear",
-        "The last layer in training: a linear one, or scaled cosines (Baseline++).",
+        "The last layer in training: linear, or scaled cosines (Baseline++).",
         choices=CLASSIFIERS,
         settled=True,
         alike=True,
     )
     classifier_scale: float = option(
         10.0,
-        "Where the learned scale of the cosines begins.",
+        "Initial value of the learned factor on the cosines.",
         above=0,
         training_only=True,
         only_with={"classifier": "cosine"},
@@ -69,14 +69,14 @@ class NearestNeighbor(FeatureMethod):
     Its network is trained on batches of all training classes together.
 
     In training `call` ignores the support set and returns logits of all training classes for
-    the queries, [E, B, classes]. Its answers are an order of the classes: the softmax of cosines
-    is no probability that was ever trained.
+    the queries, [E, B, classes]. Its answers only rank the classes: no training has made the
+    softmax of its cosines a probability.
 
-    Batch normalization is that of an ordinary classifier: the running statistics of the training.
+    Batch normalization is that of an ordinary classifier, with running statistics.
 
     Args:
         network: images -> logits of the training classes.
-        name: fixed, and with it the names of the weights in a checkpoint.
+        name: leave it as it is: weights in checkpoints are found by it.
     """
 
     part = Part(
@@ -104,7 +104,7 @@ class NearestNeighbor(FeatureMethod):
 
     @classmethod
     def settled(cls, options: NearestNeighborOptions, tasks: Any) -> dict[str, Any]:
-        """Returns how many classes it is trained on."""
+        """Returns the number of classes of the training."""
         num_classes = options.num_training_classes or tasks.num_training_classes
         return {**super().settled(options, tasks), "num_training_classes": num_classes}
 
@@ -121,10 +121,10 @@ class NearestNeighbor(FeatureMethod):
         return tasks.joint_batches(options.joint_batch_size, seed)
 
     def build(self, input_shape: Any = None) -> None:
-        """Nothing left to do: the network is built."""
+        """Does nothing: the network is built."""
 
     def call(self, inputs: Mapping[str, Tensor], training: bool = False) -> Tensor:
-        """Classifies the queries into all training classes in training, else by the support."""
+        """Returns logits of all training classes in training, else of the support classes."""
         if not training:
             return super().call(inputs, training)
         queries = inputs["query_inputs"]
@@ -138,13 +138,13 @@ class NearestNeighbor(FeatureMethod):
         return tf.math.l2_normalize(features, axis=-1)
 
     def support_features(self, images: Tensor, training: bool = False) -> Tensor:
-        """Returns the features of a support set, a part of it at a time."""
+        """Returns the features of a support set, computed in parts."""
         return in_chunks(self.features, images, self.embedding.output_shape[1:], self.compute_dtype)
 
     def summarize(
         self, features: Tensor, labels: Tensor, num_way: Tensor | int
     ) -> LabelledFeatures:
-        """Remembers the features of the support images."""
+        """Returns the features of the support images."""
         return LabelledFeatures(features, tf.identity(labels))
 
     def compare(
@@ -156,7 +156,7 @@ class NearestNeighbor(FeatureMethod):
 
     @property
     def served_variables(self) -> list[keras.Variable]:
-        """Those of the embedding: the last layer is thrown away."""
+        """The variables of the embedding, without the last layer."""
         return self.embedding.variables
 
     def describe_normalization(self) -> str:
@@ -164,7 +164,7 @@ class NearestNeighbor(FeatureMethod):
         return "inductive (running statistics of the training)"
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what makes an equal method with fresh weights."""
+        """Returns the config of an equal method with fresh weights."""
         network = keras.saving.serialize_keras_object(self.network)
         return {"name": self.name, "dtype": self.dtype_policy.name, "network": network}
 

@@ -1,4 +1,4 @@
-"""The nearest neighbour in pixels: the floor below every method that learns.
+"""The nearest neighbour in pixels: a baseline without learning.
 
 cos(x, z) = x . z / (|x| |z|)         x, z the normalized pixels of two images
 logit of class n = max over support images i of class n of cos(x_i, z)
@@ -38,7 +38,7 @@ class PixelNearestNeighbor(FeatureMethod):
         return cls()
 
     def build(self, input_shape: Any = None) -> None:
-        """Nothing to do: there are no weights."""
+        """Does nothing: there are no weights."""
 
     def features(self, images: Tensor, training: bool = False) -> Tensor:
         """Returns the pixels of images, scaled to length 1."""
@@ -49,7 +49,7 @@ class PixelNearestNeighbor(FeatureMethod):
     def summarize(
         self, features: Tensor, labels: Tensor, num_way: Tensor | int
     ) -> LabelledFeatures:
-        """Remembers the support images."""
+        """Returns the pixels of the support images."""
         return LabelledFeatures(features, tf.identity(labels))
 
     def compare(
@@ -60,5 +60,5 @@ class PixelNearestNeighbor(FeatureMethod):
         return nearest(similarities, summary.labels, num_classes(summary.labels))
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what makes an equal method."""
+        """Returns the config of an equal method."""
         return {"name": self.name, "dtype": self.dtype_policy.name}

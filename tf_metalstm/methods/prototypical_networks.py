@@ -1,13 +1,13 @@
 """Prototypical networks: a class is the mean of the features of its support images.
 
-Snell, Swersky & Zemel, "Prototypical Networks for Few-shot Learning", NIPS 2017. A query has the
-class of the nearest mean, in squared Euclidean distance (equations 1 and 2):
+Snell, Swersky & Zemel, "Prototypical Networks for Few-shot Learning", NIPS 2017. A query gets
+the class of the nearest mean, by squared Euclidean distance (equations 1 and 2):
 
     c_k        = mean over support images i of class k of f(x_i)
     p(k | x)   = softmax over k of -|f(x) - c_k|^2
 
--|f|^2 is the same for all classes. So it is a linear layer on f(x), with the weights 2 c_k and the
-biases -|c_k|^2 (section 2.4).
+The term -|f|^2 is the same for all classes. So this is a linear layer on f(x) with the weights
+2 c_k and the biases -|c_k|^2 (section 2.4).
 
     paper        code          shape
     f            embedding     [B, h, w, c] -> [B, D]
@@ -47,9 +47,9 @@ class PrototypicalNetworksOptions(TrainedOptions):
 
 
 class Prototypes(NamedTuple):
-    """What `adapt` keeps of a support set.
+    """What `adapt` returns for a support set.
 
-    means: of the features of each class, [N, D]; zeros for a class without images.
+    means: mean features of each class, [N, D]; zeros for a class without images.
     """
 
     means: Tensor
@@ -71,7 +71,7 @@ class PrototypicalNetworks(EmbeddingMethod):
         training_way: see `EmbeddingMethod`.
         distance: "euclidean" or "cosine".
         distance_scale: factor on the distances; positive.
-        name: fixed, and with it the names of the weights in a checkpoint.
+        name: leave it as it is: weights in checkpoints are found by it.
     """
 
     part = Part(
@@ -119,11 +119,11 @@ class PrototypicalNetworks(EmbeddingMethod):
         return self.distance_scale * negative_squared_distances(features, means)
 
     def features(self, images: Tensor, training: bool = False) -> Tensor:
-        """Returns the features of images, of length 1 where cosines are compared."""
+        """Returns the features of images, of length 1 if the distance is "cosine"."""
         features = super().features(images, training)
         return tf.math.l2_normalize(features, axis=-1) if self.distance == "cosine" else features
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what makes an equal method with fresh weights."""
+        """Returns the config of an equal method with fresh weights."""
         own = {"distance": self.distance, "distance_scale": self.distance_scale}
         return {**super().get_config(), **own}

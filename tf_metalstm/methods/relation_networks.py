@@ -1,7 +1,7 @@
 """Relation networks: a network compares the map of a class with that of a query.
 
 Sung et al., "Learning to Compare: Relation Network for Few-Shot Learning", CVPR 2018, sections 3.2
-and 3.4. f gives maps and not vectors; those of the K support images of a class are added up:
+and 3.4. f returns maps, not vectors. The maps of the K support images of a class are summed:
 
     r(x, k) = sigmoid(g([sum over support images i of class k of f(x_i), f(x)]))
     loss    = mean over queries and classes of (r - 1[x is of class k])^2
@@ -11,9 +11,9 @@ and 3.4. f gives maps and not vectors; those of the K support images of a class 
     g            relation      [B, h', w', 2 C] -> [B, 1]; two blocks of [3x3 convolution, batch
                                norm, ReLU, 2x2 max-pool], a layer of 8, a layer of 1
 
-The authors' code normalizes every batch by its own moments, at test too, where the queries of all
-classes help each other; and one of its scripts selects the model on the test classes. Here the
-running statistics of the training are used outside of it.
+The authors' code normalizes every batch by its own moments, also in tests. Then the answer to a
+query depends on the other queries. One of its scripts selects the model on the test classes. Here
+the running statistics of the training are used after training.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class RelationNetworksOptions(TrainedOptions):
 
 
 class ClassMaps(NamedTuple):
-    """What is remembered of a support set.
+    """What `adapt` returns for a support set.
 
-    maps: the sum over the images of each class, [N, h', w', C]; zeros for a class without images.
+    maps: sum of the maps of each class, [N, h', w', C]; zeros for a class without images.
     """
 
     maps: Tensor
@@ -55,8 +55,8 @@ def class_maps(maps: Tensor, labels: Tensor, num_way: Tensor | int) -> Tensor:
     """Returns the sum of the maps of each class, [B, h', w', C] -> [N, h', w', C].
 
     Args:
-        maps: of the support images.
-        labels: of those, in [0, N), [B].
+        maps: maps of the support images.
+        labels: their labels, in [0, N), [B].
         num_way: N.
     """
     of_class = tf.one_hot(tf.cast(labels, tf.int32), num_way, dtype=maps.dtype)  # [B, N]
@@ -70,9 +70,9 @@ def relation_module(
 
     Args:
         map_shape: (h', w', C).
-        filters: of both convolutions.
-        units: of the dense layer before the last.
-        dtype: a policy of Keras; the last layer keeps the precision of its weights.
+        filters: number of filters of both convolutions.
+        units: units of the dense layer before the last.
+        dtype: dtype policy of Keras; the last layer has the precision of its weights.
     """
     height, width, channels = map_shape
     full = keras.dtype_policies.get(dtype).variable_dtype
@@ -93,13 +93,13 @@ def relation_module(
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class RelationNetworks(EmbeddingMethod):
-    """Trained over episodes; adapting is adding up maps.
+    """Adapts by summing the maps of each class; a network compares them with queries.
 
     Args:
         embedding: images -> maps.
         training_way: see `EmbeddingMethod`.
-        relation_units: of the dense layer of the relation module.
-        name: fixed, and with it the names of the weights in a checkpoint.
+        relation_units: units of the dense layer of the relation module.
+        name: leave it as it is: weights in checkpoints are found by it.
     """
 
     part = Part(
@@ -142,15 +142,15 @@ class RelationNetworks(EmbeddingMethod):
         return ClassMaps(class_maps(features, labels, num_way))
 
     def compare(self, summary: ClassMaps, features: Tensor, training: bool = False) -> Tensor:
-        """Returns the relation with each class before its sigmoid, [B, N]."""
+        """Returns the relation to each class before the sigmoid, [B, N]."""
         num_way, number = tf.shape(summary.maps)[0], tf.shape(features)[0]
-        if not training:  # query by query, since all pairs at once would be large
+        if not training:  # query by query: all pairs at once would need much memory
             return tf.map_fn(lambda one: self._scores(summary.maps, one[tf.newaxis])[0], features)
         scores = self._scores(summary.maps, features, training=True)
         return tf.ensure_shape(tf.reshape(scores, [number, num_way]), [None, self.training_way])
 
     def _scores(self, maps: Tensor, features: Tensor, training: bool = False) -> Tensor:
-        """Returns g of each query [B, h', w', C] with each class [N, h', w', C], [B, N]."""
+        """Returns g for each query [B, h', w', C] and class [N, h', w', C], [B, N]."""
         num_way, number = tf.shape(maps)[0], tf.shape(features)[0]
         pairs = tf.concat(
             [tf.tile(maps, [number, 1, 1, 1]), tf.repeat(features, num_way, axis=0)], axis=-1
@@ -159,5 +159,5 @@ class RelationNetworks(EmbeddingMethod):
         return tf.reshape(scores, [number, num_way])
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what makes an equal method with fresh weights."""
+        """Returns the config of an equal method with fresh weights."""
         return {**super().get_config(), "relation_units": self.relation_units}

@@ -1,18 +1,18 @@
 """Ridge regression on the features of the support set: R2-D2.
 
 Bertinetto, Henriques, Torr & Vedaldi, "Meta-learning with differentiable closed-form solvers", ICLR
-2019, section 3.2. The head is the solution of a least-squares problem, so that training goes
-through it without any step of gradient descent:
+2019, section 3.2. The head is the solution of a least-squares problem. The meta-gradient flows
+through the solution, and no step of gradient descent is needed:
 
     X      = rows [f(x_i), 1] of the B support images          Y = their classes, one-hot
     W      = argmin 1/B |X W - Y|^2 + l |W|^2                  see `tf_metalstm.ridge`
     logits = a [f(x), 1] W
 
-l and a are learned, as powers of e so that they stay positive. The factor 1/B is that of the
-authors' code; it makes one l serve any number of images. The column of ones, theirs too, gives each
-class a bias. The further bias of the paper's equation 7 is the same for all classes: the softmax
-takes it away and it would never be trained, so there is none here. Features have length 1, which
-the paper does not do: without it one l would not serve networks of any size.
+The logarithms of l and a are learned, so l and a stay positive. The factor 1/B and the column of
+ones are those of the authors' code. With 1/B the same l suits any number of images. The column of
+ones gives each class a bias. Equation 7 of the paper has another bias, the same for all classes.
+The softmax removes it and it would never be trained, so it is left out. Unlike in the paper,
+features have length 1, so that the same l suits networks of any size.
 
     paper        code            shape
     f            embedding       [B, h, w, c] -> [B, D]
@@ -44,17 +44,21 @@ class RidgeRegressionOptions(TrainedOptions):
     """Options of ridge regression."""
 
     ridge_penalty: float = option(
-        0.1, "Where the learned penalty on the weights of the head begins.", above=0, settled=True
+        0.1,
+        "Initial value of the learned penalty on the weights of the head.",
+        above=0,
+        settled=True,
     )
     ridge_scale: float = option(
-        10.0, "Where the learned factor on the logits begins.", above=0, settled=True
+        10.0, "Initial value of the learned factor on the logits.", above=0, settled=True
     )
 
 
 class Regression(NamedTuple):
-    """What `adapt` keeps of a support set.
+    """What `adapt` returns for a support set.
 
-    weights: of the features and of a column of ones, [D + 1, N]; zeros for a class without images.
+    weights: weights of the features and of the column of ones, [D + 1, N]; zeros for a class
+        without images.
     """
 
     weights: Tensor
@@ -62,14 +66,14 @@ class Regression(NamedTuple):
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class RidgeRegression(EmbeddingMethod):
-    """Adapting is solving a system of linear equations.
+    """Adapts by solving a system of linear equations.
 
     Args:
         embedding: images -> features.
         training_way: see `EmbeddingMethod`.
-        ridge_penalty: where l begins; positive.
-        ridge_scale: where a begins; positive.
-        name: fixed, and with it the names of the weights in a checkpoint.
+        ridge_penalty: initial value of l; positive.
+        ridge_scale: initial value of a; positive.
+        name: leave it as it is: weights in checkpoints are found by it.
     """
 
     part = Part(
@@ -132,6 +136,6 @@ class RidgeRegression(EmbeddingMethod):
         }
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what makes an equal method with fresh weights."""
+        """Returns the config of an equal method with fresh weights."""
         own = {"ridge_penalty": self.ridge_penalty, "ridge_scale": self.ridge_scale}
         return {**super().get_config(), **own}

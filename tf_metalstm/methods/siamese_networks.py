@@ -1,13 +1,14 @@
-"""Siamese networks: two images are of one class if their features differ little.
+"""Siamese networks: two images belong to one class if their features differ little.
 
 Koch, Zemel & Salakhutdinov, "Siamese Neural Networks for One-shot Image Recognition", ICML Deep
-Learning Workshop 2015, section 3. The weights a_j of the distance are learned, of either sign:
+Learning Workshop 2015, section 3. The weights a_j of the distance are learned and may be negative:
 
     z(x, s)       = b + sum over j of a_j |f_j(x) - f_j(s)|
     P(same class) = 1 / (1 + exp(-z))
 
-A query has the class whose support images have the highest mean z. The pairs of a training episode
-are each query with each class. Of N pairs one is of the same class, so the two kinds are balanced:
+A query gets the class whose support images have the highest mean z. The pairs of a training episode
+are each query with each class. Only one of N pairs is of the same class, so the loss weights the
+two kinds equally:
 
     loss = 1/2 (mean over same of -log P + mean over different of -log(1 - P))
 
@@ -32,11 +33,11 @@ from tf_metalstm.parts import Part
 
 
 def mean_scores(scores: Tensor, labels: Tensor, num_way: Tensor | int) -> Tensor:
-    """Returns the mean score of each class, [B, N]; zeros for one without images.
+    """Returns the mean score of each class, [B, N]; 0 for a class without images.
 
     Args:
-        scores: of B queries with S support images, [B, S].
-        labels: of the support images, in [0, N), [S].
+        scores: scores of B queries with S support images, [B, S].
+        labels: labels of the support images, in [0, N), [S].
         num_way: N.
     """
     of_class = tf.one_hot(tf.cast(labels, tf.int32), num_way, dtype=scores.dtype)  # [S, N]
@@ -46,7 +47,7 @@ def mean_scores(scores: Tensor, labels: Tensor, num_way: Tensor | int) -> Tensor
 def balanced_cross_entropy(labels: Tensor, scores: Tensor) -> Tensor:
     """Returns the binary cross-entropy of labels [..., B] and scores [..., B, N], a scalar.
 
-    The pair of the same class counts as much as those of the N - 1 others together.
+    The pair of the same class has the same weight as the N - 1 other pairs together.
     """
     scores = tf.convert_to_tensor(scores)
     num_way = tf.shape(scores)[-1]
@@ -58,12 +59,12 @@ def balanced_cross_entropy(labels: Tensor, scores: Tensor) -> Tensor:
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class SiameseNetworks(EmbeddingMethod):
-    """Trained on the pairs of episodes; adapting is embedding the support set.
+    """Adapts by embedding the support set; trained on pairs of images.
 
     Args:
         embedding: images -> features.
         training_way: see `EmbeddingMethod`.
-        name: fixed, and with it the names of the weights in a checkpoint.
+        name: leave it as it is: weights in checkpoints are found by it.
     """
 
     part = Part(
@@ -83,7 +84,7 @@ class SiameseNetworks(EmbeddingMethod):
     ) -> None:
         super().__init__(embedding, training_way, name=name, **kwargs)
         size = embedding.output_shape[-1]
-        # So that images which differ less begin with the higher score.
+        # Negative, so that images which differ less start with a higher score.
         begin = keras.initializers.Constant(-1.0 / size)
         self.distance = self.add_weight(shape=(size,), initializer=begin, name="distance")
         self.bias = self.add_weight(shape=(), initializer="zeros", name="bias")
@@ -101,7 +102,7 @@ class SiameseNetworks(EmbeddingMethod):
     def summarize(
         self, features: Tensor, labels: Tensor, num_way: Tensor | int
     ) -> LabelledFeatures:
-        """Remembers the features of the support images."""
+        """Returns the features of the support images."""
         return LabelledFeatures(features, tf.identity(labels))
 
     def compare(
@@ -114,6 +115,6 @@ class SiameseNetworks(EmbeddingMethod):
             differences = tf.abs(queries[..., tf.newaxis, :] - summary.features)
             return tf.linalg.matvec(differences, weights) + bias
 
-        # Outside of training query by query: all pairs at once may be many.
+        # Outside training query by query: all pairs at once may need much memory.
         scores = scores_of(features) if training else tf.map_fn(scores_of, features)
         return mean_scores(scores, summary.labels, self._num_way(summary.labels, training))

@@ -1,12 +1,12 @@
-"""The loss of the queries after every update, not after the last alone: the multi-step loss.
+"""The multi-step loss: a weighted sum of the query losses after every update.
 
 Antoniou, Edwards & Storkey, "How to train your MAML", ICLR 2019, section 4, equation 4 (MAML++):
 
     loss = sum over t of v_t L(queries at theta_t)
 
-At first all v_t are 1/T. They move to the last update in a line, over S meta-updates:
+At first all v_t are 1/T. Over S meta-updates the weight moves linearly to the last update:
 
-    v_t = max(0, 1 - s / S) / T for t < T,    v_T = 1 minus the others
+    v_t = max(0, 1 - s / S) / T for t < T,    v_T = 1 minus their sum
 
     paper     code                 shape
     v_t       update_weights       [T]
@@ -26,8 +26,8 @@ def update_weights(num_updates: int, made: Tensor, over: int) -> Tensor:
 
     Args:
         num_updates: T, at least 1.
-        made: s, meta-updates so far.
-        over: S, meta-updates until only the last one counts.
+        made: s, number of meta-updates so far.
+        over: S, number of meta-updates after which only the last loss counts.
     """
     left = tf.maximum(0.0, 1.0 - tf.cast(made, tf.float32) / over)
     others = tf.fill([num_updates - 1], left / num_updates)

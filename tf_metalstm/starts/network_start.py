@@ -41,7 +41,7 @@ class NetworkStart(Start, abc.ABC):
             learning rate turns them by its square less, and the linear layer, which no batch norm
             follows, as before. A first-order meta-gradient cannot find such a scale: it does not
             know that the gradient depends on theta.
-        name: fixed, and with it the names of the weights in a checkpoint.
+        name: leave it as it is: weights in checkpoints are found by it.
     """
 
     def __init__(
