@@ -1,7 +1,8 @@
 """Your own pictures in one command: python -m tf_metalstm.adapt --model=... --support=...
 
-This is the client export/adapt.py, which needs no package, by a name of the package. It adapts,
-checks a support set, and predicts. The model may be one of the trained ones by its name.
+It runs the client export/adapt.py, which also works without the package. The client adapts, checks
+a support set, and predicts. The model may be the folder of an export or the name of a trained
+model.
 """
 
 from __future__ import annotations

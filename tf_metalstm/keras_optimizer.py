@@ -2,11 +2,11 @@
 
     theta_t = theta_{t-1} + learning_rate * (rule(gradient, loss, theta_{t-1}, state) - theta_{t-1})
 
-theta is all trainable variables of the model, one after the other: a rule may look at several
-tensors at once. So the state is that of the rule for the whole theta, and not one for each variable
-(docs/benchmarks.md has what either way costs).
+theta has all trainable variables of the model, one after the other, because a rule may look at
+several tensors at once. So there is one state for the whole theta, not one for each variable
+(docs/benchmarks.md compares the costs).
 
-What the rule has learned stays as it is: a model is trained by it, and it is not.
+The optimizer trains the model. It does not change the weights of the rule.
 """
 
 from __future__ import annotations
@@ -30,40 +30,40 @@ from tf_metalstm.parameters import Blocks, blocks_of, num_parameters
 from tf_metalstm.rule_folder import read_rule
 from tf_metalstm.rules.base import Rule
 
-_MUCH = 1e9  # bytes of state from which on the memory is worth a warning
+_MUCH = 1e9  # bytes; a larger state is logged
 
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class LearnedOptimizer(keras.optimizers.Optimizer):
-    """An optimizer whose update is a rule, as an LSTM that was trained to make losses small.
+    """An optimizer whose update is a rule, such as an LSTM that was trained to minimize losses.
 
         model.compile(optimizer=LearnedOptimizer.load("runs/optimizer/optimizer"), loss="mse")
         model.fit(...)
 
-    The state, `memory` bytes, lies in variables like the moments of Adam. A gradient of None leaves
-    its variable where it is, and the rule sees zeros in its place. A sparse gradient, as of an
-    embedding, is made dense: a rule may move a coordinate whose gradient is zero. NaN in a gradient
-    goes into the variables, as with Keras's own optimizers.
+    The state takes `memory` bytes. It is in variables, like the moments of Adam. If a gradient is
+    None, its variable does not change, and the rule sees zeros. A sparse gradient, as of an
+    embedding, is made dense, because a rule may move a coordinate whose gradient is zero. NaN in a
+    gradient makes the variables NaN, as with Keras's own optimizers.
 
-    A rule that looks at the loss (`Rule.uses_loss`) gets it from `scale_loss`, which `fit` calls. A
-    training loop of your own calls it too, as for every Keras optimizer, also in `train_step`:
+    A rule that uses the loss (`Rule.uses_loss`) gets it from `scale_loss`, which `fit` calls. Your
+    own training loop or `train_step` must call it too, as for every Keras optimizer:
 
         with tf.GradientTape() as tape:
             loss = optimizer.scale_loss(loss_of(model(inputs)))
         optimizer.apply(tape.gradient(loss, variables), variables)
 
-    `keras.optimizers.LossScaleOptimizer` keeps the loss for itself. For float16 and such a rule,
+    `keras.optimizers.LossScaleOptimizer` does not pass the loss on. For float16 and such a rule
     give `loss_scale_factor` here and `auto_scale_loss=False` to `compile`. bfloat16 needs neither.
 
     Args:
-        rule: how the variables move, with the weights it was trained to; it is copied when the
-            optimizer is built. A rule that is not built is built then, with fresh weights.
-        trained_steps: updates that the rule was trained for. The first one beyond them warns.
-        learning_rate: factor on every step of the rule: 1 takes the rule as it is. A float or a
-            schedule. `weight_decay` is multiplied by it, so it is the share that is lost in one
-            update.
-        name: of the optimizer.
-        **options: those of every Keras optimizer: `weight_decay`, `clipnorm`, `clipvalue`,
+        rule: the rule, with its trained weights. It is copied when the optimizer is built. If it
+            is not built, it gets fresh weights then.
+        trained_steps: number of updates that the rule was trained for. The next one warns.
+        learning_rate: factor on every step of the rule, a float or a schedule; 1 changes nothing.
+            `weight_decay` is multiplied by it: the product is the share of a weight that is lost
+            in one update.
+        name: name of the optimizer.
+        **options: options of every Keras optimizer: `weight_decay`, `clipnorm`, `clipvalue`,
             `global_clipnorm`, `use_ema`, `ema_momentum`, `ema_overwrite_frequency`,
             `loss_scale_factor`, `gradient_accumulation_steps`. With accumulation the rule sees the
             mean of the losses.
@@ -84,11 +84,11 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
                 "LearnedOptimizer.load(folder) reads an exported one."
             )
         self.rule = rule
-        # The copy is made here: under LossScaleOptimizer Keras tracks no layers made in `build`.
-        # The rule that was given has to stay: a graph that builds the optimizer has seen it.
+        # The copy is made here, because under LossScaleOptimizer Keras does not track layers that
+        # `build` makes. The original is kept, because a graph that builds the optimizer uses it.
         self._fitted = functools.partial(fitted, _fresh(rule), rule)
         self.trained_steps = trained_steps
-        # Each replica keeps its share of the loss; read by all, it is their sum.
+        # Each replica stores its share of the loss; the sum is read.
         with keras.name_scope(self.name):
             self._loss = keras.Variable(
                 0.0, trainable=False, aggregation="sum", synchronization="on_read", name="loss"
@@ -97,22 +97,22 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
 
     @classmethod
     def load(cls, folder: str | Path, **options: Any) -> LearnedOptimizer:
-        """Returns the optimizer of a folder that `python -m tf_metalstm.export` wrote.
+        """Returns the optimizer from a folder that `python -m tf_metalstm.export` wrote.
 
         Args:
-            folder: with a manifest and the weights of a rule.
-            **options: as the constructor takes them.
+            folder: folder with a manifest and the weights of a rule.
+            **options: arguments of the constructor.
 
         Raises:
-            ValueError: the folder holds something else, or what is there is damaged.
+            ValueError: the folder has no such files, or they are damaged.
         """
         read = read_rule(folder)
         return cls(read.rule, **{"trained_steps": read.trained_steps, **options})
 
     def memory(self, variables: Sequence[Any]) -> int:
-        """Returns how many bytes the state takes for these variables; nothing is taken.
+        """Returns how many bytes the state would take for these variables.
 
-        An update takes more for a moment: what the rule computes for each coordinate.
+        During an update the rule needs more memory for what it computes for each coordinate.
         """
         blocks = _blocks(self._moved(variables))
         rule = _fresh(self.rule)
@@ -151,10 +151,10 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         ]
 
     def scale_loss(self, loss: Tensor) -> Tensor:
-        """Notes the loss for the rule, and returns it times `loss_scale_factor`.
+        """Stores the loss for the rule, and returns it times `loss_scale_factor`.
 
         Args:
-            loss: of this batch, a scalar; under a strategy the share of this replica.
+            loss: loss of this batch, a scalar; under a strategy the share of this replica.
         """
         noted = tf.cast(tf.stop_gradient(loss), self._loss.dtype)
         if self.gradient_accumulation_steps:
@@ -165,26 +165,26 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         return super().scale_loss(loss)
 
     def apply(self, grads: Sequence[Any], trainable_variables: Any = None) -> None:
-        """Moves the variables by one update.
+        """Updates the variables once.
 
         Raises:
-            ValueError: a gradient has another shape than its variable, or the rule wants a loss
-                that it was not given.
+            ValueError: a gradient does not have the shape of its variable, or the rule needs a
+                loss and has none.
         """
         given = self._trainable_variables if trainable_variables is None else trainable_variables
-        if len(given) == len(grads):  # Keras says it where not
+        if len(given) == len(grads):  # else Keras raises an error
             grads = [_dense(g, v) for g, v in zip(grads, given, strict=True)]
         super().apply(grads, trainable_variables)
         self._count()
 
     def finalize_variable_values(self, var_list: Any) -> None:
-        """Ends a `fit`: as for every Keras optimizer, and a warning that XLA could not give."""
+        """Ends a `fit` as every Keras optimizer does; gives the warning that XLA could not give."""
         super().finalize_variable_values(var_list)
         if self.trained_steps is not None and int(self.iterations) > self.trained_steps:
             self._warn_of_steps()
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what makes an equal optimizer: the rule, its weights and the options."""
+        """Returns the config of an equal optimizer: the rule, its weights and the options."""
         return {
             **super().get_config(),
             "rule": keras.saving.serialize_keras_object(self.rule),
@@ -202,8 +202,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             rule.set_weights(weights)
         return super().from_config({**config, "rule": rule}, custom_objects)
 
-    # What Keras calls once it has scaled, summed over replicas, clipped and accumulated the
-    # gradients: with all of them, across replicas.
+    # Keras calls this, across replicas and with all gradients, after it has scaled, summed,
+    # clipped and accumulated them.
     def _distributed_tf_update_step(
         self, distribution: Any, grads_and_vars: Any, learning_rate: Any
     ) -> None:
@@ -237,8 +237,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         loss: Tensor,
         learning_rate: Any,
     ) -> None:
-        """Makes one update on one device, where all its arguments are."""
-        del first  # the variable that says which device
+        """Makes one update on one device, which has all arguments."""
+        del first  # this variable only determines the device
         dtype = self.rule.compute_dtype
         theta = _flat(variables, dtype)
         filled = [
@@ -259,23 +259,23 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
     def _loss_of_all_replicas(self) -> Tensor:
         loss = tf.convert_to_tensor(self._loss.value)
         context = tf.distribute.get_replica_context()
-        if context is not None:  # a replica has only its share
+        if context is not None:  # in a replica it is only a share
             loss = context.all_reduce(tf.distribute.ReduceOp.SUM, loss)
         return loss / (self.gradient_accumulation_steps or 1)
 
     def _moved(self, variables: Sequence[Any]) -> list[Any]:
-        """Returns the variables that the rule moves: not those that are set to their gradient."""
+        """Returns the variables that the rule updates, without those that Keras overwrites."""
         return [v for v in variables if not self._overwrite_variable_with_gradient(v)]
 
     def _count(self) -> None:
-        """Warns where this is the first update beyond the trained ones."""
+        """Counts the updates, and warns at the first one beyond those of the training."""
         if self.trained_steps is None or self._has_warned:
             return
         made = tf.convert_to_tensor(self.iterations)
         if tf.executing_eagerly():
             if int(made) > self.trained_steps:
                 self._warn_of_steps()
-        # XLA calls no Python; `finalize_variable_values` warns then.
+        # XLA cannot call Python; then `finalize_variable_values` warns.
         elif not GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
             tf.cond(
                 made > self.trained_steps,
@@ -300,12 +300,12 @@ def fitted(copy: Rule, rule: Rule, blocks: Blocks) -> Rule:
     """Returns a copy of a rule, with the same weights, for a theta of these blocks.
 
     Args:
-        copy: a rule with the same options, not built.
-        rule: built for any blocks.
+        copy: a rule with the same options that is not built.
+        rule: the rule, built for any blocks.
         blocks: the tensors of theta.
 
     Raises:
-        ValueError: its weights belong to the parameters that it was trained on.
+        ValueError: the shapes of its weights depend on the network that it was trained on.
     """
     copy.build(blocks)
     shapes = [[tuple(weight.shape) for weight in each.weights] for each in (rule, copy)]
@@ -325,13 +325,13 @@ def _fresh(rule: Rule) -> Rule:
 
 
 def _blocks(variables: Sequence[Any]) -> Blocks:
-    """Returns the blocks of theta that Keras variables make."""
+    """Returns the blocks of a theta that consists of Keras variables."""
     return blocks_of((variable.path, tuple(variable.shape)) for variable in variables)
 
 
 def _flat(tensors: Sequence[Any], dtype: str) -> Tensor:
-    """Returns tensors one after the other, [P]."""
-    if not tensors:  # a model may have nothing to train
+    """Returns tensors as one vector, [P]."""
+    if not tensors:  # the model has nothing to train
         return tf.zeros([0], dtype)
     return tf.concat([tf.cast(tf.reshape(t, [-1]), dtype) for t in tensors], axis=0)
 
@@ -340,7 +340,7 @@ def _dense(gradient: Any, variable: Any) -> Any:
     """Returns a gradient as a tensor of the shape of its variable; None stays None."""
     if gradient is None:
         return None
-    gradient = tf.convert_to_tensor(gradient)  # sums up the rows of a sparse one
+    gradient = tf.convert_to_tensor(gradient)  # sums the rows of a sparse gradient
     if not gradient.shape.is_compatible_with(variable.shape):
         raise ValueError(
             f"The gradient for {variable.name} has the shape {tuple(gradient.shape)}, but the "
@@ -350,7 +350,7 @@ def _dense(gradient: Any, variable: Any) -> Any:
 
 
 def _state_specs(rule: Rule, size: int) -> Any:
-    """Returns shapes and types of the state for theta [size]; nothing is computed."""
+    """Returns shapes and types of the state for theta [size], without computing it."""
     start = tf.function(rule.initial_state)
     traced = start.get_concrete_function(tf.TensorSpec([size], rule.compute_dtype))
     return tf.nest.map_structure(
@@ -373,13 +373,13 @@ def _say_memory(num_bytes: int, size: int) -> None:
 
 
 def _encoded(array: np.ndarray) -> dict[str, Any]:
-    """Returns an array as JSON can have it."""
+    """Returns an array in a form that JSON can contain."""
     little = array.astype(array.dtype.newbyteorder("<"))
     data = base64.b64encode(little.tobytes()).decode("ascii")
     return {"dtype": array.dtype.name, "shape": list(array.shape), "data": data}
 
 
 def _decoded(encoded: dict[str, Any]) -> np.ndarray:
-    """Returns the array that `_encoded` was given."""
+    """Returns the array from the result of `_encoded`."""
     dtype = np.dtype(encoded["dtype"]).newbyteorder("<")
     return np.frombuffer(base64.b64decode(encoded["data"]), dtype).reshape(encoded["shape"])

@@ -1,9 +1,9 @@
-"""A trained rule as a folder, from which it is used as an optimizer anywhere.
+"""A trained rule as a folder, for use as an optimizer.
 
-    FOLDER/manifest.json    what the rule is, what it was trained on, how good it is
+    FOLDER/manifest.json    the name and options of the rule, its training, its results
     FOLDER/weights.npz      its weights by name, as NumPy arrays
 
-Nothing in it is code, and reading it runs none: the rule is one of those that the program knows.
+The folder contains no code, and reading it runs none. The rule must be one that the program knows.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ FORMAT, FORMAT_VERSION = "tf_metalstm.learned_optimizer", 1
 
 
 class RuleInFolder(NamedTuple):
-    """What a folder holds.
+    """The contents of a folder.
 
-    rule: with its weights, built for the parameters that it was trained on.
-    trained_steps: updates that it was trained for; None where nobody said.
-    manifest: all that the folder says of it.
+    rule: the rule with its weights, built for the parameters that it was trained on.
+    trained_steps: number of updates that it was trained for; None if it is not known.
+    manifest: the whole manifest.
     """
 
     rule: Rule
@@ -48,21 +48,21 @@ def write_rule(
     trained_steps: int | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Writes a built rule; what an earlier call wrote is replaced.
+    """Writes a built rule; files of an earlier call are replaced.
 
     Args:
-        rule: of the catalogue.
+        rule: a rule of the catalogue.
         options: values of its options by name.
-        folder: made where it is not there.
-        trained_steps: updates that it was trained for.
-        facts: further entries of the manifest: where the weights come from, how good they are.
+        folder: the folder; it is created if it does not exist.
+        trained_steps: number of updates that the rule was trained for.
+        facts: further entries of the manifest, such as the source of the weights and results.
 
     Returns:
         The manifest.
 
     Raises:
-        FileExistsError: the folder holds something else.
-        OSError: it cannot be written; the error names it.
+        FileExistsError: the folder has other files.
+        OSError: a file cannot be written; the error names it.
     """
     folder = Path(folder)
     check_replaceable(folder)
@@ -87,7 +87,7 @@ def write_rule(
 
 
 def check_replaceable(folder: str | Path) -> None:
-    """Raises a FileExistsError if the folder holds what `write_rule` did not write."""
+    """Raises a FileExistsError if the folder has files that `write_rule` did not write."""
     folder = Path(folder)
     if not folder.exists():
         return
@@ -111,7 +111,7 @@ def read_rule(folder: str | Path) -> RuleInFolder:
     """Returns the rule that `write_rule` wrote, with its weights.
 
     Raises:
-        ValueError: the folder holds something else, or what is there is damaged.
+        ValueError: the folder has no such files, or they are damaged.
     """
     folder = Path(folder)
     manifest = _read_manifest(folder)
@@ -172,7 +172,7 @@ def _fresh_rule(manifest: Mapping[str, Any]) -> Rule:
     for name, each in options_of(member.part.options).items():
         if each.many and isinstance(values.get(name), list):
             values[name] = tuple(values[name])
-    # In float32, whatever the policy is under which the model is made.
+    # Always in float32; the dtype policy of the model may be another.
     config = member.from_options(member.part.options(**values)).get_config()
     rule = member.from_config({**config, "dtype": "float32"})
     rule.build_from_config({"blocks": manifest["built_for"]})
@@ -180,7 +180,7 @@ def _fresh_rule(manifest: Mapping[str, Any]) -> Rule:
 
 
 def _read_weights(path: Path, sha256: Any) -> dict[str, np.ndarray]:
-    """Returns the arrays of a file, by name; nothing in it is run."""
+    """Returns the arrays of a file, by name; runs nothing in it."""
     try:
         contents = path.read_bytes()
     except OSError as error:

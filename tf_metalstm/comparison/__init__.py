@@ -1,1 +1,1 @@
-"""How a learned optimizer stands beside others, each at its best rate."""
+"""Compares a learned optimizer with Keras's optimizers at their best learning rates."""

@@ -1,7 +1,7 @@
-"""Keras's optimizers on the problems of a learned one, each at a rate that was searched for.
+"""Keras's optimizers on the problems of a learned one, each at its best learning rate.
 
-Problems of one list are minimized together, since what most optimizers do to a number depends on
-that number alone. Muon looks at matrices, so that each problem has variables of its own there.
+All problems of a list are minimized together, because most optimizers treat each number by itself.
+Muon treats matrices as a whole, so for Muon each problem has its own variables.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from tf_metalstm.episode import Tensor
 from tf_metalstm.parameters import Blocks
 
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
-"""Learning rates that are tried first; then the two beside the best."""
+"""Learning rates to try first; then two near the best one are tried."""
 
-_BETWEEN = 10.0**0.25  # from the best of them towards its neighbours
+_BETWEEN = 10.0**0.25  # factor from the best rate to the two near it
 
 
 @dataclass(frozen=True)
 class Baseline:
     """An optimizer of Keras.
 
-    name: in tables.
-    make: returns it at a learning rate; all else is as Keras has it.
-    needs_matrices: it treats a matrix as one thing.
-    judged_at: (optimizer, its variables) -> the values that a user would keep, where these are not
+    name: its name in tables.
+    make: returns the optimizer for a learning rate; its other options are the defaults.
+    needs_matrices: whether it treats matrices as a whole.
+    judged_at: (optimizer, its variables) -> the values that a user would keep, if these are not
         the variables themselves.
     """
 
@@ -68,7 +68,7 @@ BASELINES = (
         needs_matrices=True,
     ),
 )
-"""Those that a learned optimizer is compared with. Muon without its weight decay, as the others."""
+"""The optimizers to compare with. None has weight decay, so that of Muon is switched off."""
 
 
 class Minimizer:
@@ -76,8 +76,8 @@ class Minimizer:
 
     Args:
         baseline: the optimizer.
-        tasks: what the tensors of a problem mean.
-        inputs: tensors of E problems, theta_0 [E, P] among them.
+        tasks: the tasks of the problems, which know their loss.
+        inputs: tensors of E problems, with theta_0 [E, P].
         num_steps: T.
     """
 
@@ -131,7 +131,7 @@ class Minimizer:
         return self._losses(self._judged_at(self._optimizer, self._variables), carry, step)
 
     def _losses(self, values: list[Tensor], carry: Any, step: Tensor) -> tuple[Tensor, Any]:
-        """Returns the loss of each problem, [E], and what goes into the next step."""
+        """Returns the loss of each problem, [E], and the carry for the next step."""
         if self._one_by_one:
             flat = tf.concat([tf.reshape(value, [-1]) for value in values], axis=0)
             theta = tf.reshape(flat, [self._num_problems, -1])
@@ -152,7 +152,7 @@ class Minimizer:
 
 
 def _variables(theta_0: Tensor, blocks: Blocks, one_by_one: bool) -> list[keras.Variable]:
-    """Returns variables that hold E starts [E, P]: [E, ...] a block, or each problem's own."""
+    """Returns variables with E values of theta_0: [E, ...] for a block, or one for each problem."""
     values = np.array(theta_0)
 
     def parts(rows: np.ndarray) -> list[np.ndarray]:
@@ -166,15 +166,15 @@ def _variables(theta_0: Tensor, blocks: Blocks, one_by_one: bool) -> list[keras.
 
 
 def applicable(blocks: Blocks) -> tuple[Baseline, ...]:
-    """Returns the optimizers that have something to do with theta of these blocks."""
+    """Returns the optimizers that apply to a theta of these blocks; Muon needs matrices."""
     has_matrices = any(len(each.shape) == 2 for each in blocks)
     return tuple(each for each in BASELINES if has_matrices or not each.needs_matrices)
 
 
 def search_rate(minimizer: Minimizer) -> tuple[float, dict[float, float]]:
-    """Returns the rate with the lowest mean loss after the last update, and that loss by rate.
+    """Returns the rate with the lowest mean final loss, and the mean final loss of each rate.
 
-    The `RATES` are tried, then two more beside the best. A loss that is no number counts as
+    It tries the `RATES`, then two more near the best. A loss that is not a number counts as
     infinite.
     """
     found = {rate: _final(minimizer, rate) for rate in RATES}

@@ -1,13 +1,13 @@
-"""How curves of losses are compared, as papers on learned optimizers do it.
+"""Compares curves of losses with the numbers that papers on learned optimizers have.
 
-    log10 of the mean loss after the last update             the number of Andrychowicz et al., 2016
-    speed-up over Adam     T over the number of updates after which the mean loss is first as low as
-                           that of Adam after T
-    inter-quartile mean    of the last losses, each over that of Adam on the same problem: the mean
-                           of the middle half (Agarwal et al., NeurIPS 2021)
+    final loss             log10 of the mean loss after the last update (Andrychowicz et al., 2016)
+    speed-up over Adam     T / t; after t updates the mean loss is for the first time as low as that
+                           of Adam after T
+    inter-quartile mean    the final loss divided by that of Adam on the same problem; the mean of
+                           the middle half of the problems (Agarwal et al., NeurIPS 2021)
 
-Intervals are from the bootstrap: problems are drawn anew, with replacement, 2,000 times, the same
-ones for both of two optimizers; the middle 95 % of the values is the interval.
+Intervals are from the bootstrap. The problems are resampled with replacement 2,000 times, the same
+ones for both optimizers. The middle 95 % of the values is the interval.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is said of one optimizer.
+    """The numbers of one optimizer.
 
-    log10_final: of the mean loss after the last update.
-    below_best: log10 of that mean over that of the best baseline; negative is better.
-    speed_up: over Adam; None where it never gets as low.
-    over_adam: inter-quartile mean of last losses over Adam's.
+    log10_final: log10 of the mean final loss.
+    below_best: log10 of the mean final loss divided by that of the best baseline; negative is
+        better.
+    speed_up: speed-up over Adam; None if the loss never gets as low.
+    over_adam: inter-quartile mean of the final losses divided by those of Adam.
     """
 
     log10_final: Interval
@@ -50,9 +51,9 @@ def compare(losses: np.ndarray, best: np.ndarray, adam: np.ndarray) -> Compariso
     """Compares an optimizer with two others on the same problems.
 
     Args:
-        losses: of the optimizer, [E, T + 1].
-        best: of the best baseline, the same shape.
-        adam: of Adam, the same shape.
+        losses: losses of the optimizer, [E, T + 1].
+        best: losses of the best baseline, [E, T + 1].
+        adam: losses of Adam, [E, T + 1].
     """
     last, of_best, of_adam = (np.asarray(each[:, -1], np.float64) for each in (losses, best, adam))
     return Comparison(
@@ -64,13 +65,13 @@ def compare(losses: np.ndarray, best: np.ndarray, adam: np.ndarray) -> Compariso
 
 
 def log10_mean(values: np.ndarray) -> float:
-    """Returns the logarithm of the mean; that of a mean that is no number is infinite."""
+    """Returns log10 of the mean; infinity if the mean is not a number."""
     mean = float(np.mean(values))
     return float(np.log10(mean)) if np.isfinite(mean) and mean > 0 else float("inf")
 
 
 def bootstrap(statistic: Callable[[np.ndarray], float], size: int) -> Interval:
-    """Returns a statistic of rows 0 ... size - 1, and its interval under redrawn rows.
+    """Returns a statistic of rows 0 ... size - 1, and its bootstrap interval.
 
     Args:
         statistic: rows [n] -> a number.
@@ -83,7 +84,7 @@ def bootstrap(statistic: Callable[[np.ndarray], float], size: int) -> Interval:
 
 
 def inter_quartile_mean(values: np.ndarray) -> float:
-    """Returns the mean of the middle half; values on a quarter's border count in part.
+    """Returns the mean of the middle half; a value at its border counts in part.
 
     >>> inter_quartile_mean(np.array([100.0, 2.0, 3.0, 0.0]))
     2.5
@@ -98,14 +99,14 @@ def inter_quartile_mean(values: np.ndarray) -> float:
 
 
 def speed_up(losses: np.ndarray, adam: np.ndarray) -> float | None:
-    """Returns T over the updates after which the mean loss is as low as Adam's after T.
+    """Returns T / t; after t updates the mean loss is as low as that of Adam after T.
 
     Args:
         losses: [E, T + 1].
         adam: [E, T + 1].
 
     Returns:
-        None where it never is.
+        None if it never gets as low.
 
     >>> speed_up(np.array([[8.0, 4.0, 1.0, 1.0, 1.0]]), np.array([[8.0, 7.0, 6.0, 5.0, 4.0]]))
     4.0

@@ -46,7 +46,7 @@ class Tasks(abc.ABC):
     @classmethod
     def from_options(cls, options: Options) -> Tasks:
         """Returns the tasks that the options say; nothing is read yet."""
-        raise NotImplementedError(f"{cls.__name__} says how it is built in from_options.")
+        raise NotImplementedError(f"{cls.__name__} lacks from_options, which builds the tasks.")
 
     @abc.abstractmethod
     def episodes(self, split: str, seed: int, training: bool = False) -> Episodes:

@@ -1,14 +1,14 @@
-"""Batch normalization that may be differentiated twice, by TensorFlow's fused kernel for images.
+"""Batch normalization that can be differentiated twice, with TensorFlow's fused kernel for images.
 
     x -> gamma * (x - mean) / sqrt(variance + epsilon) + beta
 
-The layer of Keras takes its moments from `tf.nn.moments`, which keeps the mean inside the
-variance from being differentiated. That does no harm to a gradient, but the gradient of a
-gradient, which MAML needs, comes out wrong. And it computes moments and normalizes in
-separate operations, where the fused kernel makes a meta-update clearly faster.
+The layer of Keras uses `tf.nn.moments`, which does not differentiate the mean inside the
+variance. The gradient is still right, but the gradient of a gradient, which MAML needs, is wrong.
+Keras also computes moments and normalizes in separate operations; with the fused kernel a
+meta-update is clearly faster.
 
-What differs besides: the variance that goes into the running statistics is the unbiased one
-(divided by n - 1), which is also what the authors' Torch code collects.
+There is one more difference: the running statistics get the unbiased variance (divided by n - 1).
+The authors' Torch code does the same.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
 
-# TensorFlow's fused kernel takes a smaller epsilon for this one, and says nothing.
+# TensorFlow's fused kernel silently replaces a smaller epsilon by this one.
 _SMALLEST_FUSED_EPSILON = 1.001e-5
 
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """`keras.layers.BatchNormalization`, but for `renorm` and `synchronized`.
+    """`keras.layers.BatchNormalization` without `renorm` and `synchronized`.
 
-    Where it is not `trainable` it normalizes by its running statistics and leaves them alone, as
+    If it is not `trainable`, it normalizes by its running statistics and does not change them, as
     the layer of Keras does.
     """
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Any = None) -> Tensor:
-        """Returns the inputs normalized by their own moments in training, else by running ones.
+        """Returns the normalized inputs: by their own moments in training, else by running ones.
 
         Args:
             inputs: [B, ...], the channels at `axis`.
             training: whether to normalize by the moments of `inputs`.
-            mask: booleans, the shape of `inputs` without its last axis; what is False does not
-                count in the moments.
+            mask: booleans of the shape of `inputs` without its last axis; inputs whose mask is
+                False do not count in the moments.
         """
         inputs = tf.cast(inputs, self.compute_dtype)
         weights = None
@@ -55,7 +55,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return tf.transpose(outputs, sorted(range(len(order)), key=order.__getitem__))
 
     def _normalize(self, inputs: Tensor, weights: Tensor | None, training: bool | None) -> Tensor:
-        """Returns [B, ..., c] normalized, and moves the running statistics in training."""
+        """Returns the normalized inputs [B, ..., c]; training updates the running statistics."""
         is_fused = (
             self.variable_dtype == "float32"
             and inputs.shape.rank == 4
@@ -85,7 +85,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 def _fused(
     x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, moments: Any, weights: None
 ) -> Any:
-    """Returns the outputs, the mean and the unbiased variance, of images in at most float32."""
+    """Returns outputs, mean and unbiased variance of images in float32 or a smaller type."""
     del weights
     if moments is None:
         return tf.compat.v1.nn.fused_batch_norm(x, gamma, beta, epsilon=epsilon)
@@ -97,9 +97,9 @@ def _fused(
 def _plain(
     x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, moments: Any, weights: Tensor | None
 ) -> Any:
-    """Returns the same, of any shape and type; rows of weight 0 do not count."""
+    """Returns the same for any shape and type; rows of weight 0 do not count."""
     dtype = x.dtype
-    full = tf.float64 if gamma.dtype == tf.float64 else tf.float32  # of few bits: wrong moments
+    full = tf.float64 if gamma.dtype == tf.float64 else tf.float32  # moments need these bits
     x, gamma, beta = (tf.cast(each, full) for each in (x, gamma, beta))
     if moments is None:
         mean, variance, unbiased = moments_of(x, weights)

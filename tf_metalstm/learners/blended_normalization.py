@@ -1,16 +1,16 @@
 """Batch norm blended with instance norm by a learned share: TaskNorm-I.
 
 Bronskill, Gordon, Requeima, Nowozin & Turner, "TaskNorm: Rethinking Batch Normalization for
-Meta-Learning", ICML 2020, section 4.2. Of the moments (m, v) of a batch and those of one image
-(m_+, v_+), for each channel,
+Meta-Learning", ICML 2020, section 4.2. (m, v) are the moments of a batch and (m_+, v_+) those of
+one image. For each channel
 
     mean     = a m + (1 - a) m_+
     variance = a (v + (m - mean)^2) + (1 - a) (v_+ + (m_+ - mean)^2)
 
-In a support pass the batch is the support set; for a query it is that too, by the running
-statistics that the pass left. So one image a class can do with the moments of a batch of five. The
-share a = sigmoid(blend) is learned for each layer. In the paper it depends on the number of support
-images as well, which a layer does not know when it sees a query.
+In a support pass the batch is the support set. For a query (m, v) are the running statistics of the
+support passes. So each image also counts by itself, which helps if the batch has only five images.
+The share a = sigmoid(blend) is learned for each layer. In the paper it also depends on the number
+of support images. A layer here does not know this number when it sees a query.
 
     paper       code                    shape
     m, v        batch moments           [c]
@@ -32,7 +32,7 @@ class BlendedNormalization(BatchNormalization):
     """`BatchNormalization` of images [B, h, w, c], blended with the moments of each image."""
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Creates the share, which begins at one half, beside what batch norm has."""
+        """Creates the weights of batch norm and the share, which starts at one half."""
         if len(input_shape) != 4:
             raise ValueError(
                 f"BlendedNormalization takes images [B, h, w, c], got {tuple(input_shape)}: use "

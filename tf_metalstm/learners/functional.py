@@ -167,7 +167,7 @@ def flatten(values: Sequence[Tensor]) -> Tensor:
 
 
 def unflatten(vector: Tensor, blocks: Blocks) -> list[Tensor]:
-    """Returns the tensors of which `blocks` says that a vector is made."""
+    """Returns the tensors of a vector with these blocks."""
     if not blocks:
         return []
     parts = tf.split(vector, [block.size for block in blocks])

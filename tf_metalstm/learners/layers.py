@@ -139,7 +139,7 @@ def adaptable(model: keras.Model, second_order: bool = False) -> keras.Model:
 
 
 def batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
-    """Returns the layers of batch norm of a model, those inside of others too."""
+    """Returns the batch-norm layers of a model, also those inside other layers."""
     return [layer for layer in _layers(model) if isinstance(layer, _BATCH_NORMALIZATION)]
 
 

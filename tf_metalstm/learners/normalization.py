@@ -1,11 +1,11 @@
-"""Group and layer normalization that may be differentiated twice.
+"""Group and layer normalization that can be differentiated twice.
 
     x -> gamma * (x - mean) / sqrt(variance + epsilon) + beta
 
-with the moments of each example by itself, of a group of its channels or of the given axes. Only
-the moments differ from those of Keras, which come from `tf.nn.moments`: there the gradient of a
-gradient misses what goes through the mean inside the variance. Nothing is remembered, so that a
-query is normalized in meta-training and after it alike.
+with the moments of each example, over a group of its channels or over the given axes. The layers of
+Keras use `tf.nn.moments`, which does not differentiate the mean inside the variance, so the
+gradient of a gradient is wrong. There are no running statistics, so queries are normalized in the
+same way in meta-training and after it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tf_metalstm.episode import Tensor
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class GroupNormalization(keras.layers.GroupNormalization):
-    """`keras.layers.GroupNormalization`, differentiated twice."""
+    """`keras.layers.GroupNormalization` that can be differentiated twice."""
 
     def call(self, inputs: Tensor) -> Tensor:
         """Returns the inputs [B, ...] normalized by the moments of each group of channels."""
@@ -39,7 +39,7 @@ class GroupNormalization(keras.layers.GroupNormalization):
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class LayerNormalization(keras.layers.LayerNormalization):
-    """`keras.layers.LayerNormalization`, differentiated twice; not with `rms_scaling`."""
+    """`keras.layers.LayerNormalization` that can be differentiated twice, without `rms_scaling`."""
 
     def call(self, inputs: Tensor) -> Tensor:
         """Returns the inputs [B, ...] normalized by their moments over `axis`."""
@@ -51,7 +51,7 @@ class LayerNormalization(keras.layers.LayerNormalization):
 
 
 def _normalize(x: Tensor, axes: list[int], parameters_shape: list[int], layer: Any) -> Tensor:
-    full = tf.float64 if x.dtype == tf.float64 else tf.float32  # of few bits: wrong moments
+    full = tf.float64 if x.dtype == tf.float64 else tf.float32  # moments need these bits
     x = tf.cast(x, full)
     mean = tf.reduce_mean(x, axes, keepdims=True)
     variance = tf.reduce_mean(tf.square(x - mean), axes, keepdims=True)

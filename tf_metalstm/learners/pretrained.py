@@ -20,7 +20,7 @@ from tf_metalstm.learners.base import Learner
 from tf_metalstm.options import OptionError, Options, option
 
 PREPROCESSING = "preprocessing"
-"""Name of the layer that makes what the network was trained on of pixels; it is never trained."""
+"""Name of the layer with the preprocessing of pixels; it is never trained."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,10 @@ def _layers_in_order(model: keras.Model) -> Iterator[keras.Layer]:
 
 
 def without_dropout(model: keras.Model) -> keras.Model:
-    """Returns a model that drops nothing in training either; the same one where it has no dropout.
+    """Returns a model without dropout; the same model if it has none.
 
     Args:
-        model: a Functional or Sequential one; its copy has the same weights.
+        model: a Functional or Sequential model; a copy has the same weights.
     """
     rates = ("rate", "drop_path_rate")
 

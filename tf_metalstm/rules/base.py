@@ -64,9 +64,7 @@ class Rule(keras.layers.Layer, abc.ABC):
     @classmethod
     def from_options(cls, options: Options) -> Rule:
         """Returns the rule with these options; it is not built yet."""
-        raise NotImplementedError(
-            f"{cls.__name__} has no from_options: write it, it builds the rule."
-        )
+        raise NotImplementedError(f"{cls.__name__} lacks from_options, which builds the rule.")
 
     @abc.abstractmethod
     def build(self, blocks: Blocks) -> None:

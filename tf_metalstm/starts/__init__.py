@@ -1,1 +1,1 @@
-"""Starts: where the parameters of a learner begin in each task."""
+"""Starts: they give the first parameters of a learner in each task."""

@@ -1,9 +1,9 @@
-"""The protocol of starts: theta_0, where a task begins.
+"""The protocol of starts: a start gives theta_0, the first parameters of a task.
 
     theta_0 = start.theta_0(learner, support, num_way)
 
-A start is a Keras layer. Its weights are meta-parameters. It may look at the support set, as a
-head made of the means of the classes does, or not, as the learned c_0 of the meta-LSTM.
+A start is a Keras layer. Its weights are meta-parameters. It may use the support set: the start
+`prototypes` does, the learned c_0 of the meta-LSTM does not.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ class Start(keras.layers.Layer, abc.ABC):
     part: ClassVar[Part]
 
     any_way: ClassVar[bool] = False
-    """Whether theta_0 has a row of the last layer for each class of the episode, however many.
+    """Whether theta_0 has a row of the last layer for each class, for any number of classes.
 
-    Its learner is then an `AnyWayLearner`, else a `FunctionalLearner`.
+    If so, its learner is an `AnyWayLearner`, else a `FunctionalLearner`.
     """
 
     num_outputs: int | None = None
-    """Outputs of a learner that has a fixed number; None for as many as the tasks need."""
+    """Number of outputs of a learner with a fixed number; None for what the tasks need."""
 
     @classmethod
     def from_options(cls, options: Options) -> Start:
-        """Returns the start that its options say, not built yet."""
-        raise NotImplementedError(f"{cls.__name__} says how it is built in from_options.")
+        """Returns the start with these options; it is not built yet."""
+        raise NotImplementedError(f"{cls.__name__} lacks from_options, which builds the start.")
 
     @abc.abstractmethod
     def build(self, learner: FunctionalLearner) -> None:
-        """Creates the weights, for this learner with its initial parameters."""
+        """Creates the weights for this learner, which has its initial parameters."""
 
     @abc.abstractmethod
     def theta_0(
@@ -53,30 +53,31 @@ class Start(keras.layers.Layer, abc.ABC):
         """Returns the parameters before the first update of an episode, [P].
 
         Args:
-            learner: whose parameters they are.
-            support: of the episode.
-            num_way: N, its classes; not to be looked at where the task is no classification.
+            learner: the learner that the parameters belong to.
+            support: the support set of the episode.
+            num_way: N, the number of its classes; it has no meaning if the task is not
+                classification.
         """
 
     @abc.abstractmethod
     def is_symmetric(self, learner: FunctionalLearner) -> bool:
-        """Returns whether theta_0 treats all classes alike, whatever their order."""
+        """Returns whether theta_0 treats all classes alike, in any order."""
 
     def begin(self, learner: FunctionalLearner, network: keras.Model | None, whole: bool) -> None:
-        """Sets fresh weights to those that a run starts from.
+        """Sets the first weights of a training.
 
         Args:
-            learner: whose parameters they are of.
-            network: a trained network to begin at, or None. Its last layer told other classes
-                apart and stays out.
-            whole: the other weights of the method come from a trained run of the same kind.
+            learner: the learner that theta_0 belongs to.
+            network: a trained network to copy, or None. Its last layer is not copied, because it
+                belongs to other classes.
+            whole: whether the other weights of the method come from a run of the same method.
 
         Raises:
-            ValueError: it cannot begin there.
+            ValueError: the weights of the network do not fit.
         """
 
     def learner(self, network: keras.Model, second_order: bool = False) -> FunctionalLearner:
-        """Returns a network as the function of theta that this start is for.
+        """Returns a network as a function of theta, in the form that this start needs.
 
         Args:
             network: a built Keras model.
@@ -85,5 +86,5 @@ class Start(keras.layers.Layer, abc.ABC):
         return FunctionalLearner(network, second_order)
 
     def get_build_config(self) -> dict[str, Any] | None:
-        """Returns nothing: the method that it belongs to builds it."""
+        """Returns None: the method builds its start."""
         return None

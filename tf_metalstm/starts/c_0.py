@@ -1,7 +1,7 @@
 """c_0: one learned vector of parameters from which every task starts.
 
-Ravi & Larochelle, ICLR 2017, section 3.2: the initial cell state of the meta-learner LSTM; also
-what MAML and Meta-SGD learn. It may be frozen, wholly or in its last layer.
+Ravi & Larochelle, ICLR 2017, section 3.2: it is the initial cell state of the meta-learner LSTM.
+MAML and Meta-SGD learn it too. All of it or its last layer can be frozen.
 
     paper   code   shape
     c_0     c_0    [P]
@@ -50,12 +50,12 @@ class LearnedStart(NetworkStart):
 
     Args:
         learn_c_0: see `NetworkStart`.
-        learn_linear: whether the last layer of it is a meta-parameter too. Which class is which
-            output is drawn anew for every episode. So whatever training finds for one output and
-            not for another is noise of the last episodes, which Adam makes as large as any signal.
+        learn_linear: whether its last layer is a meta-parameter too. The classes of an episode are
+            assigned to the outputs at random. So a difference between outputs is noise of the last
+            episodes, and Adam makes it as large as any signal.
         kernel_scale: see `NetworkStart`.
-        num_outputs: of the learner; None for as many as the tasks need.
-        name: fixed, and with it the name of the weight in a checkpoint.
+        num_outputs: number of outputs of the learner; None for what the tasks need.
+        name: leave it as it is: the weight in checkpoints is found by it.
     """
 
     part = Part("c_0", "One learned vector", "Ravi & Larochelle, ICLR 2017", LearnedStartOptions)
@@ -87,7 +87,7 @@ class LearnedStart(NetworkStart):
     def theta_0(
         self, learner: FunctionalLearner, support: Support, num_way: Tensor | int
     ) -> Tensor:
-        """Returns c_0, whatever the support set is."""
+        """Returns c_0; the support set is not used."""
         del support, num_way
         c_0 = tf.convert_to_tensor(self.c_0)
         if self.num_learned == learner.num_parameters:

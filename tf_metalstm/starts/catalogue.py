@@ -9,6 +9,6 @@ from tf_metalstm.starts.zero_head import ZeroHead
 
 STARTS = Family(
     "start",
-    "Where the learner's parameters begin in each task.",
+    "The first parameters of the learner in each task.",
     (LearnedStart, SharedHead, ZeroHead, PrototypeStart, RidgeStart),
 )

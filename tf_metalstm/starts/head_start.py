@@ -1,10 +1,10 @@
-"""What starts share whose last layer is made for the classes of the episode.
+"""The base class of starts that make the last layer for the classes of the episode.
 
     theta_0 = (c_0, w_1, b_1, ..., w_N, b_N)
 
-c_0 holds the parameters of the features, learned, the same for every task. A row (w_k, b_k) is made
-for each class, in the same way for all. So a permutation of the classes permutes the rows, and with
-them the answers, and the number of classes is free: trained with five, used with fifty.
+c_0 has the learned parameters of the features, the same for every task. The start makes a row
+(w_k, b_k) for each class, all in the same way. So permuting the classes permutes the rows and the
+answers. Any number of classes works, for example five in training and fifty in use.
 
     in words            code       shape
     c_0                 c_0        [P - N (D + 1)]
@@ -34,7 +34,7 @@ class HeadStartOptions(NetworkStartOptions):
 
     unit_features: bool = option(
         False,
-        "Scale the features to length 1 before the last layer, so that their direction alone "
+        "Scale the features to length 1 before the last layer, so that only their direction "
         "counts.",
         alike=True,
         settled=True,
@@ -68,21 +68,21 @@ class HeadStart(NetworkStart, abc.ABC):
         return cls(options.learn_c_0, options.kernel_scale, options.unit_features)
 
     def build(self, learner: FunctionalLearner) -> None:
-        """Creates c_0 and what the rows need."""
+        """Creates c_0 and the weights of the rows."""
         self.add_c_0(learner, learner.initial_parameters()[: learner.num_before_last_layer()])
         self.add_head(learner)
         self.built = True
 
     def add_head(self, learner: FunctionalLearner) -> None:
-        """Creates the weights that the rows are made of; here none."""
+        """Creates the weights that the rows depend on; here there are none."""
 
     @abc.abstractmethod
     def rows(self, learner: AnyWayLearner, support: Support, num_way: Tensor | int) -> Tensor:
         """Returns w_k and b_k of N classes, [N, D + 1].
 
         Args:
-            learner: whose last layer they are of.
-            support: of the episode.
+            learner: the learner whose last layer consists of the rows.
+            support: the support set of the episode.
             num_way: N.
         """
 
@@ -92,7 +92,7 @@ class HeadStart(NetworkStart, abc.ABC):
         return learner.with_head(c_0, self.rows(learner, support, num_way))
 
     def support_features(self, learner: AnyWayLearner, support: Support) -> Tensor:
-        """Returns the features of the support images at c_0, [B, D], as support passes see them."""
+        """Returns the features of the support images at c_0, as in a support pass, [B, D]."""
         body, statistics = tf.convert_to_tensor(self.c_0), learner.initial_statistics()
         return learner.features(body, statistics, support.inputs, training=True)[0]
 

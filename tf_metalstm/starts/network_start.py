@@ -1,4 +1,4 @@
-"""What starts share that learn parameters of the network: c_0, and where it begins itself."""
+"""The base class of starts that learn c_0, parameters of the network."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class NetworkStart(Start, abc.ABC):
     """A start with a learned vector of parameters of the network, c_0.
 
     Args:
-        learn_c_0: whether c_0 is a meta-parameter; else it stays where it starts.
-        kernel_scale: factor on the convolution kernels when a run begins. Batch norm takes it back
-            in what they compute. Their gradient is divided by it, so that an update of a given
-            learning rate turns them by its square less, and the linear layer, which no batch norm
-            follows, as before. A first-order meta-gradient cannot find such a scale: it does not
-            know that the gradient depends on theta.
+        learn_c_0: whether c_0 is a meta-parameter; else it keeps its initial values.
+        kernel_scale: factor on the initial convolution kernels. Batch norm removes it from their
+            outputs, and their gradient is divided by it. So an update with the same learning rate
+            turns a kernel less, by the square of the factor. The linear layer is not affected,
+            because no batch norm follows it. A first-order meta-gradient cannot learn such a
+            scale, because it treats the gradient as independent of theta.
         name: leave it as it is: weights in checkpoints are found by it.
     """
 
@@ -56,7 +56,7 @@ class NetworkStart(Start, abc.ABC):
         self.learn_c_0, self.kernel_scale = learn_c_0, kernel_scale
 
     def add_c_0(self, learner: FunctionalLearner, initial: np.ndarray) -> None:
-        """Creates c_0, which begins at these first parameters of the learner."""
+        """Creates c_0 with the values `initial`, the first parameters of the learner."""
         self.c_0 = self.add_weight(
             shape=initial.shape,
             initializer=lambda shape, dtype: tf.constant(initial),

@@ -1,16 +1,16 @@
 """A last layer that classifies by prototypes before the first update: ProtoMAML.
 
 Triantafillou et al., "Meta-Dataset", ICLR 2020, section 3.1, after Snell, Swersky & Zemel, NIPS
-2017, section 2.4. With c_k the mean of the features of class k at c_0, -s |f(x) - c_k|^2 is, but
-for a term that all classes share, the linear layer
+2017, section 2.4. c_k is the mean of the features of class k at c_0. Apart from a term that is the
+same for all classes, -s |f(x) - c_k|^2 is the linear layer
 
     w_k = 2 s c_k,  b_k = -s |c_k|^2
 
-With `unit_features`, where f(x) has length 1, it is the scaled cosine instead:
+With `unit_features` f(x) has length 1, and the layer computes the scaled cosine instead:
 
     w_k = s c_k / |c_k|,  b_k = 0
 
-s is learned, as a power of e. The meta-gradient flows through the means into c_0.
+The logarithm of s is learned. The meta-gradient flows through the means into c_0.
 
     paper   code                 shape
     c_k     means                [N, D]
@@ -30,7 +30,7 @@ from tf_metalstm.starts.scaled_head import ScaledHead, ScaledHeadOptions
 
 
 def prototype_rows(means: Tensor, scale: Tensor, unit: bool) -> Tensor:
-    """Returns w_k and b_k beside each other, [N, D + 1].
+    """Returns the rows (w_k, b_k), [N, D + 1].
 
     Args:
         means: c_k, [N, D].
@@ -46,7 +46,7 @@ def prototype_rows(means: Tensor, scale: Tensor, unit: bool) -> Tensor:
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class PrototypeStart(ScaledHead):
-    """Every class begins at its prototype. Arguments as `ScaledHead` has them."""
+    """The row of each class starts at its prototype. For the arguments see `ScaledHead`."""
 
     part = Part(
         "prototypes",

@@ -1,12 +1,12 @@
 """A last layer that ridge regression fits to the support set.
 
 Bertinetto, Henriques, Torr & Vedaldi, "Meta-learning with differentiable closed-form solvers", ICLR
-2019, as the place where updates begin. With X the features [f(x_i), 1] of the B support images at
-c_0 and Y their classes, one-hot,
+2019; here its solution is the start of the updates. X are the features [f(x_i), 1] of the B support
+images at c_0, and Y their classes, one-hot:
 
     (w_1, b_1; ...; w_N, b_N) = s W',   W = argmin 1/B |X W - Y|^2 + l |W|^2
 
-s and l are learned, as powers of e. The meta-gradient flows through W into c_0.
+The logarithms of s and l are learned. The meta-gradient flows through W into c_0.
 
     paper     code                  shape
     W         ridge_weights         [D + 1, N]
@@ -34,11 +34,11 @@ from tf_metalstm.starts.scaled_head import ScaledHead, ScaledHeadOptions
 
 @dataclass(frozen=True)
 class RidgeStartOptions(ScaledHeadOptions):
-    """Options of the ridge regression that a task starts from."""
+    """Options of the start at a ridge regression."""
 
     head_penalty: float = option(
         0.1,
-        "Where the learned penalty on the weights of the regression begins.",
+        "Initial value of the learned penalty on the weights of the regression.",
         above=0,
         settled=True,
     )
@@ -46,14 +46,14 @@ class RidgeStartOptions(ScaledHeadOptions):
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class RidgeStart(ScaledHead):
-    """Every class begins at its row of a ridge regression.
+    """The row of each class starts at that of a ridge regression.
 
     Args:
         learn_c_0: see `NetworkStart`.
         kernel_scale: see `NetworkStart`.
         unit_features: see `HeadStart`.
         head_scale: see `ScaledHead`.
-        head_penalty: where l begins.
+        head_penalty: initial value of l.
         **kwargs: further arguments of `HeadStart`.
     """
 

@@ -1,4 +1,4 @@
-"""What starts share that compute the last layer from the support set: a learned factor on it."""
+"""The base class of starts that compute the last layer from the support set."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class ScaledHeadOptions(HeadStartOptions):
 
     head_scale: float | None = option(
         None,
-        "Where the learned factor on the logits before the first update begins; default: 10 with "
-        "unit_features, else 1.",
+        "Initial value of the learned factor on the logits before the first update; default: 10 "
+        "with unit_features, else 1.",
         above=0,
         settled=True,
     )
@@ -36,7 +36,7 @@ class ScaledHead(HeadStart, abc.ABC):
         learn_c_0: see `NetworkStart`.
         kernel_scale: see `NetworkStart`.
         unit_features: see `HeadStart`.
-        head_scale: where s begins; None for 10 with `unit_features`, else 1.
+        head_scale: initial value of s; None for 10 with `unit_features`, else 1.
         **kwargs: further arguments of `HeadStart`.
     """
 

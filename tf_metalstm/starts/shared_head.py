@@ -4,8 +4,8 @@ Ye & Chao, "How to Train Your MAML to Excel in Few-Shot Classification", ICLR 20
 
     w_k = w,  b_k = b    for every class k
 
-The meta-gradient of w is the sum over the classes. Before the first update all classes are equally
-likely; the gradient of the support set tells them apart.
+The meta-gradient of w is the sum over the classes. Before the first update all classes have the
+same probability; the gradient of the support set then makes them different.
 
     paper   code   shape
     w, b    row    [D + 1]
@@ -25,14 +25,14 @@ from tf_metalstm.starts.head_start import HeadStart, HeadStartOptions
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class SharedHead(HeadStart):
-    """Every class begins at the same learned row. Arguments as `HeadStart` has them."""
+    """All classes start at the same learned row. For the arguments see `HeadStart`."""
 
     part = Part(
         "shared_head", "One learned row for every class", "Ye & Chao, ICLR 2022", HeadStartOptions
     )
 
     def add_head(self, learner: FunctionalLearner) -> None:
-        """Creates the row, which begins at the random weights of the network."""
+        """Creates the row, with the random weights of the network as initial values."""
         initial = learner.initial_parameters()[learner.num_before_last_layer() :]
         self.row = self.add_weight(
             shape=initial.shape,

@@ -4,8 +4,8 @@ Kao, Chiu & Chen, "MAML is a Noisy Contrastive Learner in Classification", ICLR 
 
     w_k = 0,  b_k = 0    for every class k
 
-At zeros the first update of gradient descent sets w_k to the features of class k less the mean of
-all, times the learning rate: the support set alone says what a class is.
+From zeros, the first update of gradient descent makes w_k proportional to the features of class k
+minus the mean of all features. So only the support set determines what a class is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tf_metalstm.starts.head_start import HeadStart, HeadStartOptions
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class ZeroHead(HeadStart):
-    """Every class begins at zeros. Arguments as `HeadStart` has them."""
+    """All classes start at zeros. For the arguments see `HeadStart`."""
 
     part = Part("zero_head", "A last layer of zeros", "Kao et al., ICLR 2022", HeadStartOptions)
 
