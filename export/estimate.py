@@ -1,24 +1,24 @@
-"""How good a classifier of a few pictures will be, found from those pictures alone.
+"""Estimates how good a classifier will be, from its support pictures alone.
 
-In each round one picture of every class is left out, the model adapts to the others and is asked
-about those that were left out:
+In each round one picture of every class is left out. The model adapts to the others and classifies
+those left out:
 
     odds       = hits / misses of all rounds * sqrt(K / (K - 1))
     accuracy   = odds / (1 + odds)
-    interval   that of Wilson, 95 %, for as many trials as there are pictures, divided by 1.2
-    T          that minimizes the mean of -log softmax(logits / T) at the right classes, / the root
+    interval   that of Wilson, 95 %; the number of trials is that of pictures, divided by 1.2
+    T          minimizes the mean of -log softmax(logits / T) at the right classes; / the root
     nearness   = cosine of a picture's features with the nearest mean of a class
-    foreign    a picture that is less near than all but a share of the pictures left out
+    foreign    a picture whose nearness is below that of nearly all pictures left out
 
-One of *every* class, since a class that lacks a picture loses against those that do not. The root
-mends that a model has K pictures of a class in use and K - 1 in a round: it errs less, and its
-logits differ more. 1.2 is how much more the estimate scatters than hits that are independent: the
-pictures left out of one round are the support set of the next. Root and 1.2 were measured on
-photographs of clothes, hand signs and textures with 2 to 10 pictures a class;
-docs/lab_book/honest_answers.md says how well they hold.
+One picture of *every* class is left out, because a class with fewer pictures than the others is
+chosen less often. The root corrects for the number of pictures: a model has K pictures of a class
+in use and K - 1 in a round. With K it makes fewer errors, and its logits differ more. The factor
+1.2 is there because the answers are not independent: the pictures left out of one round are support
+pictures in the next. Root and 1.2 were measured on photographs of clothes, hand signs and textures
+with 2 to 10 pictures a class; docs/lab_book/honest_answers.md says how well they hold.
 
-This file lies in `tf_metalstm/serving` and in `export`, in both the same: what is in `export` must
-not need the package. It needs NumPy alone.
+This file is in `tf_metalstm/serving` and in `export`, twice the same, because `export` must not
+need the package. It only needs NumPy.
 
     letter   meaning
     B        support pictures       N   classes       D   features       M   answers in all rounds
@@ -34,28 +34,26 @@ from typing import Any, NamedTuple
 import numpy as np
 
 ROUNDS, ROUNDS_BY_UPDATES = 20, 5
-"""Rounds for a model that compares features, and for one that learns by updates."""
+"""Largest number of rounds: of a model that compares features, and of one with updates."""
 
 FALSE_ALARMS = 0.05
-"""Share of pictures of known classes that may be called foreign, unless asked otherwise."""
+"""Default share of pictures of known classes that may be called foreign."""
 
-_Z = 1.959964  # of 95 %
+_Z = 1.959964  # for 95 %
 _SCATTER = 1.2
-_SMOOTHING = (
-    0.25  # pictures whose class nobody knows, for a temperature where all answers are right
-)
-_FEWEST = 4  # pictures from which a threshold is taken
-_NAMES = 5  # so many are said
-_OWN = 0.1  # the most probability of its own class that a contradicted picture has
+_SMOOTHING = 0.25  # pictures of unknown class, which keep T above 0 if all answers are right
+_FEWEST = 4  # pictures that a threshold needs
+_NAMES = 5  # names in a sentence
+_OWN = 0.1  # a contradicted picture has less probability for its own class
 
 
 class Answers(NamedTuple):
-    """What a model said of the pictures that were left out, over all rounds.
+    """Answers for the pictures left out, of all rounds.
 
-    places: of the picture in the support set, [M].
-    logits: of each class, [M, N].
-    near: how near each was, [M]; see `nearness`.
-    kept: the share of its class's pictures that the model had adapted to, [M].
+    places: place of the picture in the support set, [M].
+    logits: logits of the classes, [M, N].
+    near: nearness of the picture, [M]; see `nearness`.
+    kept: share of the pictures of its class that the model had adapted to, [M].
     """
 
     places: np.ndarray
@@ -65,15 +63,15 @@ class Answers(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """What can be expected of a classifier.
+    """The estimate for a classifier.
 
-    accuracy: of pictures as those of the support set; not a number where nothing is known.
-    low, high: the interval that has the accuracy with 95 % probability.
-    number: support pictures that it comes from.
-    temperature: what logits are divided by to be calibrated.
-    nearness: of the pictures left out, as it is to be expected in use, sorted, [number].
-    probabilities: of each class for each support picture, [B, N]; not numbers for one that is alone
-        in its class.
+    accuracy: expected accuracy for pictures like those of the support set; NaN if unknown.
+    low, high: its 95 % interval.
+    number: number of support pictures that it comes from.
+    temperature: divisor of the logits that calibrates them.
+    nearness: expected nearness in use of the pictures left out, sorted, [number].
+    probabilities: probabilities of the classes for each support picture, [B, N]; NaN for a
+        picture that is alone in its class.
     """
 
     accuracy: float
@@ -86,19 +84,19 @@ class Estimate(NamedTuple):
 
     @property
     def is_known(self) -> bool:
-        """Whether there is one: whether some class has two pictures and there are two classes."""
+        """Whether there is an estimate: it needs two classes, and two pictures of one of them."""
         return self.number > 0
 
 
 def leave_out(labels: np.ndarray, most: int) -> list[np.ndarray]:
-    """Returns for each round the places of the pictures that it leaves out.
+    """Returns the places of the pictures to leave out, for each round.
 
-    One of every class that has two or more, each picture at least once. A class of more than
-    `most` pictures is divided into as many parts.
+    A round leaves out one picture of every class with two or more. Each picture is left out at
+    least once. A class with more than `most` pictures is divided into that many parts.
 
     Args:
-        labels: in [0, N), [B].
-        most: rounds.
+        labels: labels in [0, N), [B].
+        most: largest number of rounds.
     """
     generator = np.random.default_rng(0)
     classes = [np.flatnonzero(labels == number) for number in range(int(labels.max()) + 1)]
@@ -122,13 +120,13 @@ def ask_in_rounds(
     features: np.ndarray | None = None,
     most: int = ROUNDS,
 ) -> Answers:
-    """Leaves pictures out and asks about them.
+    """Leaves pictures out in rounds and classifies them.
 
     Args:
-        labels: of the support set, in [0, N), [B].
+        labels: labels of the support set, in [0, N), [B].
         ask: adapts to the pictures at places [B - L] and returns logits [L, N] of those at [L].
-        features: of the support set, [B, ...]; None for a model that has none.
-        most: rounds.
+        features: features of the support set, [B, ...]; None for a model without features.
+        most: largest number of rounds.
     """
     num_way = int(labels.max()) + 1
     sizes = np.bincount(labels)
@@ -152,11 +150,11 @@ def ask_in_rounds(
 
 
 def estimate(labels: np.ndarray, answers: Answers) -> Estimate:
-    """Returns what can be expected.
+    """Returns the estimate.
 
     Args:
-        labels: of the support set, in [0, N), [B].
-        answers: as `ask_in_rounds` returned them.
+        labels: labels of the support set, in [0, N), [B].
+        answers: the result of `ask_in_rounds`.
     """
     places, logits, near, kept = answers
     probabilities = np.full([len(labels), logits.shape[1]], np.nan)
@@ -175,7 +173,7 @@ def estimate(labels: np.ndarray, answers: Answers) -> Estimate:
 
 
 def wilson(share: float, number: float) -> tuple[float, float]:
-    """Returns the 95 % interval of a share of so many trials (Wilson 1927)."""
+    """Returns the 95 % interval of a share, for a number of trials (Wilson 1927)."""
     middle = share + _Z**2 / (2 * number)
     half = _Z * math.sqrt(share * (1 - share) / number + (_Z / (2 * number)) ** 2)
     whole = 1 + _Z**2 / number
@@ -183,7 +181,7 @@ def wilson(share: float, number: float) -> tuple[float, float]:
 
 
 def with_more(accuracy: float, times: float) -> float:
-    """Returns the accuracy to expect from so many times as many pictures of each class."""
+    """Returns the accuracy to expect from `times` as many pictures of each class."""
     root = math.sqrt(times)
     return root * accuracy / (1 - accuracy + root * accuracy)
 
@@ -191,19 +189,19 @@ def with_more(accuracy: float, times: float) -> float:
 def best_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """Returns T that minimizes the mean of -log softmax(logits / T) at the right classes.
 
-    A quarter of a picture of unknown class is added, so that T stays above 0 where all answers are
-    right. The derivative by 1 / T rises, so its zero is found by halving.
+    A quarter of a picture of unknown class is added, so that T stays above 0 if all answers are
+    right. The derivative by 1 / T rises, so bisection finds its zero.
 
     Args:
-        logits: [M, N].
-        labels: in [0, N), [M].
+        logits: logits of the answers, [M, N].
+        labels: their right labels in [0, N), [M].
     """
     number, num_way = logits.shape
     unknown = _SMOOTHING / number
     target = np.eye(num_way)[labels] * (1.0 - unknown) + unknown / num_way
     logits = logits - logits.max(axis=1, keepdims=True)
     spread = max(float(np.mean(-logits.mean(axis=1))), 1e-12)
-    low, high = -9.0, 9.0  # of the logarithm of spread / T
+    low, high = -9.0, 9.0  # limits of the logarithm of spread / T
     for _ in range(60):
         middle = (low + high) / 2
         excess = softmax(logits * (math.exp(middle) / spread)) - target
@@ -212,7 +210,7 @@ def best_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Returns probabilities [B, N] of logits [B, N]."""
+    """Returns the softmax of logits [B, N], [B, N]."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
 
@@ -226,12 +224,12 @@ def class_means(features: np.ndarray, labels: np.ndarray, num_way: int) -> np.nd
 
 
 def nearness(features: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """Returns the cosine of features [B, ...] with the nearest of the means [N, D], [B]."""
+    """Returns the cosine of features [B, ...] with the nearest mean of [N, D], [B]."""
     return (unit(features) @ means.T).max(axis=1)
 
 
 def certainty(logits: np.ndarray) -> np.ndarray:
-    """Returns the logarithm of the highest probability, [B]: the nearness for want of features."""
+    """Returns the logarithm of the highest probability, [B]; a nearness without features."""
     return np.log(softmax(logits).max(axis=1))
 
 
@@ -244,14 +242,14 @@ def unit(features: np.ndarray) -> np.ndarray:
 def threshold(near: Sequence[float] | np.ndarray, false_alarms: float = FALSE_ALARMS) -> float:
     """Returns the nearness below which a picture is foreign.
 
-    That place among n sorted numbers which a further one falls below with the wanted probability,
-    false_alarms * (n + 1), between two of them if need be. Where there is no such place, because
-    they are too few, the bound for a further number from a normal distribution,
-    mean - t s sqrt(1 + 1 / n). With fewer than four numbers nothing is foreign.
+    Another number falls below place false_alarms * (n + 1) of n sorted numbers with the
+    probability false_alarms. The threshold is the number at this place, interpolated between two
+    if necessary. With too few numbers for that, it is the bound for another number from a normal
+    distribution, mean - t s sqrt(1 + 1 / n). With fewer than four numbers nothing is foreign.
 
     Args:
         near: nearness of pictures of known classes, sorted, [n].
-        false_alarms: the share of pictures of known classes that may be called foreign.
+        false_alarms: share of pictures of known classes that may be called foreign.
 
     Raises:
         ValueError: the share is not between 0 and 1.
@@ -275,11 +273,11 @@ def threshold(near: Sequence[float] | np.ndarray, false_alarms: float = FALSE_AL
 def contradicted(found: Estimate, labels: np.ndarray) -> np.ndarray:
     """Returns the places of support pictures that look mislabelled.
 
-    Those whose own class has less than a tenth of the probability when they are left out.
+    A picture looks mislabelled if its own class gets a probability below 0.1 when it is left out.
 
     Args:
         found: the estimate.
-        labels: of the support set, in [0, N), [B].
+        labels: labels of the support set, in [0, N), [B].
     """
     return np.flatnonzero(found.probabilities[np.arange(len(labels)), labels] < _OWN)
 
@@ -287,13 +285,13 @@ def contradicted(found: Estimate, labels: np.ndarray) -> np.ndarray:
 def sentences(
     found: Estimate, labels: np.ndarray, names: Sequence[str], class_names: Sequence[str]
 ) -> list[str]:
-    """Returns what is to be said of an estimate: what it is, and which pictures are contradicted.
+    """Returns sentences for the user: the estimate, and pictures that look mislabelled.
 
     Args:
         found: the estimate.
-        labels: of the support set, in [0, N), [B].
-        names: of the support pictures, [B].
-        class_names: [N].
+        labels: labels of the support set, in [0, N), [B].
+        names: names of the support pictures, [B].
+        class_names: names of the classes, [N].
     """
     if not found.is_known:
         return [
@@ -318,7 +316,7 @@ def sentences(
 
 
 def for_json(found: Estimate) -> dict[str, Any] | None:
-    """Returns an estimate for programs; None where there is none."""
+    """Returns an estimate as numbers for JSON; None if there is none."""
     if not found.is_known:
         return None
     return {
@@ -330,10 +328,10 @@ def for_json(found: Estimate) -> dict[str, Any] | None:
 
 
 def _nearer_in_use(near: float, kept: float, per_class: float) -> float:
-    """Returns how many times as near a picture is to a mean of all pictures of a class.
+    """Returns the factor from the nearness in a round to that in use, with all pictures.
 
-    If two pictures of a class have the cosine r, one has r / sqrt(r + (1 - r) / m) with the mean
-    of m others. That is solved for r at the m of the rounds.
+    If two pictures of a class have the cosine r, a picture has the cosine
+    r / sqrt(r + (1 - r) / m) with the mean of m others. This is solved for r, with m of the rounds.
     """
     square = max(near, 1e-3) ** 2
     linear = square * (kept - 1)
@@ -342,7 +340,7 @@ def _nearer_in_use(near: float, kept: float, per_class: float) -> float:
 
 
 def _mean_of_each(places: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Returns the mean of the values of each place, in the order of the places."""
+    """Returns the mean of the values at each place, in the order of the places."""
     _, numbers = np.unique(places, return_inverse=True)
     return np.bincount(numbers, values) / np.bincount(numbers)
 

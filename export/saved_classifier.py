@@ -1,4 +1,4 @@
-"""An adapted classifier on the disk: a SavedModel that knows its classes and only answers.
+"""An adapted classifier as a SavedModel: it has its classes and answers queries.
 
     signature        inputs         outputs
     predict          query_images   class_names, labels, probabilities, nearness, none_of_these
@@ -7,14 +7,14 @@
     query_images    [B, h, w, c]  float32, pixels 0 ... 255; or the bytes of files, strings [B]
     class_names     [C]           strings
     labels          [B]           the most probable name
-    probabilities   [B, C]        at the temperature that was chosen
+    probabilities   [B, C]        with the chosen temperature
     nearness        [B]           how near an image is to the classes; see `estimate.py`
-    none_of_these   [B]           whether that is less than the limit that was chosen
+    none_of_these   [B]           whether the nearness is below the chosen limit
 
-classifier.json beside it holds the classes, the shape of images and the estimate.
+The file classifier.json in the folder has the classes, the shape of images and the estimate.
 
-This file lies in `tf_metalstm/serving` and in `export`, in both the same: what is in `export` must
-not need the package. It needs TensorFlow.
+This file is in `tf_metalstm/serving` and in `export`, twice the same, because `export` must not
+need the package. It needs TensorFlow.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ FORMAT = "tf_metalstm.classifier"
 
 
 class Facts(NamedTuple):
-    """What is written down of a classifier.
+    """The facts in classifier.json.
 
-    class_names: in the order of the logits.
+    class_names: names of the classes, in the order of the logits.
     image_shape: (h, w, c).
-    temperature: what logits are divided by.
-    limit: the nearness below which an image is of none of the classes.
-    nearness: of the support images that were left out, sorted.
-    estimate: how good it will be, for programs; None where that is not known.
+    temperature: divisor of the logits.
+    limit: an image with a smaller nearness belongs to none of the classes.
+    nearness: nearness of the support images that were left out, sorted.
+    estimate: how good the classifier will be, as numbers; None if it is not known.
     """
 
     class_names: Sequence[str]
@@ -56,17 +56,17 @@ def write_classifier(
     kept: Sequence[Any],
     facts: Facts,
 ) -> None:
-    """Writes a classifier, all of it or nothing.
+    """Writes a classifier completely or not at all.
 
     Args:
-        directory: which is not there yet.
-        answers: from images and "", or files and "_encoded", to logits [B, C] and nearness [B], in
-            the graph.
-        kept: variables and tensors that this uses.
-        facts: what is written down.
+        directory: the folder to create.
+        answers: function in the graph, from images and "", or files and "_encoded", to logits
+            [B, C] and nearness [B].
+        kept: variables and tensors that `answers` uses.
+        facts: the facts in classifier.json.
 
     Raises:
-        OSError: it cannot be written, or is there already.
+        OSError: the folder cannot be written, or exists already.
     """
     import tensorflow as tf
 
@@ -94,7 +94,7 @@ def write_classifier(
         return answered(query_images, "_encoded")
 
     module = tf.Module()
-    module.kept = list(kept)  # or they would be gone when the functions are saved
+    module.kept = list(kept)  # else they would be deleted before the functions are saved
     signatures = {"predict": predict, "predict_encoded": predict_encoded}
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
@@ -104,14 +104,14 @@ def write_classifier(
         text = json.dumps(contents, indent=1, allow_nan=False) + "\n"
         (partial / CLASSIFIER).write_text(text, encoding="utf-8", errors="backslashreplace")
         partial.rename(target)
-    except tf.errors.OpError as error:  # a full disk, one that is read only
+    except tf.errors.OpError as error:  # for example a full or read-only disk
         raise OSError(str(error)) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def unit_nearness(features: Any, means: Any) -> Any:
-    """Returns the cosine of features [B, ...] with the nearest of means [N, D], in the graph."""
+    """Returns the cosine of features [B, ...] with the nearest mean of [N, D], in the graph."""
     import tensorflow as tf
 
     size = 1

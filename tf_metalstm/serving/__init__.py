@@ -1,1 +1,1 @@
-"""What a trained method becomes outside: signatures, a SavedModel, a classifier in Python."""
+"""Exports a trained method: signatures, a SavedModel, an adapted classifier."""

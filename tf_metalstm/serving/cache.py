@@ -1,4 +1,4 @@
-"""What was made of images, kept, so that asking again about the same ones costs nothing."""
+"""Stores results for images, such as features, so that the same images are computed once."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-_LEAST = 256  # bytes that an entry is counted as
+_LEAST = 256  # bytes; a smaller entry counts as this many
 
 
 class Cache:
-    """Values by the bytes of the images that they were made of; the oldest make room for new ones.
+    """Values of images, found by the bytes of the image; the oldest values are dropped.
 
     Args:
-        limit: bytes of the values together.
+        limit: bytes of all values together.
     """
 
     def __init__(self, limit: int = 2**27) -> None:
@@ -29,7 +29,7 @@ class Cache:
 
         Args:
             images: [B, h, w, c].
-            make: returns those of images [b, h, w, c], which are not known yet.
+            make: computes the values of images [b, h, w, c] that are not stored.
         """
         keys = [self._key(image) for image in images]
         found = {key: self._values[key] for key in keys if key in self._values}

@@ -1,6 +1,6 @@
-"""The bytes of a file as numbers, inside the graph.
+"""Reads numbers from the bytes of a file, inside the graph.
 
-Positions, sizes and numbers are int64. What lies beyond the end of a file reads as zeros.
+Positions, sizes and numbers are int64. Bytes beyond the end of a file are read as zeros.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class FileBytes:
         encoded: the file, a string [].
 
     Attributes:
-        encoded: the same.
-        size: how many bytes it has, int64.
+        encoded: the file.
+        size: number of its bytes, int64.
     """
 
     def __init__(self, encoded: Tensor):
@@ -33,7 +33,7 @@ class FileBytes:
 
     def number(self, at: int | Tensor, size: int, big: bool | Tensor = False) -> Tensor:
         """Returns unsigned numbers of `size` bytes at positions of any shape."""
-        # Whatever can be known now is, for a graph is compiled in every signature that has it.
+        # Constants are computed here, because every signature compiles this graph again.
         powers = 1 << 8 * np.arange(size, dtype=np.int64)
         weights = powers if big is False else powers[::-1] if big is True else None
         if weights is None:
@@ -44,17 +44,17 @@ class FileBytes:
         return tf.reduce_sum(found * weights, axis=-1)
 
     def has(self, at: int | Tensor, text: bytes) -> Tensor:
-        """Whether these bytes, at most seven, stand there."""
+        """Whether the file has these bytes, at most seven, at a position."""
         return tf.equal(self.number(at, len(text), big=True), int.from_bytes(text, "big"))
 
     def after(self, text: bytes) -> Tensor:
-        """Returns the position behind the first of these bytes; 0 where there are none."""
+        """Returns the position after the first occurrence of these bytes; 0 if there is none."""
         parts = self._split(text, 1)
         place = tf.cast(tf.strings.length(parts[0]), tf.int64) + len(text)
         return choose(tf.size(parts) > 1, place, 0)
 
     def count(self, text: bytes) -> Tensor:
-        """Returns how often these bytes stand in the file."""
+        """Returns how often these bytes occur in the file."""
         return tf.size(self._split(text, -1)) - 1
 
     def _split(self, text: bytes, most: int) -> Tensor:
@@ -62,7 +62,7 @@ class FileBytes:
 
 
 def choose(holds: bool | Tensor, yes: Any, no: Any) -> Tensor:
-    """Returns one of two whole numbers."""
+    """Returns `yes` if `holds`, else `no`; both are whole numbers."""
     yes, no = (np.int64(one) if isinstance(one, int) else one for one in (yes, no))
     return tf.where(holds, yes, no)
 

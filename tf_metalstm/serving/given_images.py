@@ -1,9 +1,10 @@
-"""Images as people have them, made into the pixels that a model takes.
+"""Converts images of users into the pixels that a model takes.
 
-A list, a tuple, a column of a table (pandas, polars) or an array of images: paths, the bytes of
-files, pictures of Pillow, arrays of any size. Or one array of numbers [B, h, w] or [B, h, w, c], c
-1 (gray), 3 (color) or 4 (color and opacity), pixels 0 ... 255. What is not in the size of the model
-is squeezed to it as training does; numbers that are not whole are rounded first.
+Images may be in a list, a tuple, a column of a table (pandas, polars) or an array. Each is a path,
+the bytes of a file, a picture of Pillow, or an array of any size. All images may also be one array
+of numbers [B, h, w] or [B, h, w, c], with c 1 (gray), 3 (color) or 4 (color and opacity), pixels
+0 ... 255. Images of another size are squeezed to that of the model, as in training. Numbers that
+are not whole are rounded first.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ from tf_metalstm.data.sources.pixels import pixels as decode
 
 _FILES = (str, bytes, os.PathLike, Image.Image)
 _CHANNELS = (1, 3, 4)
-_FILES_KEPT = 512  # 77 MB at 224 x 224
-_NAMES = 10  # of files that cannot be read, in an error
+_FILES_KEPT = 512  # files whose pixels are stored; 77 MB at 224 x 224
+_NAMES = 10  # unreadable files in an error
 
 
 class GivenImages(NamedTuple):
-    """Images that can be taken.
+    """Images as pixels.
 
     pixels: 0 ... 255, uint8 or float32 [B, h, w, c].
-    names: the path of each, or its place in the list, [B].
-    places: of each in what was given, int [B].
-    number: of images that were given.
-    skipped: a sentence for each that cannot be read.
+    names: path of each image, or its place in the list, [B].
+    places: place of each image in the input, int [B].
+    number: number of images in the input.
+    skipped: a sentence for each image that cannot be read.
     """
 
     pixels: np.ndarray
@@ -49,13 +50,14 @@ def take_images(given: Any, image_shape: Sequence[int], skip_corrupt: bool = Fal
     """Returns the pixels of images.
 
     Args:
-        given: as above.
+        given: images in one of the forms above.
         image_shape: (h, w, c) of the model, c 1 or 3.
-        skip_corrupt: leave out files that cannot be read, unless that is all of them.
+        skip_corrupt: whether files that cannot be read are left out. If none can be read, it is an
+            error.
 
     Raises:
-        FileNotFoundError: files are not there; all that are there can be read.
-        ValueError: something that cannot be taken. Of files each is named, with the reason.
+        FileNotFoundError: files do not exist; the others can be read.
+        ValueError: an image cannot be used. Files are named, each with the reason.
     """
     listed = _listed(given)
     number = len(listed)
@@ -92,13 +94,13 @@ def _refuse(errors: Sequence[Exception], number: int) -> None:
     else:
         start = "" if len(errors) == 1 else f"{len(errors)} of {number} images cannot be read: "
         text = f"{start}{text}. Leave such files out with skip_corrupt=True"
-    # The cause of the first has the name of its file.
+    # The error of the first file has its name.
     cause = errors[0].__cause__ or errors[0]
     raise (FileNotFoundError if missing else ValueError)(f"{text}.") from cause
 
 
 def _listed(given: Any) -> list[Any] | np.ndarray:
-    """Returns images one by one, or an array of numbers."""
+    """Returns a list of images, or one array of numbers."""
     if isinstance(given, _FILES):
         raise ValueError("Expected a list of images, got a single one: give [image].")
     if hasattr(given, "to_numpy"):  # a column of a table
@@ -116,7 +118,7 @@ def _listed(given: Any) -> list[Any] | np.ndarray:
 
 
 def _rows(array: np.ndarray) -> list[Any] | np.ndarray:
-    """Returns the images in an array of objects or texts one by one; one of numbers as it is."""
+    """Returns the images of an array of objects or texts as a list; numbers stay an array."""
     if array.ndim and array.dtype.kind not in "OUST":
         return array
     if array.ndim == 2 and array.shape[1] == 1:  # a table of one column
@@ -130,7 +132,7 @@ def _rows(array: np.ndarray) -> list[Any] | np.ndarray:
 
 
 def _stacked(given: list[Any]) -> list[Any] | np.ndarray:
-    """Returns arrays of one shape as one array; others, and what is no array, as it is."""
+    """Returns arrays of one shape as one array; any other list is returned as it is."""
     try:
         arrays = [np.asarray(one) for one in given]
     except ValueError:  # rows of different lengths
@@ -157,7 +159,7 @@ def _batch(array: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
 
 
 def _check_arrays(listed: Sequence[Any]) -> None:
-    """Checks the levels of arrays in a list, all together: one of them may be dark."""
+    """Checks the levels of all arrays in a list together, because one may be dark."""
     arrays = [one for one in listed if isinstance(one, np.ndarray) and one.dtype.kind in "if"]
     arrays = [one for one in arrays if one.size]
     if arrays:
@@ -165,7 +167,7 @@ def _check_arrays(listed: Sequence[Any]) -> None:
 
 
 def _check_levels(low: float, high: float) -> None:
-    # Written so that not-a-number fails. All may be black.
+    # Written so that NaN fails. All pixels may be black.
     if not (low >= 0 and 1 < high <= 255) and not low == high == 0:
         raise ValueError(
             f"Pixels go from 0 to 255, these from {low:g} to {high:g}: give them as they come from "
@@ -182,7 +184,7 @@ def _one(one: Any, image_shape: Sequence[int], place: int) -> np.ndarray:
     if isinstance(one, Image.Image):
         try:
             return squeeze(plain_image(one), image_shape)
-        except (OSError, ValueError) as error:  # Pillow reads a file only when it has to
+        except (OSError, ValueError) as error:  # Pillow may read the file only now
             raise UnreadableImageError(f"{_place(place)} cannot be read ({error})") from error
     if isinstance(one, np.ndarray) and one.size and one.dtype.kind in "uif":
         array = one[..., np.newaxis] if one.ndim == 2 else one
@@ -197,7 +199,7 @@ def _one(one: Any, image_shape: Sequence[int], place: int) -> np.ndarray:
 
 
 def _state(path: str | os.PathLike[str]) -> tuple[int, ...]:
-    """Returns what tells a file from the same one after a change; nothing where there is none."""
+    """Returns facts about a file that change when the file does; () if it does not exist."""
     try:
         found = Path(path).expanduser().stat()
     except (OSError, RuntimeError, ValueError):
@@ -207,7 +209,7 @@ def _state(path: str | os.PathLike[str]) -> tuple[int, ...]:
 
 @functools.lru_cache(maxsize=_FILES_KEPT)
 def _of_file(path: str, state: tuple[int, ...], image_shape: tuple[int, ...]) -> np.ndarray:
-    """Returns the pixels of a file in this state; of the last ones they are kept."""
+    """Returns the pixels of a file in this state; those of the last files are stored."""
     del state
     return decode(_contents(path), image_shape, path)
 
@@ -217,12 +219,12 @@ def _contents(path: str | os.PathLike[str]) -> bytes:
         return Path(path).expanduser().read_bytes()
     except OSError as error:
         raise type(error)(f"{os.fspath(path)} cannot be read ({error.strerror})") from error
-    except (RuntimeError, ValueError) as error:  # no home folder of that name, no path at all
+    except (RuntimeError, ValueError) as error:  # no such home folder, or not a path
         raise UnreadableImageError(f"{os.fspath(path)!r} is no path ({error})") from error
 
 
 def _of_array(array: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
-    """Returns an array [h, w, c] of levels as a picture of that size would be returned."""
+    """Returns the pixels of an array [h, w, c] of levels, as for a picture."""
     array = array if array.dtype == np.uint8 else np.rint(array).astype(np.uint8)
     picture = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
     return squeeze(plain_image(picture), image_shape)

@@ -1,11 +1,12 @@
-"""The headers of image files, read inside the graph, before any decoder sees the file.
+"""Reads the headers of image files inside the graph, before a decoder reads the file.
 
-Two reasons: a decoder must not meet what it reads wrongly, or what takes all memory, or ends the
-process (TensorFlow 2.21 and an animated WebP); and the orientation of a photograph stands here.
+There are two reasons. Some files are refused, because the decoder reads them wrongly, takes all
+memory or ends the process (TensorFlow 2.21 with an animated WebP file). And the header has the
+orientation of a photograph.
 
     JPEG   segments: 0xff, marker, length; the frame (SOF) has the size, APP1 the EXIF entry
     PNG    IHDR has the size; the chunk eXIf the EXIF entry
-    GIF    the first frame has to fill the picture; what comes after it is cut off
+    GIF    the first frame must fill the picture; later frames are cut off
     BMP    24 bits, not compressed
     WebP   not animated; the chunk EXIF
 """
@@ -27,24 +28,24 @@ from tf_metalstm.episode import Tensor
 from tf_metalstm.serving.file_bytes import FileBytes, choose, is_any
 
 JPEG, PNG, PNG_ALPHA, PNG_16, GIF, BMP, WEBP = range(7)
-"""Ways to decode; PNG_ALPHA has an opacity, PNG_16 is gray of 16 bits."""
+"""Kinds of files; PNG_ALPHA has an opacity, PNG_16 is gray of 16 bits."""
 
 KINDS = "JPEG, PNG, GIF, BMP or WebP"
 _ALPHA = "save it as PNG with an alpha channel"
 _TOO_LARGE = f"it has more than {MAX_PIXELS // 10**6} million pixels, or more than {MAX_SIDE} in a "
 _TOO_LARGE += "row or column: make it smaller"
-# A file can be made of millions of empty parts; more than so many of them are not looked at.
+# A file may have millions of empty parts; only so many are read.
 _MOST_SEGMENTS, _MOST_BLOCKS, _MOST_ENTRIES = 2000, 100_000, 500
 _ORIENTATION, _LONG = 0x0112, 4  # tag and type of numbers in EXIF
 
 
 class PictureFile(NamedTuple):
-    """What has to be known of a file to decode it.
+    """The facts about a file that decoding needs.
 
     kind: one of `JPEG` ... `WEBP`, int32.
-    orientation: how the picture lies, 1 ... 8 as in EXIF, int32.
-    length: bytes that belong to the first frame, int64.
-    problem: why it is not to be decoded, a string; empty where it is.
+    orientation: orientation of the picture, 1 ... 8 as in EXIF, int32.
+    length: number of bytes up to the end of the first frame, int64.
+    problem: why the file is refused, a string; empty if it can be decoded.
     """
 
     kind: Tensor
@@ -54,7 +55,7 @@ class PictureFile(NamedTuple):
 
 
 class _Header(NamedTuple):
-    """kind, height, width; where the EXIF entry begins, or 0; length; problem."""
+    """Kind, height, width, position of the EXIF entry or 0, length, problem."""
 
     kind: Tensor
     height: Tensor
@@ -65,7 +66,7 @@ class _Header(NamedTuple):
 
 
 def inspect(encoded: Tensor) -> PictureFile:
-    """Returns what the header of a file says, a string []."""
+    """Returns the facts in the header of a file, a string []."""
     file = FileBytes(encoded)
     starts = [b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF"]
     readers = [_jpeg, _png, _gif, _bmp, _webp]
@@ -92,7 +93,7 @@ def inspect(encoded: Tensor) -> PictureFile:
 
 
 def _first(*cases: tuple[Tensor, Tensor | str]) -> Tensor:
-    """Returns the text of the first case that holds; empty where none does."""
+    """Returns the text of the first case that is true; empty if none is."""
     text: Tensor = tf.constant("")
     for holds, said in reversed(cases):
         text = tf.where(holds, said, text)
@@ -118,7 +119,7 @@ def _jpeg(file: FileBytes) -> _Header:
         is_frame = (marker // 16 == 0xC) & ~is_any(marker, 0xC4, 0xC8, 0xCC)
         is_exif = (marker == 0xE1) & file.has(at + 4, b"Exif\0\0")
         alone = (marker == 1) | (marker // 8 == 0xD0 // 8)
-        # At the pixels, at the end, and where no segment begins.
+        # At the pixels, at the end, or at bytes that are not a segment.
         ends = (file.number(at, 1) != 0xFF) | is_any(marker, 0x00, 0xDA, 0xD9)
         step = choose(alone, 2, tf.maximum(length, 2) + 2)
         step = choose(marker == 0xFF, 1, step)
@@ -169,14 +170,14 @@ def _png(file: FileBytes) -> _Header:
             f"it is a PNG file of 16 bits with a transparent color: {_ALPHA}",
         ),
     )
-    # Asked for an opacity that a file does not have, the decoder invents a wrong one.
+    # If a file has no opacity and the decoder is asked for one, it returns a wrong one.
     way = choose(mask | is_any(kind, 4, 6), PNG_ALPHA, PNG)
     way = choose((bits == 16) & (kind == 0), PNG_16, way)
     return _header(way, (height, width), exif, file.size, problem)
 
 
 def _gif(file: FileBytes) -> _Header:
-    """The blocks: extensions, then a frame; each a chain of parts that begin with their length."""
+    """Reads the blocks: extensions, then a frame. Each is a chain of parts with their length."""
     before, extension, frame_data, end, wrong = tf.unstack(tf.range(5, dtype=tf.int64))
 
     def table(at: Tensor) -> Tensor:
@@ -189,7 +190,7 @@ def _gif(file: FileBytes) -> _Header:
         first, is_before = file.number(at, 1), part == before
         is_extension, is_frame = is_before & (first == 0x21), is_before & (first == 0x2C)
         is_control = is_extension & (file.number(at + 1, 1) == 0xF9)
-        is_flagged = file.number(at + 3, 1) % 2 == 1  # of several controls the last one counts
+        is_flagged = file.number(at + 3, 1) % 2 == 1  # the last control counts
         transparent = (is_control & is_flagged) | (transparent & ~is_control)
         frame = choose(is_frame, at, frame)
         inside = choose(first > 0, part, choose(part == extension, before, end))
@@ -222,9 +223,9 @@ def _bmp(file: FileBytes) -> _Header:
     width, height = (_signed(file.number(at, 4)) for at in (18, 22))
     plain = (file.number(28, 2) == 24) & (file.number(30, 4) == 0) & (file.number(14, 4) >= 40)
     problem = _first((~plain, "it is a BMP file of other than 24 bits: save it as PNG"))
-    height = tf.abs(height)  # below 0: from top to bottom
+    height = tf.abs(height)  # a negative height means rows from top to bottom
     length = file.number(10, 4) + (3 * width + 3) // 4 * 4 * height
-    length = tf.clip_by_value(length, 0, file.size)  # the decoder bears nothing behind the pixels
+    length = tf.clip_by_value(length, 0, file.size)  # the decoder fails on bytes after the pixels
     return _header(BMP, (height, width), 0, length, problem)
 
 
@@ -243,13 +244,13 @@ def _webp(file: FileBytes) -> _Header:
         (moves, "it is an animated WebP file: save its first frame as PNG"),
     )
     found = file.after(b"EXIF")
-    exif = choose(found > 0, found + 4, 0)  # behind the length
+    exif = choose(found > 0, found + 4, 0)  # after the length
     exif += choose((exif > 0) & file.has(exif, b"Exif\0\0"), 6, 0)
     return _header(WEBP, (height, width), exif, file.size, problem)
 
 
 def _orientation(file: FileBytes, exif: Tensor) -> Tensor:
-    """Returns the orientation in an EXIF entry; 1 where it has none, or makes no sense."""
+    """Returns the orientation in an EXIF entry; 1 if there is none or it is not valid."""
     big = file.has(exif, b"MM")
     table = exif + file.number(exif + 4, 4, big)
     entries = tf.minimum(file.number(table, 2, big), _MOST_ENTRIES)

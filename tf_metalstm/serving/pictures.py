@@ -1,12 +1,12 @@
-"""Image files as numbers, inside the graph: what a client sends that has no image library.
+"""Decodes image files inside the graph, so that a client needs no image library.
 
-The steps are those of `data/sources/decoding.py`, which training and all clients in Python take:
-first frame, on white, upright, gray or color, squeezed to size by the LANCZOS filter. What comes
-out differs from what Pillow makes by a level or two of 255. TensorFlow knows fewer kinds of files;
-what it does not read, or reads wrongly, is refused: `picture_files.py` has the list.
+The steps are those of `data/sources/decoding.py`, which training and all Python clients use: take
+the first frame, put it on white, turn it upright, make it gray or color, resize it with the LANCZOS
+filter. The pixels differ from those of Pillow by one or two levels of 255. TensorFlow reads fewer
+kinds of files. Files that it does not read, or reads wrongly, are refused: see `picture_files.py`.
 
-Memory stays bounded whatever the files are: they are decoded one after the other, and what is
-made of their pixels is made of a strip of rows at a time.
+Memory is bounded for all files: they are decoded one after the other, and pixels are processed in
+strips of rows.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ import tensorflow as tf
 from tf_metalstm.episode import Tensor
 from tf_metalstm.serving.picture_files import PictureFile, inspect
 
-# Weights of red, green and blue in gray, those of ITU-R 601, as Pillow has them.
+# Weights of red, green and blue in gray: those of ITU-R 601, as in Pillow.
 _LUMA = (0.299, 0.587, 0.114)
-_STRIP = 2**22  # pixels
+_STRIP = 2**22  # pixels of a strip
 _DAMAGED = "it cannot be decoded: it is damaged, or of a kind that this TensorFlow does not read"
 
 
 def decode_pictures(
     encoded: Tensor, image_shape: tuple[int, ...], name: str | Tensor = "images"
 ) -> Tensor:
-    """Decodes files and brings them to one size.
+    """Decodes files and resizes them.
 
     Args:
         encoded: the bytes of JPEG, PNG, GIF, BMP or WebP files, strings [B].
         image_shape: (h, w, c), c 1 (gray) or 3 (color).
-        name: of the list, for the error.
+        name: name of the list, for errors.
 
     Returns:
         Pixels 0 ... 255, whole numbers, float32 [B, h, w, c].
 
     Raises:
-        tf.errors.InvalidArgumentError: when run: a file cannot be read; with its place in the list
-            and the reason, as "images[3]: the file is empty".
+        tf.errors.InvalidArgumentError: when run: a file cannot be read. The error has its place in
+            the list and the reason, as in "images[3]: the file is empty".
     """
     files = _inspect_all(encoded)
     with tf.control_dependencies([_no_problem(name, files.problem)]):
@@ -48,17 +48,17 @@ def decode_pictures(
 
 
 def _no_problem(name: str | Tensor, problems: Tensor) -> Tensor:
-    """Returns an assertion that names the first file that has one."""
-    all_of_them = tf.concat([problems, [tf.constant("")]], 0)  # one at least
+    """Returns an assertion that there are no problems; its error names the first file with one."""
+    all_of_them = tf.concat([problems, [tf.constant("")]], 0)  # at least one element
     first = tf.argmax(all_of_them != "")
     message = tf.strings.join([name, "[", tf.as_string(first), "]: ", all_of_them[first]])
     return tf.debugging.Assert(tf.reduce_all(problems == ""), [message])
 
 
 def _inspect_all(encoded: Tensor) -> PictureFile:
-    """Returns what the headers of all files say."""
-    # Not by tf.map_fn: what stands in a pipeline is compiled once, and not with every signature.
-    with_one_more = tf.concat([encoded, [tf.constant("")]], 0)  # so that there is one in any case
+    """Returns the facts in the headers of all files."""
+    # Not tf.map_fn: a pipeline is compiled once, not again for every signature.
+    with_one_more = tf.concat([encoded, [tf.constant("")]], 0)  # at least one element
     files = tf.data.Dataset.from_tensor_slices(with_one_more).map(inspect)
     facts = files.batch(tf.size(with_one_more, out_type=tf.int64)).get_single_element()
     return PictureFile(*(fact[:-1] for fact in facts))
@@ -67,14 +67,14 @@ def _inspect_all(encoded: Tensor) -> PictureFile:
 def _decode_all(
     encoded: Tensor, files: PictureFile, image_shape: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Returns which files could be decoded, bool [B], and the pixels of those, in their order."""
+    """Returns which files could be decoded, bool [B], and the pixels of these files, in order."""
 
     def decode(i: Tensor) -> tuple[Tensor, Tensor]:
         file = PictureFile(*(fact[i] for fact in files))
         return i, _decode(encoded[i], file, image_shape)
 
-    # Nothing but a tf.data pipeline goes on after a decoder has failed. It ends with a row of
-    # zeros, so that there is one in any case.
+    # Only a tf.data pipeline continues after a decoder has failed. It ends with a row of
+    # zeros, so that there is at least one.
     number = tf.size(encoded, out_type=tf.int64)
     good = tf.data.Dataset.range(number).map(decode).ignore_errors()
     end = tf.data.Dataset.from_tensors((number, tf.zeros(image_shape)))
@@ -89,19 +89,19 @@ def _decode(encoded: Tensor, file: PictureFile, image_shape: tuple[int, ...]) ->
     pixels = tf.switch_case(
         file.kind,
         [
-            # Told to be exact it gives the numbers that Pillow does; left alone, up to 7 off.
+            # With this option the levels are those of Pillow; without it up to 7 levels off.
             lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
             lambda: tf.io.decode_png(encoded, channels=3),
             lambda: tf.io.decode_png(encoded, channels=4),
             lambda: _eight_bits(tf.io.decode_png(encoded, channels=1, dtype=tf.uint16)),
-            lambda: tf.io.decode_gif(tf.strings.join([encoded, b";"]))[0],  # and the end again
+            lambda: tf.io.decode_gif(tf.strings.join([encoded, b";"]))[0],  # the end of the file
             lambda: tf.io.decode_bmp(encoded, channels=3),
             lambda: tf.ensure_shape(
                 tf.io.decode_image(encoded, expand_animations=False), [None, None, None]
             ),
         ],
     )
-    # Before the filter, which does not go along rows and columns in any order with the same result.
+    # Before the filter, because its result depends on the order of rows and columns.
     pixels = tf.cond(
         file.orientation > 4, lambda: tf.transpose(pixels, [1, 0, 2]), lambda: tf.identity(pixels)
     )
@@ -114,7 +114,7 @@ def _eight_bits(pixels: Tensor) -> Tensor:
 
 
 def _narrow(pixels: Tensor, width: int, channels: int) -> Tensor:
-    """Returns gray or color of as many columns, on white: [H, W, 1 ... 4] -> [H, width, c]."""
+    """Returns gray or color on white, resized in width: [H, W, 1 ... 4] -> [H, width, c]."""
     shape = tf.shape(pixels)
     rows = tf.maximum(_STRIP // shape[1], 1)
     number = (shape[0] + rows - 1) // rows
@@ -124,7 +124,7 @@ def _narrow(pixels: Tensor, width: int, channels: int) -> Tensor:
         strip = _on_white(tf.cast(pixels[i * rows : (i + 1) * rows], tf.float32))
         if channels == 1:
             strip = tf.round(tf.tensordot(strip, tf.constant(_LUMA), 1))[..., tf.newaxis]
-        # Resized as rows, which takes a fifth of the time.
+        # Transposed and resized as rows, which takes a fifth of the time.
         strip = _resize_rows(tf.transpose(strip, [1, 0, 2]), width)
         return i + 1, done.write(i, tf.transpose(strip, [1, 0, 2]))
 
@@ -133,10 +133,10 @@ def _narrow(pixels: Tensor, width: int, channels: int) -> Tensor:
 
 
 def _resize_rows(pixels: Tensor, rows: int) -> Tensor:
-    """Returns as many rows, whole numbers.
+    """Resizes the height; returns whole numbers.
 
-    Pillow goes first along the rows, then down the columns, and cuts off what the filter
-    overshoots at edges after either.
+    Pillow filters first along the rows, then along the columns, and clips values outside 0 ... 255
+    after each.
     """
     size = tf.stack([rows, tf.shape(pixels)[1]])
     method = tf.image.ResizeMethod.LANCZOS3
@@ -145,7 +145,7 @@ def _resize_rows(pixels: Tensor, rows: int) -> Tensor:
 
 
 def _on_white(pixels: Tensor) -> Tensor:
-    """Returns red, green and blue [H, W, 3] of gray or color, with transparency or without."""
+    """Returns red, green and blue [H, W, 3] of gray or color; transparent pixels are white."""
     shape = tf.shape(pixels)
     has_alpha = tf.equal(shape[-1] % 2, 0)  # two channels, or four
     opacity = tf.where(has_alpha, pixels[..., -1:] / 255.0, 1.0)
@@ -155,7 +155,7 @@ def _on_white(pixels: Tensor) -> Tensor:
 
 
 def _mirror(pixels: Tensor, orientation: Tensor) -> Tensor:
-    """Returns a picture [h, w, c] upright, whose rows and columns are changed already."""
+    """Mirrors a picture [h, w, c], so that it is upright; it is transposed already if needed."""
     upside_down = tf.reduce_any(orientation == tf.constant([3, 4, 7, 8]))
     mirrored = tf.reduce_any(orientation == tf.constant([2, 3, 6, 7]))
     return tf.raw_ops.Reverse(tensor=pixels, dims=tf.stack([upside_down, mirrored, False]))

@@ -1,19 +1,19 @@
-"""What makes an answer worth little or nothing, found in the pictures before it is believed.
+"""Warnings about pictures that make answers unreliable.
 
-Of a support set: blank pictures, the same picture in two classes or twice in one, a class of few
-pictures beside one of many, one class alone. Of queries: blank ones, some that are among the
-support set, and figures lighter than their ground where those of the support set are darker, or
-the other way round.
+In a support set: blank pictures, the same picture in two classes or twice in one, classes of very
+different sizes, only one class. In queries: blank pictures, pictures of the support set, and light
+figures on a dark ground while the support pictures have dark figures on a light ground, or the
+reverse.
 
-Pictures are compared as thumbnails, so that one saved a second time, as another kind of file or
-in another size, is still the same. On mini-ImageNet, Omniglot and photographs of clothes different
-pictures are at least twelve levels apart, and the same ones saved again mostly less than four.
+Pictures are compared as thumbnails, so a picture that was saved again as another kind of file or in
+another size is found. On mini-ImageNet, Omniglot and photographs of clothes, different pictures are
+at least twelve levels apart, and the same picture saved again mostly less than four.
 
-Whether figures are darker is asked only of pictures with a plain frame, which drawings and
-scans have and few photographs do.
+Figures are only compared with their ground in pictures with a plain frame. Drawings and scans have
+one; few photographs do.
 
-This file lies in `tf_metalstm/serving` and in `export`, in both the same: what is in `export` must
-not need the package.
+This file is in `tf_metalstm/serving` and in `export`, twice the same, because `export` must not
+need the package.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from typing import NamedTuple
 
 import numpy as np
 
-_SIDE = 16  # of a thumbnail
-_BLANK = 16  # levels between the darkest and the lightest pixel; 12 bits in 16 have no more
+_SIDE = 16  # pixels of a side of a thumbnail
+_BLANK = 16  # levels between the darkest and the lightest pixel; 12-bit data in 16 bits has that
 _SAME = 4.0  # levels between thumbnails, root mean square
-_SAME_SHARE = 0.25  # of the deviation of a thumbnail, for pale pictures
-_FRAME = 14  # the frame is one part in so many of a side
+_SAME_SHARE = 0.25  # the same as a share of the deviation of a thumbnail, for pale pictures
+_FRAME = 14  # a side divided by the width of the frame
 _PLAIN = 32.0  # levels around the median of the frame
-_PLAIN_SHARE = 0.8  # of the frame
+_PLAIN_SHARE = 0.8  # share of a plain frame within _PLAIN
 _TO_BE_SEEN = 2.0  # levels between the median of the frame and the mean of the picture
-_MOST = 0.75  # of the pictures
-_UNEQUAL = 5  # times as many pictures
-_NAMES = 5  # so many are said
-_BYTES = 630  # of memory for a pixel of the support set in an update of the shipped networks
+_MOST = 0.75  # share of the pictures
+_UNEQUAL = 5  # ratio of the sizes of two classes
+_NAMES = 5  # names in a sentence
+_BYTES = 630  # memory for a pixel of the support set, in an update of the shipped networks
 _MUCH = 2.0  # gigabytes
-_ROWS = 1024  # thumbnails that are compared at a time
+_ROWS = 1024  # thumbnails compared at a time
 
 
 class Look(NamedTuple):
-    """What is remembered of a picture.
+    """The properties of a picture that warnings need.
 
-    name: of the file, or its place in a list.
+    name: name of the file, or its place in a list.
     label: its class; None for a query.
-    thumbnail: mean levels of its parts, uint8, at most 16 x 16 x c.
+    thumbnail: the picture in small, uint8, at most 16 x 16 x c.
     is_blank: whether all its pixels are nearly the same.
     figure: -1 for a figure darker than its plain ground, 1 for a lighter one, else 0.
     """
@@ -57,12 +57,12 @@ class Look(NamedTuple):
 
 
 def look_at(name: str, label: str | None, pixels: np.ndarray) -> Look:
-    """Returns what is remembered of a picture.
+    """Returns the properties of a picture.
 
     Args:
-        name: of the file, or its place in a list.
+        name: name of the file, or its place in a list.
         label: its class; None for a query.
-        pixels: 0 ... 255, [h, w, c]; of all pictures in the same shape.
+        pixels: 0 ... 255, [h, w, c]; all pictures have the same shape.
     """
     pixels = np.asarray(pixels, np.float32)
     is_blank = bool(pixels.max() - pixels.min() <= _BLANK)
@@ -70,7 +70,7 @@ def look_at(name: str, label: str | None, pixels: np.ndarray) -> Look:
 
 
 def of_support(support: Sequence[Look]) -> list[str]:
-    """Returns what is to be said of a support set, in sentences."""
+    """Returns the warnings about a support set, as sentences."""
     said = [_classes(support), _blank(support, "support"), *_same_within(support)]
     return [sentence for sentence in said if sentence]
 
@@ -78,13 +78,13 @@ def of_support(support: Sequence[Look]) -> list[str]:
 def of_size(
     number: int, image_shape: Sequence[int], learns_by_updates: bool, batch_size: int | None = None
 ) -> list[str]:
-    """Returns what is to be said of the memory that adapting to so many pictures takes.
+    """Returns a warning if adapting to the support set takes much memory.
 
     Args:
-        number: of support pictures.
+        number: number of support pictures.
         image_shape: (h, w, c) of the model.
-        learns_by_updates: whether it makes any.
-        batch_size: pictures of an update; None for all.
+        learns_by_updates: whether the model makes updates.
+        batch_size: number of pictures of an update; None for all.
     """
     at_once = number if batch_size is None else min(number, batch_size)
     gigabytes = _BYTES * at_once * image_shape[0] * image_shape[1] / 1e9
@@ -97,7 +97,7 @@ def of_size(
 
 
 def of_queries(support: Sequence[Look], queries: Sequence[Look]) -> list[str]:
-    """Returns what is to be said of queries to a model that has adapted to this support set."""
+    """Returns the warnings about queries to a model that has adapted to this support set."""
     said = [_blank(queries, "query"), _among(support, queries), _inverted(support, queries)]
     return [sentence for sentence in said if sentence]
 
@@ -206,12 +206,12 @@ def _same(
     others: Sequence[Look],
     allowed: Callable[[int], np.ndarray | bool],
 ) -> list[tuple[int, int]]:
-    """Returns the places of pictures, each with that of the first one that is the same.
+    """Returns pairs of places: of a picture, and of the first equal picture in others.
 
     Args:
-        some: pictures; blank ones are passed over.
-        others: where the same are looked for.
-        allowed: from the place of a picture to those of others that count, bool [others].
+        some: pictures; blank ones are skipped.
+        others: pictures to compare with.
+        allowed: function from the place of a picture to the others that count, bool [others].
     """
     right = _flat(others)
     squares = np.mean(right**2, axis=1)

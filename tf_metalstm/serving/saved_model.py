@@ -1,7 +1,7 @@
-"""A few-shot method as a SavedModel: it adapts to new classes without any Python of ours.
+"""Writes a few-shot method as a SavedModel that adapts to new classes without this package.
 
-What can be called is in `signatures.py`. Beside saved_model.pb lies manifest.json, which says
-what a client has to know.
+`signatures.py` has the functions of the model. The file manifest.json in its folder has the facts
+that a client needs.
 """
 
 from __future__ import annotations
@@ -26,43 +26,43 @@ from tf_metalstm.serving.signatures import ENCODED, NAMED, build_signatures, nam
 
 MANIFEST = "manifest.json"
 FORMAT = "tf_metalstm.saved_model"
-FORMAT_VERSION = 2  # 1 knew neither num_steps nor encoded images nor names
+FORMAT_VERSION = 2  # version 1 had no num_steps, no encoded images and no names
 
 _WRITTEN_FILES = {"saved_model.pb", "fingerprint.pb", "variables", "assets", MANIFEST}
-# Of probabilities. A model that was written and read back is the same graph; the method itself is
-# another one, and the meta-LSTM's preprocessing multiplies what tiny gradients differ by, by up to
-# exp(10): on noise 3e-4 was seen.
+# Tolerances of probabilities. A model that was written and read back has the same graph. The method
+# itself has another graph, and the preprocessing of the meta-LSTM multiplies differences of tiny
+# gradients by up to exp(10): on noise, probabilities differed by 3e-4.
 _READ_BACK, _METHOD = 1e-5, 1e-2
 
 
-# Classes of the episode of noise, for a model of any number of them.
+# Number of classes of the test episode of noise, if the model takes any number.
 _WAYS_OF_NOISE = 5
 
 
 class ReloadError(ValueError):
-    """A model that was written and read back does not answer as the method does."""
+    """The exported model does not give the answers of the method."""
 
 
 def save_method(
     served: ServedMethod, directory: str | Path, facts: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Writes a method as a SavedModel with a manifest, and reads it back to see that it works.
+    """Writes a method as a SavedModel with a manifest, reads it back and checks its answers.
 
-    All of it is made in a folder beside `directory` and put in place at the end, so that a
-    failure leaves what was there before. An earlier export is replaced, anything else is not.
+    The files are written to a folder beside `directory` and moved at the end, so a failure changes
+    nothing. An earlier export is replaced; other files are not.
 
     Args:
-        served: the method, and what surrounds it.
-        directory: where to write.
-        facts: further entries of the manifest: where the weights come from, how good they are.
+        served: the method with its preprocessing.
+        directory: the folder to write.
+        facts: further entries of the manifest, such as the source of the weights and results.
 
     Returns:
         The manifest.
 
     Raises:
-        FileExistsError: `directory` holds something that is no export of ours.
-        OSError: it cannot be written; the error names it.
-        ReloadError: what was written does not answer as the method does.
+        FileExistsError: `directory` has files that are not of an export.
+        OSError: a file cannot be written; the error names it.
+        ReloadError: the written model does not give the answers of the method.
     """
     target = Path(os.path.realpath(directory))
     check_replaceable(target)
@@ -89,7 +89,7 @@ def save_method(
 
 @contextlib.contextmanager
 def _names_the_folder(target: Path) -> Iterator[None]:
-    """Says of an error that the folder of the model cannot be written."""
+    """Adds to an error that the folder of the model cannot be written."""
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
@@ -97,7 +97,7 @@ def _names_the_folder(target: Path) -> Iterator[None]:
 
 
 def read_manifest(directory: str | Path) -> dict[str, Any] | None:
-    """Returns what a model that `save_method` wrote says of itself; None where there is none."""
+    """Returns the manifest of a model that `save_method` wrote; None if there is none."""
     try:
         manifest = json.loads(Path(directory, MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -108,7 +108,7 @@ def read_manifest(directory: str | Path) -> dict[str, Any] | None:
 
 
 def check_replaceable(directory: str | Path) -> None:
-    """Raises a FileExistsError if an export to this folder would delete what is not ours."""
+    """Raises a FileExistsError if an export to this folder would delete other files."""
     directory = Path(directory)
     if not directory.exists():
         return
@@ -124,15 +124,15 @@ def check_replaceable(directory: str | Path) -> None:
 def check_reload(
     directory: str | Path, served: ServedMethod, signatures: Mapping[str, Any]
 ) -> None:
-    """Compares a loaded model with its signatures before they were written, and with the method.
+    """Compares a written model with its signatures in memory, and with the method.
 
     Args:
-        directory: of the model.
+        directory: folder of the model.
         served: the method.
-        signatures: as `build_signatures` returned them.
+        signatures: the result of `build_signatures`.
 
     Raises:
-        ReloadError: on noise, answers differ by more than rounding does.
+        ReloadError: answers to noise differ by more than rounding.
     """
     inputs, labels, queries = _noise(served)
     adapted, _ = tf.function(served.adapt)(inputs, labels)
@@ -145,7 +145,7 @@ def check_reload(
     before = _answers(signatures, "", served, (inputs, labels, queries), taken[""])
     for name, answer in before.items():
         _check_equal(name, answer, by_method, _METHOD)
-    # The same once more, as each kind of signature takes it.
+    # The same episode again, in the form of each kind of signature.
     forms: dict[str, tuple[Any, Any, Any]] = {"": (inputs, labels, queries)}
     if served.has_classes:
         forms[NAMED] = (inputs, tf.gather(_names_in_order(labels), labels), queries)
@@ -161,7 +161,7 @@ def check_reload(
 
 def _check_equal(name: str, answer: Tensor, expected: Tensor, tolerance: float) -> None:
     difference = float(tf.reduce_max(tf.abs(answer - expected)))
-    if not difference <= tolerance:  # not a number is a difference too
+    if not difference <= tolerance:  # NaN is a difference too
         raise ReloadError(
             f"The exported model's {name} differs from the method by {difference:.1e}; "
             f"at most {tolerance:.0e} is rounding. Nothing was exported."
@@ -179,10 +179,10 @@ def _answers(
 
     Args:
         functions: the signatures.
-        ending: of those to call.
+        ending: ending of the names of those to call.
         served: the method.
-        episode: support inputs, labels and queries as they take them.
-        learned: what `predict` takes of that which `adapt` returned, and more.
+        episode: support inputs, labels and queries in the form of these signatures.
+        learned: names of the outputs of `adapt` that `predict` takes; there may be more.
     """
     adapt, predict, classify = (
         functions[name + ending] for name in ("adapt", "predict", "classify")
@@ -213,7 +213,7 @@ def _answers(
 
 
 def _noise(served: ServedMethod) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns support inputs, labels and queries of the right shapes, of random numbers."""
+    """Returns random support inputs, labels and queries of the right shapes."""
     generator = np.random.default_rng(0)
     num_way = served.num_way or _WAYS_OF_NOISE
     num_support, num_queries = 2 * num_way, num_way + 1
@@ -229,13 +229,13 @@ def _noise(served: ServedMethod) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _names_in_order(labels: Tensor) -> Tensor:
-    """Returns a name for each class, such that the named signatures number them as they are."""
+    """Returns names of the labels that the named signatures number in the same order."""
     names = tf.strings.as_string(tf.range(tf.reduce_max(labels) + 1))
     return tf.gather(names, tf.argsort(name_keys(names)))
 
 
 def _encoded(images: Tensor) -> Tensor:
-    """Returns images of whole numbers as PNG files."""
+    """Returns images with whole numbers as PNG files."""
     pixels = tf.cast(images, tf.uint8)
     return tf.stack([tf.io.encode_png(one) for one in pixels])
 
@@ -261,7 +261,7 @@ def _describe(served: ServedMethod) -> dict[str, Any]:
         }
     else:
         facts["input_shape"] = list(served.input_shape)
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # a clone has no version
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # it is not installed
         facts["versions"]["tf_metalstm"] = importlib.metadata.version("tf_metalstm")
     if served.num_steps is not None:
         facts["num_steps"] = served.num_steps

@@ -1,4 +1,4 @@
-"""A method with all that a client need not know: it takes pixels and gives probabilities."""
+"""A method with preprocessing and checks: it takes pixels and returns probabilities."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from tf_metalstm.methods.few_shot import (
     without_absent_classes,
 )
 
-# One request must not take a server's memory.
+# A request must not use up the memory of a server.
 MAX_STEPS, MAX_CLASSES = 1000, 1000
 
 
 class AdaptedClasses(NamedTuple):
-    """What was learned from a support set.
+    """The result of adapting to a support set.
 
     learned: what the method's `adapt` returned, nested tensors.
-    class_mask: 1 for a label that the support set has, 0 for others, float32 [N]; in regression
-        nothing, ().
+    class_mask: 1 for a label that the support set has, 0 for others, float32 [N]; () in
+        regression.
     """
 
     learned: Any
@@ -38,21 +38,21 @@ class AdaptedClasses(NamedTuple):
 
 @dataclass(frozen=True)
 class ServedMethod:
-    """The method, and what surrounds it.
+    """The method with its preprocessing.
 
     Args:
         method: the trained method.
-        normalization: of pixels, that of the training; None for inputs that are no images.
-        input_shape: of one input, (h, w, c) of images.
-        num_way: N, the most classes that it tells apart, None for any number; in regression the
-            numbers of an answer.
+        normalization: normalization of pixels in the training; None for inputs that are no images.
+        input_shape: shape of one input, (h, w, c) for images.
+        num_way: N, the largest number of classes, None for any number; in regression the number of
+            values of an answer.
 
-    Where the method does not treat all classes alike, because the last layer of c_0 has a row of
-    its own for each, it adapts once to each of the N cyclic relabellings of the classes, and the
-    probabilities are their mean: then the answer does not depend on which class is which number.
+    A method may treat classes differently, because the last layer of c_0 has a different row for
+    each. Then it adapts once to each of the N cyclic relabellings of the classes, and returns the
+    mean of the probabilities. So the answer does not depend on the numbers of the classes.
 
     Raises:
-        ValueError: the queries of the method are normalized with each other.
+        ValueError: the method normalizes its queries together (it is transductive).
     """
 
     method: FewShotMethod
@@ -61,7 +61,7 @@ class ServedMethod:
     num_way: int | None
 
     def __post_init__(self) -> None:
-        _ = self.relabellings  # looks at weights, which a graph that is traced cannot
+        _ = self.relabellings  # it reads weights, which is not possible while a graph is traced
         if self.method.query_normalization == "batch":
             raise ValueError(
                 "query_normalization=batch is transductive, the answer to an image depends on "
@@ -71,12 +71,12 @@ class ServedMethod:
 
     @property
     def has_classes(self) -> bool:
-        """Whether it classifies; else its labels and answers are real numbers."""
+        """Whether the method classifies; else its labels and answers are real numbers."""
         return self.method.objective.has_classes
 
     @functools.cached_property
     def relabellings(self) -> int:
-        """How many relabellings of the classes an answer is the mean of."""
+        """Number of relabellings of the classes that an answer is the mean of."""
         alike = not self.has_classes or self.method.is_symmetric
         return 1 if alike or self.num_way is None else self.num_way
 
@@ -87,22 +87,22 @@ class ServedMethod:
 
     @property
     def compares_features(self) -> bool:
-        """Whether it sees nothing of an image but its features: then these can be kept."""
+        """Whether the method only uses the features of images, so that features can be stored."""
         return isinstance(self.method, FeatureMethod)
 
     @property
     def input_name(self) -> str:
-        """How the signatures call what is put in, after support_ or query_."""
+        """Name of the inputs in the signatures, after support_ or query_."""
         return "images" if self.takes_images else "inputs"
 
     @property
     def output_name(self) -> str:
-        """How the signatures call what comes out."""
+        """Name of the outputs in the signatures."""
         return "probabilities" if self.has_classes else "outputs"
 
     @property
     def num_steps(self) -> int | None:
-        """T, the updates it makes unless asked otherwise; None for a method that makes none."""
+        """T, the default number of updates; None for a method without updates."""
         return self.method.num_updates
 
     def input_spec(self) -> tf.TensorSpec:
@@ -124,16 +124,17 @@ class ServedMethod:
         """Adapts to a support set.
 
         Args:
-            inputs: [B, ...], pixels 0 ... 255 where they are images.
-            labels: [B], in [0, N), not necessarily all of them; in regression [B, D].
-            num_steps: T, a scalar; None for that of the training. Only for methods that have one.
+            inputs: inputs [B, ...]; pixels 0 ... 255 for images.
+            labels: labels in [0, N), [B]; some may be missing. In regression [B, D].
+            num_steps: T, a scalar; None for that of the training. Only for methods with updates.
 
         Returns:
-            What was learned, and what else there is to see, by name.
+            The adapted classes, and further tensors to draw, by name.
 
         Raises:
-            tf.errors.InvalidArgumentError: when run: an empty support set, other than one label
-                an input, a label that is none, fewer than 0 or more than 1,000 updates.
+            tf.errors.InvalidArgumentError: when run: the support set is empty, the numbers of
+            labels
+                and inputs differ, a label is not valid, or T is not in 0 ... 1,000.
         """
         checks = _support_checks(self.input_name, inputs, labels)
         if self.has_classes:
@@ -162,13 +163,13 @@ class ServedMethod:
     def _adapt(
         self, inputs: Tensor, labels: Tensor, num_steps: Tensor | None
     ) -> tuple[Any, dict[str, Tensor]]:
-        if self.has_classes:  # the order counts where updates take the images in turn
+        if self.has_classes:  # the order matters if an update takes a part of the images
             order = _shot_by_shot(labels, self._num_way(labels))
             inputs, labels = tf.gather(inputs, order), tf.gather(labels, order)
         return self.method.adapt_and_trace(Support(inputs, labels), num_steps)
 
     def _each_relabelling(self, function: Callable[[Tensor], Any]) -> Any:
-        """Returns what a function gives for the shifts 0 ... N - 1 of the labels, stacked."""
+        """Returns the stacked results of a function of a shift of the labels, 0 ... N - 1."""
         shifts = tf.range(self.relabellings)
         graph = tf.function(function).get_concrete_function(tf.TensorSpec([], tf.int32))
         spec = tf.nest.map_structure(
@@ -180,9 +181,9 @@ class ServedMethod:
         return num_classes(labels) if self.num_way is None else self.num_way
 
     def features(self, inputs: Tensor) -> Tensor:
-        """Returns the features of images, [B, ...], of a method that compares them.
+        """Returns the features of images, [B, ...], for a method that compares features.
 
-        All of them go through the network at once; loops are not what LiteRT can be given.
+        All images go through the network at once, because LiteRT does not take loops.
 
         Raises:
             tf.errors.InvalidArgumentError: when run: there are no inputs.
@@ -192,11 +193,11 @@ class ServedMethod:
             return self.method.features(self._normalized(tf.identity(inputs)))
 
     def adapt_features(self, features: Tensor, labels: Tensor) -> AdaptedClasses:
-        """Adapts to a support set by its features.
+        """Adapts to the features of a support set.
 
         Args:
-            features: as `features` returned them, [B, ...].
-            labels: [B], in [0, N).
+            features: the result of `features`, [B, ...].
+            labels: labels in [0, N), [B].
 
         Raises:
             tf.errors.InvalidArgumentError: when run: as `adapt`.
@@ -211,7 +212,7 @@ class ServedMethod:
         return AdaptedClasses(learned, class_mask(labels, num_way))
 
     def feature_logits(self, adapted: AdaptedClasses, features: Tensor) -> Tensor:
-        """Returns logits [B, N] of queries by their features, the lowest for absent classes."""
+        """Returns logits [B, N] from features of queries; the lowest number for absent classes."""
         outputs = self.method.compare(adapted.learned, features)
         return without_absent_classes(outputs, adapted.class_mask)
 
@@ -224,14 +225,14 @@ class ServedMethod:
         """Returns probabilities [B, N], 0 for classes that the support set lacks; or values.
 
         Args:
-            adapted: what was learned.
-            inputs: [B, ...], as those of the support set.
-            embed: `features`, for a method that has them, where it is traced already.
+            adapted: the result of `adapt`.
+            inputs: queries [B, ...], in the form of support inputs.
+            embed: the traced `features`, for a method that compares features.
 
         Raises:
             tf.errors.InvalidArgumentError: when run: there are no inputs.
         """
-        # Not every kernel takes an empty batch: oneDNN's convolution returns another shape.
+        # Empty batches are refused, because oneDNN's convolution returns a wrong shape for them.
         check = tf.debugging.assert_positive(
             tf.shape(inputs)[0], f"there are no query_{self.input_name}"
         )
@@ -273,7 +274,7 @@ def _support_checks(name: str, inputs: Tensor, labels: Tensor) -> list[Any]:
 def _step_checks(num_steps: Tensor) -> list[Any]:
     return [
         tf.debugging.assert_non_negative(num_steps, "num_steps must not be negative"),
-        # The trace of every update is kept.
+        # The trace of every update takes memory.
         tf.debugging.assert_less_equal(
             num_steps, MAX_STEPS, f"num_steps must be at most {MAX_STEPS}"
         ),
@@ -281,9 +282,9 @@ def _step_checks(num_steps: Tensor) -> list[Any]:
 
 
 def _shot_by_shot(labels: Tensor, num_way: Tensor | int) -> Tensor:
-    """Returns the order that has one image of each class, then the next of each, as in training."""
+    """Returns the order of training: one image of each class, then the next one of each."""
     same = tf.cast(labels[:, tf.newaxis] == labels, tf.int32)
-    shot = tf.reduce_sum(tf.linalg.band_part(same, -1, 0), axis=1)  # how many so far
+    shot = tf.reduce_sum(tf.linalg.band_part(same, -1, 0), axis=1)  # of its class, so far
     return tf.argsort(shot * num_way + labels, stable=True)
 
 
