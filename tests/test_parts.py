@@ -15,8 +15,9 @@ import toy
 import toy_images
 
 from tf_metalstm import train
+from tf_metalstm.adaptation import InnerLoop, unroll
 from tf_metalstm.catalogue import FAMILIES, add_part, check_owners
-from tf_metalstm.construction import build_method, build_tasks, resolve
+from tf_metalstm.construction import Builder, build_method, build_tasks, resolve
 from tf_metalstm.flags import parse_settings, read_settings, with_dashes, write_settings
 from tf_metalstm.options import OptionError, Options, option, options_of
 from tf_metalstm.parts import Part
@@ -268,37 +269,112 @@ def raw_data(tmp_path_factory):
     return folder
 
 
-def footprint(said):
-    """Numbers that follow from settings: weights, what is trained on, answers, gradients."""
-    return _footprint(tuple(sorted(said.items())))
+class Footprint:
+    """Numbers that follow from settings, in stages: what differs early is asked no further."""
+
+    stages = ("made", "given", "learned", "answered")
+
+    def __init__(self, said):
+        settings = make_settings(said)
+        self.tasks = build_tasks(settings)
+        self.settings = resolve(settings, self.tasks)
+        self.method = build_method(self.settings, self.tasks)
+        if settings.get("kernel_scale") is not None:
+            self.method.begin(None)
+        enliven(self.method)
+
+    @functools.cached_property
+    def made(self):
+        """Weights."""
+        return arrays(self.method.weights)
+
+    @functools.cached_property
+    def episodes(self):
+        """One of the training, with its labels, and one of a list."""
+        method, options = type(self.method), self.settings.of_member("method")
+        stream = method.training_stream(options, self.tasks, 0)
+        listed = self.tasks.episodes("validation", 0)
+        return stream(tf.constant(1, tf.int64)), listed(tf.constant(0, tf.int64))[0]
+
+    @functools.cached_property
+    def given(self):
+        """What is trained on and what is asked."""
+        (task, _), listed = self.episodes
+        return arrays([*task.values(), *listed.values()])
+
+    @functools.cached_property
+    def learned(self):
+        """Outputs in training, and gradients."""
+        (task, labels), _ = self.episodes
+        toy.seed(0)
+        with tf.GradientTape() as tape:
+            outputs = self.method(batch_of_one(task), training=True)
+            loss = self.method.training_loss(labels[tf.newaxis], outputs)
+        return arrays([outputs, *gradients_of(tape, loss, self.method)])
+
+    @functools.cached_property
+    def answered(self):
+        """Answers after that."""
+        assert self.learned
+        return arrays([self.method(batch_of_one(self.episodes[1]), training=False)])
+
+
+class RuleFootprint:
+    """Numbers that follow from settings of a rule: its weights, and where it leads on a problem."""
+
+    stages = ("made", "moved")
+
+    def __init__(self, said):
+        settings = make_settings(said)
+        self.tasks = build_tasks(settings)
+        toy.seed(0)
+        self.rule = Builder(settings, self.tasks).rule()
+        self.rule.build(self.tasks.blocks)
+        enliven(self.rule)
+
+    @functools.cached_property
+    def made(self):
+        """Weights."""
+        return arrays(self.rule.weights)
+
+    @functools.cached_property
+    def moved(self):
+        """Where it leads in two updates, what it shows of them, and the meta-gradients."""
+        task, _ = self.tasks.episodes("train", 0)(tf.constant(0, tf.int64))
+        with tf.GradientTape() as tape:
+            found = unroll(self.rule, self.tasks.problem(task), task["theta_0"], InnerLoop(2))
+            loss = tf.reduce_sum(found.theta)
+        shown = [found.theta, *found.trajectory.traces.values()]
+        return arrays([*shown, *gradients_of(tape, loss, self.rule)])
 
 
 @functools.cache
-def _footprint(said):
-    settings = make_settings(dict(said))
-    tasks = build_tasks(settings)
-    method = build_method(resolve(settings, tasks), tasks)
-    if settings.get("kernel_scale") is not None:
-        method.begin(None)
-    for weight in method.trainable_weights:  # a fresh rule hardly moves anything
+def _footprint(family, said):
+    return (RuleFootprint if family == "rule" else Footprint)(dict(said))
+
+
+def footprint(family, said):
+    return _footprint(family, tuple(sorted(said.items())))
+
+
+def enliven(layer):
+    """Moves the weights of a meta-LSTM: a fresh one hardly moves anything."""
+    for weight in layer.trainable_weights:
         if "meta_lstm" in weight.path:
             weight.assign(weight + np.random.default_rng(0).normal(0.0, 0.05, weight.shape))
-    found = [keras.ops.convert_to_numpy(weight) for weight in method.weights]
-    stream = type(method).training_stream(settings.of_member("method"), tasks, 0)
-    task, labels = stream(tf.constant(1, tf.int64))
-    toy.seed(0)
-    inputs = {name: value[tf.newaxis] for name, value in task.items()}
-    with tf.GradientTape() as tape:
-        outputs = method(inputs, training=True)
-        loss = method.training_loss(labels[tf.newaxis], outputs)
-    gradients = tape.gradient(loss, [w.value for w in method.trainable_weights])
-    listed, _ = tasks.episodes("validation", 0)(tf.constant(0, tf.int64))
-    answers = method({name: value[tf.newaxis] for name, value in listed.items()}, training=False)
-    found += [*task.values(), *listed.values(), outputs, answers]
-    found += [tf.convert_to_tensor(g) for g in gradients if g is not None]
-    if settings.get("dropout"):
-        found.append(np.ones(1))
-    return [np.asarray(one) for one in found], method
+
+
+def batch_of_one(task):
+    return {name: value[tf.newaxis] for name, value in task.items()}
+
+
+def gradients_of(tape, loss, layer):
+    found = tape.gradient(loss, [weight.value for weight in layer.trainable_weights])
+    return [tf.convert_to_tensor(each) for each in found if each is not None]
+
+
+def arrays(values):
+    return [keras.ops.convert_to_numpy(value) for value in values]
 
 
 def differ(one, other):
@@ -314,9 +390,12 @@ SMALL = {
     "num_query": 2,
     "filters": 4,
     "downsampling": "max_pool",
+    "num_showings": 4,
     "num_steps": 2,
     "normalization": "standard",
 }
+# The learner that costs least, where it need not be one with maps.
+MLP = {"learner": "mlp", "hidden_layers": (8,), "mlp_batch_normalization": True}
 CHANGES = [
     (family, name, each)
     for family, name in MEMBERS
@@ -338,8 +417,10 @@ def test_an_option_changes_something(family, name, each):
     said = {**company(family, name), **in_company_of(each)}
     if each.name == "dropout":  # of a network that no rule adapts
         said["method"] = "prototypical_networks"
-    if each.name == "vectorize_episodes":
-        said["learner"] = "mlp"
+    chosen = make_settings(said).chosen
+    takes_any = name != "relation_networks" and each.name != "kernel_scale"
+    if family in ("method", "start") and "learner" in chosen and takes_any:
+        said |= MLP
     said = small(said)
     if each.name == "batch_norm_scale" and name == "mlp":
         said["mlp_batch_normalization"] = True
@@ -356,13 +437,15 @@ def test_an_option_changes_something(family, name, each):
             networks.append([(layer.name, layer.output.shape) for layer in network.layers[1:]])
         assert networks[0] != networks[1]
         return
-    (before, method), (after, changed) = footprint(said), footprint({**said, each.name: value})
+    before, after = footprint(family, said), footprint(family, {**said, each.name: value})
     if each.name in NO_NUMBERS:
-        assert method.get_config() != changed.get_config()
+        assert before.method.get_config() != after.method.get_config()
     elif each.name == "dropout":
-        assert {"dropout_1"} <= {layer.name for layer in changed.embedding.layers}
+        assert {"dropout_1"} <= {layer.name for layer in after.method.embedding.layers}
     else:
-        assert differ(before, after), f"{each.name}={value} changes nothing"
+        assert any(
+            differ(getattr(before, stage), getattr(after, stage)) for stage in before.stages
+        ), f"{each.name}={value} changes nothing"
 
 
 IN_DATA = {"skip_corrupt", "skip_small_classes", "class_split", "image_list", "tfds_name"}
