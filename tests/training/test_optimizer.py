@@ -33,6 +33,16 @@ def test_what_is_left_of_a_gradient(limits, expected):
     np.testing.assert_allclose(first_moment(**limits), expected, rtol=1e-5)
 
 
+def test_a_weight_without_a_gradient_stays():
+    """As that of a rule that makes no update; the others move as if it were not there."""
+    optimizer = ClippedAdam(1e-1, clip_norm=1.0)
+    used, unused = keras.Variable([1.0]), keras.Variable([2.0])
+    optimizer.build([used, unused])
+    optimizer.apply([tf.constant([5.0]), None], [used, unused])
+    np.testing.assert_allclose(used.numpy(), [0.9], rtol=1e-5)
+    np.testing.assert_array_equal(unused.numpy(), [2.0])
+
+
 @pytest.mark.parametrize("flag", ["clip_norm", "clip_value"])
 def test_a_negative_limit_is_refused(flag):
     with pytest.raises(ValueError, match=f"^{flag} must be positive, or 0 for no limit"):

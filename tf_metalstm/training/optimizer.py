@@ -117,7 +117,14 @@ class ClippedAdam(keras.optimizers.Adam):
         super().build(variables)
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
-        """Clips, then updates the variables as Adam does."""
+        """Clips, then updates the variables as Adam does.
+
+        Weights that the loss does not depend on, such as those of a rule that makes no update, have
+        a gradient of zero.
+        """
+        variables = trainable_variables or self._trainable_variables
+        pairs = zip(grads, variables, strict=True)
+        grads = [tf.zeros_like(each) if grad is None else grad for grad, each in pairs]
         replica = tf.distribute.get_replica_context()
         num_replicas = replica.num_replicas_in_sync
         if num_replicas > 1:
