@@ -43,11 +43,11 @@ def lstm_optimizer(weights: dict, gradients, theta_0, rule_inputs: str, p: float
     """Runs T updates of Andrychowicz et al.'s optimizer, or of RNNprop.
 
     Args:
-        weights: first_layer and second_layer (kernel, recurrent, bias), output (kernel, bias), and
-            embedding (kernel, bias) for the inputs "normalized".
+        weights: first_layer and second_layer (kernel, recurrent, bias), output (kernel, bias),
+            embedding (kernel, bias) for the inputs "normalized", and direct (kernel) for "means".
         gradients: [T, P].
         theta_0: [P].
-        rule_inputs: "log_and_sign", "gradient" or "normalized".
+        rule_inputs: "log_and_sign", "gradient", "normalized" or "means".
         p: of the preprocessing.
         scales: of the input, of the output.
 
@@ -59,6 +59,7 @@ def lstm_optimizer(weights: dict, gradients, theta_0, rule_inputs: str, p: float
     thetas = np.zeros([num_steps, num_coordinates])
     for coordinate in range(num_coordinates):
         theta, mean, square = float(theta_0[coordinate]), 0.0, 0.0
+        means = {0.5: 0.0, 0.9: 0.0, 0.97: 0.0, 0.99: 0.0}
         states = {name: ([0.0] * units, [0.0] * units) for name in ("first_layer", "second_layer")}
         for t in range(num_steps):
             gradient = float(gradients[t, coordinate])
@@ -66,6 +67,11 @@ def lstm_optimizer(weights: dict, gradients, theta_0, rule_inputs: str, p: float
                 features = [*preprocess(gradient, p)]
             elif rule_inputs == "gradient":
                 features = [scales[0] * gradient]
+            elif rule_inputs == "means":
+                for d in means:
+                    means[d] = d * means[d] + math.sqrt(1.0 - d) * gradient
+                features = [scales[0] * x for x in (gradient, *means.values())]
+                direct = float(np.array(features) @ weights["direct"][0][:, 0])
             else:
                 mean = 0.95 * mean + 0.05 * gradient
                 square = 0.95 * square + 0.05 * gradient**2
@@ -80,6 +86,8 @@ def lstm_optimizer(weights: dict, gradients, theta_0, rule_inputs: str, p: float
             output = float(
                 np.array(features) @ weights["output"][0][:, 0] + weights["output"][1][0]
             )
+            if rule_inputs == "means":
+                output += direct
             theta += scales[1] * (math.tanh(output) if rule_inputs == "normalized" else output)
             thetas[t, coordinate] = theta
     return thetas

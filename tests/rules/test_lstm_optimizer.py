@@ -28,6 +28,8 @@ def weights_for_oracle(rule):
     }
     if rule.embedding is not None:
         found["embedding"] = [w.numpy() for w in rule.embedding.weights]
+    if rule.direct_layer is not None:
+        found["direct"] = [w.numpy() for w in rule.direct_layer.weights]
     return found
 
 

@@ -21,6 +21,13 @@ The last ones are the inputs of RNNprop (Lv, Jiang & Li, "Learning gradient desc
 generalization and longer horizons", ICML 2017, section 4). Then there is a layer of H ELU units
 before the LSTM, and the output is bounded: g_t = s * tanh(w . h2_t + b).
 
+    means          a * grad_t and a * m_t for four decays d: 0.5, 0.9, 0.97, 0.99
+                   m_t = d m_{t-1} + sqrt(1 - d) grad_t
+
+The last ones are our own, after the momenta that Wichrowska et al. (ICML 2017) give to their rule:
+a long memory need not be learned. The step reads them directly too, g_t = s * (w . h2_t + v . x_t +
+b), where v begins at zeros: with constant h2 the rule is gradient descent with several momenta.
+
     paper        code            shape
     theta        theta           [P]
     nabla f_t    gradient        [P]
@@ -43,10 +50,11 @@ from tf_metalstm.parts import Part
 from tf_metalstm.rules.base import Rule
 from tf_metalstm.rules.preprocessing import LSTMOptions, preprocess
 
-RULE_INPUTS = ("log_and_sign", "gradient", "normalized")
+RULE_INPUTS = ("log_and_sign", "gradient", "normalized", "means")
 
 _DECAY = 0.95  # d
 _EPSILON = 1e-8  # added to sqrt(v)
+_DECAYS = (0.5, 0.9, 0.97, 0.99)  # d of the inputs "means"
 
 
 @dataclass(frozen=True)
@@ -55,8 +63,9 @@ class LSTMOptimizerOptions(LSTMOptions):
 
     rule_inputs: str = option(
         "log_and_sign",
-        "Inputs of the LSTM: logarithm and sign of the gradient, the gradient itself, or the "
-        "gradient and its mean, each divided by the root of the mean square (RNNprop).",
+        "Inputs of the LSTM: logarithm and sign of the gradient, the gradient itself, the gradient "
+        "and its mean, each divided by the root of the mean square (RNNprop), or the gradient and "
+        "its means over 2, 10, 33 and 100 updates.",
         choices=RULE_INPUTS,
         alike=True,
         settled=True,
@@ -66,7 +75,7 @@ class LSTMOptimizerOptions(LSTMOptions):
         "a, the factor on the gradient, if the rule reads the gradient itself.",
         above=0,
         alike=True,
-        only_with={"rule_inputs": "gradient"},
+        only_with={"rule_inputs": ("gradient", "means")},
     )
     output_scale: float = option(
         0.1, "s, the factor on the output, which is then added to theta.", above=0, alike=True
@@ -90,11 +99,12 @@ class LSTMOptimizerState(NamedTuple):
     """What one problem carries from update to update; all zeros before the first.
 
     layers: hidden and cell state of both layers, [P, H] each.
-    moments: means of earlier gradients, for the inputs "normalized"; else ().
+    moments: means of earlier gradients, for the inputs "normalized"; those of four decays, [P, 4],
+        for "means"; else ().
     """
 
     layers: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
-    moments: Moments | tuple[()]
+    moments: Moments | Tensor | tuple[()]
 
 
 def updated_moments(moments: Moments, gradient: Tensor) -> Moments:
@@ -125,8 +135,8 @@ class LSTMOptimizer(Rule):
     Args:
         hidden_units: H, units of each layer.
         preprocessing_scale: p of the inputs "log_and_sign".
-        rule_inputs: "log_and_sign", "gradient" or "normalized", see above.
-        input_scale: a of the inputs "gradient".
+        rule_inputs: "log_and_sign", "gradient", "normalized" or "means", see above.
+        input_scale: a of the inputs "gradient" and "means".
         output_scale: s.
         name: leave it as it is: weights in checkpoints are found by it.
     """
@@ -173,11 +183,18 @@ class LSTMOptimizer(Rule):
         self.first_layer = keras.layers.LSTMCell(hidden_units, dtype=dtype, name="first_layer")
         self.second_layer = keras.layers.LSTMCell(hidden_units, dtype=dtype, name="second_layer")
         self.output_layer = keras.layers.Dense(1, dtype=dtype, name="output_layer")
+        self.direct_layer = None
+        if rule_inputs == "means":
+            self.direct_layer = keras.layers.Dense(
+                1, use_bias=False, kernel_initializer="zeros", dtype=dtype, name="direct_layer"
+            )
 
     def build(self, blocks: Blocks = ()) -> None:
         """Builds the layers; they do not depend on theta."""
         del blocks
-        num_inputs = 1 if self.rule_inputs == "gradient" else 2
+        num_inputs = {"gradient": 1, "means": 1 + len(_DECAYS)}.get(self.rule_inputs, 2)
+        if self.direct_layer is not None:
+            self.direct_layer.build((None, num_inputs))
         if self.embedding is not None:
             self.embedding.build((None, num_inputs))
             num_inputs = self.hidden_units
@@ -191,6 +208,9 @@ class LSTMOptimizer(Rule):
         dtype = self.compute_dtype
         by_unit = tf.zeros([tf.size(theta), self.hidden_units], dtype)
         layers = ((by_unit, by_unit), (by_unit, by_unit))
+        if self.direct_layer is not None:
+            means = tf.zeros([tf.size(theta), len(_DECAYS)], dtype)
+            return LSTMOptimizerState(layers, means)
         if not self.is_normalized:
             return LSTMOptimizerState(layers, ())
         by_coordinate = tf.zeros([tf.size(theta)], dtype)
@@ -203,24 +223,32 @@ class LSTMOptimizer(Rule):
         """Returns theta + step, and the state for the next update."""
         del loss
         features, moments = self._inputs(gradient, state.moments)
-        hidden = tf.stack(features, axis=1)
+        inputs = hidden = tf.stack(features, axis=1)
         if self.embedding is not None:
             hidden = self.embedding(hidden)
         layers = []
         for layer, before in zip((self.first_layer, self.second_layer), state.layers, strict=True):
             hidden, after = layer(hidden, before)
             layers.append(tuple(after))
-        output = tf.squeeze(self.output_layer(hidden), axis=1)
+        output = self.output_layer(hidden)
+        if self.direct_layer is not None:
+            output += self.direct_layer(inputs)
+        output = tf.squeeze(output, axis=1)
         step = self.output_scale * (tf.tanh(output) if self.is_normalized else output)
         return theta + step, LSTMOptimizerState((layers[0], layers[1]), moments)
 
     def _inputs(
-        self, gradient: Tensor, moments: Moments | tuple[()]
-    ) -> tuple[tuple[Tensor, ...], Moments | tuple[()]]:
+        self, gradient: Tensor, moments: Moments | Tensor | tuple[()]
+    ) -> tuple[tuple[Tensor, ...], Moments | Tensor | tuple[()]]:
         """Returns the inputs of every coordinate, [P] each, and the moments after this gradient."""
         if isinstance(moments, Moments):
             moments = updated_moments(moments, gradient)
             return normalized_inputs(moments, gradient), moments
+        if self.rule_inputs == "means":
+            decays = tf.constant(_DECAYS, gradient.dtype)
+            means = decays * moments + tf.sqrt(1.0 - decays) * gradient[:, tf.newaxis]
+            read = tf.concat([gradient[:, tf.newaxis], means], axis=1)
+            return tuple(tf.unstack(self.input_scale * read, axis=1)), means
         if self.rule_inputs == "gradient":
             return (self.input_scale * gradient,), ()
         return preprocess(gradient, self.preprocessing_scale), ()
