@@ -43,8 +43,9 @@ from estimate import FALSE_ALARMS, Estimate, for_json, sentences, softmax, thres
 from folders import (
     MAX_STEPS,
     ClientError,
-    check_num_steps,
+    check_number,
     class_files,
+    num_steps_of,
     print_any_name,
     query_files,
     run_client,
@@ -90,7 +91,7 @@ def _adapt(options: argparse.Namespace) -> None:
     shape = manifest["image_shape"]
     num_steps = _num_steps(options.num_steps, manifest)
     classes = class_files(options.support)
-    _check_number(options.support, len(classes), manifest.get("num_way"))
+    check_number(options.support, len(classes), manifest.get("num_way"))
     queries, known = query_files(options.query or [], _known_names(list(classes), options))
     _check_outputs(options)
     images, labels, paths = read_support(classes, shape)
@@ -302,18 +303,8 @@ def load_model(
     return model
 
 
-def _check_number(support: Path, found: int, num_way: int | None) -> None:
-    """Raises an error if there are more classes than the model tells apart; None for any number."""
-    if num_way is not None and found > num_way:
-        raise ClientError(
-            f"{support} has {found} class folders, but the model tells at most {num_way} classes "
-            "apart: take away some, or take a model that compares features, which has no limit."
-        )
-
-
 def _num_steps(asked: int | None, manifest: dict[str, Any]) -> int | None:
     """Returns the updates to make; None for a model that makes none."""
-    check_num_steps(asked)
     trained = manifest.get("num_steps")
     if asked is not None and trained is None:
         raise ClientError("--num_steps is for models that learn by updates; this one does not.")
@@ -372,7 +363,9 @@ def _parser(command: str) -> argparse.ArgumentParser:
             "--support", type=user_path, required=True, help="one folder of images a class"
         )
         parser.add_argument(
-            "--num_steps", type=int, help=f"updates, 0 to {MAX_STEPS}; by default as in training"
+            "--num_steps",
+            type=num_steps_of,
+            help=f"updates, 0 to {MAX_STEPS}; by default as in training",
         )
     if command == "check":
         parser.set_defaults(query=[], calibrated=False, none_of_these=None, no_estimate=False)

@@ -6,7 +6,6 @@ is a link that leads back to a folder above it. Linked folders and files are tak
 
 from __future__ import annotations
 
-import argparse
 import glob
 import os
 import re
@@ -56,26 +55,37 @@ def print_any_name() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def check_num_steps(num_steps: int | None) -> None:
-    """Checks what --num_steps says, if anything."""
-    if num_steps is not None and not 0 <= num_steps <= MAX_STEPS:
-        raise ClientError(f"--num_steps must be from 0 to {MAX_STEPS}, got {num_steps}.")
+def num_steps_of(text: str) -> int:
+    """Returns the number of updates that --num_steps says.
+
+    Raises:
+        ClientError: it is no number, or out of range.
+    """
+    try:
+        num_steps = int(text)
+    except ValueError:
+        num_steps = -1
+    if not 0 <= num_steps <= MAX_STEPS:
+        raise ClientError(
+            f"--num_steps must be a whole number from 0 to {MAX_STEPS}, got {text or 'nothing'}."
+        )
+    return num_steps
 
 
 def user_path(text: str) -> Path:
     """Returns a path as it was typed; `~` is the user's own folder.
 
     Raises:
-        ClientError: it begins with `~` and the name of no user.
+        ClientError: it is empty, or begins with `~` and the name of no user.
     """
     if not text:  # an unset variable of a shell; Path takes it for the present folder
-        raise argparse.ArgumentTypeError("a path is needed, got nothing")
+        raise ClientError("a path is needed, got nothing.")
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise ClientError(
             f"{text}: there is no home folder of that name: give the whole path, or ./ before a "
-            "name that begins with ~"
+            "name that begins with ~."
         ) from error
 
 
@@ -109,7 +119,7 @@ def query_files(
                 classes.update(labelled)
                 files.extend((file.relative_to(path).as_posix(), file) for file in below)
             elif path.exists() and not path.is_file():  # a pipe would be waited for
-                raise ClientError(f"--query {path} is neither a file nor a folder.")
+                raise ClientError(f"{path} is neither a file nor a folder.")
             else:
                 files.append((path.as_posix(), path))
     reader.say_what_was_left()
@@ -121,7 +131,7 @@ def read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ClientError(f"{path} cannot be read ({error}).") from error
+        raise ClientError(f"{path} cannot be read ({error.strerror}).") from error
 
 
 def warn(remarks: Sequence[str]) -> list[str]:
@@ -148,6 +158,20 @@ def bad_image(error: str, part: str) -> tuple[int, str] | None:
     return (int(found[1]), found[2]) if found else None
 
 
+def check_number(support: Path, found: int, num_way: int | None) -> None:
+    """Raises an error if there are more classes than the model tells apart; None for any number."""
+    if num_way is not None and found > num_way:
+        raise ClientError(
+            f"{support} has {found} class folders, but the model tells at most {num_way} classes "
+            "apart: take away some, or take a model that compares features, which has no limit."
+        )
+
+
+def unreadable(path: Path, reason: str) -> str:
+    """Returns a sentence, without its full stop, on a file that is no readable image."""
+    return f"{path} is not a readable image ({reason})"
+
+
 def is_archive(path: Path) -> bool:
     """Whether a name is that of an archive, as .zip or .tar.gz."""
     return path.suffix.lower() in _ARCHIVES
@@ -167,12 +191,17 @@ class _Reader:
 
     def classes(self, root: Path) -> dict[str, list[Path]]:
         """Returns the files of every class folder."""
-        folders, files = self.entries(root)
-        names = {folder.name for folder in folders}
-        if {"support", "query"} <= names:
+        return self.classes_in(root, *self.entries(root))
+
+    def classes_in(
+        self, root: Path, folders: Sequence[Path], files: Sequence[Path]
+    ) -> dict[str, list[Path]]:
+        """Returns the files of every class folder in a folder that holds these."""
+        if {"support", "query"} <= {folder.name for folder in folders}:
             raise ClientError(
                 f"{root} holds the folders support and query, which are no classes: give "
-                f"--support {root / 'support'} --query {root / 'query'}"
+                f"{root / 'support'} as the support set and {root / 'query'} as the images to "
+                "classify."
             )
         if not folders:
             raise ClientError(f"{root} has no class folders: expected {root}/<class>/<image>.")
@@ -193,7 +222,7 @@ class _Reader:
         try:
             found = sorted(folder.iterdir())
         except OSError as error:
-            raise ClientError(f"{folder} cannot be read ({error}).") from error
+            raise ClientError(f"{folder} cannot be read ({error.strerror}).") from error
         here = folder.resolve()
         for path in found:
             if is_clutter(path.name):
@@ -239,7 +268,7 @@ def _in_folder(
     """Returns the files of a folder of queries, and their classes where folders tell them."""
     folders, loose = reader.entries(root)
     if folders and not loose:
-        labelled = _labelled(reader, root, names)
+        labelled = _labelled(reader, root, folders, names)
         return list(labelled), labelled
     if any(folder.name in names for folder in folders):
         print(
@@ -253,10 +282,12 @@ def _in_folder(
     return files, {}
 
 
-def _labelled(reader: _Reader, root: Path, names: Sequence[str]) -> dict[Path, str]:
+def _labelled(
+    reader: _Reader, root: Path, folders: Sequence[Path], names: Sequence[str]
+) -> dict[Path, str]:
     """Returns the files below class folders, and their classes."""
     labelled = {}
-    for name, files in reader.classes(root).items():
+    for name, files in reader.classes_in(root, folders, []).items():
         if name not in names:
             raise ClientError(
                 f"{root / name} is none of the classes of the support folder ({', '.join(names)}): "
@@ -268,7 +299,7 @@ def _labelled(reader: _Reader, root: Path, names: Sequence[str]) -> dict[Path, s
 
 def _query_path(text: str) -> str:
     if not text:
-        raise ClientError("--query: a path is needed, got nothing.")
+        raise ClientError("a path is needed, got nothing.")
     path = user_path(text)
     if is_archive(path) and path.is_file():
         raise ClientError(f"{path} is an archive: unpack it.")
@@ -279,5 +310,5 @@ def _matches(pattern: str) -> list[Path]:
     found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
     found = [path for path in found if not is_clutter(os.path.basename(path))]
     if not found:
-        raise ClientError(f"--query {pattern}: there is no such file or folder, and none matches.")
+        raise ClientError(f"{pattern}: there is no such file or folder.")
     return [path for path in found if not path.is_dir()] or found

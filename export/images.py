@@ -22,7 +22,7 @@ def read_support(
     for name, files in classes.items():
         read = [(path, image, name) for path, image in read_images(files, shape)]
         if not read:
-            raise ClientError(f"None of the images of class {name!r} can be read.")
+            raise ClientError(f"None of the images of class '{name}' can be read.")
         columns.append(read)
     shots = itertools.chain.from_iterable(itertools.zip_longest(*columns))
     paths, images, labels = zip(*(found for found in shots if found is not None), strict=True)
@@ -72,5 +72,5 @@ def open_image(path: Path) -> Image.Image:
     try:
         encoded = path.read_bytes()
     except OSError as error:
-        raise UnreadableImageError(f"{path} cannot be read ({error})") from error
+        raise UnreadableImageError(f"{path} cannot be read ({error.strerror})") from error
     return decode_image(encoded, str(path))

@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from folders import ClientError, bad_image, sentence, warn
+from folders import ClientError, bad_image, sentence, unreadable, warn
 
 if TYPE_CHECKING:
     from remarks import Look
 
 Classes = Mapping[str, Sequence[Path]]
 
-_SHAPE = (64, 64, 3)  # in which pictures are compared
 _OFFER = "Leave such files out with --skip_corrupt."
 
 
@@ -46,7 +45,7 @@ def adapted(
         left = {name: [path for n, path in files if n == name] for name in classes}
         for name, paths in left.items():
             if not paths:
-                raise ClientError(f"None of the images of class {name!r} can be read.")
+                raise ClientError(f"None of the images of class '{name}' can be read.")
         return ask(left)
 
     pairs = [(name, path) for name, paths in classes.items() for path in paths]
@@ -68,8 +67,14 @@ def answered(
     return answer, [path for _, path in taken]
 
 
-def warn_of(classes: Classes, queries: Sequence[Path]) -> None:
-    """Writes to stderr what makes the answers to queries worth little, in sentences."""
+def warn_of(classes: Classes, queries: Sequence[Path], shape: Sequence[int]) -> None:
+    """Writes to stderr what makes the answers to queries worth little, in sentences.
+
+    Args:
+        classes: the files of the support set.
+        queries: files.
+        shape: (h, w, c) of the model's images.
+    """
     try:
         from remarks import of_queries, of_support
     except ImportError:
@@ -80,13 +85,13 @@ def warn_of(classes: Classes, queries: Sequence[Path]) -> None:
         )
         return
     support = list(
-        itertools.chain.from_iterable(_looks(paths, name) for name, paths in classes.items())
+        itertools.chain.from_iterable(_looks(paths, name, shape) for name, paths in classes.items())
     )
     if support:
-        warn([*of_support(support), *of_queries(support, _looks(queries, None))])
+        warn([*of_support(support), *of_queries(support, _looks(queries, None, shape))])
 
 
-def _looks(paths: Iterable[Path], label: str | None) -> list[Look]:
+def _looks(paths: Iterable[Path], label: str | None, shape: Sequence[int]) -> list[Look]:
     """Returns what is remembered of the files that Pillow reads."""
     from decoding import UnreadableImageError
     from images import read_image
@@ -95,7 +100,7 @@ def _looks(paths: Iterable[Path], label: str | None) -> list[Look]:
     looks = []
     for path in paths:
         try:
-            looks.append(look_at(str(path), label, read_image(path, _SHAPE)))
+            looks.append(look_at(str(path), label, read_image(path, shape)))
         except UnreadableImageError:  # the server, which knows better, could
             continue
     return looks
@@ -118,5 +123,5 @@ def _sent(
             place, reason = bad
             path = left.pop(place)[1]
             if not skip_corrupt:
-                raise ServerError(f"{path}: {reason}. {_OFFER}") from error
-            print(f"skipped: {path}: {reason}", file=sys.stderr)
+                raise ServerError(f"{unreadable(path, reason)}. {_OFFER}") from error
+            print(f"skipped: {unreadable(path, reason)}", file=sys.stderr)

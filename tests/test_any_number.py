@@ -3,14 +3,15 @@
 import json
 import shutil
 
+import c_programs
 import keras
 import numpy as np
 import pytest
-import test_export_c as c_client
 import toy
 from export_client import client
 from PIL import Image
-from test_export_serving import Served, rest, rest_server
+from servers import Served, rest_server
+from test_export_serving import rest
 
 from tf_metalstm.classifier import FewShotClassifier
 from tf_metalstm.data.preprocessing import Normalization
@@ -74,10 +75,10 @@ def test_the_same_probabilities_in_every_client(model, num_way, tmp_path, capsys
     np.testing.assert_allclose(np.array(answer["probabilities"])[:, order], expected, atol=1e-5)
 
     if num_way == 50 and HAS_COMPILER:
-        program = c_client.build(request.getfixturevalue("tmp_path_factory"))
-        result = c_client.call(program, model, support, *asked)
+        program = c_programs.build(request.getfixturevalue("tmp_path_factory"))
+        result = c_programs.call(program, model, support, *asked)
         assert result.returncode == 0, result.stderr
-        listed, lines = c_client.answers(result.stdout)
+        listed, lines = c_programs.answers(result.stdout)
         order = [listed.index(name) for name in classifier.classes_]
         rows = np.array([line[2:] for line in lines], float)[:, order]
         np.testing.assert_allclose(rows, expected, atol=1e-5)

@@ -167,7 +167,7 @@ def test_checks_of_scikit_learn(model, check):
     ("images", "given", "message"),
     [
         (pixels(2), ["a", "b", "c"], "There are 2 images but 3 labels"),
-        (pixels(5), list("abcde"), "y has 5 classes, but the model tells at most 4 apart"),
+        (pixels(5), list("abcde"), "y has 5 classes, but the model tells at most 4 classes apart"),
         (pixels(2).reshape(2, -1), ["a", "b"], r"Expected numbers \[B, 16, 16, 1\].*got uint8"),
         (pixels(2) / 255.0, ["a", "b"], "Pixels go from 0 to 255, these from .* to 1"),
         (pixels(2) * np.nan, ["a", "b"], "Pixels go from 0 to 255, these from nan"),

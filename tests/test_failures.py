@@ -331,10 +331,10 @@ def test_reproduce_waits_for_the_checkpoint_of_the_run_it_started(monkeypatch):
 def test_the_clients_know_how_many_updates_there_are_at_most():
     assert folders.MAX_STEPS == served.MAX_STEPS
     for number in (-1, served.MAX_STEPS + 1, 5_000, 5_000_000_000):
-        with pytest.raises(folders.ClientError, match=f"must be from 0 to 1000, got {number}"):
-            folders.check_num_steps(number)
-    for number in (None, 0, served.MAX_STEPS):
-        folders.check_num_steps(number)
+        with pytest.raises(folders.ClientError, match=f"number from 0 to 1000, got {number}"):
+            folders.num_steps_of(str(number))
+    for number in (0, served.MAX_STEPS):
+        assert folders.num_steps_of(str(number)) == number
 
 
 def test_what_cannot_be_printed_is_one_sentence():

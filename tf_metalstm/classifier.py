@@ -134,7 +134,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if model.num_way is not None and len(classes) > model.num_way:
             raise ValueError(
                 f"y has {len(classes)} classes, but the model tells at most {model.num_way} "
-                "apart: leave some out, or train a model with more ways."
+                "classes apart: leave some out, or train a model with more ways."
             )
         by_updates = model.num_steps is not None
         large = of_size(len(labels), model.image_shape, by_updates, model.batch_size)

@@ -9,10 +9,7 @@
  * --num_steps T    updates, 0 to 1000; by default as many as in training
  * --skip_corrupt   leaves files out that cannot be read, and says so
  *
- * Equal files in two classes or twice in one, support files among the images, and classes of very
- * different sizes are warned of. (That a picture is blank or inverted is not seen here, as the Python
- * clients see it: the files are decoded inside the model.)
- *
+ * Pictures that make answers worth little are warned of, as by the Python clients: remarks.h has the list.
  * Writes a table with tabs between: file, predicted class, the probability of every class. What
  * TensorFlow's library finds on the machine it tells on stderr before anything else runs.
  */
@@ -27,12 +24,9 @@
 
 #include "few_shot.h"
 #include "folders.h"
+#include "remarks.h"
 
-enum {
-  MAX_STEPS = 1000,
-  WARNED = 5, /* pairs of files that a warning names */
-  UNEQUAL = 5 /* times as many pictures as in another class */
-};
+enum { MAX_STEPS = 1000 };
 
 static const char usage[] =
     "usage: adapt [--num_steps T] [--skip_corrupt] MODEL SUPPORT IMAGE...\n"
@@ -43,11 +37,11 @@ static fs_image read_file(const char *path) {
   struct stat facts;
   fs_image image = {NULL, 0};
   FILE *file = fopen(path, "rb");
-  if (!file || fstat(fileno(file), &facts)) fail(path, strerror(errno));
-  if (!S_ISREG(facts.st_mode)) fail(path, "expected an image file");
+  if (!file || fstat(fileno(file), &facts)) fail("%s cannot be read (%s)", path, strerror(errno));
+  if (!S_ISREG(facts.st_mode)) fail("%s is neither a file nor a folder", path);
   image.size = (size_t)facts.st_size;
   void *data = checked(malloc(image.size + 1));
-  if (fread(data, 1, image.size, file) != image.size) fail(path, "cannot be read to its end");
+  if (fread(data, 1, image.size, file) != image.size) fail("%s cannot be read to its end", path);
   fclose(file);
   image.data = data;
   return image;
@@ -79,6 +73,13 @@ static support_set read_support(const class_list *classes) {
   return support;
 }
 
+static void free_support(support_set *support) {
+  for (size_t i = 0; i < support->size; ++i) free((void *)support->images[i].data);
+  free(support->images);
+  free(support->labels);
+  free(support->paths);
+}
+
 /* Returns what an error says of one image of a list, as "support_images[3]: the file is empty", and its
  * place; NULL for another error. */
 static const char *of_one(const char *error, const char *list, size_t *place) {
@@ -89,8 +90,11 @@ static const char *of_one(const char *error, const char *list, size_t *place) {
   return strncmp(end, "]: ", 3) ? NULL : end + 3;
 }
 
-static void say_skipped(const char *path, const char *why) {
-  fprintf(stderr, "skipped: %s: %s\n", path, why);
+/* Says that a file cannot be read, and ends the program unless such files are left out. */
+static void refuse(const char *path, const char *why, int skip_corrupt) {
+  if (!skip_corrupt)
+    fail("%s is not a readable image (%s). Leave such files out with --skip_corrupt", path, why);
+  fprintf(stderr, "skipped: %s is not a readable image (%s)\n", path, why);
 }
 
 static void leave_out(support_set *support, size_t place) {
@@ -101,12 +105,12 @@ static void leave_out(support_set *support, size_t place) {
   memmove(support->labels + place, support->labels + place + 1, after * sizeof *support->labels);
   memmove(support->paths + place, support->paths + place + 1, after * sizeof *support->paths);
   for (size_t i = 0; i < support->size; ++i) of_class += strcmp(support->labels[i], label) == 0;
-  if (!of_class) fail(label, "none of the images of this class can be read");
+  if (!of_class) fail("None of the images of class '%s' can be read", label);
 }
 
 /* Adapts the model; a file that it cannot read is named, or left out on request. */
 static fs_classifier *adapted(const fs_model *model, support_set *support, int num_steps,
-                              int skip_corrupt, const char *folder) {
+                              int skip_corrupt) {
   char error[FS_ERROR_SIZE];
   for (;;) {
     size_t place;
@@ -114,83 +118,42 @@ static fs_classifier *adapted(const fs_model *model, support_set *support, int n
                                          num_steps, error);
     if (classifier) return classifier;
     const char *why = of_one(error, "support_images", &place);
-    if (!why || place >= support->size) fail(folder, error);
-    if (!skip_corrupt) fail(support->paths[place], why);
-    say_skipped(support->paths[place], why);
+    if (!why || place >= support->size) fail("The model says: %s", error);
+    refuse(support->paths[place], why, skip_corrupt);
     leave_out(support, place);
   }
 }
 
-/* A warning that names pairs of files. */
-typedef struct {
-  const char *what;
-  size_t count;
-} warning;
-
-static void warn_of(warning *found, const char *one, const char *other) {
-  if (!found->count) fprintf(stderr, "warning: %s:", found->what);
-  if (found->count < WARNED)
-    fprintf(stderr, "%s %s is %s", found->count ? ";" : "", one, other);
-  ++found->count;
+/* Remembers a picture that the model could read. */
+static look look_of(const fs_model *model, const fs_image *image, const char *path,
+                    const char *label) {
+  char error[FS_ERROR_SIZE];
+  fs_pixels pixels;
+  if (fs_decode(model, image, &pixels, error)) fail("The model says: %s", error);
+  look seen = look_at(path, label, pixels.levels, pixels.height, pixels.width, pixels.channels);
+  free(pixels.levels);
+  return seen;
 }
 
-static void end_warning(const warning *found) {
-  if (found->count > WARNED) fprintf(stderr, "; and %zu more", found->count - WARNED);
-  if (found->count) fputs(".\n", stderr);
-}
-
-static int are_equal(const fs_image *one, const fs_image *other) {
-  return one->size == other->size && memcmp(one->data, other->data, one->size) == 0;
-}
-
-/* Warns of files that are there again, in their class or in another one. */
-static void warn_of_equal_files(const support_set *support, int in_their_class) {
-  warning found = {in_their_class ? "the same picture is in a class more than once"
-                                  : "the same picture is in two classes",
-                   0};
+/* Warns of a support set; returns what is remembered of its pictures, or nothing. */
+static look *looked_at(const fs_model *model, const support_set *support) {
+  warn_of_sizes(support->labels, support->size);
+  if (!fs_decodes(model)) {
+    fputs("note: whether pictures are blank, equal or inverted is not looked at: the model was exported "
+          "before models decoded files for others\n", stderr);
+    return NULL;
+  }
+  look *looks = checked(calloc(support->size, sizeof *looks));
   for (size_t i = 0; i < support->size; ++i)
-    for (size_t j = 0; j < i; ++j)
-      if ((strcmp(support->labels[i], support->labels[j]) == 0) == in_their_class &&
-          are_equal(&support->images[i], &support->images[j])) {
-        warn_of(&found, support->paths[i], support->paths[j]);
-        break;
-      }
-  end_warning(&found);
+    looks[i] = look_of(model, &support->images[i], support->paths[i], support->labels[i]);
+  warn_of_support(looks, support->size);
+  return looks;
 }
 
-/* Warns of a class of few pictures beside one of many, or of one alone. */
-static void warn_of_sizes(const class_list *list) {
-  const image_class *few = list->classes, *many = list->classes;
-  for (size_t i = 0; i < list->count; ++i) {
-    if (list->classes[i].files.count < few->files.count) few = &list->classes[i];
-    if (list->classes[i].files.count > many->files.count) many = &list->classes[i];
-  }
-  if (list->count == 1)
-    fprintf(stderr, "warning: %s is the only class: whatever is asked about, that is the answer.\n",
-            few->name);
-  else if (many->files.count >= UNEQUAL * few->files.count)
-    fprintf(stderr,
-            "warning: the classes differ in size: %s has %zu of the support pictures, %s has %zu.\n",
-            few->name, few->files.count, many->name, many->files.count);
-}
-
-/* Warns of images to classify that are support files. */
-static void warn_of_known(const support_set *support, const path_list *queries) {
-  warning found = {"images to classify are among the support pictures", 0};
-  for (size_t i = 0; i < queries->count; ++i) {
-    fs_image image = read_file(queries->paths[i]);
-    for (size_t j = 0; j < support->size; ++j)
-      if (are_equal(&image, &support->images[j])) {
-        warn_of(&found, queries->paths[i], support->paths[j]);
-        break;
-      }
-    free((void *)image.data);
-  }
-  end_warning(&found);
-}
-
-/* Writes the row of a file; returns 0 where it was left out. */
-static int print_answer(const fs_classifier *classifier, const char *path, int skip_corrupt) {
+/* Writes the row of a file, and remembers its picture where that is wanted; returns 0 where it was left
+ * out. */
+static int print_answer(const fs_model *model, const fs_classifier *classifier, const char *path,
+                        int skip_corrupt, look *seen) {
   char error[FS_ERROR_SIZE];
   size_t num_classes = fs_num_classes(classifier), best = 0, place;
   fs_image image = read_file(path);
@@ -198,18 +161,26 @@ static int print_answer(const fs_classifier *classifier, const char *path, int s
   int failed = fs_predict(classifier, &image, 1, probabilities, error);
   if (failed) {
     const char *why = of_one(error, "query_images", &place);
-    if (!why || !skip_corrupt) fail(path, why ? why : error);
-    say_skipped(path, why);
+    if (!why) fail("The model says: %s", error);
+    refuse(path, why, skip_corrupt);
   } else {
     for (size_t i = 1; i < num_classes; ++i)
       if (probabilities[i] > probabilities[best]) best = i;
     printf("%s\t%s", path, fs_class_name(classifier, best));
     for (size_t i = 0; i < num_classes; ++i) printf("\t%.9g", probabilities[i]);
     printf("\n");
+    if (seen) *seen = look_of(model, &image, path, NULL);
   }
   free(probabilities);
   free((void *)image.data);
   return !failed;
+}
+
+static void print_header(const fs_classifier *classifier) {
+  printf("file\tpredicted");
+  for (size_t i = 0; i < fs_num_classes(classifier); ++i)
+    printf("\t%s", fs_class_name(classifier, i));
+  printf("\n");
 }
 
 /* Starts the program once more with oneDNN switched on, unless the user has said otherwise: TensorFlow's
@@ -224,7 +195,8 @@ static int steps_of(const char *text) {
   char *end;
   long steps = text ? strtol(text, &end, 10) : -1;
   if (!text || *end || end == text || steps < 0 || steps > MAX_STEPS)
-    fail("--num_steps", "expected a number of updates, 0 to 1000");
+    fail("--num_steps must be a whole number from 0 to %d, got %s", MAX_STEPS,
+         text && *text ? text : "nothing");
   return (int)steps;
 }
 
@@ -238,7 +210,7 @@ int main(int argc, char **argv) {
     } else if (strcmp(argv[first], "--num_steps") == 0) {
       num_steps = steps_of(argv[++first]);
     } else {
-      fail(argv[first], "is none of --num_steps and --skip_corrupt");
+      fail("%s is none of --num_steps and --skip_corrupt", argv[first]);
     }
   }
   if (argc - first < 3) {
@@ -247,29 +219,31 @@ int main(int argc, char **argv) {
   }
   char *folder = user_path(argv[first]), *root = user_path(argv[first + 1]);
   class_list classes = read_classes(root);
-  path_list queries = read_queries(argv + first + 2, (size_t)(argc - first - 2));
+  path_list queries = read_queries(argv + first + 2, (size_t)(argc - first - 2), &classes);
   support_set support = read_support(&classes);
-  warn_of_sizes(&classes);
-  warn_of_equal_files(&support, 0);
-  warn_of_equal_files(&support, 1);
-  warn_of_known(&support, &queries);
   fs_model *model = fs_load(folder, error);
-  if (!model) fail(folder, error);
-  fs_classifier *classifier = adapted(model, &support, num_steps, skip_corrupt, root);
-  printf("file\tpredicted");
-  for (size_t i = 0; i < fs_num_classes(classifier); ++i)
-    printf("\t%s", fs_class_name(classifier, i));
-  printf("\n");
-  int answered = 0;
+  if (!model) fail("The model in %s: %s", folder, error);
+  if (fs_num_way(model) && classes.count > fs_num_way(model))
+    fail("%s has %zu class folders, but the model tells at most %zu classes apart: take away some, or "
+         "take a model that compares features, which has no limit", root, classes.count,
+         fs_num_way(model));
+  if (num_steps != FS_DEFAULT_STEPS && !fs_makes_updates(model))
+    fail("--num_steps is for models that learn by updates; this one does not");
+  fs_classifier *classifier = adapted(model, &support, num_steps, skip_corrupt);
+  look *known = looked_at(model, &support), *asked = NULL;
+  if (known) asked = checked(calloc(queries.count, sizeof *asked));
+  print_header(classifier);
+  size_t answered = 0;
   for (size_t i = 0; i < queries.count; ++i)
-    answered |= print_answer(classifier, queries.paths[i], skip_corrupt);
-  if (!answered) fail("IMAGE", "none of the images to classify can be read");
+    answered += (size_t)print_answer(model, classifier, queries.paths[i], skip_corrupt,
+                                     asked ? &asked[answered] : NULL);
+  if (!answered) fail("None of the images to classify can be read");
+  if (known) warn_of_queries(known, support.size, asked, answered);
   fs_free_classifier(classifier);
   fs_free_model(model);
-  for (size_t i = 0; i < support.size; ++i) free((void *)support.images[i].data);
-  free(support.images);
-  free(support.labels);
-  free(support.paths);
+  free(known);
+  free(asked);
+  free_support(&support);
   free_paths(&queries);
   free_classes(&classes);
   free(folder);

@@ -31,6 +31,12 @@ typedef struct {
 fs_model *fs_load(const char *directory, char *error);
 void fs_free_model(fs_model *model);
 
+/* Whether the model learns by updates; for another one a number of them is an error. */
+int fs_makes_updates(const fs_model *model);
+
+/* The most classes that the model tells apart; 0 for any number. */
+size_t fs_num_way(const fs_model *model);
+
 /* Adapts to `count` images and the names of their classes, in any order, any number of each. */
 fs_classifier *fs_adapt(const fs_model *model, const fs_image *images,
                         const char *const *labels, size_t count, int num_steps, char *error);
@@ -44,5 +50,17 @@ const char *fs_class_name(const fs_classifier *classifier, size_t number);
  * numbers. Returns 0, or -1. */
 int fs_predict(const fs_classifier *classifier, const fs_image *images, size_t count,
                float *probabilities, char *error);
+
+/* A picture as the model sees it: height * width * channels levels 0 ... 255, row by row. */
+typedef struct {
+  float *levels; /* to be freed */
+  size_t height, width, channels;
+} fs_pixels;
+
+/* Whether the model decodes files for others; those that were exported early do not. */
+int fs_decodes(const fs_model *model);
+
+/* Decodes an image file, of a model that does so. Returns 0, or -1. */
+int fs_decode(const fs_model *model, const fs_image *image, fs_pixels *pixels, char *error);
 
 #endif

@@ -1,9 +1,11 @@
-#define _DEFAULT_SOURCE /* realpath */
+#define _DEFAULT_SOURCE /* realpath, getpwnam */
 
 #include "folders.h"
 
 #include <dirent.h>
 #include <errno.h>
+#include <pwd.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,13 +21,18 @@ typedef struct {
   path_list others; /* sentences */
 } left_out;
 
-void fail(const char *what, const char *why) {
-  fprintf(stderr, "error: %s: %s\n", what, why);
+void fail(const char *sentence, ...) {
+  va_list values;
+  va_start(values, sentence);
+  fputs("error: ", stderr);
+  vfprintf(stderr, sentence, values);
+  fputs(".\n", stderr);
+  va_end(values);
   exit(EXIT_FAILURE);
 }
 
 void *checked(void *memory) {
-  if (!memory) fail("memory", "there is none left");
+  if (!memory) fail("there is no memory left");
   return memory;
 }
 
@@ -57,12 +64,28 @@ void free_classes(class_list *list) {
   free(list->classes);
 }
 
+/* Returns the home folder of a user; "" is whoever runs this. */
+static const char *home_of(const char *user, const char *typed) {
+  const char *own = *user ? NULL : getenv("HOME");
+  const struct passwd *entry = *user ? getpwnam(user) : NULL;
+  if (own) return own;
+  if (!entry)
+    fail("%s: there is no home folder of that name: give the whole path, or ./ before a name that "
+         "begins with ~", typed);
+  return entry->pw_dir;
+}
+
 char *user_path(const char *typed) {
-  const char *home = getenv("HOME");
-  if (!*typed) fail("path", "a path is needed, got nothing");
-  if (typed[0] != '~' || (typed[1] && typed[1] != '/')) return copy_of(typed);
-  if (!home) fail(typed, "there is no home folder: give the whole path");
-  return typed[1] ? joined(home, typed + 2) : copy_of(home);
+  if (!*typed) fail("a path is needed, got nothing");
+  char *path = copy_of(typed);
+  for (size_t length = strlen(path); length > 1 && path[length - 1] == '/';) path[--length] = 0;
+  if (*path != '~') return path;
+  char *rest = strchr(path, '/');
+  if (rest) *rest++ = 0;
+  const char *home = home_of(path + 1, typed);
+  char *whole = rest ? joined(home, rest) : copy_of(home);
+  free(path);
+  return whole;
 }
 
 /* Orders paths by their parts: a folder's own name counts before what is in it. */
@@ -109,7 +132,7 @@ static mode_t kind_of(const char *path) {
 
 static char *real_path(const char *path) {
   char *real = realpath(path, NULL);
-  if (!real) fail(path, strerror(errno));
+  if (!real) fail("%s cannot be read (%s)", path, strerror(errno));
   return real;
 }
 
@@ -143,7 +166,7 @@ static path_list names_in(const char *folder, left_out *left) {
   path_list all = {NULL, 0}, list = {NULL, 0};
   struct dirent *entry;
   DIR *opened = opendir(folder);
-  if (!opened) fail(folder, strerror(errno));
+  if (!opened) fail("%s cannot be read (%s)", folder, strerror(errno));
   while ((entry = readdir(opened)))
     if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
       add(&all, joined(folder, entry->d_name));
@@ -164,7 +187,7 @@ static path_list names_in(const char *folder, left_out *left) {
 /* Sorts what is in a folder into folders and files. */
 static void entries(const char *folder, path_list *folders, path_list *files, left_out *left) {
   if (kind_of(folder) != S_IFDIR)
-    fail(folder, is_archive(folder) ? "is an archive: unpack it" : "is not a folder");
+    fail("%s %s", folder, is_archive(folder) ? "is an archive: unpack it" : "is not a folder");
   char *here = real_path(folder);
   path_list names = names_in(folder, left);
   for (size_t i = 0; i < names.count; ++i) {
@@ -228,52 +251,104 @@ static int has_name(const path_list *folders, const char *name) {
   return 0;
 }
 
+/* Returns the files of every class folder in a folder that holds these folders and files. */
+static class_list classes_in(const char *root, const path_list *folders, const path_list *files,
+                             left_out *left) {
+  class_list list = {NULL, 0};
+  if (has_name(folders, "support") && has_name(folders, "query"))
+    fail("%s holds the folders support and query, which are no classes: give %s/support as the "
+         "support set and %s/query as the images to classify", root, root, root);
+  if (!folders->count) fail("%s has no class folders: expected %s/<class>/<image>", root, root);
+  if (files->count) fail("%s is in no class folder: move it into one, or away", files->paths[0]);
+  list.classes = checked(calloc(folders->count, sizeof *list.classes));
+  for (; list.count < folders->count; ++list.count) {
+    image_class *one = &list.classes[list.count];
+    one->name = copy_of(base_name(folders->paths[list.count]));
+    add_below(folders->paths[list.count], root, &one->files, left);
+  }
+  for (size_t i = 0; i < list.count; ++i)
+    if (!list.classes[i].files.count) fail("The class folder %s holds no image", folders->paths[i]);
+  return list;
+}
+
 class_list read_classes(const char *root) {
   left_out left = {0, NULL, {NULL, 0}};
   path_list folders = {NULL, 0}, files = {NULL, 0};
-  class_list list = {NULL, 0};
   entries(root, &folders, &files, &left);
-  if (has_name(&folders, "support") && has_name(&folders, "query"))
-    fail(root, "it holds the folders support and query: give those, one by one");
-  if (!folders.count) fail(root, "has no class folders: expected one folder of images a class");
-  if (files.count) fail(files.paths[0], "is in no class folder: move it into one, or away");
-  list.classes = checked(calloc(folders.count, sizeof *list.classes));
-  for (; list.count < folders.count; ++list.count) {
-    image_class *one = &list.classes[list.count];
-    one->name = copy_of(base_name(folders.paths[list.count]));
-    add_below(folders.paths[list.count], root, &one->files, &left);
-  }
-  for (size_t i = 0; i < list.count; ++i)
-    if (!list.classes[i].files.count) fail(folders.paths[i], "the class folder holds no image");
+  class_list list = classes_in(root, &folders, &files, &left);
   free_paths(&folders);
-  free(files.paths);
+  free_paths(&files);
   say_what_was_left(&left);
   return list;
 }
 
-path_list read_queries(char *const *typed, size_t count) {
+static int is_class(const class_list *classes, const char *name) {
+  for (size_t i = 0; i < classes->count; ++i)
+    if (strcmp(classes->classes[i].name, name) == 0) return 1;
+  return 0;
+}
+
+/* Ends the program because a folder of queries has the name of no class. */
+static void fail_unknown_class(const char *root, const char *name, const class_list *classes) {
+  char names[LONGEST] = "";
+  for (size_t i = 0, used = 0; i < classes->count && used < sizeof names; ++i)
+    used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", i ? ", " : "",
+                             classes->classes[i].name);
+  fail("%s/%s is none of the classes of the support folder (%s): rename it, or put images of unknown "
+       "class into one folder without class folders", root, name, names);
+}
+
+/* Adds the files below folders of known class. */
+static void add_labelled(const char *root, const path_list *folders, path_list *files,
+                         const class_list *classes, left_out *left) {
+  const path_list none = {NULL, 0};
+  class_list labelled = classes_in(root, folders, &none, left);
+  for (size_t i = 0; i < labelled.count; ++i) {
+    image_class *one = &labelled.classes[i];
+    if (!is_class(classes, one->name)) fail_unknown_class(root, one->name, classes);
+    for (size_t j = 0; j < one->files.count; ++j) add(files, copy_of(one->files.paths[j]));
+  }
+  free_classes(&labelled);
+}
+
+static void add_folder(const char *root, path_list *files, const class_list *classes,
+                       left_out *left) {
+  path_list folders = {NULL, 0}, below = {NULL, 0};
+  entries(root, &folders, &below, left);
+  if (folders.count && !below.count) {
+    add_labelled(root, &folders, files, classes, left);
+    free_paths(&folders);
+    return;
+  }
+  for (size_t i = 0; i < folders.count; ++i)
+    if (is_class(classes, base_name(folders.paths[i]))) {
+      fprintf(stderr, "%s holds files beside its class folders, as %s: all of it counts as of unknown "
+              "class.\n", root, base_name(below.paths[0]));
+      break;
+    }
+  for (size_t i = 0; i < folders.count; ++i) add_below(folders.paths[i], root, &below, left);
+  if (!below.count) fail("%s holds no image", root);
+  sort(&below);
+  for (size_t i = 0; i < below.count; ++i) add(files, copy_of(below.paths[i]));
+  free_paths(&folders);
+  free_paths(&below);
+}
+
+path_list read_queries(char *const *typed, size_t count, const class_list *classes) {
   left_out left = {0, NULL, {NULL, 0}};
   path_list files = {NULL, 0};
   for (size_t i = 0; i < count; ++i) {
     char *path = user_path(typed[i]);
     mode_t kind = kind_of(path);
-    if (kind != S_IFDIR) {
-      if (!kind) fail(path, "there is no such file or folder");
-      if (kind != S_IFREG) fail(path, "is neither a file nor a folder");
-      add(&files, path);
+    if (kind == S_IFDIR) {
+      add_folder(path, &files, classes, &left);
+      free(path);
       continue;
     }
-    path_list folders = {NULL, 0}, below = {NULL, 0};
-    entries(path, &folders, &below, &left);
-    if (has_name(&folders, "support") && has_name(&folders, "query"))
-      fail(path, "it holds the folders support and query: give those, one by one");
-    for (size_t j = 0; j < folders.count; ++j) add_below(folders.paths[j], path, &below, &left);
-    if (!below.count) fail(path, "holds no image");
-    sort(&below);
-    for (size_t j = 0; j < below.count; ++j) add(&files, below.paths[j]);
-    free(below.paths);
-    free_paths(&folders);
-    free(path);
+    if (!kind) fail("%s: there is no such file or folder", path);
+    if (kind != S_IFREG) fail("%s is neither a file nor a folder", path);
+    if (is_archive(path)) fail("%s is an archive: unpack it", path);
+    add(&files, path);
   }
   say_what_was_left(&left);
   return files;

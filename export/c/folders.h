@@ -27,21 +27,22 @@ typedef struct {
   size_t count;
 } class_list;
 
-/* Ends the program with "error: what: why". */
-_Noreturn void fail(const char *what, const char *why);
+/* Ends the program with "error: ", a sentence without its full stop as for printf, and the full stop. */
+_Noreturn void fail(const char *sentence, ...) __attribute__((format(printf, 1, 2)));
 
 /* Returns the memory, or ends the program where there was none. */
 void *checked(void *memory);
 
-/* Returns a path as it was typed, in memory of its own; a leading ~/ is the user's own folder. */
+/* Returns a path as it was typed, in memory of its own; ~ is the user's own folder, ~name that of another. */
 char *user_path(const char *typed);
 
 /* Reads the class folders of a support folder. */
 class_list read_classes(const char *root);
 void free_classes(class_list *list);
 
-/* Returns the files to classify: the paths themselves, and of a folder all files in and below it. */
-path_list read_queries(char *const *typed, size_t count);
+/* Returns the files to classify: the paths themselves, and of a folder all files in and below it. Where a
+ * folder holds nothing but folders, these have the names of classes. */
+path_list read_queries(char *const *typed, size_t count, const class_list *classes);
 void free_paths(path_list *list);
 
 #endif

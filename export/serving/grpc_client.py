@@ -29,8 +29,9 @@ import sending
 from folders import (
     MAX_STEPS,
     ClientError,
-    check_num_steps,
+    check_number,
     class_files,
+    num_steps_of,
     print_any_name,
     query_files,
     read,
@@ -62,6 +63,17 @@ def signatures(metadata: Any) -> Mapping[str, Any]:
     return found.signature_def
 
 
+def image_shape(model: Mapping[str, Any]) -> list[int]:
+    """Returns (h, w, c) of the images of the served model."""
+    return [side.size for side in model["adapt"].inputs["support_images"].tensor_shape.dim[1:]]
+
+
+def num_way(model: Mapping[str, Any]) -> int | None:
+    """Returns how many classes the served model tells apart at most; None for any number."""
+    [side] = model["adapt"].outputs["class_mask"].tensor_shape.dim
+    return side.size if side.size > 0 else None
+
+
 def adapt_request(
     model: Mapping[str, Any], classes: Mapping[str, Sequence[Path]], num_steps: int | None = None
 ) -> Any:
@@ -81,7 +93,6 @@ def adapt_request(
     if num_steps is not None:
         if "num_steps" not in model[ADAPT].inputs:
             raise ClientError("--num_steps is for models that learn by updates; this one does not.")
-        check_num_steps(num_steps)
         request.inputs["num_steps"].CopyFrom(tf.make_tensor_proto(num_steps, tf.int32))
     return request
 
@@ -105,18 +116,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--query", nargs="+", required=True, help="images: files or folders")
     parser.add_argument(
-        "--num_steps", type=int, help=f"updates, 0 to {MAX_STEPS}; by default as in training"
+        "--num_steps",
+        type=num_steps_of,
+        help=f"updates, 0 to {MAX_STEPS}; by default as in training",
     )
     parser.add_argument(
         "--skip_corrupt", action="store_true", help="leave out files that cannot be read"
     )
     try:
         options = parser.parse_args(arguments)
-        check_num_steps(options.num_steps)
         classes = class_files(options.support)
         queries = [path for _, path in query_files(options.query, list(classes))[0]]
-        answer, support, queries = _ask(options, classes, queries)
-        sending.warn_of(support, queries)
+        answer, support, queries, shape = _ask(options, classes, queries)
+        sending.warn_of(support, queries, shape)
     except ServerError as error:
         raise SystemExit(f"error: the server says: {error}") from error
     except ClientError as error:
@@ -129,12 +141,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _ask(
     options: argparse.Namespace, classes: sending.Classes, queries: Sequence[Path]
-) -> tuple[Any, sending.Classes, list[Path]]:
-    """Returns the answer, and the files of both parts that were taken."""
+) -> tuple[Any, sending.Classes, list[Path], list[int]]:
+    """Returns the answer, the files of both parts that were taken, and the shape of images."""
     skip = options.skip_corrupt
     with grpc.insecure_channel(options.address) as channel:
         service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         model = signatures(_called(service.GetModelMetadata, metadata_request()))
+        check_number(options.support, len(classes), num_way(model))
         adapted, support = sending.adapted(
             lambda c: _called(service.Predict, adapt_request(model, c, options.num_steps)),
             classes,
@@ -143,7 +156,7 @@ def _ask(
         answer, taken = sending.answered(
             lambda q: _called(service.Predict, predict_request(model, adapted, q)), queries, skip
         )
-        return answer, support, taken
+        return answer, support, taken, image_shape(model)
 
 
 def _called(method: Callable[..., Any], request: Any) -> Any:

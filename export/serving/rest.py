@@ -28,8 +28,9 @@ import sending
 from folders import (
     MAX_STEPS,
     ClientError,
-    check_num_steps,
+    check_number,
     class_files,
+    num_steps_of,
     print_any_name,
     query_files,
     read,
@@ -55,6 +56,18 @@ def signatures(url: str) -> Signatures:
     return found
 
 
+def image_shape(model: Signatures) -> list[int]:
+    """Returns (h, w, c) of the images of the served model."""
+    sides = model["adapt"]["inputs"]["support_images"]["tensor_shape"]["dim"]
+    return [int(side["size"]) for side in sides[1:]]
+
+
+def num_way(model: Signatures) -> int | None:
+    """Returns how many classes the served model tells apart at most; None for any number."""
+    [side] = model["adapt"]["outputs"]["class_mask"]["tensor_shape"]["dim"]
+    return int(side["size"]) if int(side["size"]) > 0 else None
+
+
 def adapt_request(
     model: Signatures, classes: Mapping[str, Sequence[Path]], num_steps: int | None = None
 ) -> dict[str, Any]:
@@ -74,7 +87,6 @@ def adapt_request(
         )
     if not learns_by_updates and num_steps is not None:
         raise ClientError("--num_steps is for models that learn by updates; this one does not.")
-    check_num_steps(num_steps)
     pairs = [(path, name) for name, paths in classes.items() for path in paths]
     inputs: dict[str, Any] = {
         "support_images": [_bytes(path) for path, _ in pairs],
@@ -116,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--query", nargs="+", required=True, help="images: files or folders")
     parser.add_argument(
         "--num_steps",
-        type=int,
+        type=num_steps_of,
         help=f"updates, 0 to {MAX_STEPS}; the manifest has those of training",
     )
     parser.add_argument(
@@ -124,18 +136,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     try:
         options = parser.parse_args(arguments)
-        check_num_steps(options.num_steps)
         url, skip = options.url.rstrip("/"), options.skip_corrupt
         classes = class_files(options.support)
         queries = [path for _, path in query_files(options.query, list(classes))[0]]
         model = signatures(url)
+        check_number(options.support, len(classes), num_way(model))
         adapted, support = sending.adapted(
             lambda c: ask(url, adapt_request(model, c, options.num_steps)), classes, skip
         )
         answer, queries = sending.answered(
             lambda q: ask(url, predict_request(model, adapted, q)), queries, skip
         )
-        sending.warn_of(support, queries)
+        sending.warn_of(support, queries, image_shape(model))
     except ServerError as error:
         raise SystemExit(f"error: the server says: {error}") from error
     except ClientError as error:

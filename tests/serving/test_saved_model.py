@@ -233,7 +233,7 @@ def test_manifest_says_what_a_client_needs(exported):
     endings = ("", "_encoded", "_named", "_encoded_named")
     assert signatures.keys() == {
         name + ending for name in ("adapt", "predict", "classify") for ending in endings
-    }
+    } | {"pixels_encoded"}
 
 
 @pytest.mark.parametrize("steps", [0, 1, 5])
@@ -350,7 +350,7 @@ def png_files(images):
 @pytest.mark.parametrize(
     ("ending", "images", "given", "message"),
     [
-        ("_named", pixels(4), ["a", "b", "c", "d"], "more names than the 3 ways"),
+        ("_named", pixels(4), ["a", "b", "c", "d"], "tells at most 3 classes apart"),
         ("_encoded", [b"%PDF-1.7"], [0], r"support_images\[0\]: it is not a JPEG"),
     ],
 )

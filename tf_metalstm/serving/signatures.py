@@ -31,6 +31,10 @@ Each of the three exists four times, by what is added to its name:
                        probabilities [B, C]
     ..._encoded_named  both
 
+A model of images has besides, for clients that have no decoder of their own,
+
+    pixels_encoded     images, as files                        pixels [B, h, w, c], float32
+
 A method that sees nothing of an image but its features has besides
 
     features           images                                  features
@@ -80,6 +84,8 @@ def build_signatures(served: ServedMethod) -> tuple[tf.Module, dict[str, Any]]:
             ending = ENCODED * encoded + NAMED * named
             for name, function in _triple(served, core, encoded, named).items():
                 signatures[name + ending] = function
+    if served.takes_images:
+        signatures["pixels" + ENCODED] = _pixels(served, core)
     if served.compares_features and served.takes_images:
         signatures |= _of_features(served, core)
     module = tf.Module()
@@ -135,6 +141,15 @@ class _Core:
         """Returns what `adapt` learned, from its tensors by name."""
         leaves = [learned[name] for name in self.learned_specs]
         return AdaptedClasses(tf.nest.pack_sequence_as(self.structure, leaves), mask)
+
+
+def _pixels(served: ServedMethod, core: _Core) -> Any:
+    """Returns the signature that decodes files and does nothing else."""
+
+    def pixels(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"pixels": core.decode(given["images"], tf.constant("images"))}
+
+    return _signature(pixels, {"images": tf.TensorSpec([None], tf.string)}, served)
 
 
 def _of_features(served: ServedMethod, core: _Core) -> dict[str, Any]:
@@ -253,7 +268,9 @@ def _numbered(labels: Tensor, served: ServedMethod) -> tuple[Tensor, Tensor]:
     names, numbers = tf.unique(labels)
     most = MAX_CLASSES if served.num_way is None else served.num_way
     check = tf.debugging.assert_less_equal(
-        tf.size(names), most, f"support_labels has more names than the {most} ways of the model"
+        tf.size(names),
+        most,
+        f"support_labels has too many names: the model tells at most {most} classes apart",
     )
     with tf.control_dependencies([check]):
         names, numbers = tf.identity(names), tf.identity(numbers)

@@ -1,0 +1,41 @@
+/* A SavedModel in C: its signatures are run with tensors by name. */
+#ifndef MODEL_H
+#define MODEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "few_shot.h"
+#include "signature.h"
+#include "tensorflow/c/c_api.h"
+
+struct fs_model {
+  TF_Graph *graph;
+  TF_Session *session;
+  signature adapt, predict; /* of files and names */
+  size_t num_way;           /* the most classes; 0 for any number */
+  signature pixels;         /* of files; no inputs where the model has no such signature */
+};
+
+/* A tensor that goes into a signature, or comes out of it. */
+typedef struct {
+  const char *name;
+  TF_Tensor *tensor;
+} named_tensor;
+
+/* Writes a sentence. */
+void model_say(char *error, const char *text);
+
+/* Runs a signature. The outputs are named beforehand and made here; the caller deletes them. Returns 0; or
+ * -1 with a sentence and without outputs. */
+int model_run(const fs_model *model, const signature *run, const named_tensor *inputs,
+              size_t num_inputs, named_tensor *outputs, size_t num_outputs, char *error);
+
+/* Make tensors; NULL where there is no memory. */
+TF_Tensor *model_images(const fs_image *images, size_t count);
+TF_Tensor *model_texts(const char *const *texts, size_t count);
+TF_Tensor *model_number(int32_t value);
+
+void model_delete(named_tensor *tensors, size_t number);
+
+#endif

@@ -1,0 +1,56 @@
+/* Runs export/c's program over many cases in one process, with one model that is loaded once: its `main` is
+ * called for each, and what would end the process ends the case.
+ *
+ * The argument names a file of fields that end with a zero byte: of each case the number of arguments, the
+ * file for what it prints, that for what it says, and the arguments. The exit code is the last that is said.
+ */
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "few_shot.h"
+
+int adapt_main(int argc, char **argv);
+
+static jmp_buf ended;
+static int code;
+
+_Noreturn void leave_case(int with) {
+  code = with;
+  longjmp(ended, 1);
+}
+
+/* Where a case wants another model, that one stays, too. */
+fs_model *load_once(const char *directory, char *error) {
+  static struct {
+    char directory[4096];
+    fs_model *model;
+  } loaded[8];
+  size_t i = 0;
+  while (loaded[i].model && strcmp(loaded[i].directory, directory) != 0) ++i;
+  if (loaded[i].model) return loaded[i].model;
+  snprintf(loaded[i].directory, sizeof loaded[i].directory, "%s", directory);
+  return loaded[i].model = fs_load(directory, error);
+}
+
+void keep_model(fs_model *model) { (void)model; }
+
+int main(int argc, char **argv) {
+  static char fields[1 << 20];
+  FILE *file = argc == 2 ? fopen(argv[1], "rb") : NULL;
+  if (!file) return 2;
+  char *at = fields, *end = fields + fread(fields, 1, sizeof fields - 1, file);
+  fclose(file);
+  while (at < end) {
+    char *case_argv[64] = {argv[0]};
+    int number = atoi(at);
+    char *out = at + strlen(at) + 1, *err = out + strlen(out) + 1;
+    at = err + strlen(err) + 1;
+    for (int i = 1; i <= number; ++i, at += strlen(at) + 1) case_argv[i] = at;
+    if (!freopen(out, "w", stdout) || !freopen(err, "w", stderr)) return 2;
+    if (!setjmp(ended)) code = adapt_main(number + 1, case_argv);
+    fprintf(stderr, "exit: %d\n", code);
+  }
+  return 0;
+}

@@ -1,0 +1,209 @@
+"""One table of odd inputs through every client: the right answers, or the same clear sentence."""
+
+import functools
+import importlib
+import json
+import os
+import pathlib
+import shutil
+import sys
+import warnings
+from typing import NamedTuple
+
+import odd_inputs
+import pytest
+import toy
+from c_programs import build_cases, call_each
+from export_client import FOLDER, client
+from odd_inputs import ADAPT, API, GRPC, REST, TABLE, C
+from servers import Served, grpc_server, rest_server
+
+from tf_metalstm.classifier import FewShotClassifier, ImagesWarning
+from tf_metalstm.data.preprocessing import Normalization
+from tf_metalstm.methods.pixel_nearest_neighbor import PixelNearestNeighbor
+from tf_metalstm.serving.served import ServedMethod
+
+sys.path.insert(0, str(FOLDER / "serving"))
+try:
+    rest, grpc_client = map(importlib.import_module, ("rest", "grpc_client"))
+finally:
+    sys.path.remove(str(FOLDER / "serving"))
+
+_SAID = ("warning: ", "left out: ", "skipped: ", "note: ")
+
+
+class Outcome(NamedTuple):
+    """What became of a case: the answers by file, what was said of it, and why it ended."""
+
+    answers: list[tuple[str, str]]
+    said: list[str]
+    refused: str | None
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The nearest neighbour in pixels."""
+    folder = tmp_path_factory.mktemp("run") / "saved_model"
+    method, normalization = PixelNearestNeighbor(), Normalization((0.0,), (255.0,))
+    toy.save(ServedMethod(method, normalization, odd_inputs.SHAPE, None), folder)
+    return folder
+
+
+class Case(NamedTuple):
+    """A case on the disk: its name, its entry in the table, its folder."""
+
+    name: str
+    entry: odd_inputs.OddInput
+    root: pathlib.Path
+
+    def fill(self, text):
+        places = {"{s}": self.root / "support", "{q}": self.root / "query", "{r}": self.root}
+        for place, path in places.items():
+            text = text.replace(place, str(path))
+        return text
+
+    def given(self):
+        """The support set and the queries, as they are typed."""
+        return self.fill(self.entry.support), [self.fill(one) for one in self.entry.query]
+
+    def flags(self):
+        switches = [f"--{name}" for name, value in self.entry.flags.items() if value is True]
+        others = [
+            text
+            for name, value in self.entry.flags.items()
+            if value is not True
+            for text in (f"--{name}", str(value))
+        ]
+        return [*switches, *others]
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory):
+    found = []
+    for number, (name, entry) in enumerate(TABLE.items()):
+        root = tmp_path_factory.mktemp(f"case{number}")
+        odd_inputs.ordinary(root)
+        entry.change(root)
+        found.append(Case(name, entry, root))
+    return found
+
+
+def outcome(rows, text, refused=None):
+    """An outcome from what a program printed and said."""
+    lines = text.splitlines()
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    assert len(errors) <= 1
+    said = [line for line in lines if line.startswith(_SAID) or "beside its class folders" in line]
+    return Outcome(rows, said, errors[0] if errors else refused)
+
+
+def by_api(model, case, capsys):
+    """`FewShotClassifier`, given lists of files; of folders it knows nothing."""
+    support, queries = ([pathlib.Path(one)] for one in (case.given()[0], case.given()[1][0]))
+    files, queries = sorted(support[0].glob("*/*")), sorted(queries[0].glob("*"))
+    classifier = FewShotClassifier(model, **case.entry.flags)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ImagesWarning)
+        try:
+            classifier.fit(files, [file.parent.name for file in files])
+            labels = classifier.predict(queries)
+        except (OSError, ValueError) as error:
+            return Outcome([], [], str(error))
+    said = [str(one.message) for one in caught if one.category is ImagesWarning]
+    said = [one if one.startswith("skipped: ") else f"warning: {one}" for one in said]
+    rows = [(str(f), name) for f, name in zip(queries, labels, strict=True) if name is not None]
+    return Outcome(rows, said, None)
+
+
+def by_adapt(model, case, capsys):
+    support, queries = case.given()
+    flags = [flag for flag in case.flags() if flag != "--skip_corrupt"]  # it always does
+    report = case.root / "answers.json"
+    arguments = ["--model", model, f"--support={support}", "--json", report, *flags]
+    code = client.main([str(a) for a in (*arguments, "--no_estimate", "--query", *queries)])
+    found = outcome([], capsys.readouterr().err)
+    assert (code != 0) == (found.refused is not None)
+    if code:
+        return found
+    answers = json.loads(report.read_text())["images"]
+    return found._replace(answers=[(one["file"], one["predicted"]) for one in answers])
+
+
+def by_server(program, place, case, capsys):
+    support, queries = case.given()
+    refused = None
+    try:
+        program.main([*place, f"--support={support}", *case.flags(), "--query", *queries])
+    except SystemExit as error:
+        refused = str(error.code).removeprefix("error: ").removeprefix("the server says: ")
+    output, errors = capsys.readouterr()
+    return outcome([tuple(line.split("\t")[:2]) for line in output.splitlines()], errors, refused)
+
+
+def by_c(program, folder, model, cases):
+    """All cases in one process."""
+    listed = []
+    for case in cases:
+        support, queries = case.given()
+        listed.append([*case.flags(), model, support, *queries])
+    return [c_outcome(result) for result in call_each(program, folder, listed)]
+
+
+def c_outcome(result):
+    rows = [tuple(line.split("\t")[:2]) for line in result.stdout.splitlines()]
+    found = outcome(rows[1:], result.stderr)
+    assert result.returncode == int(found.refused is not None)
+    return found if found.refused is None else found._replace(answers=[])
+
+
+@pytest.fixture
+def ran(request, model, cases, tmp_path, tmp_path_factory, capsys, monkeypatch):
+    """The outcomes of the cases that are for a client."""
+    name = request.param
+    mine = [case for case in cases if name in case.entry.clients]
+    monkeypatch.setattr(client, "load_model", functools.cache(client.load_model))
+    if name == C:
+        if not shutil.which("cc"):
+            pytest.skip("needs a C compiler")
+        program = build_cases(tmp_path_factory)
+        return name, zip(mine, by_c(program, tmp_path, model, mine), strict=True)
+    if name in (API, ADAPT):
+        run = by_api if name == API else by_adapt
+        return name, [(case, run(model, case, capsys)) for case in mine]
+    start, program, flag = {
+        REST: (rest_server, rest, "--url"),
+        GRPC: (grpc_server, grpc_client, "--address"),
+    }[name]
+    with start(Served(model)) as place:
+        return name, [(c, by_server(program, [flag, place], c, capsys)) for c in mine]
+
+
+def wrong(name, case, found):
+    """What a client did otherwise than the table has it; nothing where it did that."""
+    refused = case.entry.refused and case.fill(case.entry.refused)
+    said = [case.fill(one) for one in case.entry.said]
+    if (refused is None) != (found.refused is None) or (refused or "") not in (found.refused or ""):
+        return f"refused: {found.refused}, not {refused}"
+    if len(said) != len(found.said) or any(
+        a not in b for a, b in zip(said, found.said, strict=True)
+    ):
+        return f"said: {found.said}, not {said}"
+    if refused is None and not found.answers:
+        return "no answers"
+    for file, label in found.answers:
+        if refused is None and not os.path.basename(file).startswith(label):
+            return f"{file} is {label}"
+    return None
+
+
+@pytest.mark.parametrize("ran", odd_inputs.CLIENTS, indirect=True)
+def test_every_client_gives_right_answers_or_one_clear_sentence(ran):
+    name, found = ran
+    bad = {case.name: wrong(name, case, outcome) for case, outcome in found}
+    bad = {case: text for case, text in bad.items() if text}
+    assert not bad, "\n".join(f"{case}: {text}" for case, text in bad.items())
+
+
+def test_the_table_is_large():
+    assert len(TABLE) >= 60
+    assert all(len(entry.clients) > 1 for entry in TABLE.values())
