@@ -311,7 +311,7 @@ def sentences(
             for place in places[:_NAMES]
         ]
         more = f"; and {len(places) - _NAMES} more" if len(places) > _NAMES else ""
-        said.append(f"The rest of its class contradicts a picture: {'; '.join(listed)}{more}.")
+        said.append(f"Perhaps in the wrong class: {'; '.join(listed)}{more}.")
     return said
 
 

@@ -118,7 +118,7 @@ def test_a_picture_in_the_wrong_class_is_named(backend):
     labels[3] = "cat"
     classifier = FewShotClassifier("model").fit(images(range(3), 8), labels)
     assert classifier.estimate_in_words()[1:] == [
-        "The rest of its class contradicts a picture: image 3 (cat) looks like ant."
+        "Perhaps in the wrong class: image 3 (cat) looks like ant."
     ]
 
 

@@ -142,7 +142,7 @@ def test_check_names_what_looks_mislabelled(model, folders, tmp_path, capsys):
         "--json", tmp_path / "out.json",
     )  # fmt: skip
     assert (code, error) == (0, "")
-    assert "contradicts a picture: " in output
+    assert "Perhaps in the wrong class: " in output
     assert "bee/stray.png (bee) looks like ant." in output
     assert json.loads((tmp_path / "out.json").read_text())["images"] == []
 

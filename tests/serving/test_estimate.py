@@ -210,7 +210,7 @@ def test_a_picture_in_the_wrong_folder_is_named():
     first, second = sentences(found, labels, names, ["ant", "bee", "cat", "dog"])
     assert first.startswith("About 9")
     assert "from 24 support pictures" in first
-    assert second == "The rest of its class contradicts a picture: 2.jpg (dog) looks like ant."
+    assert second == "Perhaps in the wrong class: 2.jpg (dog) looks like ant."
 
 
 def test_clients_estimate_by_the_same_file():
