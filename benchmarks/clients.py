@@ -189,6 +189,7 @@ CLIENTS = {
 
 
 def main():
+    """Measures each client in a separate process and writes the report."""
     report = {"machine": machine(), "commit": commit(), "when": time.strftime("%F"), "clients": {}}
     for name in CLIENTS:
         call = [sys.executable, __file__, "--client", name, "--model", str(arguments.model)]
@@ -203,6 +204,7 @@ def main():
 
 
 def one_client(name):
+    """Measures one client in this process and prints the numbers as JSON."""
     measured = CLIENTS[name](arguments.model, episode(EPISODE))
     if not {"memory_mb", "added_memory_mb"} & measured.keys():
         who = resource.RUSAGE_CHILDREN if "whole_s" in measured else resource.RUSAGE_SELF

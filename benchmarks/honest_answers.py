@@ -1,13 +1,14 @@
-"""How well an adapted classifier knows how good it is, on pictures of known classes.
+"""Measures how right the estimates of an adapted classifier are, on pictures of known classes.
 
     python benchmarks/honest_answers.py --model DIR --pictures DIR DIR ... --task WAY,SHOT,TASKS ...
         [--out FILE] [--cache DIR]
 
-A task adapts the model to a few pictures of some classes of a folder that has one folder a class,
-and asks about others of these classes, about pictures of its other classes (near), and about
-pictures of the next folder (far). Over all tasks it measures the accuracy and its estimate, how
-often the accuracy lies in its interval, the calibration error before and after, how many pictures
-are called foreign at 5 % false alarms, and how many pictures in a wrong class are named.
+Each folder has a folder of pictures for each class. A task adapts the model to a few pictures of
+some classes. The queries are other pictures of these classes, pictures of other classes of the
+folder (near), and pictures of the next folder (far). Over all tasks the script measures the
+accuracy and its estimate, how often the accuracy is in the interval, the calibration error before
+and after, how many pictures are called foreign at 5 % false alarms, and how many mislabelled
+pictures are named.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from tf_metalstm.loaded_model import load_model
 from tf_metalstm.serving import estimate as estimate_of
 from tf_metalstm.serving.given_images import take_images
 
-BINS = 15  # of the calibration error
+BINS = 15  # bins of confidence, for the calibration error
 
 
 class Model:
-    """A model, asked as FewShotClassifier asks it, with the features of all pictures kept."""
+    """A model, used as FewShotClassifier does, with stored features of all pictures."""
 
     def __init__(self, folder):
         self.name = pathlib.Path(folder).resolve().as_posix().replace("/", "_")
@@ -71,6 +72,7 @@ class Model:
         return learned if self.model.has_features else self.model.state_names
 
     def estimate(self, kept, labels):
+        """Returns the estimate from a support set."""
         features = kept if self.model.has_features else None
         answers = estimate_of.ask_in_rounds(labels, self.ask(kept, labels), features, self.most)
         return estimate_of.estimate(labels, answers)
@@ -90,7 +92,7 @@ def draw(generator, classes, way, shot, num_query):
 
 
 def one_task(model, generator, classes, others, way, shot, options):
-    """Returns what one task gives: numbers by name, and probabilities and labels of its queries."""
+    """Returns the results of a task: numbers by name, and probabilities and labels of queries."""
     support, labels, queries, right, near = draw(generator, classes, way, shot, options.num_query)
     groups = {"alarms": queries}
     for name, arrays in (("near", near), ("far", others)):
@@ -143,6 +145,7 @@ def percent(values):
 
 
 def measure(model, classes, others, way, shot, tasks, options):
+    """Returns the means of all numbers over tasks of one kind, as a row."""
     generator = np.random.default_rng(options.seed)
     each = [
         one_task(model, generator, classes, others, way, shot, options)
@@ -159,16 +162,23 @@ def measure(model, classes, others, way, shot, tasks, options):
 
 
 def main():
+    """Measures all tasks and prints a row for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True)
-    parser.add_argument("--pictures", required=True, nargs="+", help="each one folder a class")
+    parser.add_argument(
+        "--pictures", required=True, nargs="+", help="folders with a folder for each class"
+    )
     parser.add_argument("--task", required=True, nargs="+", help="as 5,5,200: way, shot, tasks")
-    parser.add_argument("--num_query", type=int, default=40, help="queries a class, at most")
+    parser.add_argument(
+        "--num_query", type=int, default=40, help="largest number of queries of a class"
+    )
     parser.add_argument("--num_foreign", type=int, default=50)
-    parser.add_argument("--most", type=int, default=100, help="pictures of a class that are read")
+    parser.add_argument(
+        "--most", type=int, default=100, help="largest number of pictures of a class"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cache", help="a folder to keep features in")
-    parser.add_argument("--out", help="a JSON file with one row a measurement, which is added to")
+    parser.add_argument("--cache", help="a folder to store features in")
+    parser.add_argument("--out", help="a JSON file; the rows are added to it")
     options = parser.parse_args()
     model = Model(options.model)
     kept = {

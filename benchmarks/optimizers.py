@@ -1,4 +1,4 @@
-"""What a step of an optimizer takes: a rule as a Keras optimizer beside Keras's Adam."""
+"""Measures a step of a rule as a Keras optimizer, and of Keras's Adam."""
 
 import keras
 import tensorflow as tf
@@ -23,9 +23,9 @@ def step(name, size, apart=False):
     """Times an update of `size` parameters in ten variables.
 
     Args:
-        name: of the rule, or adam_of_keras.
+        name: name of the rule, or adam_of_keras.
         size: number of parameters.
-        apart: an optimizer for each variable instead of one for all.
+        apart: whether each variable has its own optimizer.
     """
     shape = [size // NUM_VARIABLES // 10, 10]
     variables = [keras.Variable(tf.ones(shape), name=f"v_{i}") for i in range(NUM_VARIABLES)]
@@ -42,7 +42,7 @@ def step(name, size, apart=False):
             optimizer.scale_loss(tf.constant(1.0))
             optimizer.apply([gradients[i] for i in group])
 
-    def once():  # in a graph all variables are written before the call returns
+    def once():  # a graph writes all variables before it returns
         update()
         return variables[0].numpy()[0]
 

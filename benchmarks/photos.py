@@ -1,8 +1,8 @@
 """Heads on frozen features of photographs: python benchmarks/photos.py FOLDER ... [--out FILE]
 
-Each folder has class folders of pictures. The features of every picture are computed once, by the
-learner with its pretrained weights; then every head answers the same episodes. Beside ours stand
-what scikit-learn has. Prints a table, and keeps the numbers as JSON.
+Each folder has a folder of pictures for each class. The learner with its pretrained weights
+computes the features of every picture once. Then every head answers the same episodes: ours, and
+those of scikit-learn. The script prints a table and writes the numbers as JSON.
 """
 
 import argparse
@@ -43,17 +43,20 @@ HEADS = {
 
 
 def unit(features):
+    """Returns features scaled to length 1."""
     return features / np.linalg.norm(features, axis=-1, keepdims=True)
 
 
 def logistic(x, y, z, **options):
-    # In the space of the support set: the same answers, and quick where there are many features.
+    """Returns the answers of scikit-learn's logistic regression to z."""
+    # In the space of the support set: the answers are the same, and many features take less time.
     directions, _ = np.linalg.qr(x.T)
     x, z = x @ directions, z @ directions
     return sklearn.linear_model.LogisticRegression(**options).fit(x, y).predict(z)
 
 
 def centroid(x, y, z):
+    """Returns the answers of scikit-learn's nearest centroid to z."""
     return sklearn.neighbors.NearestCentroid().fit(x, y).predict(z)
 
 
@@ -68,7 +71,7 @@ SKLEARN = {
 
 
 def features_of(folder, learner, prepared_dir):
-    """The tasks of a folder, and its classes with the features of pictures in their place."""
+    """Returns the tasks of a folder, and its classes with features instead of pictures."""
     said = {"source": "folder", "data_dir": folder, "split_fractions": (1.0, 0.0, 0.0)}
     settings = make_settings(
         {**said, **learner, "method": "prototypical_networks", "prepared_dir": prepared_dir}
@@ -94,7 +97,7 @@ def features_of(folder, learner, prepared_dir):
 
 
 def head(name, width):
-    """A method whose images are features."""
+    """Returns a method that takes features instead of images."""
     said = {"learner": "mlp", "hidden_layers": (), "source": "glyphs", **HEADS[name]}
     settings = make_settings(said)
 
@@ -107,7 +110,7 @@ def head(name, width):
 
 
 def correct(classes, way, shot, num_episodes, wanted):
-    """{head: share of right answers in each episode}."""
+    """Returns the share of right answers in each episode, by the name of the head."""
     spec = EpisodeSpec(way, shot, QUERIES)
     sampler = EpisodeSampler(classes, "train", spec, seed=0, source_name="folder")
     episodes = ImageEpisodes(sampler, None)
@@ -127,12 +130,13 @@ def correct(classes, way, shot, num_episodes, wanted):
             if name not in wanted:
                 continue
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that it stopped at its last iteration
+                warnings.simplefilter("ignore")  # it warns if it stops at its last iteration
                 rights[name].append(np.mean(each(x, y, z) == labels.numpy()))
     return rights
 
 
 def rows_of(folder, learner, prepared_dir, num_episodes, wanted):
+    """Returns a row of results for each head and task of a folder."""
     tasks, classes, seconds = features_of(folder, learner, prepared_dir)
     num_classes, num_pictures = len(classes.class_names), len(classes.images)
     print(f"{folder}: {num_classes} classes, {num_pictures} pictures, {1000 * seconds:.0f} ms each")
@@ -154,7 +158,7 @@ def rows_of(folder, learner, prepared_dir, num_episodes, wanted):
 
 
 def table(rows):
-    """Accuracies, a column a task."""
+    """Returns a table of accuracies as text, with a column for each task."""
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     lines = ["| | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
     for name in dict.fromkeys(row["head"] for row in rows):
@@ -165,6 +169,7 @@ def table(rows):
 
 
 def main(arguments):
+    """Measures all folders and prints the table."""
     learner = {"learner": arguments.learner}
     for each in arguments.option:
         name, _, value = each.partition("=")

@@ -18,6 +18,7 @@ FOLDER = pathlib.Path(__file__).resolve().parent
 
 
 def main():
+    """Runs the sections in separate processes and writes the report."""
     from sections import SECTIONS  # is imported late, because it imports TensorFlow
 
     names = [n for n in SECTIONS if not prefixes or any(n.startswith(w) for w in prefixes)]

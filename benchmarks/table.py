@@ -25,6 +25,7 @@ def rows_of(report):
 
 
 def table(rows):
+    """Returns a table as text, without columns that have the same value in all rows."""
     names = list(dict.fromkeys(name for row in rows for name in row if name not in LEFT_OUT))
     if len(rows) > 1:
         names = [name for name in names if len({str(row.get(name)) for row in rows}) > 1]
@@ -34,6 +35,7 @@ def table(rows):
 
 
 def text(name, value):
+    """Returns a value as text, in the unit that its name says."""
     if name.endswith("bytes"):
         return f"{value / 1e6:.0f} MB"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
