@@ -1,7 +1,7 @@
-"""A model that has adapted to pictures: its answers, its estimate of itself, how it is saved.
+"""A model that has adapted to pictures: its answers, its estimate, and how it is saved.
 
-Where the model compares features, those of the support pictures are computed once: then leaving
-pictures out costs next to nothing. Needs tensorflow, numpy, and the files beside it.
+If the model compares features, the features of the support pictures are computed once, so leaving
+pictures out takes little time. Needs tensorflow, numpy, and the other files of this folder.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from estimate import ROUNDS, ROUNDS_BY_UPDATES, Estimate, for_json
 from folders import ClientError, sentence
 from saved_classifier import Facts, certainty_in_graph, unit_nearness, write_classifier
 
-_AT_A_TIME = 64  # images that go through the network
-_SMALLEST = 1e-30  # probability whose logarithm is taken
+_AT_A_TIME = 64  # images in one pass of the network
+_SMALLEST = 1e-30  # smaller probabilities are raised to this before the logarithm
 
 
 class Answers(NamedTuple):
-    """What it says of pictures.
+    """The answers for pictures.
 
-    logits: of each class, [B, C].
-    near: how near each is to the classes, [B]; see `estimate.py`.
+    logits: logits of the classes, [B, C].
+    near: how near each picture is to the classes, [B]; see `estimate.py`.
     """
 
     logits: np.ndarray
@@ -33,17 +33,17 @@ class Answers(NamedTuple):
 
 
 class Adapted:
-    """A model, adapted to pictures.
+    """A model that has adapted to pictures.
 
     Args:
-        model: as `load_model` returned it.
-        images: of the support set, [B, h, w, c].
-        labels: the names of their classes, [B].
-        num_steps: updates; None for a model that makes none.
+        model: the result of `load_model`.
+        images: images of the support set, [B, h, w, c].
+        labels: names of their classes, [B].
+        num_steps: number of updates; None for a model without updates.
 
     Attributes:
-        class_names: in the order of the logits.
-        losses: before each update; empty for a model that makes none.
+        class_names: names of the classes, in the order of the logits.
+        losses: the loss before each update; empty for a model without updates.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class Adapted:
         self.numbers = np.array([numbers[name] for name in labels])
 
     def answers(self, images: np.ndarray) -> Answers:
-        """Returns what it says of images [B, h, w, c].
+        """Returns the answers for images [B, h, w, c].
 
         Raises:
-            ClientError: that is not a number.
+            ClientError: an answer is not a number.
         """
         kept = self._features(images) if self._has_features else images
         logits = self._logits(self._state, self.class_names, kept)
@@ -73,7 +73,7 @@ class Adapted:
         return Answers(logits, estimate_of.certainty(logits))
 
     def estimate(self) -> Estimate:
-        """Returns how good it will be, found by leaving support pictures out."""
+        """Returns the estimate of the accuracy, from rounds that leave support pictures out."""
 
         def ask(rest: np.ndarray, left: np.ndarray) -> np.ndarray:
             state, _, names = self._adapt(rest)
@@ -85,16 +85,16 @@ class Adapted:
         return estimate_of.estimate(self.numbers, found)
 
     def save(self, directory: Path, found: Estimate, temperature: float, limit: float) -> None:
-        """Writes a model that knows these classes and only answers; see `saved_classifier.py`.
+        """Writes the classifier of these classes as a SavedModel; see `saved_classifier.py`.
 
         Args:
-            directory: which is not there yet.
+            directory: the folder to create.
             found: the estimate.
-            temperature: of the probabilities.
-            limit: the nearness below which a picture is of none of the classes.
+            temperature: divisor of the logits.
+            limit: a picture with a smaller nearness belongs to none of the classes.
 
         Raises:
-            ClientError: it cannot be written.
+            ClientError: the folder cannot be written.
         """
         kept = [*getattr(self._model, "meta_parameters", []), *self._state.values()]
         facts = Facts(
@@ -127,11 +127,11 @@ class Adapted:
         """Adapts to some of the pictures.
 
         Returns:
-            What was learned, the loss before each update, and the classes in their order.
+            The outputs of `adapt`, the loss before each update, and the classes in their order.
         """
         kept, labels = self._kept[places], self._labels[places]
         if self._has_features:
-            names = list(dict.fromkeys(self._labels))  # all have one that is not left out
+            names = list(dict.fromkeys(self._labels))  # no round leaves out all pictures of a class
             numbers = np.array([names.index(label) for label in labels], np.int32)
             state = self._call("adapt_features", support_features=kept, support_labels=numbers)
             return state, [], names
@@ -152,7 +152,7 @@ class Adapted:
             return answer["logits"].numpy().astype(np.float64)
         answer = self._call("predict_named", query_images=kept, **state)
         probabilities = answer["probabilities"].numpy().astype(np.float64)
-        order = [names.index(name) for name in self.class_names]  # a round may have another
+        order = [names.index(name) for name in self.class_names]  # the order may differ in a round
         return np.log(np.maximum(probabilities[:, order], _SMALLEST))
 
     def _features(self, images: np.ndarray) -> np.ndarray:
@@ -172,7 +172,7 @@ class Adapted:
 
 
 def call(model: Any, signature: str, **tensors: Any) -> dict[str, Any]:
-    """Calls a signature; what the model has to say of a wrong call is said as it is."""
+    """Calls a signature; for a wrong call, the error has the sentence of the model."""
     import tensorflow as tf
 
     try:

@@ -1,4 +1,4 @@
-"""Accuracy by class and the confusion matrix, of images of known class. Needs Python alone."""
+"""Accuracy of each class and the confusion matrix, for images of known class. Needs only Python."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 def count(pairs: Iterable[tuple[str, str]]) -> dict[str, Counter[str]]:
-    """Returns how often each class was taken for which.
+    """Returns how often each class got each answer.
 
     Args:
-        pairs: of each image the class that it has, and the class that was answered.
+        pairs: for each image its class and the answer.
     """
     found: dict[str, Counter[str]] = {}
     for known, predicted in pairs:
@@ -21,7 +21,7 @@ def count(pairs: Iterable[tuple[str, str]]) -> dict[str, Counter[str]]:
 
 
 def for_json(counts: Mapping[str, Counter[str]]) -> dict[str, Any]:
-    """Returns the same with the accuracy of each class."""
+    """Returns the counts and the accuracy of each class, for JSON."""
     return {
         name: {
             "images": answers.total(),
@@ -33,7 +33,7 @@ def for_json(counts: Mapping[str, Counter[str]]) -> dict[str, Any]:
 
 
 def table(counts: Mapping[str, Counter[str]]) -> str:
-    """Returns a row a class, as text: images, accuracy, and what the others were taken for."""
+    """Returns a text with a row for each class: images, accuracy, and wrong answers."""
     lines = [("class", "images", "accuracy", "taken for")]
     for name, answers in counts.items():
         wrong = [f"{other} {n}" for other, n in answers.most_common() if other != name]
@@ -47,7 +47,7 @@ def table(counts: Mapping[str, Counter[str]]) -> str:
 
 
 def matrix_html(counts: Mapping[str, Counter[str]], class_names: Sequence[str]) -> str:
-    """Returns the confusion matrix as a table of a page, the cells shaded by their share."""
+    """Returns the confusion matrix as an HTML table; a cell is darker for a larger share."""
     names = [html.escape(name) for name in class_names]
     head = "".join(f"<th>{name}</th>" for name in names)
     rows = []
@@ -56,7 +56,7 @@ def matrix_html(counts: Mapping[str, Counter[str]], class_names: Sequence[str]) 
         share = f"{answers[known] / answers.total():.1%}"
         rows.append(f"<tr><th>{html.escape(known)}</th>{cells}<td>{share}</td></tr>")
     return (
-        "<h2>Which classes it confuses</h2><p>A row a class, a column an answer; in images.</p>"
+        "<h2>Confusion matrix</h2><p>Rows are classes, columns answers, numbers count images.</p>"
         f"<table><tr><th></th>{head}<th>accuracy</th></tr>{''.join(rows)}</table>"
     )
 

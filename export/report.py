@@ -1,4 +1,4 @@
-"""Writes what a model answered: a table on the terminal, CSV, JSON, and a page with pictures."""
+"""Writes the answers of a model: as a table on the terminal, CSV, JSON, or a page with pictures."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from folders import ClientError
 from images import open_image
 
 NONE_OF_THESE = "none of these"
-"""What is answered of a picture that is of no class."""
+"""The answer for a picture that belongs to none of the classes."""
 
-_THUMBNAIL = 96  # pixels
+_THUMBNAIL = 96  # pixels of its longer side
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of one image.
+    """The answer for one image.
 
-    name: the file as the user knows it.
-    path: where it is.
+    name: the file, as the user named it.
+    path: path of the file.
     predicted: the most probable class, or NONE_OF_THESE.
-    probabilities: one a class.
-    known: its class where its folder tells, else None.
+    probabilities: a probability for each class.
+    known: its class, if its folder has the name of one, else None.
     """
 
     name: str
@@ -45,16 +45,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class Report:
-    """All that came out.
+    """All results.
 
-    model: its folder.
-    class_names: in the order of the probabilities.
+    model: folder of the model.
+    class_names: names of the classes, in the order of the probabilities.
     support: the files that the model adapted to, and their classes.
-    support_losses: the loss before each update; empty for a model that makes none.
-    answers: one a query.
-    remarks: what was warned of, sentences.
-    expected: the estimate in words, sentences.
-    estimate: the same for programs; None where there is none.
+    support_losses: the loss before each update; empty for a model without updates.
+    answers: an answer for each query.
+    remarks: the warnings, as sentences.
+    expected: the estimate, as sentences.
+    estimate: the estimate as numbers; None if there is none.
     """
 
     model: Path
@@ -68,18 +68,18 @@ class Report:
 
     @property
     def accuracy(self) -> tuple[int, int]:
-        """Returns hits, and images whose class is known."""
+        """Returns the number of right answers, and of images whose class is known."""
         known = [answer for answer in self.answers if answer.known is not None]
         return sum(answer.predicted == answer.known for answer in known), len(known)
 
     @property
     def confusion(self) -> dict[str, Counter[str]]:
-        """Returns how often each class was taken for which, of images whose class is known."""
+        """Returns how often each class got each answer, for images whose class is known."""
         return by_class.count((a.known, a.predicted) for a in self.answers if a.known is not None)
 
 
 def print_table(report: Report, num_rows: int) -> None:
-    """Prints file, predicted class and its probability of the first rows."""
+    """Prints the first rows: file, predicted class and its probability."""
     lines = [("file", "predicted", "probability")]
     lines += [
         (
@@ -101,7 +101,7 @@ def print_table(report: Report, num_rows: int) -> None:
 
 
 def csv_text(report: Report) -> str:
-    """Returns a row an image: file, predicted class, its probability, and that of every class."""
+    """Returns a row for each image: file, predicted class, its probability, all probabilities."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(["file", "predicted", "probability", *report.class_names])
@@ -112,7 +112,7 @@ def csv_text(report: Report) -> str:
 
 
 def json_text(report: Report) -> str:
-    """Returns the same and what led there, for programs."""
+    """Returns all results as JSON, for programs."""
     hits, known = report.accuracy
     contents: dict[str, Any] = {
         "model": str(report.model),
@@ -140,7 +140,7 @@ def json_text(report: Report) -> str:
 
 
 def html_text(report: Report) -> str:
-    """Returns a page of its own, with everything in it: pictures, bars, and the loss curve."""
+    """Returns an HTML page that contains everything: pictures, bars, and the loss curve."""
     hits, known = report.accuracy
     accuracy = f"<p>Accuracy: {hits / known:.1%} ({hits} of {known} images).</p>" if known else ""
     expected = "".join(f"<p>{html.escape(said)}</p>" for said in report.expected)
@@ -154,7 +154,7 @@ def html_text(report: Report) -> str:
         + "</td></tr>"
         for name in report.class_names
     )
-    adapted = f"<h2>What it adapted to</h2><table>{support}</table>" if report.support else ""
+    adapted = f"<h2>Support pictures</h2><table>{support}</table>" if report.support else ""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Few-shot answers</title><style>
 body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; color: #222 }}
@@ -169,13 +169,13 @@ tr {{ border-bottom: 1px solid #ddd }} img {{ height: 72px; margin-right: 4px }}
 {expected}{remarks}{accuracy}
 {adapted}{_loss_curve(report.support_losses)}
 {matrix}
-<h2>What it says</h2><table>{rows}</table>
+<h2>Answers</h2><table>{rows}</table>
 </body></html>
 """
 
 
 def write(path: Path, text: str) -> None:
-    """Writes a text as a file, all of it or nothing; names that are no text are shown by codes."""
+    """Writes a text completely or not at all; names that are not text are shown by codes."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as opened:

@@ -1,12 +1,12 @@
-"""Converts an exported model for LiteRT, as phones and small devices run it.
+"""Converts an exported model for LiteRT, which runs on phones and small devices.
 
     python to_lite.py --model DIR --out DIR [--quantize]
 
-Writes predict.tflite, which needs LiteRT's own operations alone, and classify.tflite, which adapts
-on the device: the gradients of its learner are TensorFlow's operations, so that it needs the
-"select TF ops" (Flex) library beside LiteRT. Of an adapted classifier, which `adapt.py --save`
-wrote, it writes predict.tflite alone: pixels in, names and probabilities out, and whether it is
-none of these. Needs tensorflow, and the files folders.py and saved_classifier.py beside it.
+It writes predict.tflite, which only needs LiteRT's own operations, and classify.tflite, which
+adapts on the device. The gradients in classify.tflite use operations of TensorFlow, so it also
+needs the library "select TF ops" (Flex). For an adapted classifier of `adapt.py --save` it only
+writes predict.tflite, from pixels to names, probabilities and "none of these". The script needs
+tensorflow, and the files folders.py and saved_classifier.py of this folder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from saved_classifier import CLASSIFIER
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-SIGNATURES = {"predict": False, "classify": True}  # whether it needs TensorFlow's operations
+SIGNATURES = {"predict": False, "classify": True}  # whether it needs operations of TensorFlow
 
 
 def convert(model: Path, signature: str, quantize: bool = False) -> bytes:
@@ -32,7 +32,7 @@ def convert(model: Path, signature: str, quantize: bool = False) -> bytes:
     Args:
         model: folder of the SavedModel.
         signature: "predict" or "classify".
-        quantize: keep constant weights in 8 bits.
+        quantize: whether constant weights are stored in 8 bits.
     """
     import tensorflow as tf
 
@@ -55,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         required=True,
         help="folder of the exported model, or of an adapted classifier",
     )
-    parser.add_argument("--out", type=user_path, required=True, help="where to write")
-    parser.add_argument("--quantize", action="store_true", help="constant weights in 8 bits")
+    parser.add_argument("--out", type=user_path, required=True, help="folder for the results")
+    parser.add_argument("--quantize", action="store_true", help="store constant weights in 8 bits")
     options = parser.parse_args(arguments)
     try:
         _run(options.model, options.out, options.quantize)
@@ -77,7 +77,7 @@ def _run(model: Path, out: Path, quantize: bool) -> None:
             raise ClientError(f"{path} exists already, and nothing is overwritten.")
     try:
         converted = {path: convert(model, path.stem, quantize) for path in paths}
-    except Exception as error:  # whatever a file with a piece missing leads to
+    except Exception as error:  # an incomplete file can raise any error
         raise ClientError(
             f"The model in {model} cannot be converted; is the copy complete? "
             f"({type(error).__name__}: {str(error).strip()[:300]})"
@@ -89,7 +89,7 @@ def _run(model: Path, out: Path, quantize: bool) -> None:
 
 
 def _write(files: Mapping[Path, bytes]) -> None:
-    """Writes files, all of them or none."""
+    """Writes all files or none."""
     done = False
     try:
         for path, contents in files.items():

@@ -49,7 +49,7 @@ def test_in_json(answered):
 
 def test_on_the_page(answered):
     page = report.html_text(answered(PAIRS))
-    [matrix] = re.findall("<h2>Which classes it confuses</h2>.*?</table>", page, re.DOTALL)
+    [matrix] = re.findall("<h2>Confusion matrix</h2>.*?</table>", page, re.DOTALL)
     assert "<th>ant</th><th>bee</th><th>&lt;cat&gt;</th><th>accuracy</th>" in matrix
     [ant, bee] = re.findall(r"<tr><th>\w+</th>(.*?)</tr>", matrix.partition("accuracy")[2])
     assert re.findall(r"<td[^>]*>([^<]*)<", ant) == ["1", "2", "1", "25.0%"]
