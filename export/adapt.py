@@ -4,21 +4,20 @@
     python adapt.py check --model DIR --support DIR
     python adapt.py predict --classifier DIR --query DIR [--csv FILE] [--html FILE]
 
-The first adapts, says how many answers will be right, and answers. `check` says no more than how
-many will be right, and which support pictures look mislabelled. `predict` answers with what --save
-wrote, which knows its classes.
+The first command adapts, estimates the accuracy, and classifies the queries. `check` only estimates
+the accuracy and names support pictures that look mislabelled. `predict` classifies with an adapted
+classifier that --save wrote.
 
---model    what `python -m tf_metalstm.export` wrote: saved_model.pb and manifest.json.
---support  a few labelled images: one folder a class; any number of classes where the model allows.
---query    images to classify: files, folders or patterns. Where a folder holds one folder a
-           class, the accuracy is printed too; with --none_of_these one of them may have the name
+--model    folder that `python -m tf_metalstm.export` wrote: saved_model.pb and manifest.json.
+--support  a few labelled images: a folder for each class; some models limit the number of classes.
+--query    images to classify: files, folders or patterns. If a folder has a folder for each class,
+           the accuracy is printed too; with --none_of_these one of these folders may have the name
            "none of these".
 
-Pictures that make answers worth little are warned of: blank or equal ones, queries that are among
-the support images, and the like; `remarks.py` has the list. `estimate.py` says how the accuracy is
-estimated.
+There are warnings about pictures that make answers unreliable, such as blank or equal pictures, and
+queries that are among the support images; see `remarks.py`. `estimate.py` estimates the accuracy.
 
-Needs tensorflow, numpy and pillow, the files beside it, and nothing else of ours.
+The script needs tensorflow, numpy and pillow, and the other files of this folder.
 """
 
 from __future__ import annotations
@@ -75,10 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ClientError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # whoever reads has seen enough, as in `adapt.py ... | head`
+    except BrokenPipeError:  # the reader has ended, as in `adapt.py ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:  # that there is no room for what is printed
+    except OSError as error:  # for example no space for the output
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         print(f"error: the answers cannot be printed ({error}).", file=sys.stderr)
         return 1
@@ -86,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _adapt(options: argparse.Namespace) -> None:
-    """Adapts, estimates, and answers if there are queries."""
+    """Adapts, estimates the accuracy, and classifies queries if there are any."""
     manifest = read_manifest(options.model)
     shape = manifest["image_shape"]
     num_steps = _num_steps(options.num_steps, manifest)
@@ -135,7 +134,7 @@ def _adapt(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    """Answers with a classifier that was saved."""
+    """Classifies with a saved classifier."""
     facts = _read_classifier(options.classifier)
     names = facts["class_names"]
     queries, known = query_files(options.query, _known_names(names, options))
@@ -174,7 +173,7 @@ def _known_names(names: list[str], options: argparse.Namespace) -> list[str]:
 
 
 def _limit(nearness: np.ndarray, false_alarms: float | None) -> float:
-    """Returns the nearness below which a picture is of no class; none is unless that is asked."""
+    """Returns the nearness below which a picture belongs to no class; default: minus infinity."""
     return -math.inf if false_alarms is None else threshold(nearness, false_alarms)
 
 
@@ -189,7 +188,7 @@ def _answered(
     ask: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
     images: Iterator[tuple[Path, np.ndarray]],
 ) -> tuple[list[Path], np.ndarray, np.ndarray]:
-    """Returns files, probabilities [files, classes] and nearness; few are in memory at a time."""
+    """Returns files, probabilities [files, classes] and nearness; reads a few files at a time."""
     files: list[Path] = []
     answers: list[tuple[np.ndarray, np.ndarray]] = []
     while chunk := list(itertools.islice(images, _QUERIES_AT_A_TIME)):
@@ -209,7 +208,7 @@ def _named(
     probabilities: np.ndarray,
     is_foreign: np.ndarray,
 ) -> list[report.Answer]:
-    """Returns the answers to files that could be read.
+    """Returns the answers for files that can be read.
 
     Raises:
         ClientError: there are files, and none can be read.
@@ -230,7 +229,7 @@ def _named(
 
 
 def _write(result: report.Report, options: argparse.Namespace) -> None:
-    """Writes the files that were asked for, and prints the table."""
+    """Writes the files that the flags name, and prints the table."""
     texts = {"csv": report.csv_text, "json": report.json_text, "html": report.html_text}
     wanted = {kind: getattr(options, kind) for kind in texts if getattr(options, kind)}
     for kind, path in wanted.items():
@@ -242,7 +241,7 @@ def _write(result: report.Report, options: argparse.Namespace) -> None:
 
 
 def _read_classifier(directory: Path) -> dict[str, Any]:
-    """Returns what a saved classifier says about itself."""
+    """Returns the facts of a saved classifier, from its classifier.json."""
     try:
         facts = json.loads((directory / CLASSIFIER).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -256,7 +255,7 @@ def _read_classifier(directory: Path) -> dict[str, Any]:
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """Returns what an exported model says about itself."""
+    """Returns the manifest of an exported model."""
     missing = [n for n in ("saved_model.pb", "manifest.json") if not (directory / n).is_file()]
     if missing:
         raise ClientError(
@@ -287,15 +286,15 @@ def load_model(
     """Returns an exported model.
 
     Args:
-        directory: where it is.
-        needed: signatures without which it is none.
+        directory: its folder.
+        needed: signatures that it must have.
     """
     tensorflow = _import_tensorflow()
     try:
         model = tensorflow.saved_model.load(str(directory))
         for name in needed:
             model.signatures[name]
-    except Exception as error:  # whatever a file with a piece missing leads to
+    except Exception as error:  # an incomplete file can raise any error
         raise ClientError(
             f"The model in {directory} cannot be loaded; is the copy complete? "
             f"({type(error).__name__}: {str(error).strip()[:300]})"
@@ -304,7 +303,7 @@ def load_model(
 
 
 def _num_steps(asked: int | None, manifest: dict[str, Any]) -> int | None:
-    """Returns the updates to make; None for a model that makes none."""
+    """Returns the number of updates; None for a model without updates."""
     trained = manifest.get("num_steps")
     if asked is not None and trained is None:
         raise ClientError("--num_steps is for models that learn by updates; this one does not.")
@@ -325,13 +324,13 @@ def _check_outputs(options: argparse.Namespace) -> None:
 
 
 def _import_tensorflow() -> Any:
-    """Returns TensorFlow, imported without what its C++ has to say about the machine."""
+    """Returns TensorFlow; hides what it prints about the machine during the import."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # the kernels that the model was trained on
     before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     on_main = threading.current_thread() is threading.main_thread()
-    # Ctrl-C ends the process: to an import it would look like a package that is broken.
+    # Ctrl-C ends the process here; during an import it would look like a broken package.
     handler = signal.signal(signal.SIGINT, signal.SIG_DFL) if on_main else None
     try:
         import tensorflow
@@ -360,7 +359,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
             "--model", type=user_path, required=True, help="folder of the exported model"
         )
         parser.add_argument(
-            "--support", type=user_path, required=True, help="one folder of images a class"
+            "--support", type=user_path, required=True, help="a folder of images for each class"
         )
         parser.add_argument(
             "--num_steps",
@@ -372,12 +371,12 @@ def _parser(command: str) -> argparse.ArgumentParser:
         parser.set_defaults(csv=None, html=None, save=None)
     else:
         _add_answers(parser, command)
-    parser.add_argument("--json", type=user_path, help="write all of it as JSON, for programs")
+    parser.add_argument("--json", type=user_path, help="write all results as JSON")
     return parser
 
 
 def _add_answers(parser: argparse.ArgumentParser, command: str) -> None:
-    """Adds the flags about answers to queries."""
+    """Adds the flags about queries and answers."""
     parser.add_argument(
         "--query",
         nargs="+",
@@ -390,26 +389,26 @@ def _add_answers(parser: argparse.ArgumentParser, command: str) -> None:
         nargs="?",
         const=FALSE_ALARMS,
         metavar="SHARE",
-        help="say so of pictures of other things; so many of yours may be taken for that: "
-        f"{FALSE_ALARMS} unless you say otherwise",
+        help='answer "none of these" for pictures of other things; this share of your own pictures '
+        f"may get that answer by mistake, default {FALSE_ALARMS}",
     )
-    parser.add_argument("--csv", type=user_path, help="write all probabilities to this file")
+    parser.add_argument("--csv", type=user_path, help="write all probabilities as CSV")
     parser.add_argument("--html", type=user_path, help="write a page with pictures")
     if command == "predict":
         return
     parser.add_argument(
         "--calibrated",
         action="store_true",
-        help="give probabilities that can be believed, not those of the model",
+        help="give calibrated probabilities instead of those of the model",
     )
     parser.add_argument(
         "--no_estimate",
         action="store_true",
-        help="do not estimate the accuracy, which takes five more adaptations where a model "
-        "learns by updates",
+        help="do not estimate the accuracy; the estimate takes up to five more adaptations of a "
+        "model that learns by updates",
     )
     parser.add_argument(
-        "--save", type=user_path, help="write the adapted classifier, a new SavedModel"
+        "--save", type=user_path, help="write the adapted classifier as a SavedModel"
     )
 
 
