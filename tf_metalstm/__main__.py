@@ -14,7 +14,7 @@ from tf_metalstm.argv import COMMANDS
 from tf_metalstm.flagfiles import recipe_names, recipe_title
 
 CLIENTS = {
-    "adapt": "adapt an exported model to pictures, say how good it will be, classify others",
+    "adapt": "adapt an exported model to pictures, estimate its accuracy, classify others",
     "to_lite": "convert an exported model for LiteRT",
 }
 _RECIPES = {"recipes": "list the recipes for train --recipe=NAME"}

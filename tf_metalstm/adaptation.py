@@ -59,8 +59,8 @@ class InnerLoopOptions(Options):
     )
     recompute: bool = option(
         False,
-        "Save memory where there are many updates: keep less of each and compute it again for the "
-        "meta-gradient.",
+        "Save memory with many updates: store less of each update and compute the rest again for "
+        "the meta-gradient.",
         may_change=True,
         training_only=True,
     )

@@ -1,10 +1,10 @@
 """Compares a learned optimizer with others: python -m tf_metalstm.compare_optimizers --run_dir=...
 
-Each of Keras's optimizers gets the best learning rate of at least twelve, found on problems of the
-validation split (--validation_episodes of them). All are then tested on the same --num_episodes
-problems of --split. It prints a table and writes RUN_DIR/comparison/*.json, *.txt and *.png, and
-the curves to TensorBoard. --num_evaluation_steps makes more updates than the training had; the
-options of the source try the rule on other problems.
+Each of Keras's optimizers gets the best of at least twelve learning rates, chosen on
+--validation_episodes problems of the validation split. All are then tested on the same
+--num_episodes problems of --split. The command prints a table, writes it to RUN_DIR/comparison as
+.json, .txt and .png, and writes the curves for TensorBoard. With --num_evaluation_steps there can
+be more updates than in training; options of the source choose other problems.
 """
 
 from __future__ import annotations

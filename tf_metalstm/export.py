@@ -1,9 +1,9 @@
 """Exports a run: python -m tf_metalstm.export --run_dir=...
 
-A run that learned an optimizer becomes RUN_DIR/optimizer, which `LearnedOptimizer.load` takes. Any
-other one becomes a SavedModel, RUN_DIR/saved_model, which needs TensorFlow and not this package.
-With --example_dir it
-also writes the images of one episode of classes that training never saw:
+A learned optimizer is written to RUN_DIR/optimizer, for `LearnedOptimizer.load`. Any other method
+is written to RUN_DIR/saved_model, a SavedModel that needs TensorFlow but not this package. With
+--example_dir the command also writes the images of one episode of classes that are new to the
+model:
 
     EXAMPLE_DIR/support/<class>/<k>.png     K images of each of N classes
     EXAMPLE_DIR/query/<class>/<k>.png       Q further images of the same classes

@@ -1,7 +1,8 @@
-"""Features in place of images, where a method sees nothing else of an image.
+"""Replaces images by their features, for methods that only use features.
 
-An image comes in many episodes. Where its features are the same in all of them it goes through the
-network once: in lists of validation and test, and in training where the network is frozen.
+An image is in many episodes. If its features are the same in all of them, it goes through the
+network only once. This is so in lists of validation and test, and in training if the network is
+frozen.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ _MOST_BYTES = 2**29
 
 
 def list_by_features(method: Method, episodes: Episodes, num_episodes: int) -> Episodes:
-    """Returns a list with features in place of images where that saves passes; else as it is.
+    """Returns a list with features instead of images if that saves passes; else the same list.
 
     Args:
-        method: that is to answer it, trained to the end.
-        episodes: of a split.
-        num_episodes: that the list has.
+        method: the trained method that will answer the list.
+        episodes: the episodes of a split.
+        num_episodes: length of the list.
     """
     if not isinstance(method, FeatureMethod) or not _are_images(episodes):
         return episodes
@@ -40,11 +41,11 @@ def list_by_features(method: Method, episodes: Episodes, num_episodes: int) -> E
 
 
 def stream_by_features(method: Method, episodes: Episodes) -> Episodes:
-    """Returns an endless stream with features in place of images where the network is frozen.
+    """Returns a stream with features instead of images if the network is frozen; else the same.
 
     Args:
-        method: that is to be trained on it.
-        episodes: of training.
+        method: the method to train.
+        episodes: the training episodes, without end.
     """
     is_frozen = isinstance(method, FeatureMethod) and method.features_are_frozen
     if not is_frozen or not _are_images(episodes):
@@ -64,6 +65,6 @@ def _compute(found: FeatureEpisodes, method: Any) -> bool:
 
 
 def progress_bar(iterable: Iterable[Any], **options: Any) -> Iterable[Any]:
-    """Returns what is iterated over, with a progress bar; a log file gets few lines."""
+    """Adds a progress bar to an iterable; a log file gets few lines."""
     interval = 0.2 if sys.stderr.isatty() else 30.0
     return tqdm.tqdm(iterable, mininterval=interval, **{"disable": None, **options})

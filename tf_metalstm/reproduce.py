@@ -1,12 +1,11 @@
-"""Runs what a table lacks, and prints it beside the published numbers.
+"""Makes the missing runs of a published table, and prints the table with the published numbers.
 
     python -m tf_metalstm.reproduce --table=mini_imagenet --data_dir=DIR
 
-Every run is trained by `train`, searched by `search` where the table says so, and evaluated by
-`evaluate`, each in a process of its own, in RUNS_DIR/TABLE. After an interruption the same command
-goes on. A run that was not trained to its end is shown with the updates it has. The table also
-shows what was measured before and is kept in the repository; --record adds to that. The table is
-written to RUNS_DIR/TABLE/table.md too.
+It calls `train`, `search` if the row needs it, and `evaluate` for each run, in separate processes
+and in the folder RUNS_DIR/TABLE. After an interruption the same command continues. A run whose
+training was stopped is shown with its number of updates. The table also has the recorded numbers of
+the repository; --record adds the new ones. The table is also written to RUNS_DIR/TABLE/table.md.
 """
 
 from __future__ import annotations
@@ -115,7 +114,7 @@ def parser(tables: Mapping[str, Any]) -> argparse.ArgumentParser:
         "--only", action="append", help="only runs whose name contains this; may be repeated"
     )
     found.add_argument(
-        "--max_minutes", type=_as_option("max_minutes"), help="longest training of each run"
+        "--max_minutes", type=_as_option("max_minutes"), help="longest training time of each run"
     )
     found.add_argument(
         "--num_episodes",
@@ -128,9 +127,11 @@ def parser(tables: Mapping[str, Any]) -> argparse.ArgumentParser:
         choices=sorted(PRECISIONS),
         help="number type of new runs; bfloat16 is faster on processors that have it",
     )
-    found.add_argument("--print_only", action="store_true", help="run nothing, print what is known")
     found.add_argument(
-        "--record", action="store_true", help="keep what was measured here in docs/tables"
+        "--print_only", action="store_true", help="run nothing, print the recorded numbers"
+    )
+    found.add_argument(
+        "--record", action="store_true", help="add the numbers measured here to docs/tables"
     )
     return found
 

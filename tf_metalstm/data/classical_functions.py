@@ -1,6 +1,6 @@
 """Classical test functions of optimization, as problems of a learned optimizer.
 
-Each is shifted so that its lowest value is 0, and a start is drawn from a box around it:
+Each is shifted so that its lowest value is 0. theta_0 is drawn from a box:
 
     Rosenbrock         sum over i of 100 (x_{i+1} - x_i^2)^2 + (1 - x_i)^2            from -2 to 2
     Ackley             -20 exp(-0.2 sqrt(mean x^2)) - exp(mean cos 2 pi x) + 20 + e   from -4 to 4
@@ -11,8 +11,8 @@ Each is shifted so that its lowest value is 0, and a start is drawn from a box a
     Styblinski-Tang    mean over i of (x_i^4 - 16 x_i^2 + 5 x_i) / 2                  from -5 to 5
 
 Jamil & Yang, "A literature survey of benchmark functions for global optimization problems", 2013;
-used for learned optimizers by Wichrowska et al., ICML 2017. With noise, the gradient of each step
-is that of the function plus normal numbers: the loss has noise * e_t . x added, e_t drawn anew.
+Wichrowska et al., ICML 2017, used them for learned optimizers. With noise, normal numbers are added
+to the gradient of each step: the loss is that of the function plus noise * e_t . x, with a new e_t.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from tf_metalstm.parts import Part
 class ClassicalFunction:
     """A function of a vector.
 
-    value: x [D] -> a scalar, at least 0.
-    reach: starts are drawn from -reach to reach.
-    of_two: it is a function of two numbers.
+    value: function from x [D] to a scalar, at least 0.
+    reach: theta_0 is drawn from -reach to reach.
+    of_two: whether D must be 2.
     """
 
     value: Callable[[Tensor], Tensor]
@@ -97,9 +97,11 @@ _START, _NOISE = 0, 1  # streams of random numbers
 class ClassicalFunctionOptions(Options):
     """Options of the test functions."""
 
-    test_function: str = option("rosenbrock", "The function.", choices=tuple(FUNCTIONS))
+    test_function: str = option(
+        "rosenbrock", "Name of the test function.", choices=tuple(FUNCTIONS)
+    )
     test_function_size: int = option(
-        2, "D, the number of parameters in theta, where the function has any.", at_least=2
+        2, "D, the number of parameters in theta, for functions of any number.", at_least=2
     )
     test_function_noise: float = option(
         0.0, "Deviation of the noise on each number of a gradient; 0: none.", at_least=0
@@ -119,9 +121,9 @@ class ClassicalFunctionOptions(Options):
 class NoisyFunction:
     """One problem.
 
-    function: what is minimized.
-    noise: deviation of what is added to each number of a gradient.
-    key: of the noise, int64 [2].
+    function: the function to minimize.
+    noise: deviation of the noise on each number of a gradient.
+    key: key of the random numbers of the noise, int64 [2].
     """
 
     function: ClassicalFunction
@@ -129,17 +131,17 @@ class NoisyFunction:
     key: Tensor
 
     def initial_carry(self) -> tuple[()]:
-        """Returns nothing: the loss at theta depends on theta alone."""
+        """Returns (): the loss at theta only depends on theta."""
         return ()
 
     def loss(self, theta: Tensor, carry: Any, step: Any) -> tuple[Tensor, Any]:
-        """Returns the value, whose gradient has the noise of the step, and nothing."""
+        """Returns the value, whose gradient has the noise of the step, and the carry ()."""
         value = self.function.value(theta)
         if self.noise:
             key = tf.random.fold_in(self.key, tf.cast(step, tf.int64))
             drawn = tf.random.stateless_normal(tf.shape(theta), key, dtype=theta.dtype)
             tilt = self.noise * tf.reduce_sum(drawn * theta)
-            value += tilt - tf.stop_gradient(tilt)  # seen by the gradient alone
+            value += tilt - tf.stop_gradient(tilt)  # only changes the gradient
         return value, carry
 
     def gradient_scale(self) -> float:
@@ -149,13 +151,13 @@ class NoisyFunction:
 
 @dataclass(frozen=True)
 class ClassicalFunctionEpisodes:
-    """Starts on a test function by their number.
+    """The problems on a test function, by their number.
 
     Args:
-        options: of the function.
+        options: the options of the function.
         split: its name goes into the random numbers.
         seed: any integer that fits 32 bits.
-        training: draw from the keys of training, which no list shares.
+        training: whether to use the keys of training, which no list uses.
     """
 
     options: ClassicalFunctionOptions
@@ -164,7 +166,7 @@ class ClassicalFunctionEpisodes:
     training: bool = False
 
     def __call__(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Returns theta_0 [D] and noise_key [2], and a label that nothing reads, []."""
+        """Returns theta_0 [D] and noise_key [2], and an unused label, []."""
         reach = FUNCTIONS[self.options.test_function].reach
         shape = [self.options.test_function_size]
         task = {
@@ -187,10 +189,10 @@ class ClassicalFunctionEpisodes:
 
 
 class ClassicalFunctionTasks(ProblemTasks):
-    """One classical test function, from many starts.
+    """One classical test function with many random theta_0.
 
     Args:
-        options: all of them.
+        options: the options of this source.
     """
 
     part = Part(
@@ -211,13 +213,13 @@ class ClassicalFunctionTasks(ProblemTasks):
 
     @property
     def task(self) -> str:
-        """Such as "rosenbrock in 2 dimensions"."""
+        """Name of the task, such as "rosenbrock in 2 dimensions"."""
         noise = self.options.test_function_noise
         text = f"{self.options.test_function} in {self.options.test_function_size} dimensions"
         return text + (f", noise {noise:g}" if noise else "")
 
     def episodes(self, split: str, seed: int, training: bool = False) -> ClassicalFunctionEpisodes:
-        """Returns the starts of a split."""
+        """Returns the problems of a split."""
         return ClassicalFunctionEpisodes(self.options, check_split(split), seed, training)
 
     def problem(self, task: Mapping[str, Tensor]) -> NoisyFunction:

@@ -1,7 +1,7 @@
 """Episodes of features that were computed once for each image.
 
-In a list of 600 episodes an image comes several times: of the 12,000 test images of mini-ImageNet
-each is in four of the 48,000 places of 5-way 1-shot episodes.
+In a list of 600 episodes an image occurs several times: the list of 5-way 1-shot episodes has
+48,000 places for the 12,000 test images of mini-ImageNet.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import tensorflow as tf
 from tf_metalstm.data.episodes import ImageEpisodes, arrange
 from tf_metalstm.episode import Tensor
 
-# Images that go through the network at a time.
+# Images in one pass of the network.
 _BATCH = 128
 
 
 class FeatureEpisodes:
-    """The same episodes, with the features of an image in its place.
+    """Episodes with features instead of images.
 
     Args:
-        episodes: of images, not augmented.
-        num_episodes: that there are; which images they have is found out first. None for an endless
-            stream, which has all images of the split.
+        episodes: episodes of images without augmentation.
+        num_episodes: length of the list; only the features of its images are computed. None for an
+            endless stream, which may have all images of the split.
     """
 
     def __init__(self, episodes: ImageEpisodes, num_episodes: int | None = None) -> None:
@@ -42,7 +42,7 @@ class FeatureEpisodes:
 
     @property
     def num_images(self) -> int:
-        """How many different images there are."""
+        """Number of different images."""
         return len(self._rows)
 
     def compute(
@@ -55,11 +55,11 @@ class FeatureEpisodes:
 
         Args:
             features: images [B, h, w, c] -> features [B, ...].
-            most_bytes: that may be kept.
-            progress: what shows how far it is, such as tqdm.
+            most_bytes: largest memory for the features.
+            progress: a progress bar, such as tqdm.
 
         Returns:
-            False, after the first images, where they would take more.
+            False if the features would take more memory; then only the first ones were computed.
         """
         found: list[np.ndarray] = []
         for start in progress(range(0, self.num_images, _BATCH)):
@@ -72,7 +72,7 @@ class FeatureEpisodes:
         return True
 
     def __call__(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Returns features [N*K, ...] and [N*Q, ...], named as such, and labels, int32."""
+        """Returns support features [N*K, ...] and query features [N*Q, ...] by name, and labels."""
         if self._features is None:
             raise ValueError("The features are not computed yet: call compute first.")
         if self._places is None:
@@ -83,5 +83,5 @@ class FeatureEpisodes:
         return {name.replace("inputs", "features"): x for name, x in inputs.items()}, labels
 
     def fingerprint(self, num_episodes: int) -> str:
-        """Returns that of the episodes of images."""
+        """Returns the fingerprint of the episodes of images."""
         return self._episodes.fingerprint(num_episodes)

@@ -4,12 +4,13 @@ Andrychowicz et al., NIPS 2016, sections 3.2 and 3.3:
 
     f_t(theta) = mean over the B images of step t of -log softmax(network(image; theta))[label]
 
-The network is one of layers with an activation, by default of 20 sigmoid units; without hidden
-layers it is softmax regression; convolutions may stand before: 3 x 3, batch normalization, ReLU,
-max pooling. Weights begin normal with deviation 0.01, as in the paper, or with Glorot's.
+The network has hidden layers with an activation, by default one of 20 sigmoid units. Without hidden
+layers it is softmax regression. Blocks of [3 x 3 convolution, batch normalization, ReLU, max
+pooling] may come first. The initial weights are normal with deviation 0.01, as in the paper, or
+those of Glorot.
 
-A problem on glyphs is of ten letters that were drawn for it. In IDX files (MNIST, Fashion-MNIST)
-it is always the same classes. Training, validation and test have other images each.
+A problem on glyphs has ten random letters. Problems on IDX files (MNIST, Fashion-MNIST) always have
+the same classes. Training, validation and test have different images.
 """
 
 from __future__ import annotations
@@ -57,24 +58,26 @@ class NetworkOptions(DataDirOptions, PreparedDirOptions):
         choices=IMAGES,
     )
     network_image_size: int = option(
-        IMAGE_SIZE, "Height and width of the images in pixels, averaged down.", at_least=1
+        IMAGE_SIZE,
+        "Height and width of the images in pixels; larger images are averaged.",
+        at_least=1,
     )
     network_layers: tuple[int, ...] = option(
-        (20,), "Units of each hidden layer; none for softmax regression.", at_least=1
+        (20,), "Units of each hidden layer; an empty list makes softmax regression.", at_least=1
     )
     network_filters: tuple[int, ...] = option(
-        (), "Filters of each convolution before the layers; none for none.", at_least=1
+        (), "Filters of each convolution before these layers; default: no convolutions.", at_least=1
     )
     network_activation: str = option(
-        "sigmoid", "What follows each hidden layer.", choices=tuple(ACTIVATIONS)
+        "sigmoid", "Activation after each hidden layer.", choices=tuple(ACTIVATIONS)
     )
     network_start: str = option(
         "small",
-        "How weights begin: normal with deviation 0.01 (small), or kernels by Glorot & Bengio and "
-        "biases of zero.",
+        "Initial weights: normal with deviation 0.01 (small), or kernels by Glorot & Bengio and "
+        "biases of zero (glorot).",
         choices=STARTS,
     )
-    network_batch_size: int = option(128, "B, images of a step.", at_least=1)
+    network_batch_size: int = option(128, "B, number of images of a step.", at_least=1)
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,9 @@ class Network:
     """A network as a function of theta.
 
     image_size: height and width of the one-channel images.
-    layers: units of hidden layers.
-    filters: of convolutions.
-    activation: of hidden layers.
+    layers: units of the hidden layers.
+    filters: filters of the convolutions.
+    activation: activation of the hidden layers.
     """
 
     image_size: int
@@ -94,7 +97,7 @@ class Network:
 
     @functools.cached_property
     def blocks(self) -> Blocks:
-        """Kernels and biases in their order."""
+        """The blocks of theta: kernels and biases, in order."""
         shapes: list[tuple[str, tuple[int, ...]]] = []
         channels, size = 1, self.image_size
         for number, filters in enumerate(self.filters, 1):
@@ -133,10 +136,10 @@ class NetworkProblem:
     """One network on the images of ten classes.
 
     network: the function of theta.
-    images: of all splits, uint8 [total, h, w, 1].
+    images: images of all splits, uint8 [total, h, w, 1].
     first: row of the first image of each of the ten classes, int32 [10].
-    sizes: number of images of each, int32 [10].
-    key: of the random numbers of its batches, uint32 [].
+    sizes: number of images of each class, int32 [10].
+    key: key of the random numbers of its batches, uint32 [].
     batch_size: B.
     """
 
@@ -148,11 +151,11 @@ class NetworkProblem:
     batch_size: int
 
     def initial_carry(self) -> tuple[()]:
-        """Returns nothing: what batch normalization knows is of its own batch."""
+        """Returns (): batch normalization only uses the moments of its batch."""
         return ()
 
     def loss(self, theta: Tensor, carry: Any, step: Any) -> tuple[Tensor, Any]:
-        """Returns the mean cross-entropy of the images of a step, and nothing."""
+        """Returns the mean cross-entropy of the images of a step, and the carry ()."""
         rows, labels = self.batch(step)
         images = tf.cast(tf.gather(self.images, rows), theta.dtype) / 255.0
         logits = self.network.logits(theta, images)
@@ -170,7 +173,7 @@ class NetworkProblem:
         """
         place = tf.range(2 * self.batch_size) + 2 * self.batch_size * tf.cast(step, tf.int32)
         drawn = mixed(tf.cast(place, tf.uint32) + self.key)
-        # Of 31 bits, so that they fit a signed number.
+        # 31 bits, so that they fit a signed number.
         classes, members = tf.split(tf.cast(drawn // 2, tf.int32), 2)
         labels = classes % NUM_CLASSES
         rows = tf.gather(self.first, labels) + members % tf.gather(self.sizes, labels)
@@ -180,8 +183,8 @@ class NetworkProblem:
 def mixed(x: Tensor) -> Tensor:
     """Returns a number that looks random for each number, uint32, any shape.
 
-    The hash `lowbias32` of C. Wellons, 2018. Unlike TensorFlow's own random numbers it is made of
-    operations that a batch of problems shares.
+    This is the hash `lowbias32` of C. Wellons, 2018. Unlike TensorFlow's random numbers, its
+    operations can be batched over problems.
     """
 
     def shifted(x: Tensor, bits: int) -> Tensor:
@@ -199,11 +202,11 @@ class NetworkEpisodes:
     Args:
         blocks: the tensors of theta.
         start: "small" or "glorot".
-        class_sizes: images of each class of the split, [C].
-        first_row: of the split among the images of all splits.
+        class_sizes: number of images of each class of the split, [C].
+        first_row: row of the first image of the split among those of all splits.
         split: its name goes into the random numbers.
         seed: any integer that fits 32 bits.
-        training: draw from the keys of training, which no list shares.
+        training: whether to use the keys of training, which no list uses.
     """
 
     blocks: Blocks
@@ -215,7 +218,7 @@ class NetworkEpisodes:
     training: bool = False
 
     def __call__(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Returns first [10], sizes [10], batch_key [] and theta_0 [P], and a label for nobody."""
+        """Returns first [10], sizes [10], batch_key [] and theta_0 [P], and an unused label."""
         sizes = np.asarray(self.class_sizes, np.int32)
         first = (self.first_row + np.cumsum(sizes) - sizes).astype(np.int32)
         key = self._key(index, _CLASSES)
@@ -251,7 +254,7 @@ class NetworkEpisodes:
 
 
 def _deviations(blocks: Blocks, start: str) -> np.ndarray:
-    """Returns the deviation of the first value of each coordinate, [P]."""
+    """Returns the deviation of the initial value of each coordinate, [P]."""
 
     def of_block(name: str, shape: tuple[int, ...]) -> float:
         if name.endswith(("gamma", "beta")):
@@ -269,7 +272,7 @@ def _deviations(blocks: Blocks, start: str) -> np.ndarray:
 
 
 def _offsets(blocks: Blocks) -> np.ndarray:
-    """Returns the mean of the first value of each coordinate, [P]: 1 for gamma."""
+    """Returns the mean of the initial value of each coordinate, [P]: 1 for gamma, else 0."""
     values = [float(each.name.endswith("gamma")) for each in blocks]
     sizes = [each.size for each in blocks]
     return np.repeat(np.asarray(values, np.float32), sizes)
@@ -279,7 +282,7 @@ class NetworkTasks(ProblemTasks):
     """Networks on images.
 
     Args:
-        options: all of them.
+        options: the options of this source.
     """
 
     part = Part("networks", "Networks on images", "Andrychowicz et al., NIPS 2016", NetworkOptions)
@@ -305,7 +308,7 @@ class NetworkTasks(ProblemTasks):
 
     @property
     def task(self) -> str:
-        """Such as "784-20-10 sigmoid on glyphs"."""
+        """Name of the task, such as "784-20-10 sigmoid on glyphs"."""
         kernels = [each for each in self.blocks if each.name.startswith("layer")]
         widths = [each.shape[0] for each in kernels if each.name.endswith("kernel")]
         layers = "-".join(map(str, (*widths, NUM_CLASSES)))
@@ -371,7 +374,7 @@ class NetworkTasks(ProblemTasks):
     @functools.cached_property
     def _images(self) -> Tensor:
         """The images of all splits, uint8 [total, h, w, 1]."""
-        with tf.init_scope(), tf.device("CPU:0"):  # once, whatever graph asks first
+        with tf.init_scope(), tf.device("CPU:0"):  # once, outside of the graph that needs it first
             return tf.constant(np.concatenate([self._classes(split).images for split in SPLITS]))
 
 

@@ -108,8 +108,8 @@ class ImageClassOptions(Options):
     normalization: str | None = option(
         None,
         "How pixels are normalized: by mean and deviation of the training split (standard), "
-        "divided by 255 (unit), that taken from 1 (inverted), or not (pixels); default: standard, "
-        "but pixels for a pretrained network, which has a preprocessing of its own.",
+        "divided by 255 (unit), 1 minus that (inverted), or not (pixels); default: standard, "
+        "but pixels for a pretrained network, which has its own preprocessing.",
         choices=NORMALIZATIONS,
         settled=True,
         alike=True,

@@ -1,7 +1,7 @@
-"""Problems as a learned optimizer is trained on them: a stretch of a long way, scaled at random.
+"""Training problems of a learned optimizer: stretches of a long run, with random scales.
 
-A way of T updates is cut into stretches of U. A task says at which of them its meta-update begins,
-so that a training can go on at any task: everything is a function of its number.
+A run of T updates is divided into stretches of U. The number of a task determines its stretch and
+its scales, so a training can continue at any task.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from tf_metalstm.data.episodes import Episodes, random_key
 from tf_metalstm.episode import Tensor
 
 FIRST_STEP, SCALES = "first_step", "coordinate_scales"
-"""Names of what is added to the tensors of a task."""
+"""Names of the tensors that are added to a task."""
 
 _STRETCH, _SCALES = 101, 102  # streams of random numbers; those of the sources count from 0
 
 
 @dataclass(frozen=True)
 class TrainingProblems:
-    """The training problems of a source, with what only training needs.
+    """The training problems of a source, with a stretch and scales.
 
     Args:
-        problems: of the source, by their number.
-        seed: of the training.
-        num_steps: T, updates of a problem.
-        unroll_steps: U, those of a meta-update.
-        scaling: s, logarithms of the scales are drawn from -s to s; 0 for no scales.
+        problems: problems of the source, by their number.
+        seed: seed of the training.
+        num_steps: T, number of updates of a problem.
+        unroll_steps: U, number of updates of a meta-update.
+        scaling: s; logarithms of the scales are drawn from -s to s. 0 for no scales.
     """
 
     problems: Episodes
@@ -38,11 +38,11 @@ class TrainingProblems:
     scaling: float = 0.0
 
     def __call__(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Returns the problem of a number.
+        """Returns the problem with a number.
 
         Returns:
-            its tensors, `FIRST_STEP` [], one of 0, U, 2 U ... T - U, and, if there is a scaling,
-            `SCALES` [P]; and its label.
+            Its tensors, with `FIRST_STEP` [], one of 0, U, 2 U ... T - U, and with `SCALES` [P] if
+            there are scales; and its label.
         """
         task, label = self.problems(index)
         task = dict(task)
@@ -64,7 +64,7 @@ class TrainingProblems:
         return task, label
 
     def fingerprint(self, num_episodes: int) -> str:
-        """Returns that of the problems."""
+        """Returns the fingerprint of the problems."""
         return self.problems.fingerprint(num_episodes)
 
     def _key(self, index: Tensor, stream: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""A rule that updates the last layer alone; the features stay as they are.
+"""A rule updates only the last layer; the features do not change in an episode.
 
 Raghu, Raghu, Bengio & Vinyals, "Rapid learning or feature reuse? Towards understanding the
 effectiveness of MAML", ICLR 2020, section 4: almost no inner loop (ANIL). The head is linear, on
@@ -7,17 +7,18 @@ features f(x) of length 1, with a row for each class:
     logits = s (w_k . f(x) + b_k)            of class k
     theta  = w_1, b_1, ..., w_N, b_N         moved by T updates of the rule, on the support set
 
-s is learned, as a power of e. It stands before the logits and not in w, so that a learning rate
-below 1, all that the input gate of a meta-LSTM can say, moves the logits by s^2 times as much.
-theta_0, by `--head_start`, with c_k the mean of the features of class k, X the features with a
-column of ones and Y the classes, one-hot:
+The logarithm of s is learned. s is a factor on the logits and not a part of w, so an update with a
+given learning rate changes the logits by s^2 times as much. The input gate of a meta-LSTM needs
+this, because it cannot give a learning rate above 1. `--head_start` chooses theta_0. c_k is the
+mean of the features of class k, X are the features with a column of ones, and Y are the classes,
+one-hot:
 
     prototypes   w_k = c_k / |c_k|,  b_k = 0              Snell et al., NIPS 2017
     ridge        W = argmin 1/B |X W - Y|^2 + l |W|^2     Bertinetto et al., ICLR 2019; l is learned
     zeros        w_k = 0,  b_k = 0
 
-Every class is treated alike, so that any number of them may come. With frozen features an image
-goes through the network once, in training too.
+All classes are treated alike, so the method takes any number of classes. With frozen features each
+image goes through the network only once, also in training.
 
     paper     code        shape
     f         embedding   [B, h, w, c] -> [B, D]
@@ -52,21 +53,21 @@ HEAD_STARTS = ("prototypes", "ridge", "zeros")
 
 @dataclass(frozen=True)
 class HeadAdaptationOptions(TrainedOptions, InnerLoopOptions):
-    """Options of methods that update the last layer alone."""
+    """Options of methods that update only the last layer."""
 
     head_start: str = option(
         "prototypes",
-        "Where the last layer begins: at the directions of the class means, at a ridge regression, "
-        "or at zeros.",
+        "First weights of the last layer: the directions of the class means (prototypes), those of "
+        "a ridge regression, or zeros.",
         choices=HEAD_STARTS,
         settled=True,
     )
     logit_scale: float = option(
-        10.0, "Where s, the learned factor on the logits, begins.", above=0, settled=True
+        10.0, "Initial value of s, the learned factor on the logits.", above=0, settled=True
     )
     start_penalty: float = option(
         0.1,
-        "Where the learned penalty of the ridge regression begins.",
+        "Initial value of the learned penalty of the ridge regression.",
         above=0,
         settled=True,
         only_with={"head_start": "ridge"},
@@ -77,7 +78,7 @@ class HeadAdaptationOptions(TrainedOptions, InnerLoopOptions):
 
 
 class HeadState(NamedTuple):
-    """What `adapt` keeps of a support set.
+    """What `adapt` returns for a support set.
 
     rows: w_k and b_k of each class, [N, D + 1].
     """
@@ -89,8 +90,8 @@ class HeadState(NamedTuple):
 class HeadProblem:
     """The loss of the last layer on the features of a support set.
 
-    features: of the support images with a column of ones, [B, D + 1].
-    labels: [B].
+    features: features of the support images with a column of ones, [B, D + 1].
+    labels: labels of the support images, [B].
     scale: s, a scalar.
     """
 
@@ -99,11 +100,11 @@ class HeadProblem:
     scale: Tensor
 
     def initial_carry(self) -> tuple[()]:
-        """Returns nothing: the loss depends on theta alone."""
+        """Returns (): the loss only depends on theta."""
         return ()
 
     def loss(self, theta: Tensor, carry: Any, step: Any) -> tuple[Tensor, Any]:
-        """Returns the cross-entropy at theta [N (D + 1)], and nothing."""
+        """Returns the cross-entropy at theta [N (D + 1)], and the carry ()."""
         del step
         rows = tf.reshape(theta, [-1, self.features.shape[1]])
         return cross_entropy(self.labels, head_logits(self.features, rows, self.scale)), carry
@@ -114,30 +115,30 @@ class HeadProblem:
 
 
 def head_logits(features: Tensor, rows: Tensor, scale: Tensor) -> Tensor:
-    """Returns s (w_k . f(x) + b_k), [B, N], of features with a column of ones, [B, D + 1]."""
+    """Returns s (w_k . f(x) + b_k), [B, N], from features with a column of ones, [B, D + 1]."""
     return scale * tf.matmul(features, rows, transpose_b=True)
 
 
 @keras.saving.register_keras_serializable("tf_metalstm")
 class HeadAdaptation(EmbeddingMethod):
-    """Adapting is T updates of the last layer by a rule.
+    """Adapts by T updates of the last layer by a rule.
 
     Args:
         embedding: images -> features.
-        rule: how the rows of the last layer move; built here.
-        inner_loop: number of updates and the like.
+        rule: the rule that updates the last layer; it is built here.
+        inner_loop: options of the inner loop, such as the number of updates.
         training_way: see `EmbeddingMethod`.
-        num_evaluation_steps: updates outside meta-training; None for as many as in it.
+        num_evaluation_steps: updates outside meta-training; None for the same number.
         head_start: "prototypes", "ridge" or "zeros".
-        logit_scale: where s begins; positive.
-        start_penalty: where the penalty of the ridge regression begins; positive.
+        logit_scale: initial value of s; positive.
+        start_penalty: initial value of the penalty of the ridge regression; positive.
         learn_features: whether the embedding is trained.
-        name: fixed, and with it the names of the weights in a checkpoint.
+        name: leave it as it is: weights in checkpoints are found by it.
     """
 
     part = Part(
         "head_adaptation",
-        "Updates of the last layer alone (ANIL)",
+        "Updates of only the last layer (ANIL)",
         "Raghu et al., ICLR 2020",
         HeadAdaptationOptions,
         needs=("learner", "rule"),
@@ -217,13 +218,13 @@ class HeadAdaptation(EmbeddingMethod):
         return self.evaluation_loop.num_steps
 
     def summarize(self, features: Tensor, labels: Tensor, num_way: Tensor | int) -> HeadState:
-        """Returns the last layer after the updates that there are outside of training."""
+        """Returns the last layer after the updates outside training."""
         return self._updated(features, labels, num_way, self.evaluation_loop)[0]
 
     def summarize_in_training(
         self, features: Tensor, labels: Tensor, num_way: Tensor | int
     ) -> HeadState:
-        """Returns the last layer after the updates of training."""
+        """Returns the last layer after the updates in training."""
         return self._updated(features, labels, num_way, self.inner_loop)[0]
 
     def compare(self, summary: HeadState, features: Tensor, training: bool = False) -> Tensor:
@@ -237,7 +238,7 @@ class HeadAdaptation(EmbeddingMethod):
     def adapt_and_trace(
         self, support: Support, num_steps: Tensor | None = None
     ) -> tuple[HeadState, dict[str, Tensor]]:
-        """As `adapt`, with the support losses [T] and the trace of the rule, [T, ...]."""
+        """Returns also the support losses [T] and the trace of the rule, [T, ...]."""
         features = self.support_features(support.inputs)
         num_way = self._num_way(support.labels, training=False)
         return self._updated(features, support.labels, num_way, self.evaluation_loop, num_steps)
@@ -280,7 +281,7 @@ class HeadAdaptation(EmbeddingMethod):
         return tf.reshape(rows, [-1])
 
     def facts(self) -> dict[str, Any]:
-        """Returns the rule and the learned numbers."""
+        """Returns the rule and the learned values of s and the penalty."""
         learned = {"logit_scale": self.log_scale}
         if self.log_penalty is not None:
             learned["start_penalty"] = self.log_penalty
@@ -291,7 +292,7 @@ class HeadAdaptation(EmbeddingMethod):
         return {"rule": type(self.rule).__name__, **numbers}
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what makes an equal method with fresh weights."""
+        """Returns the config of an equal method with fresh weights."""
         return {
             **super().get_config(),
             "rule": keras.saving.serialize_keras_object(self.rule),

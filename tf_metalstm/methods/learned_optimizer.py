@@ -53,8 +53,8 @@ class LearnedOptimizerOptions(TrainedOptions, InnerLoopOptions):
 
     unroll_steps: int | None = option(
         None,
-        "U, the number of updates that a meta-gradient flows through. They are U of the num_steps "
-        "updates of a problem, from a random one on; default: num_steps.",
+        "U, the number of updates that a meta-gradient flows through: a random stretch of the "
+        "num_steps updates of a problem; default: num_steps.",
         at_least=1,
         training_only=True,
     )
