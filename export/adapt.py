@@ -54,6 +54,7 @@ from folders import (
 from images import looked_at, read_images, read_support
 from saved_classifier import CLASSIFIER
 from saved_classifier import FORMAT as CLASSIFIER_FORMAT
+from served_model import known_names, share
 
 FORMAT = "tf_metalstm.saved_model"
 FORMAT_VERSION = 2
@@ -91,7 +92,7 @@ def _adapt(options: argparse.Namespace) -> None:
     num_steps = _num_steps(options.num_steps, manifest)
     classes = class_files(options.support)
     check_number(options.support, len(classes), manifest.get("num_way"))
-    queries, known = query_files(options.query or [], _known_names(list(classes), options))
+    queries, known = query_files(options.query or [], known_names(classes, options))
     _check_outputs(options)
     images, labels, paths = read_support(classes, shape)
     looks = [remarks.look_at(str(p), n, i) for p, n, i in zip(paths, labels, images, strict=True)]
@@ -137,7 +138,7 @@ def _predict(options: argparse.Namespace) -> None:
     """Classifies with a saved classifier."""
     facts = _read_classifier(options.classifier)
     names = facts["class_names"]
-    queries, known = query_files(options.query, _known_names(names, options))
+    queries, known = query_files(options.query, known_names(names, options))
     _check_outputs(options)
     model = load_model(options.classifier, ("predict", "predict_encoded"))
     images = read_images((path for _, path in queries), facts["image_shape"])
@@ -165,11 +166,6 @@ def _in_words(found: Estimate | None, adapted: Adapted, paths: Sequence[str]) ->
     if found is None:
         return []
     return sentences(found, adapted.numbers, paths, adapted.class_names)
-
-
-def _known_names(names: list[str], options: argparse.Namespace) -> list[str]:
-    """Returns the names that folders of queries may have."""
-    return names if options.none_of_these is None else [*names, report.NONE_OF_THESE]
 
 
 def _limit(nearness: np.ndarray, false_alarms: float | None) -> float:
@@ -385,7 +381,7 @@ def _add_answers(parser: argparse.ArgumentParser, command: str) -> None:
     )
     parser.add_argument(
         "--none_of_these",
-        type=_share,
+        type=share,
         nargs="?",
         const=FALSE_ALARMS,
         metavar="SHARE",
@@ -410,16 +406,6 @@ def _add_answers(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument(
         "--save", type=user_path, help="write the adapted classifier as a SavedModel"
     )
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = math.nan
-    if not 0.0 < share < 1.0:
-        raise argparse.ArgumentTypeError(f"a share between 0 and 1 is needed, got {text}")
-    return share
 
 
 if __name__ == "__main__":

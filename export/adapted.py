@@ -1,7 +1,8 @@
 """A model that has adapted to pictures: its answers, its estimate, and how it is saved.
 
 If the model compares features, the features of the support pictures are computed once, so leaving
-pictures out takes little time. Needs tensorflow, numpy, and the other files of this folder.
+pictures out takes little time. Needs numpy, the other files of this folder, and tensorflow for a
+model that is loaded.
 """
 
 from __future__ import annotations
@@ -36,10 +37,11 @@ class Adapted:
     """A model that has adapted to pictures.
 
     Args:
-        model: the result of `load_model`.
-        images: images of the support set, [B, h, w, c].
+        model: the result of `load_model`, or a `ServedModel`.
+        images: images of the support set, [B, h, w, c]; or files, bytes [B].
         labels: names of their classes, [B].
         num_steps: number of updates; None for a model without updates.
+        ending: "_encoded" if images, here and in `answers`, are files.
 
     Attributes:
         class_names: names of the classes, in the order of the logits.
@@ -47,9 +49,15 @@ class Adapted:
     """
 
     def __init__(
-        self, model: Any, images: np.ndarray, labels: Sequence[str], num_steps: int | None
+        self,
+        model: Any,
+        images: np.ndarray,
+        labels: Sequence[str],
+        num_steps: int | None,
+        ending: str = "",
     ) -> None:
         self._model = model
+        self._ending = ending
         self._steps = {} if num_steps is None else {"num_steps": np.int32(num_steps)}
         self._has_features = "adapt_features" in model.signatures
         self._labels = np.array(labels, object)
@@ -59,7 +67,7 @@ class Adapted:
         self.numbers = np.array([numbers[name] for name in labels])
 
     def answers(self, images: np.ndarray) -> Answers:
-        """Returns the answers for images [B, h, w, c].
+        """Returns the answers for images [B, h, w, c], or for files.
 
         Raises:
             ClientError: an answer is not a number.
@@ -137,9 +145,10 @@ class Adapted:
             return state, [], names
         given = [os.fsencode(label) for label in labels]
         adapted = self._call(
-            "adapt_named", support_images=kept, support_labels=given, **self._steps
+            f"adapt{self._ending}_named", support_images=kept, support_labels=given, **self._steps
         )
-        wanted = self._model.signatures["predict_named"].structured_input_signature[1]
+        predict = self._model.signatures[f"predict{self._ending}_named"]
+        wanted = predict.structured_input_signature[1]
         losses = adapted.get("support_losses")
         state = {name: value for name, value in adapted.items() if name in wanted}
         names = [os.fsdecode(name) for name in adapted["class_names"].numpy()]
@@ -150,14 +159,15 @@ class Adapted:
         if self._has_features:
             answer = self._call("predict_features", query_features=kept, **state)
             return answer["logits"].numpy().astype(np.float64)
-        answer = self._call("predict_named", query_images=kept, **state)
+        answer = self._call(f"predict{self._ending}_named", query_images=kept, **state)
         probabilities = answer["probabilities"].numpy().astype(np.float64)
         order = [names.index(name) for name in self.class_names]  # the order may differ in a round
         return np.log(np.maximum(probabilities[:, order], _SMALLEST))
 
     def _features(self, images: np.ndarray) -> np.ndarray:
         starts = range(0, len(images), _AT_A_TIME)
-        parts = [self._call("features", images=images[at : at + _AT_A_TIME]) for at in starts]
+        name = f"features{self._ending}"
+        parts = [self._call(name, images=images[at : at + _AT_A_TIME]) for at in starts]
         return np.concatenate([part["features"].numpy() for part in parts])
 
     def _means(self) -> np.ndarray:
@@ -173,9 +183,10 @@ class Adapted:
 
 def call(model: Any, signature: str, **tensors: Any) -> dict[str, Any]:
     """Calls a signature; for a wrong call, the error has the sentence of the model."""
-    import tensorflow as tf
-
     try:
         return model.signatures[signature](**tensors)
-    except tf.errors.InvalidArgumentError as error:
-        raise ClientError(f"The model says: {sentence(error.message)}") from error
+    except Exception as error:
+        # The class is TensorFlow's. A client of a server need not have TensorFlow.
+        if type(error).__name__ != "InvalidArgumentError":
+            raise
+        raise ClientError(f"The model says: {sentence(error.message)}") from error  # type: ignore

@@ -18,9 +18,7 @@ import by_class
 import numpy as np
 from folders import ClientError
 from images import open_image
-
-NONE_OF_THESE = "none of these"
-"""The answer for a picture that belongs to none of the classes."""
+from served_model import NONE_OF_THESE
 
 _THUMBNAIL = 96  # pixels of its longer side
 

@@ -16,6 +16,7 @@ needs_compiler = pytest.mark.skipif(
 QUIET = {"TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 _RENAMED = ("-Dmain=adapt_main", "-Dexit=leave_case", "-Dfs_load=load_once")
 _RENAMED += ("-Dfs_free_model=keep_model",)
+_OTHERS = ("estimate.o", "few_shot.o", "model.o", "remarks.o", "signature.o", "trust.o")
 
 
 class Result(NamedTuple):
@@ -45,7 +46,7 @@ def build_cases(tmp_path_factory):
     """Returns a program that runs many cases; see cases_harness.c."""
     folder = tmp_path_factory.mktemp("cases") / "c"
     harness = pathlib.Path(__file__).parent / "cases_harness.c"
-    _make(folder, "CFLAGS=-O0", "few_shot.o", "model.o", "remarks.o", "signature.o")
+    _make(folder, "CFLAGS=-O0", *_OTHERS)
     renamed = " ".join(("CFLAGS=-O0", *_RENAMED))
     shutil.copy(harness, folder / "cases.c")
     for options in ([renamed, "adapt.o", "folders.o"], ["CFLAGS=-O0", "cases.o", "adapt"]):

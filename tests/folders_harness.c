@@ -14,7 +14,7 @@ int main(int argc, char **argv) {
   } else {
     image_class known[] = {{"ant", {NULL, 0}}, {"bee", {NULL, 0}}};
     class_list classes = {known, 2};
-    path_list files = read_queries(argv + 2, (size_t)argc - 2, &classes);
+    path_list files = read_queries(argv + 2, (size_t)argc - 2, &classes, NULL);
     for (size_t i = 0; i < files.count; ++i) printf("\t%s%c", files.paths[i], 0);
     free_paths(&files);
   }

@@ -116,7 +116,7 @@ class GrpcServer(prediction_service_pb2_grpc.PredictionServiceServicer):
         except tf.errors.InvalidArgumentError as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
         answer = predict_pb2.PredictResponse()
-        for name in request.output_filter:
+        for name in request.output_filter or outputs:
             answer.outputs[name].CopyFrom(tf.make_tensor_proto(outputs[name].numpy()))
         return answer
 

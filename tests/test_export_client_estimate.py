@@ -1,6 +1,7 @@
 """export/adapt.py: adapt, check and predict; what it expects of itself, and none of these."""
 
 import json
+import shutil
 import subprocess
 import sys
 import warnings
@@ -10,8 +11,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import toy
+from c_programs import build_cases, call_each
 from export_client import FOLDER, client, images, to_lite
+from golden import EPISODE, MODEL
 from PIL import Image
+from servers import Served, grpc_server, rest_server
+from test_export_serving import grpc_client, rest
 
 from tf_metalstm.classifier import FewShotClassifier
 from tf_metalstm.data.preprocessing import Normalization
@@ -132,6 +137,43 @@ def test_the_saved_classifier_runs_in_litert(model, folders, tmp_path, capsys):
     np.testing.assert_allclose(found["probabilities"], expected["probabilities"], atol=1e-5)
     for name in ("labels", "none_of_these"):
         assert found[name].tolist() == expected[name].numpy().tolist()
+
+
+def by_servers(model, arguments, capsys):
+    """What the clients of servers say, and their answers."""
+    served = Served(model)
+    with rest_server(served) as url, grpc_server(served) as address:
+        for program, place in ((rest, ["--url", url]), (grpc_client, ["--address", address])):
+            program.main([str(one) for one in (*place, "--estimate", *arguments)])
+            output, errors = capsys.readouterr()
+            yield errors, [line.split("\t")[:2] for line in output.splitlines()]
+
+
+@pytest.mark.parametrize("by_updates", [False, True])
+def test_every_client_says_how_good_it_is_and_none_of_these(
+    model, folders, by_updates, tmp_path, tmp_path_factory, capsys
+):
+    """As adapt.py does, of a model that compares features and of one that learns by updates."""
+    support, query, steps = folders / "support", folders / "query", []
+    if by_updates:
+        model, support, query = MODEL, EPISODE / "support", EPISODE / "query"
+        steps = ["--num_steps", "5"]
+    given = ["--support", support, *steps, "--none_of_these", "0.1", "--query", query]
+    code, *_ = call(capsys, "--model", model, *given, "--json", tmp_path / "a.json")
+    assert code == 0
+    expected = json.loads((tmp_path / "a.json").read_text())
+    rows = [[str(query / one["file"]), one["predicted"]] for one in expected["images"]]
+    assert by_updates or sum(label == "none of these" for _, label in rows) >= 6
+    found = list(by_servers(model, given, capsys))
+    if shutil.which("cc") and shutil.which("make"):
+        flags = ["--estimate", "--none_of_these=0.1", *steps]
+        program = build_cases(tmp_path_factory)
+        [result] = call_each(program, tmp_path, [[*flags, model, support, query]])
+        lines = [line.split("\t")[:2] for line in result.stdout.splitlines()[1:]]
+        found.append((result.stderr, lines))
+    for said, answers in found:
+        assert answers == rows
+        assert set(expected["estimate_in_words"]) <= set(said.splitlines())
 
 
 def test_check_names_what_looks_mislabelled(model, folders, tmp_path, capsys):

@@ -1,6 +1,6 @@
 /* Adapts an exported model to folders of labelled images and classifies others with it.
  *
- *     ./adapt [--num_steps T] [--skip_corrupt] MODEL SUPPORT IMAGE...
+ *     ./adapt [--num_steps T] [--skip_corrupt] [--estimate] [--none_of_these[=SHARE]] MODEL SUPPORT IMAGE...
  *
  * MODEL    the folder that `python -m tf_metalstm.export` wrote
  * SUPPORT  one folder a class, with a few images in or below each: JPEG, PNG, GIF, BMP or WebP
@@ -8,6 +8,9 @@
  *
  * --num_steps T    updates, 0 to 1000; by default as many as in training
  * --skip_corrupt   leaves files out that cannot be read, and says so
+ * --estimate       says on stderr how many answers will be right, and which support pictures look mislabelled
+ * --none_of_these  says so of pictures of other things; SHARE of yours may be taken for that, 0.05 unless you
+ *                  say otherwise
  *
  * Pictures that make answers worth little are warned of, as by the Python clients: remarks.h has the list.
  * Writes a table with tabs between: file, predicted class, the probability of every class. What
@@ -16,6 +19,7 @@
 #define _POSIX_C_SOURCE 200809L
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,9 +31,12 @@
 #include "remarks.h"
 
 enum { MAX_STEPS = 1000 };
+static const double false_alarms = 0.05; /* unless the user says otherwise */
+static const char none_of_these[] = "none of these";
 
 static const char usage[] =
-    "usage: adapt [--num_steps T] [--skip_corrupt] MODEL SUPPORT IMAGE...\n"
+    "usage: adapt [--num_steps T] [--skip_corrupt] [--estimate] [--none_of_these[=SHARE]]\n"
+    "             MODEL SUPPORT IMAGE...\n"
     "SUPPORT holds one folder of images a class; IMAGE is a file or a folder of files; images are\n"
     "JPEG, PNG, GIF, BMP or WebP files.\n";
 
@@ -150,12 +157,33 @@ static look *looked_at(const fs_model *model, const support_set *support) {
   return looks;
 }
 
-/* Writes the row of a file, and remembers its picture where that is wanted; returns 0 where it was left
- * out. */
-static int print_answer(const fs_model *model, const fs_classifier *classifier, const char *path,
-                        int skip_corrupt, look *seen) {
+/* What the command line asks for. */
+typedef struct {
+  int num_steps, skip_corrupt, estimate;
+  double none_of_these; /* the share of false alarms; 0 where that is not asked */
+} settings;
+
+/* Returns what an image is called: its most probable class, or that it is of none. */
+static const char *label_of(const fs_classifier *classifier, fs_trust *trust, const fs_image *image,
+                            const float *probabilities, double limit) {
   char error[FS_ERROR_SIZE];
-  size_t num_classes = fs_num_classes(classifier), best = 0, place;
+  size_t best = 0;
+  double near = 0;
+  for (size_t i = 1; i < fs_num_classes(classifier); ++i)
+    if (probabilities[i] > probabilities[best]) best = i;
+  if (isfinite(limit)) {
+    if (fs_nearness(trust, image, probabilities, &near, error)) fail("The model says: %s", error);
+    if (near < limit) return none_of_these;
+  }
+  return fs_class_name(classifier, best);
+}
+
+/* Writes the row of a file, and remembers its picture where that is wanted; returns 0 where it was left
+ * out. trust: where a picture is of no class whose nearness is below the limit. */
+static int print_answer(const fs_model *model, const fs_classifier *classifier, fs_trust *trust,
+                        double limit, const char *path, int skip_corrupt, look *seen) {
+  char error[FS_ERROR_SIZE];
+  size_t num_classes = fs_num_classes(classifier), place;
   fs_image image = read_file(path);
   float *probabilities = checked(calloc(num_classes, sizeof *probabilities));
   int failed = fs_predict(classifier, &image, 1, probabilities, error);
@@ -164,9 +192,7 @@ static int print_answer(const fs_model *model, const fs_classifier *classifier, 
     if (!why) fail("The model says: %s", error);
     refuse(path, why, skip_corrupt);
   } else {
-    for (size_t i = 1; i < num_classes; ++i)
-      if (probabilities[i] > probabilities[best]) best = i;
-    printf("%s\t%s", path, fs_class_name(classifier, best));
+    printf("%s\t%s", path, label_of(classifier, trust, &image, probabilities, limit));
     for (size_t i = 0; i < num_classes; ++i) printf("\t%.9g", probabilities[i]);
     printf("\n");
     if (seen) *seen = look_of(model, &image, path, NULL);
@@ -200,49 +226,106 @@ static int steps_of(const char *text) {
   return (int)steps;
 }
 
+static double share_of(const char *text) {
+  char *end;
+  double share = strtod(text, &end);
+  if (*end || end == text || !(share > 0 && share < 1))
+    fail("--none_of_these must be between 0 and 1, got %s: give 0.05 for one in twenty",
+         *text ? text : "nothing");
+  return share;
+}
+
+/* Reads what begins with two hyphens; returns the place of what follows. */
+static int read_settings(int argc, char **argv, settings *into) {
+  int at = 1;
+  *into = (settings){.num_steps = FS_DEFAULT_STEPS};
+  for (; at < argc && strncmp(argv[at], "--", 2) == 0; ++at) {
+    if (strcmp(argv[at], "--skip_corrupt") == 0)
+      into->skip_corrupt = 1;
+    else if (strcmp(argv[at], "--estimate") == 0)
+      into->estimate = 1;
+    else if (strcmp(argv[at], "--none_of_these") == 0)
+      into->none_of_these = false_alarms;
+    else if (strncmp(argv[at], "--none_of_these=", 16) == 0)
+      into->none_of_these = share_of(argv[at] + 16);
+    else if (strcmp(argv[at], "--num_steps") == 0)
+      into->num_steps = steps_of(argv[++at]);
+    else if (strncmp(argv[at], "--num_steps=", 12) == 0)
+      into->num_steps = steps_of(argv[at] + 12);
+    else
+      fail("%s is none of --num_steps, --skip_corrupt, --estimate and --none_of_these", argv[at]);
+  }
+  return at;
+}
+
+static void check_model(const fs_model *model, const settings *set, const char *root,
+                        size_t num_classes) {
+  if (fs_num_way(model) && num_classes > fs_num_way(model))
+    fail("%s has %zu class folders, but the model tells at most %zu classes apart: take away some, or "
+         "take a model that compares features, which has no limit", root, num_classes,
+         fs_num_way(model));
+  if (set->num_steps != FS_DEFAULT_STEPS && !fs_makes_updates(model))
+    fail("--num_steps is for models that learn by updates; this one does not");
+}
+
+/* Returns how far to trust a classifier, and says it where that is asked; NULL where nothing is. */
+static fs_trust *trusted(const fs_classifier *classifier, const support_set *support,
+                         const settings *set) {
+  char error[FS_ERROR_SIZE];
+  if (!set->estimate && set->none_of_these <= 0) return NULL;
+  fs_trust *trust = fs_trust_of(classifier, support->images, support->labels, support->size,
+                                set->num_steps, error);
+  if (!trust) fail("The model says: %s", error);
+  size_t ways = fs_num_classes(classifier);
+  const char **names = checked(calloc(ways, sizeof *names));
+  for (size_t i = 0; i < ways; ++i) names[i] = fs_class_name(classifier, i);
+  if (set->estimate)
+    say_expected(fs_expected(trust), support->paths, support->labels, support->size, names, ways);
+  free(names);
+  return trust;
+}
+
+/* Answers all queries, and warns of them. */
+static void answer(const fs_model *model, const fs_classifier *classifier, const support_set *support,
+                   const path_list *queries, const settings *set) {
+  look *known = looked_at(model, support), *asked = NULL;
+  if (known) asked = checked(calloc(queries->count, sizeof *asked));
+  fs_trust *trust = trusted(classifier, support, set);
+  double limit = set->none_of_these > 0 ? nearness_limit(fs_expected(trust), set->none_of_these)
+                                        : -INFINITY;
+  print_header(classifier);
+  size_t answered = 0;
+  for (size_t i = 0; i < queries->count; ++i)
+    answered += (size_t)print_answer(model, classifier, trust, limit, queries->paths[i],
+                                     set->skip_corrupt, asked ? &asked[answered] : NULL);
+  if (!answered) fail("None of the images to classify can be read");
+  if (known) warn_of_queries(known, support->size, asked, answered);
+  fs_free_trust(trust);
+  free(known);
+  free(asked);
+}
+
 int main(int argc, char **argv) {
   char error[FS_ERROR_SIZE];
-  int num_steps = FS_DEFAULT_STEPS, skip_corrupt = 0, first = 1;
+  settings set;
   take_kernels_of_training(argv);
-  for (; first < argc && strncmp(argv[first], "--", 2) == 0; ++first) {
-    if (strcmp(argv[first], "--skip_corrupt") == 0) {
-      skip_corrupt = 1;
-    } else if (strcmp(argv[first], "--num_steps") == 0) {
-      num_steps = steps_of(argv[++first]);
-    } else {
-      fail("%s is none of --num_steps and --skip_corrupt", argv[first]);
-    }
-  }
+  int first = read_settings(argc, argv, &set);
   if (argc - first < 3) {
     fputs(usage, stderr);
     return 2;
   }
   char *folder = user_path(argv[first]), *root = user_path(argv[first + 1]);
   class_list classes = read_classes(root);
-  path_list queries = read_queries(argv + first + 2, (size_t)(argc - first - 2), &classes);
+  path_list queries = read_queries(argv + first + 2, (size_t)(argc - first - 2), &classes,
+                                   set.none_of_these > 0 ? none_of_these : NULL);
   support_set support = read_support(&classes);
   fs_model *model = fs_load(folder, error);
   if (!model) fail("The model in %s: %s", folder, error);
-  if (fs_num_way(model) && classes.count > fs_num_way(model))
-    fail("%s has %zu class folders, but the model tells at most %zu classes apart: take away some, or "
-         "take a model that compares features, which has no limit", root, classes.count,
-         fs_num_way(model));
-  if (num_steps != FS_DEFAULT_STEPS && !fs_makes_updates(model))
-    fail("--num_steps is for models that learn by updates; this one does not");
-  fs_classifier *classifier = adapted(model, &support, num_steps, skip_corrupt);
-  look *known = looked_at(model, &support), *asked = NULL;
-  if (known) asked = checked(calloc(queries.count, sizeof *asked));
-  print_header(classifier);
-  size_t answered = 0;
-  for (size_t i = 0; i < queries.count; ++i)
-    answered += (size_t)print_answer(model, classifier, queries.paths[i], skip_corrupt,
-                                     asked ? &asked[answered] : NULL);
-  if (!answered) fail("None of the images to classify can be read");
-  if (known) warn_of_queries(known, support.size, asked, answered);
+  check_model(model, &set, root, classes.count);
+  fs_classifier *classifier = adapted(model, &support, set.num_steps, set.skip_corrupt);
+  answer(model, classifier, &support, &queries, &set);
   fs_free_classifier(classifier);
   fs_free_model(model);
-  free(known);
-  free(asked);
   free_support(&support);
   free_paths(&queries);
   free_classes(&classes);

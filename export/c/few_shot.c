@@ -78,6 +78,8 @@ void fs_free_classifier(fs_classifier *classifier) {
   free(classifier);
 }
 
+const fs_model *fs_model_of(const fs_classifier *classifier) { return classifier->model; }
+
 size_t fs_num_classes(const fs_classifier *classifier) { return classifier->num_classes; }
 
 const char *fs_class_name(const fs_classifier *classifier, size_t number) {

@@ -15,6 +15,8 @@
 
 #include <stddef.h>
 
+#include "estimate.h"
+
 #define FS_ERROR_SIZE 1024
 #define FS_DEFAULT_STEPS (-1) /* as many updates as the model was trained with */
 
@@ -50,6 +52,20 @@ const char *fs_class_name(const fs_classifier *classifier, size_t number);
  * numbers. Returns 0, or -1. */
 int fs_predict(const fs_classifier *classifier, const fs_image *images, size_t count,
                float *probabilities, char *error);
+
+/* How far to trust a classifier: what is to be expected of it, found by leaving support pictures out, and
+ * how near others are to its classes. Images, labels and classifier have to stay as long as it does. A model
+ * that learns by updates adapts up to five times more. */
+typedef struct fs_trust fs_trust;
+fs_trust *fs_trust_of(const fs_classifier *classifier, const fs_image *images,
+                      const char *const *labels, size_t count, int num_steps, char *error);
+void fs_free_trust(fs_trust *trust);
+const expected *fs_expected(const fs_trust *trust);
+
+/* Writes how near an image is to the classes, which is compared with `nearness_limit`. probabilities: those
+ * of the image. Returns 0, or -1. */
+int fs_nearness(fs_trust *trust, const fs_image *image, const float *probabilities, double *near,
+                char *error);
 
 /* A picture as the model sees it: height * width * channels levels 0 ... 255, row by row. */
 typedef struct {

@@ -300,23 +300,23 @@ static void fail_unknown_class(const char *root, const char *name, const class_l
 
 /* Adds the files below folders of known class. */
 static void add_labelled(const char *root, const path_list *folders, path_list *files,
-                         const class_list *classes, left_out *left) {
+                         const class_list *classes, const char *other, left_out *left) {
   const path_list none = {NULL, 0};
   class_list labelled = classes_in(root, folders, &none, left);
   for (size_t i = 0; i < labelled.count; ++i) {
     image_class *one = &labelled.classes[i];
-    if (!is_class(classes, one->name)) fail_unknown_class(root, one->name, classes);
+    if (!is_class(classes, one->name) && !(other && strcmp(one->name, other) == 0)) fail_unknown_class(root, one->name, classes);
     for (size_t j = 0; j < one->files.count; ++j) add(files, copy_of(one->files.paths[j]));
   }
   free_classes(&labelled);
 }
 
 static void add_folder(const char *root, path_list *files, const class_list *classes,
-                       left_out *left) {
+                       const char *other, left_out *left) {
   path_list folders = {NULL, 0}, below = {NULL, 0};
   entries(root, &folders, &below, left);
   if (folders.count && !below.count) {
-    add_labelled(root, &folders, files, classes, left);
+    add_labelled(root, &folders, files, classes, other, left);
     free_paths(&folders);
     return;
   }
@@ -334,14 +334,15 @@ static void add_folder(const char *root, path_list *files, const class_list *cla
   free_paths(&below);
 }
 
-path_list read_queries(char *const *typed, size_t count, const class_list *classes) {
+path_list read_queries(char *const *typed, size_t count, const class_list *classes,
+                       const char *other) {
   left_out left = {0, NULL, {NULL, 0}};
   path_list files = {NULL, 0};
   for (size_t i = 0; i < count; ++i) {
     char *path = user_path(typed[i]);
     mode_t kind = kind_of(path);
     if (kind == S_IFDIR) {
-      add_folder(path, &files, classes, &left);
+      add_folder(path, &files, classes, other, &left);
       free(path);
       continue;
     }

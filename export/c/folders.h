@@ -41,8 +41,9 @@ class_list read_classes(const char *root);
 void free_classes(class_list *list);
 
 /* Returns the files to classify: the paths themselves, and of a folder all files in and below it. Where a
- * folder holds nothing but folders, these have the names of classes. */
-path_list read_queries(char *const *typed, size_t count, const class_list *classes);
+ * folder holds nothing but folders, these have the names of classes, or that other one unless it is NULL. */
+path_list read_queries(char *const *typed, size_t count, const class_list *classes,
+                       const char *other);
 void free_paths(path_list *list);
 
 #endif

@@ -54,7 +54,15 @@ static int find_signatures(fs_model *model, const TF_Buffer *meta_graph, char *e
     return -1;
   }
   find_num_way(model, meta_graph);
-  if (signature_find(data, size, "pixels_encoded", &model->pixels)) model->pixels.num_inputs = 0;
+  const struct {
+    const char *name;
+    signature *into;
+  } others[] = {{"pixels_encoded", &model->pixels},
+                {"features_encoded", &model->features},
+                {"adapt_features", &model->adapt_features},
+                {"predict_features", &model->predict_features}};
+  for (size_t i = 0; i < sizeof others / sizeof *others; ++i)
+    if (signature_find(data, size, others[i].name, others[i].into)) others[i].into->num_inputs = 0;
   return 0;
 }
 

@@ -14,7 +14,8 @@ struct fs_model {
   TF_Session *session;
   signature adapt, predict; /* of files and names */
   size_t num_way;           /* the most classes; 0 for any number */
-  signature pixels;         /* of files; no inputs where the model has no such signature */
+  /* No inputs where the model has no such signature; the first two of files. */
+  signature pixels, features, adapt_features, predict_features;
 };
 
 /* A tensor that goes into a signature, or comes out of it. */
@@ -22,6 +23,9 @@ typedef struct {
   const char *name;
   TF_Tensor *tensor;
 } named_tensor;
+
+/* Returns the model of a classifier. */
+const fs_model *fs_model_of(const fs_classifier *classifier);
 
 /* Writes a sentence. */
 void model_say(char *error, const char *text);

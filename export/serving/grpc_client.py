@@ -26,6 +26,7 @@ from tensorflow_serving.apis import (
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import sending
+import served_model
 from folders import (
     MAX_STEPS,
     ClientError,
@@ -106,6 +107,19 @@ def predict_request(model: Mapping[str, Any], adapted: Any, queries: Iterable[Pa
     return request
 
 
+def as_loaded(service: Any, model: Mapping[str, Any]) -> served_model.ServedModel:
+    """Returns the served model so that it is called as one that is loaded."""
+
+    def call(signature: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        request = _request(signature, _state(model) if signature == ADAPT else ())
+        for name, array in inputs.items():
+            request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
+        outputs = _called(service.Predict, request).outputs
+        return {name: tf.make_ndarray(value) for name, value in outputs.items()}
+
+    return served_model.ServedModel({name: list(one.inputs) for name, one in model.items()}, call)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the client."""
     print_any_name()
@@ -123,26 +137,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--skip_corrupt", action="store_true", help="leave out files that cannot be read"
     )
+    served_model.add_flags(parser)
     try:
         options = parser.parse_args(arguments)
         classes = class_files(options.support)
-        queries = [path for _, path in query_files(options.query, list(classes))[0]]
-        answer, support, queries, shape = _ask(options, classes, queries)
-        sending.warn_of(support, queries, shape)
+        names = served_model.known_names(classes, options)
+        queries = [path for _, path in query_files(options.query, names)[0]]
+        answer, is_foreign, queries = _ask(options, classes, queries)
     except ServerError as error:
         raise SystemExit(f"error: the server says: {error}") from error
     except ClientError as error:
         raise SystemExit(f"error: {error}") from error
     labels = tf.make_ndarray(answer.outputs["labels"])
     probabilities = tf.make_ndarray(answer.outputs["probabilities"])
-    for path, label, row in zip(queries, labels, probabilities, strict=True):
-        print(f"{path}\t{label.decode()}\t{max(row):.2%}")
+    for path, name, row, foreign in zip(queries, labels, probabilities, is_foreign, strict=True):
+        label = served_model.NONE_OF_THESE if foreign else name.decode()
+        print(f"{path}\t{label}\t{max(row):.2%}")
 
 
 def _ask(
     options: argparse.Namespace, classes: sending.Classes, queries: Sequence[Path]
-) -> tuple[Any, sending.Classes, list[Path], list[int]]:
-    """Returns the answer, the files of both parts that were taken, and the shape of images."""
+) -> tuple[Any, list[bool], list[Path]]:
+    """Returns the answer, which queries are of no class, and the queries that were taken."""
     skip = options.skip_corrupt
     with grpc.insecure_channel(options.address) as channel:
         service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
@@ -156,7 +172,9 @@ def _ask(
         answer, taken = sending.answered(
             lambda q: _called(service.Predict, predict_request(model, adapted, q)), queries, skip
         )
-        return answer, support, taken, image_shape(model)
+        sending.warn_of(support, taken, image_shape(model))
+        loaded = as_loaded(service, model)
+        return answer, served_model.foreign(loaded, support, taken, options), taken
 
 
 def _called(method: Callable[..., Any], request: Any) -> Any:

@@ -25,6 +25,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import sending
+import served_model
 from folders import (
     MAX_STEPS,
     ClientError,
@@ -117,6 +118,21 @@ def ask(url: str, request: Mapping[str, Any]) -> dict[str, Any]:
     return _answer(f"{url}:predict", json.dumps(request).encode())["outputs"]
 
 
+def as_loaded(url: str, model: Signatures) -> served_model.ServedModel:
+    """Returns the served model so that it is called as one that is loaded; needs numpy to be."""
+
+    def call(signature: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        import numpy as np
+
+        given = {name: _in_json(np.asarray(array).tolist()) for name, array in inputs.items()}
+        outputs = ask(url, {"signature_name": signature, "inputs": given})
+        return {name: np.asarray(value) for name, value in outputs.items()}
+
+    return served_model.ServedModel(
+        {name: list(one.get("inputs", ())) for name, one in model.items()}, call
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the client."""
     print_any_name()
@@ -134,11 +150,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--skip_corrupt", action="store_true", help="leave out files that cannot be read"
     )
+    served_model.add_flags(parser)
     try:
         options = parser.parse_args(arguments)
         url, skip = options.url.rstrip("/"), options.skip_corrupt
         classes = class_files(options.support)
-        queries = [path for _, path in query_files(options.query, list(classes))[0]]
+        names = served_model.known_names(classes, options)
+        queries = [path for _, path in query_files(options.query, names)[0]]
         model = signatures(url)
         check_number(options.support, len(classes), num_way(model))
         adapted, support = sending.adapted(
@@ -148,13 +166,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             lambda q: ask(url, predict_request(model, adapted, q)), queries, skip
         )
         sending.warn_of(support, queries, image_shape(model))
+        is_foreign = served_model.foreign(as_loaded(url, model), support, queries, options)
     except ServerError as error:
         raise SystemExit(f"error: the server says: {error}") from error
     except ClientError as error:
         raise SystemExit(f"error: {error}") from error
-    rows = zip(queries, answer["labels"], answer["probabilities"], strict=True)
-    for path, name, probabilities in rows:
-        print(f"{path}\t{name}\t{max(probabilities):.2%}")
+    rows = zip(queries, answer["labels"], answer["probabilities"], is_foreign, strict=True)
+    for path, name, probabilities, foreign in rows:
+        label = served_model.NONE_OF_THESE if foreign else name
+        print(f"{path}\t{label}\t{max(probabilities):.2%}")
 
 
 def _answer(url: str, body: bytes | None = None) -> dict[str, Any]:
@@ -176,9 +196,15 @@ def _said(body: bytes) -> str:
         return body.decode(errors="replace")
 
 
-def _bytes(path: Path) -> dict[str, str]:
-    # What is no text travels so in TensorFlow Serving's JSON.
-    return {"b64": base64.b64encode(read(path)).decode()}
+def _bytes(path: Path) -> Any:
+    return _in_json(read(path))
+
+
+def _in_json(value: Any) -> Any:
+    """Returns a value, or a list of such, as TensorFlow Serving's JSON has what is no text."""
+    if isinstance(value, list):
+        return [_in_json(one) for one in value]
+    return {"b64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
 
 
 if __name__ == "__main__":

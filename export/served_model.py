@@ -1,0 +1,144 @@
+"""A model behind a server, called as one that is loaded: how good it will be, and none of these.
+
+What `adapted.py` asks of a loaded model travels as requests. Pictures travel as files, one more
+time than for the answers alone; of a model that learns by updates those of the support set up to
+five times. Needs numpy, and the files beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from folders import ClientError, read
+
+NONE_OF_THESE = "none of these"
+"""What is answered of a picture that is of no class."""
+
+_FALSE_ALARMS = 0.05  # as in estimate.py, which needs numpy
+
+Ask = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
+
+
+class Value(NamedTuple):
+    """An array, read as a tensor is."""
+
+    array: Any
+
+    def numpy(self) -> Any:
+        """Returns the array."""
+        return self.array
+
+
+class ServedModel:
+    """A model behind a server.
+
+    Args:
+        inputs: of each signature the names of what it takes.
+        ask: sends a signature's name and arrays; returns arrays by name.
+
+    Attributes:
+        signatures: functions by name, which take and return `Value`s.
+    """
+
+    def __init__(self, inputs: Mapping[str, Sequence[str]], ask: Ask) -> None:
+        self.signatures = {name: _Signature(name, names, ask) for name, names in inputs.items()}
+
+
+class _Signature:
+    def __init__(self, name: str, inputs: Sequence[str], ask: Ask) -> None:
+        self._name, self._ask = name, ask
+        self.structured_input_signature = ((), dict.fromkeys(inputs))
+
+    def __call__(self, **given: Any) -> dict[str, Value]:
+        plain = {n: one.array if isinstance(one, Value) else one for n, one in given.items()}
+        return {name: Value(array) for name, array in self._ask(self._name, plain).items()}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of a client of a server about how far to trust its answers."""
+    parser.add_argument(
+        "--estimate",
+        action="store_true",
+        help="say how many answers will be right, and which support pictures look mislabelled",
+    )
+    parser.add_argument(
+        "--none_of_these",
+        type=share,
+        nargs="?",
+        const=_FALSE_ALARMS,
+        metavar="SHARE",
+        help="say so of pictures of other things; so many of yours may be taken for that: "
+        f"{_FALSE_ALARMS} unless you say otherwise",
+    )
+
+
+def share(text: str) -> float:
+    """Returns the share that --none_of_these says.
+
+    Raises:
+        ClientError: it is none between 0 and 1.
+    """
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0.0 < found < 1.0:
+        raise ClientError(
+            f"--none_of_these must be between 0 and 1, got {text or 'nothing'}: give 0.05 for one "
+            "in twenty."
+        )
+    return found
+
+
+def known_names(classes: Iterable[str], options: argparse.Namespace) -> list[str]:
+    """Returns the names that folders of queries may have."""
+    return [*classes, *([] if options.none_of_these is None else [NONE_OF_THESE])]
+
+
+def foreign(
+    model: ServedModel,
+    classes: Mapping[str, Sequence[Path]],
+    queries: Sequence[Path],
+    options: argparse.Namespace,
+) -> list[bool]:
+    """Returns of each query whether it is of none of the classes; says on stderr what is expected.
+
+    Args:
+        model: the model.
+        classes: the files of the support set.
+        queries: files.
+        options: with what `add_flags` adds, and num_steps.
+
+    Raises:
+        ClientError: there is no numpy, or the server says so.
+    """
+    if not options.estimate and options.none_of_these is None:
+        return [False] * len(queries)
+    try:
+        import numpy as np
+        from adapted import Adapted
+        from estimate import sentences, threshold
+    except ImportError as error:
+        raise ClientError(f"--estimate and --none_of_these need numpy ({error}).") from error
+
+    def files(paths: Sequence[Path]) -> Any:
+        contents = np.empty([len(paths)], object)
+        contents[:] = [read(path) for path in paths]
+        return contents
+
+    pairs = [(path, name) for name, paths in classes.items() for path in paths]
+    paths, labels = [path for path, _ in pairs], [name for _, name in pairs]
+    adapted = Adapted(model, files(paths), labels, options.num_steps, "_encoded")
+    found = adapted.estimate()
+    if options.estimate:
+        for one in sentences(found, adapted.numbers, list(map(str, paths)), adapted.class_names):
+            print(one, file=sys.stderr)
+    if options.none_of_these is None:
+        return [False] * len(queries)
+    near = adapted.answers(files(queries)).near
+    return list(near < threshold(found.nearness, options.none_of_these))
