@@ -46,8 +46,7 @@ def convert(model: Path, signature: str, quantize: bool = False) -> bytes:
     return converter.convert()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--model",
@@ -57,7 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=user_path, required=True, help="folder for the results")
     parser.add_argument("--quantize", action="store_true", help="store constant weights in 8 bits")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    options = _parser().parse_args(arguments)
     try:
         _run(options.model, options.out, options.quantize)
     except ClientError as error:

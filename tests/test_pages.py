@@ -9,8 +9,11 @@ import sys
 
 import pytest
 from absl import flags
+from export_client import client, to_lite
 
 import tf_metalstm
+from tf_metalstm.__main__ import CLIENTS
+from tf_metalstm.argv import COMMANDS
 from tf_metalstm.catalogue import FAMILIES
 from tf_metalstm.demo import parser as demo_parser
 from tf_metalstm.flags import define_flags
@@ -68,13 +71,17 @@ def test_every_command_has_a_section_and_every_flag_a_row():
     page = (ROOT / "docs" / "commands.md").read_text()
     commands = {path.stem for path in (ROOT / "tf_metalstm").glob("*.py") if is_command(path)}
     commands.remove("__main__")  # which starts them by name
-    assert {"train", "reproduce", "demo"} <= commands
+    assert commands == {*COMMANDS, "adapt"}
+    commands |= {*CLIENTS}
     for command in commands:
         assert f"\n## `{command}`\n" in page
     values = flags.FlagValues()
     define_flags(values)
-    names = {*values, *own_flags(demo_parser()), *own_flags(reproduce_parser(TABLES))}
+    parsers = [demo_parser(), reproduce_parser(TABLES), to_lite._parser()]
+    parsers += [client._parser(command) for command in ("adapt", "check", "predict")]
+    names = {*values, *(name for parser in parsers for name in own_flags(parser))}
     assert len(names) > 80
+    assert {"calibrated", "classifier", "quantize"} <= names
     for name in names:
         assert f"| `--{name}` |" in page
 

@@ -43,7 +43,9 @@ def commands_page() -> str:
         "",
         *table(
             ("command", "what it does"),
-            [(f"[`{name}`](#{name})", _module(name)[1]) for name in (*COMMANDS, *OTHERS, "adapt")],
+            [(f"[`{name}`](#{name})", _module(name)[1]) for name in (*COMMANDS, *OTHERS, "adapt")]
+            + [("[`to_lite`](#to_lite)", "Converts an exported model for LiteRT.")]
+            + [("`recipes`", "Lists the recipes for `--recipe=NAME`.")],
         ),
         "",
         "`train` accepts every flag on this page. The other commands that work on a run first read "
@@ -78,7 +80,8 @@ def commands_page() -> str:
         module, _ = _module(name)
         parser = module.parser(TABLES) if name == "reproduce" else module.parser()
         lines += ["", f"## `{name}`", "", *_docstring(module), "", *_arguments(parser)]
-    lines += _client()
+    lines += _adapt()
+    lines += _to_lite()
     lines += [
         "",
         "## All flags",
@@ -112,17 +115,30 @@ def _code(paragraph: str) -> str:
     return re.sub(r"(?<![`\w/])(--\w+|[A-Z_]{3,}(?:/[\w.*-]*[\w*])+)(?![`\w])", r"`\1`", paragraph)
 
 
-def _client() -> list[str]:
-    """Returns the section of `adapt`, whose flags are in the client that needs no package."""
-    module, _ = _module("adapt")
+def _client(name: str) -> ModuleType:
+    """Returns the module of a client in export/, which needs no package."""
     sys.path.insert(0, "export")
-    parser_of = importlib.import_module("adapt")._parser
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove("export")
+
+
+def _adapt() -> list[str]:
+    """Returns the section of `adapt`."""
+    module, _ = _module("adapt")
+    parser_of = _client("adapt")._parser
     lines = ["", "## `adapt`", "", *_docstring(module), "", *_arguments(parser_of("adapt"))]
-    lines += [
-        "",
-        "`adapt check` has those of them that are about the support set. `adapt predict`:",
-    ]
-    return [*lines, "", *_arguments(parser_of("predict"))]
+    for name in ("check", "predict"):
+        lines += ["", f"`adapt {name}`:", "", *_arguments(parser_of(name))]
+    return lines
+
+
+def _to_lite() -> list[str]:
+    """Returns the section of `to_lite`."""
+    module = _client("to_lite")
+    text = [line.replace("python to_lite.py", "tf-metalstm to_lite") for line in _docstring(module)]
+    return ["", "## `to_lite`", "", *text, "", *_arguments(module._parser())]
 
 
 def _arguments(parser: argparse.ArgumentParser) -> list[str]:
