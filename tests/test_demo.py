@@ -206,8 +206,8 @@ def test_drawings_are_told_apart(browser):
     [
         ("ask", False, "The canvas is empty: draw something first."),
         ("add_1", False, "The canvas is empty: draw something first."),
-        ("ask", True, "It knows no classes yet: press Adapt first."),
-        ("adapt", False, "Give at least two classes some pictures each."),
+        ("ask", True, "The model has not adapted yet: press Adapt first."),
+        ("adapt", False, "Add pictures to at least two classes."),
     ],
 )
 def test_what_is_wrong_is_said_on_the_page(browser, button, draws, message):
@@ -228,7 +228,7 @@ def test_a_port_that_is_taken_is_said_at_once():
 
 @pytest.mark.parametrize("port", [-1, 0, 65536, 10**9])
 def test_what_is_no_port_is_said(port):
-    with pytest.raises(SystemExit, match=f"--port={port} is no port: give one from 1 to 65535"):
+    with pytest.raises(SystemExit, match=f"--port={port} is not a port: give one from 1 to 65535"):
         main(["--model", str(MODEL), "--port", str(port)])
 
 
@@ -252,9 +252,9 @@ def test_paths_are_taken_as_they_are_typed(way, tmp_path, monkeypatch):
 def test_a_model_that_is_not_there_and_examples_that_do_not_fit(tmp_path):
     with pytest.raises(FileNotFoundError, match="neither a model"):
         build_page(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"--examples .* is no folder"):
+    with pytest.raises(FileNotFoundError, match=r"--examples .* is not a folder"):
         build_page(MODEL, tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="one folder a class, 1 to 5 of them; it has 0"):
+    with pytest.raises(ValueError, match="a folder for each class, 1 to 5; it has 0"):
         build_page(MODEL, tmp_path)
 
 

@@ -95,21 +95,25 @@ def test_other_names_are_names(launched, capsys, name):
     with pytest.raises(SystemExit):
         demo.main(["--model", "m", f"--allow_host={name}"])
     assert (
-        "--allow_host: a name alone is needed, such as pictures.example" in capsys.readouterr().err
+        "--allow_host: expected a name without port and path, such as pictures.example"
+        in capsys.readouterr().err
     )
     assert not launched
 
 
 def test_a_page_that_does_not_answer_is_not_to_be_published(launched):
     launched["error"] = ValueError("When localhost is not accessible, a shareable link must be ...")
-    with pytest.raises(SystemExit, match=r"does not answer at http://127\.0\.0\.1:7860\. Where a"):
+    with pytest.raises(SystemExit, match=r"does not answer at http://127\.0\.0\.1:7860\. If you"):
         demo.main(["--model", "m"])
 
 
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (FileNotFoundError(2, "No such file", "cache/ab/cat.png"), "cat.png is gone: "),
+        (
+            FileNotFoundError(2, "No such file", "cache/ab/cat.png"),
+            "cat.png was deleted after an hour. ",
+        ),
         (
             ValueError("cat.png is not a readable image (it is damaged)"),
             "cat.png is not a readable",

@@ -1,11 +1,10 @@
 """A page to try a trained model: python -m tf_metalstm.demo --model=...
 
-Name some classes, draw or drop a few pictures of each, let the model adapt to them: it says how
-good it will be. Then draw or drop others and see its answers, tell it where it is wrong, and take
-the adapted classifier along. The model is an exported one or a run. The page is served on this
-machine to this machine alone and needs no network. It answers only requests for a name of this
-machine, so that a page from elsewhere cannot read it. It needs Gradio: pip install
-'tf_metalstm[demo]'.
+Name some classes, draw or drop a few pictures of each, and let the model adapt to them. The page
+then estimates the accuracy. Draw or drop other pictures to see the answers, correct wrong answers,
+and download the adapted classifier. The model is an export or a run. The page runs on this machine,
+only for this machine, and needs no network. It only answers requests for a name of this machine, so
+that other web pages cannot read it. It needs Gradio: pip install 'tf_metalstm[demo]'.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-# Before Gradio is imported: nothing here speaks to anybody.
+# Before Gradio is imported: Gradio must not send anything.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -45,12 +44,12 @@ from tf_metalstm.visualization.figures import adaptation_figure
 
 _OWN_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _MOST_UPDATES = 30
-_MOST_CLASSES = 20  # that the page has room for, with a model of any number of them
-_FIRST_CLASSES = 5  # that it begins with
+_MOST_CLASSES = 20  # columns of the page, for a model of any number of classes
+_FIRST_CLASSES = 5  # columns that are shown first
 _FALSE_ALARMS = 5  # percent
 _CANVAS = "<canvas width='280' height='280'></canvas>"
-# A brush a twentieth of the canvas thick, as the strokes of Omniglot are. The canvas may be made
-# anew at any time: the document listens for it.
+# The brush is a twentieth of the canvas wide, as the strokes of Omniglot. Gradio may create the
+# canvas anew at any time, so the document has the listeners.
 _DRAWING = """<script>
 const isCanvas = (e) => e.target.matches?.("#canvas canvas");
 let last = null;
@@ -83,7 +82,7 @@ _STYLE = """
 #query img {min-height: 110px; image-rendering: pixelated}
 #answer .output-class {font-size: 1.3rem; overflow-wrap: anywhere; padding: 1.6rem 0 .4rem}
 """
-# Fonts of the machine: Gradio's own come from the network.
+# Fonts of the machine, because those of Gradio come from the network.
 _THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 
@@ -93,19 +92,19 @@ def build_page(
     """Returns the page for a model.
 
     Args:
-        model: as `FewShotClassifier` takes it.
-        examples: a folder that has one folder of pictures a class, to begin with.
+        model: a model, as for `FewShotClassifier.load`.
+        examples: a folder with a folder of pictures for each class, which are shown first.
 
     Raises:
-        FileNotFoundError: the model or the examples are not there.
-        ValueError: they do not fit each other, or the model is one of functions.
+        FileNotFoundError: the model or the examples do not exist.
+        ValueError: they do not fit together, or the model is one of functions.
     """
     loaded = load_model(model)
     most = loaded.num_way or _MOST_CLASSES
     start = _examples(examples, most) if examples is not None else {}
     shown = max(len(start), min(most, _FIRST_CLASSES))
     start |= {f"class {i + 1}": [] for i in range(len(start), most)}
-    # Every ten minutes Gradio deletes what was drawn or dropped more than an hour ago.
+    # Every ten minutes Gradio deletes pictures that are more than an hour old.
     with gr.Blocks(
         title="Few-shot learning", analytics_enabled=False, delete_cache=(600, 3600)
     ) as page:
@@ -121,8 +120,8 @@ def build_page(
                 strict=True,
             )
         with gr.Row():
-            more = gr.Button("One class more", size="sm", elem_id="more_classes")
-            fewer = gr.Button("One class fewer", size="sm", elem_id="fewer_classes")
+            more = gr.Button("Add a class", size="sm", elem_id="more_classes")
+            fewer = gr.Button("Remove a class", size="sm", elem_id="fewer_classes")
         with gr.Row():
             with gr.Column():
                 gr.Markdown("Draw a picture, then add it to a class or ask about it.")
@@ -151,35 +150,35 @@ def build_page(
                     step=1,
                     label="None of these",
                     info="Percent of pictures of your classes that may be refused by mistake; 0: "
-                    "none is refused.",
+                    "no picture is refused.",
                     elem_id="alarms",
                 )
                 query = gr.Image(
                     label="Drop a picture to ask about",
                     type="filepath",
                     format="png",
-                    image_mode=None,  # the file as it was dropped: the classifier decodes it
+                    image_mode=None,  # the original file, which the classifier decodes
                     sources=["upload", "clipboard"],
                     height=200,
                     elem_id="query",
                 )
                 verdict = gr.Markdown(elem_id="verdict")
-                answer = gr.Label(label="It says", elem_id="answer")
+                answer = gr.Label(label="Answer", elem_id="answer")
                 truth = gr.Radio(
                     [],
-                    label="Wrong? Say what it is: the picture joins that class.",
+                    label="Wrong? Choose the right class: the picture is added to it.",
                     visible=False,
                     elem_id="truth",
                 )
             with gr.Column():
-                report = gr.Markdown("Nothing is learned yet.", elem_id="report")
+                report = gr.Markdown("The model has not adapted yet.", elem_id="report")
                 figure = gr.Plot(show_label=False, elem_id="figure")
-                pack = gr.Button("Take the classifier along", visible=False, elem_id="pack")
+                pack = gr.Button("Prepare a download", visible=False, elem_id="pack")
                 download = gr.DownloadButton(
                     "Download classifier.zip", visible=False, elem_id="download"
                 )
         for gallery, adder in zip(galleries, adders, strict=True):
-            # The second input is what the script puts in its place: the drawing.
+            # The script replaces the second input by the drawing.
             adder.click(
                 _guarded(_add), [gallery, drawing], gallery, js="(g, _) => [g, takeDrawing()]"
             ).success(None, js="clearDrawing")
@@ -216,7 +215,7 @@ def build_page(
 
 
 def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function that says on the page what is wrong, and leaves there what was there."""
+    """Returns a function that shows errors on the page and then changes nothing else."""
 
     @functools.wraps(function)
     def guarded(*arguments: Any) -> Any:
@@ -224,7 +223,9 @@ def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*arguments)
         except FileNotFoundError as error:
             name = _missing(error)
-            gr.Warning(f"{name} is gone: pictures stay for an hour. Remove it and give it again.")
+            gr.Warning(
+                f"{name} was deleted after an hour. Remove it from the page and add it again."
+            )
         except (OSError, ValueError) as error:
             gr.Warning(str(error))
         return gr.skip()
@@ -233,7 +234,7 @@ def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _missing(error: BaseException | None) -> str:
-    """Returns the name of the file that an error, or what it came from, says is not there."""
+    """Returns the name of the missing file in an error or its cause."""
     while error is not None:
         if getattr(error, "filename", None):
             return Path(error.filename).name  # type: ignore[attr-defined]
@@ -242,13 +243,13 @@ def _missing(error: BaseException | None) -> str:
 
 
 def _say(remarks: Iterable[str]) -> None:
-    """Says on the page what makes answers worth little; of paths the names alone."""
+    """Shows warnings about pictures on the page, with names instead of paths."""
     for remark in remarks:
         gr.Warning(_without_folders(remark))
 
 
 def _without_folders(text: str) -> str:
-    """Returns a text with the names of files alone where it has paths."""
+    """Returns a text with names of files instead of paths."""
     return re.sub(r"(?:/[^/\s]+)+/(?=[^/\s])", "", text)
 
 
@@ -256,11 +257,11 @@ def _introduction(loaded: LoadedModel) -> str:
     height, width, channels = loaded.image_shape
     kind = "color" if channels == 3 else "gray"
     return (
-        "# Teach it your classes\n"
-        f"This model learns to tell up to {loaded.num_way or _MOST_CLASSES} classes apart from a "
-        f"few pictures of each; pictures of any size become {kind} ones of {height} x {width}. "
-        "Name at least two classes and draw or drop pictures of them, press **Adapt**, then ask "
-        "about others."
+        "# Teach the model your classes\n"
+        f"The model learns up to {loaded.num_way or _MOST_CLASSES} classes from a few pictures of "
+        f"each. Pictures of any size are resized to {height} x {width} pixels, {kind}. Name at "
+        "least two classes, draw or drop pictures of each, and press **Adapt**. Then ask about "
+        "other pictures."
     )
 
 
@@ -305,7 +306,7 @@ def _examples(folder: str | os.PathLike[str], num_way: int) -> dict[str, list[st
     """Returns the pictures of each class by its name."""
     root = given_folder(folder, "--examples")
     if not root.is_dir():
-        raise FileNotFoundError(f"--examples {folder} is no folder.")
+        raise FileNotFoundError(f"--examples {folder} is not a folder.")
     found = {
         one.name: [str(file) for file in files_below(one) if file.suffix.lower() in IMAGE_SUFFIXES]
         for one in sorted(root.iterdir())
@@ -313,14 +314,14 @@ def _examples(folder: str | os.PathLike[str], num_way: int) -> dict[str, list[st
     }
     if not 1 <= len(found) <= num_way:
         raise ValueError(
-            f"--examples {folder} must hold one folder a class, 1 to {num_way} of them; it has "
+            f"--examples {folder} must have a folder for each class, 1 to {num_way}; it has "
             f"{len(found)}."
         )
     return found
 
 
 def _drawing(data_url: str) -> bytes:
-    """Returns what was drawn, on white, as a PNG file."""
+    """Returns the drawing on white, as a PNG file."""
     drawn = Image.open(io.BytesIO(base64.b64decode(data_url.partition(",")[2]))).convert("RGBA")
     if drawn.getbbox() is None:
         raise ValueError("The canvas is empty: draw something first.")
@@ -339,7 +340,7 @@ def _files(gallery: list | None) -> list[str]:
 
 
 def _show(number: int, most: int) -> list[Any]:
-    """Returns the number of classes shown, and what becomes of columns, buttons and galleries."""
+    """Returns the number of classes to show, and the updates of columns, buttons, galleries."""
     visible = [gr.update(visible=place < number) for place in range(most)]
     galleries = [gr.skip() if place < number else [] for place in range(most)]
     return [number, *visible, *visible, *galleries]
@@ -357,9 +358,9 @@ def _adapt(
     ]
     names = [name for name, _ in named]
     if len(named) < 2:
-        raise ValueError("Give at least two classes some pictures each.")
+        raise ValueError("Add pictures to at least two classes.")
     if "" in names or len(set(names)) < len(names):
-        raise ValueError("Every class with pictures needs a name of its own.")
+        raise ValueError("Every class with pictures needs its own name.")
     files = [file for _, files in named for file in files]
     labels = [name for name, files in named for _ in files]
     num_steps = None if loaded.num_steps is None else int(steps)
@@ -389,7 +390,7 @@ def _packed(classifier: FewShotClassifier) -> Any:
 
 def _ask(classifier: FewShotClassifier | None, file: bytes | str) -> dict[str, float]:
     if classifier is None:
-        raise ValueError("It knows no classes yet: press Adapt first.")
+        raise ValueError("The model has not adapted yet: press Adapt first.")
     _say(classifier.remarks([file]))
     with warnings.catch_warnings(action="ignore", category=ImagesWarning):
         probabilities = classifier.predict_proba([file])[0]
@@ -399,7 +400,7 @@ def _ask(classifier: FewShotClassifier | None, file: bytes | str) -> dict[str, f
 def _answer(
     classifier: FewShotClassifier | None, file: bytes | str, percent: float
 ) -> tuple[bytes | str, dict[str, float], str, Any]:
-    """Returns what was asked, the answer, whether it is none of the classes, and the choices."""
+    """Returns the query, the answer, whether it is none of these, and the choices."""
     answer = _ask(classifier, file)
     verdict = ""
     if classifier is not None and percent:
@@ -407,8 +408,8 @@ def _answer(
             [label] = classifier.predict([file], none_of_these=percent / 100)
         if label is None:
             verdict = (
-                f"**None of these**, it seems: fewer than {percent:g} of 100 pictures of these "
-                "classes are so unlike all of them."
+                f"**None of these**: under {percent:g} % of the pictures of these classes are as "
+                "different from all of them."
             )
     choices = gr.update(choices=list(answer), value=None, visible=True)
     return file, answer, verdict, choices
@@ -423,7 +424,7 @@ def _correct(
     steps: int,
     given: Sequence[Any],
 ) -> list[Any]:
-    """Adds the picture that was asked about to a class, adapts, and asks again."""
+    """Adds the query to a class, adapts, and asks again."""
     half = len(given) // 2
     place = [one.strip() for one in given[:half]].index(name)
     galleries: list[list[tuple[Any, None]]] = [
@@ -440,13 +441,13 @@ def _correct(
 
 
 def parser() -> argparse.ArgumentParser:
-    """Returns what the command takes."""
+    """Returns the parser of the command."""
     found = argparse.ArgumentParser(
         prog="python -m tf_metalstm.demo",
         description="A page in the browser to try a trained model on pictures of your own.",
     )
     found.add_argument("--model", required=True, help="the folder of an exported model or of a run")
-    found.add_argument("--examples", help="a folder with one folder of pictures a class")
+    found.add_argument("--examples", help="a folder with a folder of pictures for each class")
     found.add_argument("--port", type=int, default=7860, help="port of this machine, 1 to 65535")
     found.add_argument(
         "--allow_host",
@@ -454,7 +455,7 @@ def parser() -> argparse.ArgumentParser:
         type=_host_name,
         default=[],
         metavar="NAME",
-        help="another name by which a browser may ask for the page, as behind a proxy; repeatable",
+        help="another host name of the page, for example behind a proxy; may be repeated",
     )
     return found
 
@@ -462,16 +463,16 @@ def parser() -> argparse.ArgumentParser:
 def _host_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._-]+", text):
         raise argparse.ArgumentTypeError(
-            f"a name alone is needed, such as pictures.example, got {text!r}"
+            f"expected a name without port and path, such as pictures.example, got {text!r}"
         )
     return text
 
 
 def app_arguments(allowed: Sequence[str] = ()) -> dict[str, Any]:
-    """Returns what Gradio's app is made with: it refuses requests for other hosts than its own.
+    """Returns arguments of Gradio's app that make it refuse requests for other host names.
 
-    A page from elsewhere could otherwise have its name point to this machine (DNS rebinding) and
-    read what is here.
+    Otherwise another web page could let its name point to this machine (DNS rebinding) and read
+    the page.
 
     Args:
         allowed: names besides those of this machine, without ports.
@@ -484,7 +485,7 @@ def app_arguments(allowed: Sequence[str] = ()) -> dict[str, Any]:
 
 def _check_port(port: int) -> None:
     if not 1 <= port <= 65535:
-        raise ValueError(f"--port={port} is no port: give one from 1 to 65535.")
+        raise ValueError(f"--port={port} is not a port: give one from 1 to 65535.")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -504,10 +505,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             server_name="127.0.0.1",
             server_port=options.port,
             app_kwargs=app_arguments(options.allow_host),
-            ssr_mode=False,  # another server would answer first
+            ssr_mode=False,  # else another server would answer first
             show_error=True,
             footer_links=[],
-            share=False,  # whatever the environment says
+            share=False,  # even if the environment asks for it
             theme=_THEME,
             css=_STYLE,
             head=_DRAWING,
@@ -519,8 +520,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         if "localhost is not accessible" in str(error):  # Gradio advises to publish the page
             sys.exit(
-                f"The page does not answer at {url}. Where a proxy is set, set NO_PROXY=127.0.0.1; "
-                "where the machine is busy, try again."
+                f"The page does not answer at {url}. If you use a proxy, set NO_PROXY=127.0.0.1. "
+                "If the machine is busy, try again."
             )
         sys.exit(f"{type(error).__name__}: {error}")
 
