@@ -36,6 +36,22 @@ def test_it_is_read_in_a_minute():
     assert len(TEXT.splitlines()) <= 120
 
 
+def anchors(page):
+    """The anchors of the headings of a page, as the site and GitHub make them."""
+    for heading in re.findall(r"^#+ +(.+)$", page.read_text(), flags=re.MULTILINE):
+        text = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", heading)
+        yield re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", text.lower()).strip())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_anchor_of_a_link_is_a_heading(page):
+    links = re.findall(r"\]\(((?!http)[^)#\s]*)#([^)\s]+)\)", page.read_text())
+    for path, anchor in links:
+        target = page.parent / path if path else page
+        if target.name != "api.md":  # its anchors are names of Python, which the site makes
+            assert anchor in anchors(target), f"{path}#{anchor}"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_file_that_a_page_names_is_there(page):
     """Links from where the page lies, names in code type and in commands from the top."""
