@@ -52,9 +52,10 @@ from folders import (
     warn,
 )
 from images import looked_at, read_images, read_support
+from lite import PREDICT, load_lite
 from saved_classifier import CLASSIFIER
 from saved_classifier import FORMAT as CLASSIFIER_FORMAT
-from served_model import known_names, share
+from served_model import NONE_OF_THESE, known_names, share
 
 FORMAT = "tf_metalstm.saved_model"
 FORMAT_VERSION = 2
@@ -140,14 +141,11 @@ def _predict(options: argparse.Namespace) -> None:
     names = facts["class_names"]
     queries, known = query_files(options.query, known_names(names, options))
     _check_outputs(options)
-    model = load_model(options.classifier, ("predict", "predict_encoded"))
+    asked: list[remarks.Look] = []
     images = read_images((path for _, path in queries), facts["image_shape"])
-
-    def ask(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        answer = call(model, "predict", query_images=pixels)
-        return answer["probabilities"].numpy(), answer["nearness"].numpy()
-
-    read, probabilities, near = _answered(ask, images)
+    ask = _asker(options.classifier)
+    read, probabilities, near = _answered(ask, looked_at(images, asked))
+    said = warn(remarks.of_queries([], asked))
     limit = _limit(np.array(facts["nearness"]), options.none_of_these)
     result = report.Report(
         model=options.classifier,
@@ -155,11 +153,30 @@ def _predict(options: argparse.Namespace) -> None:
         support=[],
         support_losses=[],
         answers=_named(queries, known, read, names, probabilities, near < limit),
-        remarks=[],
+        remarks=said,
         expected=[],
         estimate=facts["estimate"],
     )
     _write(result, options)
+
+
+def _asker(directory: Path) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Returns a function from pixels to probabilities and nearness, of a saved classifier."""
+    if (directory / PREDICT).is_file():
+        lite = load_lite(directory)
+
+        def ask_lite(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            answer = lite(query_images=pixels)
+            return answer["probabilities"], answer["nearness"]
+
+        return ask_lite
+    model = load_model(directory, ("predict", "predict_encoded"))
+
+    def ask(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        answer = call(model, "predict", query_images=pixels)
+        return answer["probabilities"].numpy(), answer["nearness"].numpy()
+
+    return ask
 
 
 def _in_words(found: Estimate | None, adapted: Adapted, paths: Sequence[str]) -> list[str]:
@@ -216,7 +233,7 @@ def _named(
         report.Answer(
             shown[path],
             path,
-            report.NONE_OF_THESE if foreign else names[int(np.argmax(row))],
+            NONE_OF_THESE if foreign else names[int(np.argmax(row))],
             row,
             known.get(path),
         )
@@ -348,7 +365,10 @@ def _parser(command: str) -> argparse.ArgumentParser:
     )
     if command == "predict":
         parser.add_argument(
-            "--classifier", type=user_path, required=True, help="folder that --save wrote"
+            "--classifier",
+            type=user_path,
+            required=True,
+            help="folder that --save wrote, or to_lite.py from it",
         )
     else:
         parser.add_argument(

@@ -189,4 +189,4 @@ def call(model: Any, signature: str, **tensors: Any) -> dict[str, Any]:
         # The class is TensorFlow's. A client of a server need not have TensorFlow.
         if type(error).__name__ != "InvalidArgumentError":
             raise
-        raise ClientError(f"The model says: {sentence(error.message)}") from error  # type: ignore
+        raise ClientError(f"The model says: {sentence(getattr(error, 'message', ''))}") from error

@@ -86,8 +86,12 @@ def _run(model: Path, out: Path, quantize: bool) -> None:
             f"The model in {model} cannot be converted; is the copy complete? "
             f"({type(error).__name__}: {str(error).strip()[:300]})"
         ) from error
+    if only_answers:  # what `adapt.py predict --classifier` needs besides
+        converted[out / CLASSIFIER] = (model / CLASSIFIER).read_bytes()
     _write(converted)
     for path, contents in converted.items():
+        if path.name == CLASSIFIER:
+            continue
         needs = "LiteRT and select TF ops" if SIGNATURES[path.stem] else "LiteRT"
         print(f"Wrote {path}: {len(contents) / 1e3:.0f} kB, needs {needs}")
 

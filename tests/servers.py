@@ -88,10 +88,12 @@ def rest_server(served):
     server.served = served
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/v1/models/few_shot"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1/models/few_shot"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 class GrpcServer(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -128,5 +130,7 @@ def grpc_server(served):
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    yield f"127.0.0.1:{port}"
-    server.stop(None).wait()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()

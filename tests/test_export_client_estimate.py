@@ -139,6 +139,36 @@ def test_the_saved_classifier_runs_in_litert(model, folders, tmp_path, capsys):
         assert found[name].tolist() == expected[name].numpy().tolist()
 
 
+def test_litert_reads_folders_as_the_others_do(model, folders, tmp_path, capsys):
+    """Answers, files that are no images, blank pictures, and how a query may be given wrongly."""
+    call(capsys, "--model", model, "--support", folders / "support", "--save", tmp_path / "mine")
+    assert to_lite.main(["--model", str(tmp_path / "mine"), "--out", str(tmp_path / "lite")]) == 0
+    shutil.copytree(folders / "query", tmp_path / "query")
+    (tmp_path / "query/ant/no.png").write_bytes(b"%PDF-1.7")
+    Image.new("L", SHAPE[:2]).save(tmp_path / "query/ant/blank.png")
+    found = []
+    for kind in ("mine", "lite"):
+        common = ["predict", "--classifier", tmp_path / kind, "--none_of_these"]
+        out = tmp_path / f"{kind}.json"
+        capsys.readouterr()
+        code, _, errors = call(capsys, *common, "--query", tmp_path / "query", "--json", out)
+        assert code == 0
+        answers = json.loads(out.read_text())
+        found.append(([(i["file"], i["predicted"]) for i in answers["images"]], errors))
+        assert "ant/no.png is not a readable image (" in errors
+        assert "1 query picture is blank" in errors
+        code, _, errors = call(capsys, *common, "--query", tmp_path / "nowhere")
+        assert (code, errors) == (
+            1,
+            f"error: {tmp_path}/nowhere: there is no such file or folder.\n",
+        )
+    assert found[0] == found[1]
+    (tmp_path / "lite/predict.tflite").write_bytes(b"text")
+    code, _, errors = call(capsys, *common, "--query", tmp_path / "query")
+    assert code == 1
+    assert "lite/predict.tflite cannot be loaded" in errors
+
+
 def by_servers(model, arguments, capsys):
     """What the clients of servers say, and their answers."""
     served = Served(model)

@@ -388,20 +388,27 @@ def _packed(classifier: FewShotClassifier) -> Any:
     return gr.update(value=archive, visible=True)
 
 
-def _ask(classifier: FewShotClassifier | None, file: bytes | str) -> dict[str, float]:
+def _ask(
+    classifier: FewShotClassifier | None, file: bytes | str, is_known: bool = False
+) -> dict[str, float]:
+    """Returns the answer to a picture; says its remarks, unless the user just gave its class."""
     if classifier is None:
         raise ValueError("The model has not adapted yet: press Adapt first.")
-    _say(classifier.remarks([file]))
+    if not is_known:
+        _say(classifier.remarks([file]))
     with warnings.catch_warnings(action="ignore", category=ImagesWarning):
         probabilities = classifier.predict_proba([file])[0]
     return dict(zip(classifier.classes_.tolist(), probabilities.tolist(), strict=True))
 
 
 def _answer(
-    classifier: FewShotClassifier | None, file: bytes | str, percent: float
+    classifier: FewShotClassifier | None,
+    file: bytes | str,
+    percent: float,
+    is_known: bool = False,
 ) -> tuple[bytes | str, dict[str, float], str, Any]:
     """Returns the query, the answer, whether it is none of these, and the choices."""
-    answer = _ask(classifier, file)
+    answer = _ask(classifier, file, is_known)
     verdict = ""
     if classifier is not None and percent:
         with warnings.catch_warnings(action="ignore", category=ImagesWarning):
@@ -432,7 +439,7 @@ def _correct(
     ]
     galleries[place].append((asked, None))
     *learned, _ = _adapt(model, loaded, steps, (*given[:half], *galleries))
-    _, answer, verdict, choices = _answer(learned[0], asked, percent)
+    _, answer, verdict, choices = _answer(learned[0], asked, percent, is_known=True)
     shown: list[Any] = [gr.skip()] * half
     is_file = isinstance(asked, str)
     picture = asked if is_file else Image.open(io.BytesIO(asked))  # type: ignore[arg-type]

@@ -39,12 +39,12 @@ static uint32_t next_number(generator *from) {
   return (uint32_t)mixed;
 }
 
-/* Returns a number in [0, most], each as likely (Lemire 2019). */
+/* Returns a number in [0, most], each as likely: the first that is not too large of so many bits. */
 static uint32_t number_to(generator *from, uint32_t most) {
-  uint64_t product = (uint64_t)next_number(from) * (most + 1);
-  uint32_t refused = (UINT32_MAX - most) % (most + 1);
-  while ((uint32_t)product < refused) product = (uint64_t)next_number(from) * (most + 1);
-  return (uint32_t)(product >> 32);
+  uint32_t mask = most, found;
+  for (unsigned shift = 1; shift < 32; shift *= 2) mask |= mask >> shift;
+  while ((found = next_number(from) & mask) > most) continue;
+  return found;
 }
 
 static size_t size_of(size_t number, const size_t *numbers, size_t count) {

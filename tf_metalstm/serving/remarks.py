@@ -97,8 +97,13 @@ def of_size(
 
 
 def of_queries(support: Sequence[Look], queries: Sequence[Look]) -> list[str]:
-    """Returns the warnings about queries to a model that has adapted to this support set."""
-    said = [_blank(queries, "query"), _among(support, queries), _inverted(support, queries)]
+    """Returns the warnings about queries to a model that has adapted to this support set.
+
+    Without a support set, as with a classifier that was saved, only blank queries are found.
+    """
+    said = [_blank(queries, "query")]
+    if support:
+        said += [_among(support, queries), _inverted(support, queries)]
     return [sentence for sentence in said if sentence]
 
 
