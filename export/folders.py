@@ -1,7 +1,7 @@
-"""Folders of images as they are on people's disks, as all clients read them. Needs Python alone.
+"""Reads folders of images, in the same way for all clients. Needs only Python.
 
-What an operating system or another program keeps in a folder is left out, and said on stderr; so
-is a link that leads back to a folder above it. Linked folders and files are taken.
+Files of the operating system and of other programs are left out, and named on stderr. So are links
+that lead back to a folder above. Other linked folders and files are read.
 """
 
 from __future__ import annotations
@@ -32,34 +32,34 @@ _CLUTTER = {
 _ARCHIVES = {".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst"}
 
 MAX_STEPS = 1000
-"""The most updates that an exported model makes."""
+"""Largest number of updates of an exported model."""
 
 
 class ClientError(Exception):
-    """Something that the user has to put right."""
+    """An error that the user can correct."""
 
 
 def run_client(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a client and exits: with its exit code, or with 130 after Ctrl-C and a sentence."""
+    """Runs a client and exits with its exit code; after Ctrl-C, with a sentence and 130."""
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one need not wait
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends at once
         print("error: stopped by Ctrl-C; nothing half written stays.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
 
 
 def print_any_name() -> None:
-    """Lets names of files that are no text be printed, by their codes."""
+    """Lets names of files that are not text be printed, by their codes."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def num_steps_of(text: str) -> int:
-    """Returns the number of updates that --num_steps says.
+    """Returns the value of --num_steps.
 
     Raises:
-        ClientError: it is no number, or out of range.
+        ClientError: it is not a number, or out of range.
     """
     try:
         num_steps = int(text)
@@ -73,12 +73,12 @@ def num_steps_of(text: str) -> int:
 
 
 def user_path(text: str) -> Path:
-    """Returns a path as it was typed; `~` is the user's own folder.
+    """Returns a path; `~` is the home folder of the user.
 
     Raises:
-        ClientError: it is empty, or begins with `~` and the name of no user.
+        ClientError: it is empty, or begins with `~` and an unknown user.
     """
-    if not text:  # an unset variable of a shell; Path takes it for the present folder
+    if not text:  # for example an unset variable; for Path it would be the current folder
         raise ClientError("a path is needed, got nothing.")
     try:
         return Path(text).expanduser()
@@ -90,7 +90,7 @@ def user_path(text: str) -> Path:
 
 
 def class_files(root: Path) -> dict[str, list[Path]]:
-    """Returns the files of every class: all that is in or below its folder, sorted."""
+    """Returns the files of every class, sorted: all files in and below its folder."""
     reader = _Reader()
     classes = reader.classes(root)
     reader.say_what_was_left()
@@ -103,11 +103,11 @@ def query_files(
     """Finds the images to classify.
 
     Args:
-        patterns: files, folders, or patterns as `photos/*.jpg`.
-        names: of the classes.
+        patterns: files, folders, or patterns such as `photos/*.jpg`.
+        names: names of the classes.
 
     Returns:
-        What to call each file, and the file; and for those whose class their folder tells, that.
+        The name and path of each file; and the class of each file whose folder is a class.
     """
     reader = _Reader()
     files: list[tuple[str, Path]] = []
@@ -118,7 +118,7 @@ def query_files(
                 below, labelled = _in_folder(reader, path, names)
                 classes.update(labelled)
                 files.extend((file.relative_to(path).as_posix(), file) for file in below)
-            elif path.exists() and not path.is_file():  # a pipe would be waited for
+            elif path.exists() and not path.is_file():  # for example a pipe, which would never end
                 raise ClientError(f"{path} is neither a file nor a folder.")
             else:
                 files.append((path.as_posix(), path))
@@ -135,23 +135,23 @@ def read(path: Path) -> bytes:
 
 
 def warn(remarks: Sequence[str]) -> list[str]:
-    """Writes to stderr what is wrong with pictures; returns it."""
+    """Writes warnings about pictures to stderr and returns them."""
     for remark in remarks:
         print(f"warning: {remark}", file=sys.stderr)
     return list(remarks)
 
 
 def sentence(error: str) -> str:
-    """Returns what a model has to say of a request, in a text that TensorFlow made of it."""
+    """Returns the sentence of a model in an error message of TensorFlow."""
     found = re.search(r"assertion failed: \[(.*?)\](?=\s|$)", error, re.DOTALL)
     return found[1] if found else error
 
 
 def bad_image(error: str, part: str) -> tuple[int, str] | None:
-    """Returns the place and the reason where a model says that it cannot read an image.
+    """Returns place and reason if an error says that a model cannot read an image, else None.
 
     Args:
-        error: a text that TensorFlow made of what it says.
+        error: error message of TensorFlow.
         part: "support" or "query".
     """
     found = re.match(rf"{part}_images\[(\d+)\]: (.*)", sentence(error), re.DOTALL)
@@ -159,7 +159,7 @@ def bad_image(error: str, part: str) -> tuple[int, str] | None:
 
 
 def check_number(support: Path, found: int, num_way: int | None) -> None:
-    """Raises an error if there are more classes than the model tells apart; None for any number."""
+    """Raises an error for more classes than `num_way`; None is any number."""
     if num_way is not None and found > num_way:
         raise ClientError(
             f"{support} has {found} class folders, but the model tells at most {num_way} classes "
@@ -168,22 +168,22 @@ def check_number(support: Path, found: int, num_way: int | None) -> None:
 
 
 def unreadable(path: Path, reason: str) -> str:
-    """Returns a sentence, without its full stop, on a file that is no readable image."""
+    """Returns a sentence, without full stop, about a file that is not a readable image."""
     return f"{path} is not a readable image ({reason})"
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a name is that of an archive, as .zip or .tar.gz."""
+    """Whether a path has the ending of an archive, such as .zip or .tar.gz."""
     return path.suffix.lower() in _ARCHIVES
 
 
 def is_clutter(name: str) -> bool:
-    """Whether a name is that of a hidden file or folder, or of one of the system."""
+    """Whether a name is that of a hidden file or folder, or of a system file."""
     return name.startswith(".") or name.lower() in _CLUTTER
 
 
 class _Reader:
-    """Reads folders, and remembers what it left out."""
+    """Reads folders, and collects what is left out."""
 
     def __init__(self) -> None:
         self._clutter: list[Path] = []
@@ -196,7 +196,7 @@ class _Reader:
     def classes_in(
         self, root: Path, folders: Sequence[Path], files: Sequence[Path]
     ) -> dict[str, list[Path]]:
-        """Returns the files of every class folder in a folder that holds these."""
+        """Returns the files of every class folder, from the folders and files of the root."""
         if {"support", "query"} <= {folder.name for folder in folders}:
             raise ClientError(
                 f"{root} holds the folders support and query, which are no classes: give "
@@ -253,7 +253,7 @@ class _Reader:
         return sorted(files)
 
     def say_what_was_left(self) -> None:
-        """Writes to stderr what was not taken."""
+        """Writes to stderr what is left out."""
         if self._clutter:
             number, first = len(self._clutter), self._clutter[0]
             more = f" and {number - 1} more" if number > 1 else ""
@@ -265,7 +265,7 @@ class _Reader:
 def _in_folder(
     reader: _Reader, root: Path, names: Sequence[str]
 ) -> tuple[list[Path], dict[Path, str]]:
-    """Returns the files of a folder of queries, and their classes where folders tell them."""
+    """Returns the files of a folder of queries, and their classes if it has class folders."""
     folders, loose = reader.entries(root)
     if folders and not loose:
         labelled = _labelled(reader, root, folders, names)

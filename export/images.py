@@ -1,4 +1,4 @@
-"""Reads image files as a model wants them. Needs numpy, pillow, and the files beside it."""
+"""Reads image files for a model. Needs numpy, pillow, and the other files of this folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from remarks import Look, look_at
 def read_support(
     classes: dict[str, list[Path]], shape: Sequence[int]
 ) -> tuple[np.ndarray, list[str], list[Path]]:
-    """Returns images [B, h, w, c], their classes and files, shot by shot as in training."""
+    """Returns images [B, h, w, c], their classes and files, in the order of training."""
     columns = []
     for name, files in classes.items():
         read = [(path, image, name) for path, image in read_images(files, shape)]
@@ -30,7 +30,7 @@ def read_support(
 
 
 def read_images(paths: Iterable[Path], shape: Sequence[int]) -> Iterator[tuple[Path, np.ndarray]]:
-    """Yields images as the model wants them; names those that cannot be read, and goes on."""
+    """Yields the pixels of images; names files that cannot be read, and continues."""
     for path in _in_view(list(paths)):
         try:
             image = read_image(path, shape)
@@ -43,14 +43,14 @@ def read_images(paths: Iterable[Path], shape: Sequence[int]) -> Iterator[tuple[P
 def looked_at(
     images: Iterable[tuple[Path, np.ndarray]], looks: list[Look]
 ) -> Iterator[tuple[Path, np.ndarray]]:
-    """Yields queries; adds to a list what is remembered of each."""
+    """Yields queries; adds the properties of each to a list, for warnings."""
     for path, image in images:
         looks.append(look_at(str(path), None, image))
         yield path, image
 
 
 def _in_view(paths: Sequence[Path]) -> Iterable[Path]:
-    """Returns paths with a progress bar, on a terminal and where it takes more than a moment."""
+    """Returns paths with a progress bar, on a terminal and if it takes more than a moment."""
     try:
         import tqdm
     except ImportError:
@@ -59,16 +59,16 @@ def _in_view(paths: Sequence[Path]) -> Iterable[Path]:
 
 
 def read_image(path: Path, shape: Sequence[int]) -> np.ndarray:
-    """Returns pixels 0 ... 255, float32 [h, w, c], as training reads an image.
+    """Returns the pixels 0 ... 255 of an image, float32 [h, w, c], as in training.
 
     Raises:
-        UnreadableImageError: with the name and the reason.
+        UnreadableImageError: the file cannot be read; the error has the name and the reason.
     """
     return squeeze(open_image(path), shape).astype(np.float32)
 
 
 def open_image(path: Path) -> Image.Image:
-    """Returns an image of 8 bits, upright by its EXIF entry, on white where it is transparent."""
+    """Returns an image of 8 bits, upright by its EXIF entry, with white for transparency."""
     try:
         encoded = path.read_bytes()
     except OSError as error:

@@ -1,8 +1,8 @@
-"""Files that are sent to a model that is served: those that it cannot read, and what is to be said.
+"""Sends files to a served model; handles files that it cannot read, and warnings.
 
-The server says which file it cannot read, and only of the first one. `adapted` and `answered` take
-that one out and ask again, where they are told to. Needs Python; what is to be said of pictures
-needs numpy and pillow too.
+A server names only the first file that it cannot read. With `skip_corrupt`, `adapted` and
+`answered` leave this file out and send the request again. Needs Python; warnings about pictures
+also need numpy and pillow.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OFFER = "Leave such files out with --skip_corrupt."
 
 
 class ServerError(ClientError):
-    """What the server has to say of a request."""
+    """An error that the server returns for a request."""
 
 
 def adapted(
@@ -35,10 +35,10 @@ def adapted(
     Args:
         ask: sends a request to adapt; raises ServerError.
         classes: the image files of each class.
-        skip_corrupt: leave out files that the model cannot read, and name each.
+        skip_corrupt: whether files that the model cannot read are left out and named.
 
     Returns:
-        The answer, and the files that were taken.
+        The answer, and the files in the request.
     """
 
     def send(files: Sequence[tuple[str, Path]]) -> Any:
@@ -56,7 +56,7 @@ def adapted(
 def answered(
     ask: Callable[[Sequence[Path]], Any], queries: Sequence[Path], skip_corrupt: bool
 ) -> tuple[Any, list[Path]]:
-    """Asks about files, as `adapted` does; returns the answer and the files it is about."""
+    """Sends queries, as `adapted` does; returns the answer and the files in the request."""
 
     def send(files: Sequence[tuple[str, Path]]) -> Any:
         if not files:
@@ -68,11 +68,11 @@ def answered(
 
 
 def warn_of(classes: Classes, queries: Sequence[Path], shape: Sequence[int]) -> None:
-    """Writes to stderr what makes the answers to queries worth little, in sentences.
+    """Writes warnings about pictures that make answers unreliable to stderr.
 
     Args:
         classes: the files of the support set.
-        queries: files.
+        queries: the files of the queries.
         shape: (h, w, c) of the model's images.
     """
     try:
@@ -92,7 +92,7 @@ def warn_of(classes: Classes, queries: Sequence[Path], shape: Sequence[int]) -> 
 
 
 def _looks(paths: Iterable[Path], label: str | None, shape: Sequence[int]) -> list[Look]:
-    """Returns what is remembered of the files that Pillow reads."""
+    """Returns the properties of the files that Pillow can read."""
     from decoding import UnreadableImageError
     from images import read_image
     from remarks import look_at
@@ -101,7 +101,7 @@ def _looks(paths: Iterable[Path], label: str | None, shape: Sequence[int]) -> li
     for path in paths:
         try:
             looks.append(look_at(str(path), label, read_image(path, shape)))
-        except UnreadableImageError:  # the server, which knows better, could
+        except UnreadableImageError:  # the server could read it
             continue
     return looks
 

@@ -1,8 +1,8 @@
-"""A model behind a server, called as one that is loaded: how good it will be, and none of these.
+"""Uses a model on a server like a loaded model, for the estimate and "none of these".
 
-What `adapted.py` asks of a loaded model travels as requests. Pictures travel as files, one more
-time than for the answers alone; of a model that learns by updates those of the support set up to
-five times. Needs numpy, and the files beside it.
+The calls of `adapted.py` become requests. All pictures are sent as files once more than for the
+answers. For a model that learns by updates, the support pictures are sent up to five times. Needs
+numpy, and the other files of this folder.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from folders import ClientError, read
 
 NONE_OF_THESE = "none of these"
-"""What is answered of a picture that is of no class."""
+"""The answer for a picture that belongs to none of the classes."""
 
 _FALSE_ALARMS = 0.05  # as in estimate.py, which needs numpy
 
@@ -25,7 +25,7 @@ Ask = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 
 
 class Value(NamedTuple):
-    """An array, read as a tensor is."""
+    """An array with the method `numpy` of a tensor."""
 
     array: Any
 
@@ -35,11 +35,11 @@ class Value(NamedTuple):
 
 
 class ServedModel:
-    """A model behind a server.
+    """A model on a server.
 
     Args:
-        inputs: of each signature the names of what it takes.
-        ask: sends a signature's name and arrays; returns arrays by name.
+        inputs: names of the inputs of each signature.
+        ask: sends the name of a signature and arrays; returns arrays by name.
 
     Attributes:
         signatures: functions by name, which take and return `Value`s.
@@ -60,11 +60,11 @@ class _Signature:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of a client of a server about how far to trust its answers."""
+    """Adds the flags of a client of a server about the estimate and "none of these"."""
     parser.add_argument(
         "--estimate",
         action="store_true",
-        help="say how many answers will be right, and which support pictures look mislabelled",
+        help="estimate the accuracy, and name support pictures that look mislabelled",
     )
     parser.add_argument(
         "--none_of_these",
@@ -72,16 +72,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=_FALSE_ALARMS,
         metavar="SHARE",
-        help="say so of pictures of other things; so many of yours may be taken for that: "
-        f"{_FALSE_ALARMS} unless you say otherwise",
+        help='answer "none of these" for pictures of other things; this share of your own pictures '
+        f"may get that answer by mistake, default {_FALSE_ALARMS}",
     )
 
 
 def share(text: str) -> float:
-    """Returns the share that --none_of_these says.
+    """Returns the value of --none_of_these.
 
     Raises:
-        ClientError: it is none between 0 and 1.
+        ClientError: it is not between 0 and 1.
     """
     try:
         found = float(text)
@@ -106,16 +106,16 @@ def foreign(
     queries: Sequence[Path],
     options: argparse.Namespace,
 ) -> list[bool]:
-    """Returns of each query whether it is of none of the classes; says on stderr what is expected.
+    """Returns whether each query is none of the classes; writes the estimate to stderr.
 
     Args:
         model: the model.
         classes: the files of the support set.
-        queries: files.
-        options: with what `add_flags` adds, and num_steps.
+        queries: the files of the queries.
+        options: the flags of `add_flags`, and num_steps.
 
     Raises:
-        ClientError: there is no numpy, or the server says so.
+        ClientError: numpy is not installed, or the server returns an error.
     """
     if not options.estimate and options.none_of_these is None:
         return [False] * len(queries)

@@ -1,10 +1,10 @@
-"""Adapts and asks a model that TensorFlow Serving serves, over gRPC.
+"""Adapts a model on TensorFlow Serving and classifies images, over gRPC.
 
     python grpc_client.py --address localhost:8500 --support DIR --query FILE...
 
-As rest.py, in a tenth of the bytes: numbers travel as they are. Of what `adapt` returns it asks for
-no more than `predict` takes, which the server's metadata say. Needs tensorflow-serving-api, and the
-files in the folder above; pillow to warn of pictures that make answers worth little.
+It works as rest.py with a tenth of the bytes, because numbers are sent in binary form. It only
+requests the outputs of `adapt` that `predict` takes, according to the metadata of the server. Needs
+tensorflow-serving-api, and the files of the folder above; warnings about pictures need pillow.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def image_shape(model: Mapping[str, Any]) -> list[int]:
 
 
 def num_way(model: Mapping[str, Any]) -> int | None:
-    """Returns how many classes the served model tells apart at most; None for any number."""
+    """Returns the largest number of classes of the served model; None for any number."""
     [side] = model["adapt"].outputs["class_mask"].tensor_shape.dim
     return side.size if side.size > 0 else None
 
@@ -81,9 +81,9 @@ def adapt_request(
     """Returns a request to adapt to the image files of each class.
 
     Args:
-        model: as `signatures` returned them.
+        model: the result of `signatures`.
         classes: the image files of each class.
-        num_steps: updates; None for as many as in training, and for a model that makes none.
+        num_steps: number of updates; None for that of training, or for a model without updates.
     """
     pairs = [(path, name) for name, paths in classes.items() for path in paths]
     request = _request(ADAPT, _state(model))
@@ -108,7 +108,7 @@ def predict_request(model: Mapping[str, Any], adapted: Any, queries: Iterable[Pa
 
 
 def as_loaded(service: Any, model: Mapping[str, Any]) -> served_model.ServedModel:
-    """Returns the served model so that it is called as one that is loaded."""
+    """Returns the served model in the form of a loaded model."""
 
     def call(signature: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
         request = _request(signature, _state(model) if signature == ADAPT else ())
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--address", default="localhost:8500")
     parser.add_argument(
-        "--support", type=user_path, required=True, help="one folder of images a class"
+        "--support", type=user_path, required=True, help="a folder of images for each class"
     )
     parser.add_argument("--query", nargs="+", required=True, help="images: files or folders")
     parser.add_argument(
@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _ask(
     options: argparse.Namespace, classes: sending.Classes, queries: Sequence[Path]
 ) -> tuple[Any, list[bool], list[Path]]:
-    """Returns the answer, which queries are of no class, and the queries that were taken."""
+    """Returns the answer, which queries belong to no class, and the queries in the request."""
     skip = options.skip_corrupt
     with grpc.insecure_channel(options.address) as channel:
         service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
@@ -185,7 +185,7 @@ def _called(method: Callable[..., Any], request: Any) -> Any:
 
 
 def _state(model: Mapping[str, Any]) -> list[str]:
-    """Returns what `predict` takes of that which `adapt` returned."""
+    """Returns the names of the outputs of `adapt` that `predict` takes."""
     return [name for name in model[PREDICT].inputs if name != "query_images"]
 
 

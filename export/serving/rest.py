@@ -1,13 +1,12 @@
-"""Adapts and asks a model that TensorFlow Serving serves, over its REST interface.
+"""Adapts a model on TensorFlow Serving and classifies images, over its REST interface.
 
     python rest.py --url URL --support DIR --num_steps 5 --query FILE...
 
 URL is http://HOST:8501/v1/models/few_shot, with the name of the model from models.config.
 
-The server keeps no state: what `adapt` answered is sent along with every `predict`, and the
-server's metadata say what of it that is. Images go as they are on the disk, classes by their
-names. Needs Python, and the files in the folder above; numpy and pillow to warn of pictures that
-make answers worth little.
+The server stores no state, so each `predict` request contains outputs of `adapt`; the metadata of
+the server say which. Images are sent as files, and classes by their names. Needs Python, and the
+files of the folder above; warnings about pictures need numpy and pillow.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ def image_shape(model: Signatures) -> list[int]:
 
 
 def num_way(model: Signatures) -> int | None:
-    """Returns how many classes the served model tells apart at most; None for any number."""
+    """Returns the largest number of classes of the served model; None for any number."""
     [side] = model["adapt"]["outputs"]["class_mask"]["tensor_shape"]["dim"]
     return int(side["size"]) if int(side["size"]) > 0 else None
 
@@ -75,10 +74,10 @@ def adapt_request(
     """Returns the body of a request to adapt.
 
     Args:
-        model: as `signatures` returned them.
+        model: the result of `signatures`.
         classes: the image files of each class.
-        num_steps: updates, for a model that makes them; its manifest says how many it was trained
-            with.
+        num_steps: number of updates, for a model that makes updates; its manifest has the number
+            in training.
     """
     learns_by_updates = "num_steps" in model[ADAPT]["inputs"]
     if learns_by_updates and num_steps is None:
@@ -104,7 +103,7 @@ def predict_request(
     """Returns the body of a request to classify images.
 
     Args:
-        model: as `signatures` returned them.
+        model: the result of `signatures`.
         adapted: the "outputs" of the answer to `adapt_request`.
         queries: image files.
     """
@@ -119,7 +118,7 @@ def ask(url: str, request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_loaded(url: str, model: Signatures) -> served_model.ServedModel:
-    """Returns the served model so that it is called as one that is loaded; needs numpy to be."""
+    """Returns the served model in the form of a loaded model; its calls need numpy."""
 
     def call(signature: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
         import numpy as np
@@ -139,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--url", default="http://localhost:8501/v1/models/few_shot")
     parser.add_argument(
-        "--support", type=user_path, required=True, help="one folder of images a class"
+        "--support", type=user_path, required=True, help="a folder of images for each class"
     )
     parser.add_argument("--query", nargs="+", required=True, help="images: files or folders")
     parser.add_argument(
@@ -189,7 +188,7 @@ def _answer(url: str, body: bytes | None = None) -> dict[str, Any]:
 
 
 def _said(body: bytes) -> str:
-    """Returns the text of an answer that is an error."""
+    """Returns the text of an error answer."""
     try:
         return json.loads(body)["error"]
     except (KeyError, TypeError, ValueError):
@@ -201,7 +200,7 @@ def _bytes(path: Path) -> Any:
 
 
 def _in_json(value: Any) -> Any:
-    """Returns a value, or a list of such, as TensorFlow Serving's JSON has what is no text."""
+    """Returns a value, or a list of values, in the form of JSON for TensorFlow Serving."""
     if isinstance(value, list):
         return [_in_json(one) for one in value]
     return {"b64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value

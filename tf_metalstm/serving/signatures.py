@@ -1,61 +1,61 @@
-"""The signatures of an exported model: plain tensors in, plain tensors out.
+"""The signatures of an exported model. They take and return plain tensors.
 
     signature   inputs                                       outputs
     adapt       support_images, support_labels, num_steps    parameters, statistics, class_mask,
                                                              support_losses, forget_gates,
                                                              input_gates
-    predict     query_images, and of what `adapt` returned   probabilities
+    predict     query_images, and the outputs of `adapt`     probabilities
                 parameters, statistics, class_mask
     classify    support_images, support_labels,              probabilities
                 query_images, num_steps
 
     support_images   [B, h, w, c]  float32, pixels 0 ... 255 as they come from a file
-    support_labels   [B]           int32 in [0, N), not necessarily all of them
-    num_steps        []            int32, T, at most 1000; left out, that of the training
+    support_labels   [B]           int32 in [0, N); some labels may be missing
+    num_steps        []            int32, T, at most 1000; default: that of the training
     query_images     [B, h, w, c]  as support_images
-    parameters       [P] or [N, P] theta_T; where the answer is the mean over N relabellings of the
-                                   classes (`ServedMethod`), that of each
+    parameters       [P] or [N, P] theta_T; or one for each of the N relabellings of the classes, if
+                                   the answer is their mean (`ServedMethod`)
     statistics       [S] or [N, S] batch-norm statistics of the queries
     class_mask       [N]           1 for labels that the support set has, else 0
     support_losses   [T]           L_1 ... L_T, before each update
-    forget_gates     [T, P]        of each update
-    input_gates      [T, P]        of each update
-    probabilities    [B, N]        0 where class_mask is
+    forget_gates     [T, P]        forget gates of each update
+    input_gates      [T, P]        input gates of each update
+    probabilities    [B, N]        0 where class_mask is 0
 
-Each of the three exists four times, by what is added to its name:
+Each of the three has four forms, with these endings of the name:
 
     ..._encoded        *_images are the bytes of JPEG, PNG, GIF, BMP or WebP files, strings [B]
     ..._named          support_labels are names, strings [B], at most N different ones. `adapt`
-                       returns class_names [C] instead of class_mask; `predict` takes them and
-                       answers with class_names, labels [B] (the most probable name) and
+                       returns class_names [C] instead of class_mask; `predict` takes these and
+                       returns class_names, labels [B] (the most probable name) and
                        probabilities [B, C]
     ..._encoded_named  both
 
-A model of images has besides, for clients that have no decoder of their own,
+A model of images also has a signature for clients without a decoder:
 
     pixels_encoded     images, as files                        pixels [B, h, w, c], float32
 
-A method that sees nothing of an image but its features has besides
+A method that only uses the features of images also has
 
     features           images                                  features
     features_encoded   images, as files                        features
     adapt_features     support_features, support_labels        as `adapt`, without traces
-    predict_features   query_features, and of what             logits
-                       `adapt_features` returned, as `predict`
+    predict_features   query_features, and outputs of          logits
+                       `adapt_features`, as in `predict`
 
-    features         [B, ...]      of each image by itself; the same in every episode
+    features         [B, ...]      features of each image, the same in every episode
     logits           [B, N]        probabilities are their softmax; the lowest number where
                                    class_mask is 0
 
-so that a client computes the features of an image once, and adapts to one image more, or leaves
-one out, in a moment.
+With these a client computes the features of an image once. Then it can add an image or leave one
+out without another pass of the network.
 
-What `adapt` returns is named after what the method and its rule call it; above stands what a
-gradient-based method with a meta-LSTM has. N is any number for a method that is not tied to one.
+The outputs of `adapt` have the names that the method and its rule give them. Those above are of a
+gradient-based method with a meta-LSTM; the nested outputs of other methods become named tensors in
+the same way. Some methods take any number of classes N.
 
 A model of functions has `support_inputs` and `query_inputs` [B, D] and `support_labels` float32
-[B, 1], answers with `outputs` [B, 1], and has the first three signatures only. Whatever nested
-structure the `adapt` of another method returns becomes named tensors just so.
+[B, 1], and returns `outputs` [B, 1]. It only has the first form of the three signatures.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ from tf_metalstm.serving.pictures import decode_pictures
 from tf_metalstm.serving.served import MAX_CLASSES, AdaptedClasses, ServedMethod
 
 ENCODED, NAMED = "_encoded", "_named"
-# The fields of what a method's `adapt` returns, where the signatures call them otherwise.
+# Fields of the result of `adapt` that have another name in the signatures.
 _PUBLIC_NAMES = {"theta": "parameters"}
 
 
 def build_signatures(served: ServedMethod) -> tuple[tf.Module, dict[str, Any]]:
-    """Returns a module that owns the method's variables, and the functions by name."""
+    """Returns a module with the variables of the method, and the signatures by name."""
     core = _Core(served)
     signatures = {}
     for encoded in (False, True) if served.takes_images else (False,):
@@ -89,9 +89,9 @@ def build_signatures(served: ServedMethod) -> tuple[tf.Module, dict[str, Any]]:
     if served.compares_features and served.takes_images:
         signatures |= _of_features(served, core)
     module = tf.Module()
-    # The variables alone: a Keras model inside would bring traces of its own along.
+    # Only the variables, because a Keras model would add its own traces.
     module.meta_parameters = [variable.value for variable in served.method.served_variables]
-    for name, function in signatures.items():  # in Python these, too, know num_steps by themselves
+    for name, function in signatures.items():  # in Python these have the default num_steps too
         setattr(module, name, function)
     return module, signatures
 
@@ -100,7 +100,7 @@ class _Core:
     """The functions that all signatures share, each traced once."""
 
     def __init__(self, served: ServedMethod):
-        self.structure: Any = None  # of what the method's adapt returns; known once traced
+        self.structure: Any = None  # structure of the result of `adapt`; known after tracing
         steps = [] if served.num_steps is None else [tf.TensorSpec([], tf.int32)]
         inputs = served.input_spec()
         self.features: Any = None
@@ -138,13 +138,13 @@ class _Core:
         self.decode = decode
 
     def adapted(self, learned: Mapping[str, Tensor], mask: Any) -> AdaptedClasses:
-        """Returns what `adapt` learned, from its tensors by name."""
+        """Returns the result of `adapt` from its tensors by name."""
         leaves = [learned[name] for name in self.learned_specs]
         return AdaptedClasses(tf.nest.pack_sequence_as(self.structure, leaves), mask)
 
 
 def _pixels(served: ServedMethod, core: _Core) -> Any:
-    """Returns the signature that decodes files and does nothing else."""
+    """Returns the signature that only decodes files."""
 
     def pixels(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {"pixels": core.decode(given["images"], tf.constant("images"))}
@@ -242,12 +242,12 @@ def _signature(
     specs: Mapping[str, tf.TensorSpec],
     served: ServedMethod,
 ) -> Any:
-    """Returns a function of named tensors; `num_steps`, if it has one, may be left out."""
+    """Returns a function of named tensors, with a default for `num_steps` if it has that."""
 
     def signature(*tensors: Tensor) -> dict[str, Tensor]:
         return function(dict(zip(specs, tensors, strict=True)))
 
-    # TensorFlow takes names and default values of a signature from that of the Python function.
+    # TensorFlow reads names and defaults from the signature of the Python function.
     signature.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
             inspect.Parameter(
@@ -264,7 +264,7 @@ def _signature(
 
 
 def _numbered(labels: Tensor, served: ServedMethod) -> tuple[Tensor, Tensor]:
-    """Returns the different names, and the number of each label among them."""
+    """Returns the different names, and for each label the number of its name."""
     names, numbers = tf.unique(labels)
     most = MAX_CLASSES if served.num_way is None else served.num_way
     check = tf.debugging.assert_less_equal(
@@ -275,19 +275,19 @@ def _numbered(labels: Tensor, served: ServedMethod) -> tuple[Tensor, Tensor]:
     with tf.control_dependencies([check]):
         names, numbers = tf.identity(names), tf.identity(numbers)
     if served.relabellings == 1:
-        return names, numbers  # in the order of their first use
-    # In an order that is the same however the images come; TensorFlow sorts no strings.
+        return names, numbers  # in the order of first use
+    # The order must not depend on that of the images; TensorFlow cannot sort strings.
     order = tf.argsort(name_keys(names))
     return tf.gather(names, order), tf.gather(tf.argsort(order), numbers)
 
 
 def name_keys(names: Tensor) -> Tensor:
-    """Returns a number for each name, by which names are ordered where the order counts."""
+    """Returns a number for each name; names are ordered by it."""
     return tf.strings.to_hash_bucket_fast(names, 2**62)
 
 
 def _by_name(adapted: Any) -> dict[str, Tensor]:
-    """Returns the tensors of a nested structure by name: that of the field, else a number."""
+    """Returns the tensors of a nested structure by the name of their field, else by a number."""
     leaves = tf.nest.flatten(adapted)
     fields = getattr(adapted, "_fields", ())
     if len(fields) != len(leaves):  # not a plain NamedTuple of tensors
