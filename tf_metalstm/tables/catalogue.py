@@ -5,7 +5,7 @@ Sources of the published numbers, accuracy in % with 95 % interval where there i
 - mini-ImageNet: Ravi & Larochelle, ICLR 2017, table 1;
 - Omniglot: Vinyals et al., NIPS 2016 (matching networks, and their own siamese networks), Snell et
   al., NIPS 2017 (prototypical networks), Finn et al., ICML 2017 (MAML, transductive), Li et al.,
-  2017 (Meta-SGD, transductive).
+  2017 (Meta-SGD, transductive), Sung et al., CVPR 2018 (relation networks, transductive).
 
 The ablations are our own: what each change is worth to the preset `paper`, after the same number
 of updates, on validation episodes. Of a run from a trained network these are the last weights:
@@ -153,20 +153,26 @@ def _omniglot() -> list[Cell]:
             recipe = f"{task}_{name}" if name else task
             run = Run(f"{shot}shot_{name or 'meta_lstm'}", (_recipe(recipe),))
             cells.append(Cell(words, 5, shot, published, run))
-    return cells + _omniglot_from_joint(joint)
+    return cells + _omniglot_features(joint)
 
 
-def _omniglot_from_joint(joint: Run) -> list[Cell]:
-    """Returns the rows of methods that begin at a jointly trained network, 5- and 20-way."""
+def _omniglot_features(joint: Run) -> list[Cell]:
+    """Returns the rows of methods that compare features, 5- and 20-way.
+
+    All but relation networks begin at a jointly trained network.
+    """
     cells = [Cell("nearest neighbour", 20, shot, "", joint) for shot in (1, 5)]
     for words, name, published in (
         ("siamese networks", "siamese", ("97.3", "98.4", "88.2", "97.0")),
         ("matching networks, from a trained network", "matching_from_joint", _MATCHING),
         ("prototypical networks", "prototypical", ("98.8", "99.7", "96.0", "98.9")),
+        ("ridge regression", "ridge", ("", "", "", "")),
+        ("relation networks", "relation", ("99.6", "99.8", "97.6", "99.1")),
     ):
         for shot in (1, 5):
             recipe = f"omniglot_{shot}shot_{name}"
-            run = Run(f"{shot}shot_{name}", (_recipe(recipe),), before=(joint,))
+            before = () if name == "relation" else (joint,)  # another network
+            run = Run(f"{shot}shot_{name}", (_recipe(recipe),), before=before)
             five, twenty = (published[(way == 20) * 2 + (shot == 5)] for way in (5, 20))
             cells += [Cell(words, 5, shot, five, run), Cell(words, 20, shot, twenty, run)]
     return cells
