@@ -38,7 +38,7 @@ test-fuzz: $(DEV_STAMP) ## three hours of odd input: damaged images, folders, co
 	$(VENV_PYTHON) tests/fuzz_folders.py --seconds 720
 	$(VENV_PYTHON) tests/fuzz_flags.py --seconds 3600
 
-check: lint types imports docs-check test wheel-test ## all that a change has to pass
+check: lint types imports docs-check test test-notebooks wheel-test ## all that a change has to pass
 
 lint: $(DEV_STAMP) ## style and likely mistakes
 	$(VENV_PYTHON) -m ruff check .
@@ -69,8 +69,10 @@ notebook-pages: $(DEV_STAMP)
 notebooks: $(DEV_STAMP) ## run the notebooks and keep what they print and draw
 	tools/run_notebooks.sh $(abspath $(VENV_PYTHON))
 
-test-notebooks: $(DEV_STAMP) ## run the notebooks, keep nothing (a minute or two)
-	$(VENV_PYTHON) -m pytest --nbmake --nbmake-timeout=600 -p no:cacheprovider notebooks
+test-notebooks: $(DEV_STAMP) ## run the notebooks with tiny trainings, keep nothing
+	$(VENV_PYTHON) tools/small_notebooks.py .cache
+	TF_NUM_INTRAOP_THREADS=1 $(VENV_PYTHON) -m pytest --nbmake --nbmake-timeout=600 -n 2 \
+		-p no:cacheprovider .cache/*.ipynb
 
 pages: $(DEV_STAMP) ## write the pages and tables that follow from code and records
 	$(VENV_PYTHON) tools/write_pages.py
