@@ -12,10 +12,12 @@ import keras
 import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
-from tf_metalstm.methods.base import Method, copy_weights
+from tf_metalstm.learners.embedding import embedding_of
+from tf_metalstm.methods.base import Builder, Method, TrainedOptions, copy_weights
 from tf_metalstm.methods.feature_method import FeatureMethod
 from tf_metalstm.methods.few_shot import num_classes
 from tf_metalstm.methods.metric import in_chunks
+from tf_metalstm.options import options_of
 
 
 class EmbeddingMethod(FeatureMethod, abc.ABC):
@@ -34,6 +36,8 @@ class EmbeddingMethod(FeatureMethod, abc.ABC):
     starts_from: ClassVar[tuple[str, ...]] = ("nearest_neighbor",)
     one_pass: ClassVar[bool] = True
     """Whether support and queries are one batch in meta-training."""
+    has_unit_features: bool = False
+    """Whether features are scaled to length 1."""
 
     def __init__(
         self, embedding: keras.Model, training_way: int | None = None, **kwargs: Any
@@ -41,6 +45,19 @@ class EmbeddingMethod(FeatureMethod, abc.ABC):
         super().__init__(**kwargs)
         self.embedding = embedding
         self.training_way = training_way
+
+    @classmethod
+    def from_options(cls, options: Any, builder: Builder) -> Self:
+        """Returns the method; its own options are arguments of the same names."""
+        embedding = cls.embedding_of(builder.network(1, cls.statistics_momentum))
+        own = options_of(type(options)).keys() - options_of(TrainedOptions).keys()
+        arguments = {name: getattr(options, name) for name in own}
+        return cls(embedding, builder.tasks.training_way, **arguments)
+
+    @staticmethod
+    def embedding_of(network: keras.Model) -> keras.Model:
+        """Returns the part of a learner's network that is the embedding: all but the last layer."""
+        return embedding_of(network)
 
     def begin(self, pretrained: Method | None) -> None:
         """Copies the weights of a run of this method, or the network of a joint training."""
@@ -77,7 +94,8 @@ class EmbeddingMethod(FeatureMethod, abc.ABC):
         """Returns the features of images, in the precision of the method."""
         training = training and not self.features_are_frozen
         # Distances need more bits than the network may calculate with.
-        return tf.cast(self.embedding(images, training=training), self.compute_dtype)
+        features = tf.cast(self.embedding(images, training=training), self.compute_dtype)
+        return tf.math.l2_normalize(features, axis=-1) if self.has_unit_features else features
 
     def support_features(self, images: Tensor, training: bool = False) -> Tensor:
         """Returns the features of a support set; outside training in parts."""

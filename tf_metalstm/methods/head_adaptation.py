@@ -143,6 +143,7 @@ class HeadAdaptation(EmbeddingMethod):
         HeadAdaptationOptions,
         needs=("learner", "rule"),
     )
+    has_unit_features = True
 
     def __init__(
         self,
@@ -230,10 +231,6 @@ class HeadAdaptation(EmbeddingMethod):
     def compare(self, summary: HeadState, features: Tensor, training: bool = False) -> Tensor:
         """Returns the logits of the last layer, [B, N]."""
         return head_logits(with_ones(features), summary.rows, self._scale())
-
-    def features(self, images: Tensor, training: bool = False) -> Tensor:
-        """Returns the features of images, of length 1."""
-        return tf.math.l2_normalize(super().features(images, training), axis=-1)
 
     def adapt_and_trace(
         self, support: Support, num_steps: Tensor | None = None

@@ -34,8 +34,7 @@ import keras
 import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
-from tf_metalstm.learners.embedding import embedding_of
-from tf_metalstm.methods.base import Builder, TrainedOptions
+from tf_metalstm.methods.base import TrainedOptions
 from tf_metalstm.methods.embedding_method import EmbeddingMethod
 from tf_metalstm.methods.ridge_regression import Regression
 from tf_metalstm.options import option
@@ -110,6 +109,7 @@ class LogisticRegression(EmbeddingMethod):
         LogisticRegressionOptions,
         needs=("learner",),
     )
+    has_unit_features = True
 
     def __init__(
         self,
@@ -127,17 +127,6 @@ class LogisticRegression(EmbeddingMethod):
         self.log_penalty = self.add_weight(shape=(), initializer=begin, name="log_penalty")
         self.built = True
 
-    @classmethod
-    def from_options(
-        cls, options: LogisticRegressionOptions, builder: Builder
-    ) -> LogisticRegression:
-        return cls(
-            embedding_of(builder.network(1, cls.statistics_momentum)),
-            builder.tasks.training_way,
-            options.logistic_penalty,
-            options.logistic_steps,
-        )
-
     def summarize(self, features: Tensor, labels: Tensor, num_way: Tensor | int) -> Regression:
         """Searches for the weights of the head."""
         targets = tf.one_hot(tf.cast(labels, tf.int32), num_way, dtype=features.dtype)
@@ -148,10 +137,6 @@ class LogisticRegression(EmbeddingMethod):
     def compare(self, summary: Regression, features: Tensor, training: bool = False) -> Tensor:
         """Returns the logits of the head, [B, N]."""
         return tf.matmul(with_ones(features), summary.weights)
-
-    def features(self, images: Tensor, training: bool = False) -> Tensor:
-        """Returns the features of images, of length 1."""
-        return tf.math.l2_normalize(super().features(images, training), axis=-1)
 
     def facts(self) -> dict[str, Any]:
         """Returns the learned penalty."""

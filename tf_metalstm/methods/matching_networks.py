@@ -33,8 +33,7 @@ import keras
 import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
-from tf_metalstm.learners.embedding import embedding_of
-from tf_metalstm.methods.base import Builder, TrainedOptions
+from tf_metalstm.methods.base import TrainedOptions
 from tf_metalstm.methods.embedding_method import EmbeddingMethod
 from tf_metalstm.methods.metric import LabelledFeatures, cosines
 from tf_metalstm.options import option
@@ -191,17 +190,6 @@ class MatchingNetworks(EmbeddingMethod):
             self.support_context.build(embedding.output_shape)
             self.query_context.build(embedding.output_shape)
         self.built = True
-
-    @classmethod
-    def from_options(cls, options: MatchingNetworksOptions, builder: Builder) -> MatchingNetworks:
-        return cls(
-            embedding_of(builder.network(1, cls.statistics_momentum)),
-            builder.tasks.training_way,
-            full_context=options.full_context,
-            attention_steps=options.attention_steps,
-            similarity=options.similarity,
-            cosine_scale=options.cosine_scale,
-        )
 
     def summarize(self, features: Tensor, labels: Tensor, num_way: Tensor | int) -> Any:
         """Returns the embeddings g of the support images, not normalized."""

@@ -24,8 +24,7 @@ import tensorflow as tf
 
 from tf_metalstm.class_means import class_means
 from tf_metalstm.episode import Tensor
-from tf_metalstm.learners.embedding import embedding_of
-from tf_metalstm.methods.base import Builder, TrainedOptions
+from tf_metalstm.methods.base import TrainedOptions
 from tf_metalstm.methods.embedding_method import EmbeddingMethod
 from tf_metalstm.options import option
 from tf_metalstm.parts import Part
@@ -94,18 +93,8 @@ class PrototypicalNetworks(EmbeddingMethod):
         super().__init__(embedding, training_way, name=name, **kwargs)
         PrototypicalNetworksOptions(None, distance, distance_scale)  # checks them
         self.distance, self.distance_scale = distance, distance_scale
+        self.has_unit_features = distance == "cosine"
         self.built = True
-
-    @classmethod
-    def from_options(
-        cls, options: PrototypicalNetworksOptions, builder: Builder
-    ) -> PrototypicalNetworks:
-        return cls(
-            embedding_of(builder.network(1, cls.statistics_momentum)),
-            builder.tasks.training_way,
-            options.distance,
-            options.distance_scale,
-        )
 
     def summarize(self, features: Tensor, labels: Tensor, num_way: Tensor | int) -> Prototypes:
         """Returns the mean of each class."""
@@ -117,11 +106,6 @@ class PrototypicalNetworks(EmbeddingMethod):
         if self.distance == "cosine":
             means = tf.math.l2_normalize(means, axis=-1)
         return self.distance_scale * negative_squared_distances(features, means)
-
-    def features(self, images: Tensor, training: bool = False) -> Tensor:
-        """Returns the features of images, of length 1 if the distance is "cosine"."""
-        features = super().features(images, training)
-        return tf.math.l2_normalize(features, axis=-1) if self.distance == "cosine" else features
 
     def get_config(self) -> dict[str, Any]:
         """Returns the config of an equal method with fresh weights."""

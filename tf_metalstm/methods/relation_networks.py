@@ -27,7 +27,7 @@ import tensorflow as tf
 from tf_metalstm.episode import Tensor
 from tf_metalstm.learners.batch_normalization import BatchNormalization
 from tf_metalstm.learners.embedding import maps_of
-from tf_metalstm.methods.base import Builder, TrainedOptions
+from tf_metalstm.methods.base import TrainedOptions
 from tf_metalstm.methods.embedding_method import EmbeddingMethod
 from tf_metalstm.options import option
 from tf_metalstm.parts import Part
@@ -126,10 +126,10 @@ class RelationNetworks(EmbeddingMethod):
         self.relation = relation_module(shape, shape[-1], relation_units, policy)
         self.built = True
 
-    @classmethod
-    def from_options(cls, options: RelationNetworksOptions, builder: Builder) -> RelationNetworks:
-        embedding = maps_of(builder.network(1, cls.statistics_momentum))
-        return cls(embedding, builder.tasks.training_way, options.relation_units)
+    @staticmethod
+    def embedding_of(network: keras.Model) -> keras.Model:
+        """Returns the network up to its maps."""
+        return maps_of(network)
 
     def training_loss(self, labels: Tensor, outputs: Tensor) -> Tensor:
         """Returns the mean squared error of the relations."""

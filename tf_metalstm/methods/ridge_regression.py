@@ -31,8 +31,7 @@ import keras
 import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
-from tf_metalstm.learners.embedding import embedding_of
-from tf_metalstm.methods.base import Builder, TrainedOptions
+from tf_metalstm.methods.base import TrainedOptions
 from tf_metalstm.methods.embedding_method import EmbeddingMethod
 from tf_metalstm.options import option
 from tf_metalstm.parts import Part
@@ -83,6 +82,7 @@ class RidgeRegression(EmbeddingMethod):
         RidgeRegressionOptions,
         needs=("learner",),
     )
+    has_unit_features = True
 
     def __init__(
         self,
@@ -104,15 +104,6 @@ class RidgeRegression(EmbeddingMethod):
         )
         self.built = True
 
-    @classmethod
-    def from_options(cls, options: RidgeRegressionOptions, builder: Builder) -> RidgeRegression:
-        return cls(
-            embedding_of(builder.network(1, cls.statistics_momentum)),
-            builder.tasks.training_way,
-            options.ridge_penalty,
-            options.ridge_scale,
-        )
-
     def summarize(self, features: Tensor, labels: Tensor, num_way: Tensor | int) -> Regression:
         """Solves for the weights of the head."""
         penalty = tf.exp(tf.convert_to_tensor(self.log_penalty))
@@ -122,10 +113,6 @@ class RidgeRegression(EmbeddingMethod):
         """Returns the logits of the head, [B, N]."""
         scale = tf.exp(tf.convert_to_tensor(self.log_scale))
         return scale * tf.matmul(with_ones(features), summary.weights)
-
-    def features(self, images: Tensor, training: bool = False) -> Tensor:
-        """Returns the features of images, of length 1."""
-        return tf.math.l2_normalize(super().features(images, training), axis=-1)
 
     def facts(self) -> dict[str, Any]:
         """Returns the learned penalty and scale."""

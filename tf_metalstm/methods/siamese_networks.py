@@ -25,8 +25,7 @@ import keras
 import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
-from tf_metalstm.learners.embedding import embedding_of
-from tf_metalstm.methods.base import Builder, TrainedOptions
+from tf_metalstm.methods.base import TrainedOptions
 from tf_metalstm.methods.embedding_method import EmbeddingMethod
 from tf_metalstm.methods.metric import LabelledFeatures
 from tf_metalstm.parts import Part
@@ -89,11 +88,6 @@ class SiameseNetworks(EmbeddingMethod):
         self.distance = self.add_weight(shape=(size,), initializer=begin, name="distance")
         self.bias = self.add_weight(shape=(), initializer="zeros", name="bias")
         self.built = True
-
-    @classmethod
-    def from_options(cls, options: TrainedOptions, builder: Builder) -> SiameseNetworks:
-        embedding = embedding_of(builder.network(1, cls.statistics_momentum))
-        return cls(embedding, builder.tasks.training_way)
 
     def training_loss(self, labels: Tensor, outputs: Tensor) -> Tensor:
         """Returns the binary cross-entropy of the pairs."""
