@@ -25,7 +25,7 @@ from tf_metalstm.data.sources.class_splits import (
 from tf_metalstm.data.sources.file_source import IMAGE_SUFFIXES, FileOptions, FileSource
 from tf_metalstm.data.sources.folders import LeftOut, given_folder
 from tf_metalstm.data.sources.image_lists import ListedImage, read_list
-from tf_metalstm.data.sources.pixels import color_as_stored, encode_png, gray_pixels
+from tf_metalstm.data.sources.pixels import color_as_stored, gray_as_stored
 from tf_metalstm.data.sources.staging import ImageIdentity, StagedSplits, Staging
 from tf_metalstm.data.tasks import ImageTasks
 from tf_metalstm.options import option
@@ -183,10 +183,8 @@ class Folder(FileSource):
 
     def decode(self, encoded: bytes, origin: str) -> tuple[np.ndarray, bytes]:
         """Returns the resized pixels, as `load` will return them, and the bytes to store."""
-        if self._color:
-            return color_as_stored(encoded, self._image_size, origin)
-        pixels = gray_pixels(encoded, self._image_size, origin)
-        return pixels, encode_png(pixels)
+        stored = color_as_stored if self._color else gray_as_stored
+        return stored(encoded, self._image_size, origin)
 
     def leave_out(
         self, staging: Staging, identity: ImageIdentity, error: CorruptImageError

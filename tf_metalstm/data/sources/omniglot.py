@@ -32,7 +32,7 @@ from tf_metalstm.data.sources.base import (
     SplitCounts,
 )
 from tf_metalstm.data.sources.file_source import FileOptions, FilePlaceOptions, FileSource
-from tf_metalstm.data.sources.pixels import encode_png, gray_pixels
+from tf_metalstm.data.sources.pixels import gray_as_stored
 from tf_metalstm.data.sources.staging import ImageIdentity
 from tf_metalstm.data.tasks import ImageTasks
 from tf_metalstm.options import option
@@ -168,8 +168,7 @@ class Omniglot(FileSource):
 
     def decode(self, encoded: bytes, origin: str) -> tuple[np.ndarray, bytes]:
         """Returns the drawing in gray, resized, and the same as PNG."""
-        pixels = gray_pixels(encoded, self._image_size, origin)
-        return pixels, encode_png(pixels)
+        return gray_as_stored(encoded, self._image_size, origin)
 
     def assign_splits(self, groups: dict[str, str]) -> dict[str, str]:
         """Returns the split of each character, as the class split has it."""

@@ -79,6 +79,12 @@ def color_as_stored(encoded: bytes, size: int, origin: str) -> tuple[np.ndarray,
     return image, stored
 
 
+def gray_as_stored(encoded: bytes, size: int, origin: str) -> tuple[np.ndarray, bytes]:
+    """Returns the resized gray pixels, uint8 [size, size, 1], and the same as PNG."""
+    image = gray_pixels(encoded, size, origin)
+    return image, encode_png(image)
+
+
 def encode_png(pixels: np.ndarray) -> bytes:
     """Returns a PNG of gray pixels, uint8 [h, w, 1]."""
     png = io.BytesIO()

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -26,7 +25,7 @@ from tf_metalstm.data.sources.class_splits import (
 from tf_metalstm.data.sources.contents import KeptDigests
 from tf_metalstm.data.sources.file_source import FileOptions
 from tf_metalstm.data.sources.folders import given_folder
-from tf_metalstm.data.sources.pixels import color_as_stored, encode_png, gray_pixels
+from tf_metalstm.data.sources.pixels import color_as_stored, gray_as_stored
 from tf_metalstm.data.sources.prepared import PreparedSource
 from tf_metalstm.data.sources.staging import ImageIdentity, StagedSplits, Staging
 from tf_metalstm.data.tasks import ImageTasks
@@ -120,20 +119,14 @@ class TfdsImages(PreparedSource):
     def stage(self) -> StagedSplits:
         """Returns all images of all splits."""
         staging = Staging(self.name, skip_corrupt=self._skip_corrupt, once_each=True)
-        decode = self._gray if self.image_shape[-1] == 1 else self._color
+        stored = gray_as_stored if self.image_shape[-1] == 1 else color_as_stored
         for identity, encoded in tqdm(self._images(), desc=f"Reading {self._tfds_name}"):
             try:
-                staging.add(identity, *decode(encoded, f"image {identity.file_name}"))
+                origin = f"image {identity.file_name}"
+                staging.add(identity, *stored(encoded, self._image_size, origin))
             except CorruptImageError as error:
                 staging.skip(error)
         return staging.finish(lambda groups: split_by_seed(groups, *self._split))
-
-    def _color(self, encoded: bytes, origin: str) -> tuple[Any, bytes]:
-        return color_as_stored(encoded, self._image_size, origin)
-
-    def _gray(self, encoded: bytes, origin: str) -> tuple[Any, bytes]:
-        pixels = gray_pixels(encoded, self._image_size, origin)
-        return pixels, encode_png(pixels)
 
     def _images(self) -> Iterator[tuple[ImageIdentity, bytes]]:
         """Yields the identity and the encoded bytes of each image, in stored order."""
