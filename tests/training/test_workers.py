@@ -20,7 +20,8 @@ ENDLESS = 10_000  # more than a run can make before a worker of it is lost
 
 
 def start(run_dir, max_steps, workers=(), index=0):
-    arguments = ["--source=sine", "--learner=mlp", "--hidden_layers=4", "--num_steps=1"]
+    arguments = ["--source=sine", "--learner=mlp", "--hidden_layers=4"]
+    arguments += ["--rule=meta_sgd", "--num_steps=1"]
     arguments += ["--episodes_per_step=2", "--validation_episodes=4", "--checkpoint_every=2"]
     arguments += ["--validate_every=4", f"--max_steps={max_steps}", f"--run_dir={run_dir}"]
     environment = {}
