@@ -17,7 +17,7 @@ def stream(split, start=0, num_episodes=None):
 
 
 def compiled_method(seed=0, **arguments):
-    keras.utils.set_random_seed(seed)
+    toy.seed(seed)
     method = toy.conv_method(num_steps=1)
     compile_method(method, **arguments)
     return method

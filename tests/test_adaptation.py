@@ -211,7 +211,7 @@ def test_refuses_impossible_options(make, message):
 
 def _episode_gradients(learner, rule, second_order, recompute):
     """Meta-gradients of two episodes, mapped over as the method does, in a graph."""
-    options = InnerLoop(3, second_order=second_order, recompute=recompute)
+    options = InnerLoop(2, second_order=second_order, recompute=recompute)
     theta_0 = tf.Variable(learner.initial_parameters())
     pairs = [(toy.vector_support(seed=s), toy.vector_support(seed=s + 10)) for s in (7, 8)]
     episodes = tf.nest.map_structure(lambda *each: tf.stack(each), *pairs)
@@ -230,8 +230,13 @@ def _episode_gradients(learner, rule, second_order, recompute):
     return gradients()
 
 
+SIMPLE_RULES = [
+    pytest.param(make_rule, marks=pytest.mark.slow) for make_rule in (toy.learned_sgd, toy.meta_sgd)
+]
+
+
 @pytest.mark.parametrize("second_order", [False, True])
-@pytest.mark.parametrize("make_rule", [toy.lively_rule, toy.learned_sgd, toy.meta_sgd])
+@pytest.mark.parametrize("make_rule", [toy.lively_rule, *SIMPLE_RULES])
 def test_recomputing_changes_no_meta_gradient(make_rule, second_order):
     learner, rule = toy.mlp_learner(), make_rule()
     kept, recomputed = (
@@ -318,7 +323,7 @@ def test_a_problem_of_ones_own_by_hand():
 
 @pytest.mark.parametrize("second_order", [False, True])
 @pytest.mark.parametrize("num_steps", [0, 1, 4])
-@pytest.mark.parametrize("make_rule", [averaging, toy.lively_rule, toy.learned_sgd])
+@pytest.mark.parametrize("make_rule", [averaging, toy.lively_rule, *SIMPLE_RULES])
 def test_a_loop_in_the_graph_makes_the_same_updates(make_rule, num_steps, second_order):
     """`unroll` writes out each update, `unroll_in_loop` one; a rule without trace is no exception.
 

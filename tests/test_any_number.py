@@ -48,7 +48,9 @@ def pictures(root, num_way):
     return root / "support", root / "query"
 
 
-@pytest.mark.parametrize("num_way", [1, 2, 12, 50])
+@pytest.mark.parametrize(
+    "num_way", [1, 50, *(pytest.param(num_way, marks=pytest.mark.slow) for num_way in (2, 12))]
+)
 def test_the_same_probabilities_in_every_client(model, num_way, tmp_path, capsys, request):
     support, query = pictures(tmp_path, num_way)
     files, asked = sorted(support.glob("*/*")), sorted(query.iterdir())

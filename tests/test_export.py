@@ -24,7 +24,7 @@ NUM_WAY = 3
 def run(tmp_path, monkeypatch):
     """Settings of a run with weights, and its sampler of test episodes."""
     monkeypatch.setattr(toy.ToySource, "asked", [])
-    said = {"learner": "mlp", "hidden_units": 2, "num_steps": 1, "num_way": NUM_WAY}
+    said = {"rule": "sgd", "num_steps": 1, "num_way": NUM_WAY}
     settings, _ = fresh_run(toy.settings(tmp_path / "run", **said), step=40)
     settings = settings.changed(example_dir=str(tmp_path / "example"))
     yield settings, build_tasks(settings).sampler("test", seed=0)

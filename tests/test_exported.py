@@ -42,7 +42,7 @@ def made(tmp_path_factory):
 
 
 def small(run_dir=None, **said):
-    settings = toy.settings(run_dir, **{"seed": 1, **said})
+    settings = toy.settings(run_dir, **{"seed": 1, **toy.CONV4, **said})
     return resolve(settings, build_tasks(settings))
 
 

@@ -72,7 +72,10 @@ def values(run_dir):
     [
         (*TOYS, "--rule=sign_descent", "--sign_rate=0.02", *MLP, "--num_steps=2"),
         (*TOYS, "--method=templates", "--sharpness=2"),
-        ("--source=valleys", "--method=learned_optimizer", "--rule=sgd", "--learn_inner_rate"),
+        pytest.param(
+            ("--source=valleys", "--method=learned_optimizer", "--rule=sgd", "--learn_inner_rate"),
+            marks=pytest.mark.slow,
+        ),
         ("--source=valleys", "--method=learned_optimizer", "--rule=sign_descent"),
     ],
     ids=["rule", "method", "tasks", "rule-tasks"],

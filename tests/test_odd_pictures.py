@@ -64,7 +64,9 @@ def served(read):
 
 
 # Of all pictures in one test: what is compiled is forgotten between two.
-@pytest.mark.parametrize("shape", [GRAY, COLOR, (84, 84, 1), (9, 9, 3)])
+@pytest.mark.parametrize(
+    "shape", [GRAY, COLOR, (9, 9, 3), pytest.param((84, 84, 1), marks=pytest.mark.slow)]
+)
 def test_in_the_graph(shape):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def decode(files):

@@ -394,8 +394,6 @@ SMALL = {
     "num_steps": 2,
     "normalization": "standard",
 }
-# The learner that costs least, where it need not be one with maps.
-MLP = {"learner": "mlp", "hidden_layers": (8,), "mlp_batch_normalization": True}
 CHANGES = [
     (family, name, each)
     for family, name in MEMBERS
@@ -420,7 +418,7 @@ def test_an_option_changes_something(family, name, each):
     chosen = make_settings(said).chosen
     takes_any = name != "relation_networks" and each.name != "kernel_scale"
     if family in ("method", "start") and "learner" in chosen and takes_any:
-        said |= MLP
+        said |= toy.MLP
     said = small(said)
     if each.name == "batch_norm_scale" and name == "mlp":
         said["mlp_batch_normalization"] = True

@@ -112,7 +112,7 @@ def test_large_episodes_are_few_at_a_time(monkeypatch):
 
 
 def test_updates_are_made_in_every_episode_as_one_by_one():
-    method = toy.conv_method(num_steps=1)
+    method = toy.image_method(num_steps=1)
     expected, _ = asked(method, episode_dataset(episodes(), num_episodes=6))
     stream, answer = questions(method, episodes(), 6)
     assert stream.element_spec[0]["support_inputs"].shape == (6, 10, *SHAPE)
@@ -122,7 +122,7 @@ def test_updates_are_made_in_every_episode_as_one_by_one():
 def test_both_modes_of_batch_norm_are_asked_in_one_pass():
     """The second is what the method has where that mode is its own; each set is adapted to once."""
     inductive, transductive = (
-        toy.conv_method(num_steps=0, query_normalization=mode) for mode in ("support", "batch")
+        toy.image_method(num_steps=0, query_normalization=mode) for mode in ("support", "batch")
     )
     transductive.set_weights(inductive.get_weights())
     expected = [

@@ -53,7 +53,6 @@ def test_what_sizes_a_network_is_settled_when_its_training_begins(parts, name, v
 
 
 def network(*widths):
-    keras.backend.clear_session()
     layers = [keras.layers.Dense(width, name=f"layer_{i}") for i, width in enumerate(widths)]
     return keras.Sequential([keras.Input([2]), *layers], name="network")
 

@@ -18,6 +18,7 @@ from tf_metalstm.episode import EpisodeSpec, Support
 from tf_metalstm.learners.conv4 import conv4
 from tf_metalstm.learners.functional import FunctionalLearner
 from tf_metalstm.learners.mlp import mlp
+from tf_metalstm.methods.catalogue import METHODS
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
 from tf_metalstm.objectives import REGRESSION
 from tf_metalstm.parts import Part
@@ -78,7 +79,16 @@ def meta_sgd():
     return rule
 
 
-def conv_method(
+def image_learner(num_way=5):
+    """A network with batch norm for the same images, whose graph is made in a third of the time."""
+    return FunctionalLearner(mlp((16, 16, 1), num_way, (8,), batch_normalization=True))
+
+
+def conv_method(num_way=5, **options):
+    return image_method(num_way=num_way, learner=conv_learner(num_way=num_way), **options)
+
+
+def image_method(
     num_steps=2,
     num_way=5,
     query_normalization="running",
@@ -86,10 +96,11 @@ def conv_method(
     learn_c_0=True,
     learn_linear=True,
     batch_size=None,
+    learner=None,
     **inner_loop,
 ):
     return GradientBasedMethod(
-        conv_learner(num_way=num_way),
+        image_learner(num_way) if learner is None else learner,
         MetaLSTM(4) if rule is None else rule,
         InnerLoop(num_steps, **inner_loop),
         query_normalization,
@@ -184,11 +195,17 @@ SMALL = {
 }
 
 
+CONV4 = {"learner": "conv4", "filters": 4}
+MLP = {"learner": "mlp", "hidden_layers": (16,), "mlp_batch_normalization": True}
+"""A network with batch norm, whose graph is made in a third of the time."""
+
+
 def settings(run_dir=None, **said):
-    """Settings of a small run on toy images, those in use by its parts."""
+    """Settings of a small run on toy images; its network is `MLP` if none is named."""
     said = {**SMALL, **said}
-    if said.get("method") != "pixel_nearest_neighbor":
-        said = {"filters": 4, **said} if said.get("learner", "conv4") == "conv4" else said
+    method = METHODS[said.get("method", METHODS.default)].part
+    if "learner" in method.needs and "learner" not in said:
+        said = {**(CONV4 if method.name == "relation_networks" else MLP), **said}
     return make_settings(said).placed(run_dir)
 
 

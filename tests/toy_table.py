@@ -28,7 +28,7 @@ def begun_at(run_dir, precision="float32", **said):
 
 def make_run(run_dir, step, best=None, minutes=12.0, settings=None):
     write_settings(settings or begun_at(None), run_dir)
-    checkpoints = RunCheckpoints(run_dir, toy.conv_method())
+    checkpoints = RunCheckpoints(run_dir, toy.image_method())
     if best is not None:
         checkpoints.save_best(0.5, best)
     checkpoints.save(step, minutes)

@@ -39,7 +39,8 @@ def company(member):
     said = {"source": "toys", "normalization": "unit", "num_shot": 2, "num_query": 3}
     said["num_way"] = NUM_WAY
     if "learner" in member.part.needs:
-        said |= {"filters": 4, "statistics_momentum": 0.8}
+        said |= toy.CONV4 if member.part.name == "relation_networks" else toy.MLP
+        said["statistics_momentum"] = 0.8
     if "rule" in member.part.needs:
         said |= {"num_steps": 2, "statistics_momentum": 0.05}
     if member.part.name == "logistic_regression":
@@ -122,10 +123,12 @@ def episodes(num_episodes=1, start=0, episodes_per_step=1, num_way=NUM_WAY):
     )
 
 
+@functools.cache
 def one_step(**arguments):
     return next(iter(episodes(**arguments)))
 
 
+@functools.cache
 def tasks_of(name, **arguments):
     """A step of tasks that the method takes."""
     _, tasks = parts(name)
@@ -177,10 +180,10 @@ def test_an_answer_for_every_query(few_shot):
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_tasks_do_not_touch_each_other(name):
-    method = build(name)
+    method = built(name)
     inputs, _ = tasks_of(name, num_episodes=6, episodes_per_step=6)  # too many to be unrolled
     together = method(inputs, training=False)
-    for i in range(6):
+    for i in (0, 2, 5):
         alone = method({name: x[i : i + 1] for name, x in inputs.items()}, training=False)
         np.testing.assert_allclose(together[i : i + 1], alone, rtol=1e-3, atol=1e-4)
 

@@ -163,7 +163,7 @@ NUM_WAY = 4
 def gradient_based(request):
     toy.seed(2)
     # Not a meta-LSTM: its preprocessing makes much of how the sum over the images is rounded.
-    method = toy.conv_method(num_steps=2, num_way=NUM_WAY, rule=SGD(0.5))
+    method = toy.image_method(num_steps=2, num_way=NUM_WAY, rule=SGD(0.5))
     if not request.param:
         toy.zero_head(method)
     served = ServedMethod(method, NORMALIZATION, SHAPE, NUM_WAY)
@@ -211,7 +211,7 @@ def test_names_do_not_depend_on_the_order_of_the_images(gradient_based, names):
 def test_a_single_call_prefers_a_class_where_c_0_does():
     """What the relabellings are for: without them the number of a class matters."""
     toy.seed(2)
-    method = toy.conv_method(num_steps=2, num_way=NUM_WAY)
+    method = toy.image_method(num_steps=2, num_way=NUM_WAY)
     assert not method.is_symmetric
     inputs, queries = NORMALIZATION(pixels(8)), NORMALIZATION(pixels(3, seed=1))
 

@@ -27,7 +27,7 @@ NUM_STEPS = 2
 def served_method(learned_rows=False, gradient_divisor="none", **options):
     """A method whose c_0 has a row of its own for each class, or treats all classes alike."""
     toy.seed(1)
-    method = toy.conv_method(NUM_STEPS, NUM_WAY, **options)
+    method = toy.image_method(NUM_STEPS, NUM_WAY, **options)
     method.gradient_divisor = gradient_divisor
     if not learned_rows:
         same_rows(method)

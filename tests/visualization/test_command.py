@@ -46,6 +46,7 @@ def run(tmp_path):
         num_outputs=5,
         split="validation",
         num_episodes=3,
+        **toy.CONV4,
     )
     write_run(settings)
     toy.ToySource.asked.clear()
