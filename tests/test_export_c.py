@@ -103,7 +103,7 @@ ARGUMENTS = {
     "nothing": ((), "usage: adapt"),
     "a model alone": ((MODEL,), "usage: adapt"),
     "no number": (("--num_steps", "many", MODEL, "a", "b"), "a whole number from 0 to 1000"),
-    "another flag": (("--steps", MODEL, "a", "b"), "is none of --num_steps and --skip_corrupt"),
+    "another flag": (("--steps", MODEL, "a", "b"), "is none of --num_steps, --skip_corrupt, --e"),
 }
 
 
