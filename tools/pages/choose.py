@@ -70,7 +70,7 @@ _CHOICES = (
     Choice(
         "updates of the last layer",
         ("--method=head_adaptation", "--rule=meta_lstm"),
-        "Features that are good already, and many pictures of each class or another domain.",
+        "Good features, and 5 to 50 pictures of classes that are like those of the training.",
     ),
     Choice(
         "meta-LSTM",
