@@ -1,17 +1,20 @@
-"""The trained models of the repository: they load, adapt, and say what they are."""
+"""The trained models of the repository: they load, adapt or optimize, and say what they are."""
 
 import json
 import pathlib
 import re
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from golden import EPISODE
 
 from tf_metalstm.classifier import FewShotClassifier
+from tf_metalstm.keras_optimizer import LearnedOptimizer
 
 MODELS = pathlib.Path(__file__).parents[1] / "models"
-FOLDERS = sorted(path for path in MODELS.iterdir() if path.is_dir())
+FOLDERS = sorted(path.parent for path in MODELS.glob("*/manifest.json"))
 
 
 def labelled_files(part):
@@ -52,3 +55,32 @@ def test_it_learns_signs_of_another_kind(folder):
         folder.name, 0.6 if "mini" in folder.name else 0.8
     )
     assert np.mean(classifier.predict(queries) == np.array(labels)) > enough
+
+
+def last_loss(optimizer, seed):
+    """After 100 updates of a quadratic, drawn here as its source draws them."""
+    generator = np.random.default_rng(seed)
+    matrix, target = (tf.constant(generator.uniform(size=s), "float32") for s in ((10, 10), 10))
+    theta = keras.Variable(generator.normal(0.0, 0.01, 10).astype("float32"))
+    optimizer.build([theta])
+
+    @tf.function
+    def update():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.square(tf.linalg.matvec(matrix, theta.value) - target))
+        optimizer.apply([tape.gradient(loss, theta.value)], [theta])
+        return loss
+
+    return [float(update()) for _ in range(101)][-1]
+
+
+def test_the_optimizer_minimizes_new_quadratics():
+    """Below momentum at the learning rate that is best for it."""
+    ours, momentum = (
+        np.mean([last_loss(make(), seed) for seed in range(6)])
+        for make in (
+            lambda: LearnedOptimizer.load(MODELS / "optimizers" / "quadratics"),
+            lambda: keras.optimizers.SGD(0.03, momentum=0.9),
+        )
+    )
+    assert ours < 0.8 * momentum
