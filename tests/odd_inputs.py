@@ -20,9 +20,11 @@ SHAPE = (16, 16, 1)
 CLASSES = ["ant", "bee"]
 
 API, ADAPT, REST, GRPC, C = CLIENTS = ("api", "adapt", "rest", "grpc", "c")
+LITE = "lite"  # a classifier of the ordinary classes: for the cases that change nothing of these
 COMMANDS = (ADAPT, REST, GRPC, C)
 SERVED = (REST, GRPC, C)  # what leaves files out on request alone
 PYTHON = (ADAPT, REST, GRPC)
+REFUSING = (API, *SERVED)  # of a file that cannot be read; adapt.py leaves it out
 
 
 class OddInput(NamedTuple):
@@ -80,6 +82,23 @@ def ordinary(root):
         for seed in range(3):
             write(root / "support" / name / f"{seed}.png", picture(name, 10 * seed + len(name)))
         write(root / "query" / f"{name}_9.png", picture(name, 99))
+
+
+def keeps_the_classes(root, entry):
+    """Whether a case in a folder has the support set that every case begins with."""
+    if entry.support != "{s}" or entry.flags:
+        return False
+    ordinary = {
+        (name, f"{seed}.png"): encoded(picture(name, 10 * seed + len(name)))
+        for name in CLASSES
+        for seed in range(3)
+    }
+    files = [path for path in (root / "support").rglob("*") if not path.is_dir()]
+    if {(path.parent.name, path.name) for path in files} != set(ordinary):
+        return False
+    if any(path.read_bytes() != ordinary[path.parent.name, path.name] for path in files):
+        return False
+    return not any(path.is_symlink() for path in (root / "support").rglob("*"))
 
 
 def put(*files):
@@ -390,17 +409,17 @@ BAD = {
     "text among the support pictures": OddInput(
         put(("support/ant/2.png", TEXT)),
         UNREADABLE.format("s", "ant/2.png"),
-        clients=(API, *SERVED),
+        clients=REFUSING,
     ),
     "text among the queries": OddInput(
         put(("query/ant_1.png", TEXT)),
         UNREADABLE.format("q", "ant_1.png"),
-        clients=(API, *SERVED),
+        clients=REFUSING,
     ),
     "an empty file": OddInput(
         put(("query/ant_1.png", b"")),
         "{q}/ant_1.png is not a readable image (the file is empty). " + OFFER,
-        clients=(API, *SERVED),
+        clients=REFUSING,
     ),
     "text left out of the support set": OddInput(
         put(("support/ant/7.png", TEXT)),

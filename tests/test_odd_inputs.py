@@ -14,8 +14,8 @@ import odd_inputs
 import pytest
 import toy
 from c_programs import build_cases, call_each
-from export_client import FOLDER, client
-from odd_inputs import ADAPT, API, GRPC, REST, TABLE, C
+from export_client import FOLDER, client, to_lite
+from odd_inputs import ADAPT, API, GRPC, LITE, REST, TABLE, C
 from servers import Served, grpc_server, rest_server
 
 from tf_metalstm.classifier import FewShotClassifier, ImagesWarning
@@ -116,11 +116,17 @@ def by_api(model, case, capsys):
 
 
 def by_adapt(model, case, capsys):
-    support, queries = case.given()
+    support, _ = case.given()
     flags = [flag for flag in case.flags() if flag != "--skip_corrupt"]  # it always does
-    report = case.root / "answers.json"
-    arguments = ["--model", model, f"--support={support}", "--json", report, *flags]
-    code = client.main([str(a) for a in (*arguments, "--no_estimate", "--query", *queries)])
+    arguments = ["--model", model, f"--support={support}", "--no_estimate", *flags]
+    return by_command(arguments, case, capsys)
+
+
+def by_command(arguments, case, capsys):
+    """Of `adapt.py`, with the queries of a case."""
+    report = case.root / f"answers{len(list(case.root.glob('answers*')))}.json"
+    given = (*arguments, "--json", report, "--query", *case.given()[1])
+    code = client.main([str(a) for a in given])
     found = outcome([], capsys.readouterr().err)
     assert (code != 0) == (found.refused is not None)
     if code:
@@ -154,6 +160,18 @@ def c_outcome(result):
     found = outcome(rows[1:], result.stderr)
     assert result.returncode == int(found.refused is not None)
     return found if found.refused is None else found._replace(answers=[])
+
+
+@pytest.fixture
+def lite(model, cases, tmp_path, capsys):
+    """A classifier of the classes that every case begins with, for LiteRT."""
+    saved, written = tmp_path / "saved", tmp_path / "lite"
+    ordinary = next(case.root for case in cases if case.name == "nothing")
+    arguments = ["--model", model, "--support", ordinary / "support", "--save", saved]
+    assert client.main([str(a) for a in (*arguments, "--no_estimate")]) == 0
+    assert to_lite.main(["--model", str(saved), "--out", str(written)]) == 0
+    capsys.readouterr()
+    return written
 
 
 @pytest.fixture
@@ -202,6 +220,29 @@ def test_every_client_gives_right_answers_or_one_clear_sentence(ran):
     bad = {case.name: wrong(name, case, outcome) for case, outcome in found}
     bad = {case: text for case, text in bad.items() if text}
     assert not bad, "\n".join(f"{case}: {text}" for case, text in bad.items())
+
+
+# What is said of queries and support pictures together: a saved classifier has no pictures.
+_OF_BOTH = ("a query among the support pictures", "inverted queries")
+
+
+def test_litert_gives_right_answers_or_one_clear_sentence(lite, cases, capsys):
+    """To every case with the ordinary classes; a file that cannot be read is left out and named."""
+    bad, asked = {}, 0
+    for case in cases:
+        if case.name in _OF_BOTH or not odd_inputs.keeps_the_classes(case.root, case.entry):
+            continue
+        found = by_command(["predict", "--classifier", lite], case, capsys)
+        entry = case.entry
+        if entry.clients == odd_inputs.REFUSING:  # these end, adapt.py goes on without the file
+            named = case.fill(entry.refused.removesuffix(f". {odd_inputs.OFFER}"))
+            entry = entry._replace(refused=None, said=(f"skipped: {named}",))
+        text = wrong(LITE, case._replace(entry=entry), found)
+        asked += 1
+        if text:
+            bad[case.name] = text
+    assert not bad, "\n".join(f"{case}: {text}" for case, text in bad.items())
+    assert asked >= 20
 
 
 def test_the_table_is_large():
