@@ -274,6 +274,10 @@ def test_a_picture_that_is_dropped_is_decoded_as_all_others(tmp_path):
         patched.setattr(demo.gr, "Warning", said.append)
         demo._guarded(demo._ask)(classifier, b"text")
         demo._guarded(demo._ask)(classifier, str(tmp_path / "gone.png"))
+        (tmp_path / "bad.png").write_bytes(b"text")
+        files = [tmp_path / "bad.png", query]
+        demo._guarded(classifier.fit)(files, ["a", "b"])
+    assert said.pop().endswith("Remove such pictures from the page.")
     assert "is not a readable image" in said[0]
     assert "gone.png" in said[1]
 

@@ -40,6 +40,7 @@ from tf_metalstm.classifier import FewShotClassifier, ImagesWarning
 from tf_metalstm.data.sources.file_source import IMAGE_SUFFIXES
 from tf_metalstm.data.sources.folders import files_below, given_folder, is_clutter
 from tf_metalstm.loaded_model import LoadedModel, load_model
+from tf_metalstm.serving.given_images import OFFER
 from tf_metalstm.visualization.figures import adaptation_figure
 
 _OWN_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -227,7 +228,9 @@ def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
                 f"{name} was deleted after an hour. Remove it from the page and add it again."
             )
         except (OSError, ValueError) as error:
-            gr.Warning(str(error))
+            # There is no such argument here, and paths are those of copies.
+            text = str(error).replace(OFFER, "Remove such pictures from the page")
+            gr.Warning(_without_folders(text))
         return gr.skip()
 
     return guarded

@@ -26,6 +26,7 @@ from tf_metalstm.data.sources.pixels import pixels as decode
 _FILES = (str, bytes, os.PathLike, Image.Image)
 _CHANNELS = (1, 3, 4)
 _FILES_KEPT = 512  # files whose pixels are stored; 77 MB at 224 x 224
+OFFER = "Leave such files out with skip_corrupt=True"
 _NAMES = 10  # unreadable files in an error
 
 
@@ -93,7 +94,7 @@ def _refuse(errors: Sequence[Exception], number: int) -> None:
         text = text if number == 1 else f"None of the {number} images can be read: {text}"
     else:
         start = "" if len(errors) == 1 else f"{len(errors)} of {number} images cannot be read: "
-        text = f"{start}{text}. Leave such files out with skip_corrupt=True"
+        text = f"{start}{text}. {OFFER}"
     # The error of the first file has its name.
     cause = errors[0].__cause__ or errors[0]
     raise (FileNotFoundError if missing else ValueError)(f"{text}.") from cause
