@@ -10,7 +10,7 @@ import sys
 
 import pytest
 from absl import flags
-from export_client import client
+from export_client import client, to_lite
 from page_blocks import PAGES, ROOT, blocks, commands, inline_commands, name_of
 
 from tf_metalstm.__main__ import CLIENTS
@@ -81,7 +81,9 @@ def check_command(name, *arguments):
         return
     assert name in {*COMMANDS, *CLIENTS, "recipes"}, name
     typed = [a for a in arguments if a.startswith("-") and not STANDS_FOR_ANY.fullmatch(a)]
-    if name in CLIENTS:
+    if name == "to_lite":
+        to_lite._parser().parse_args([argument.strip("[]") for argument in arguments])
+    elif name in CLIENTS:
         if arguments:
             parse_with_client(arguments)
     elif name in PARSERS:

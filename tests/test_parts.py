@@ -5,6 +5,7 @@ import functools
 import itertools
 import math
 import pathlib
+import re
 from unittest import mock
 
 import keras
@@ -146,7 +147,7 @@ def test_an_option_of_a_part_is_refused_with_every_other_part(family, name):
             with pytest.raises(UnusedOptionError) as error:
                 make_settings({**said, missing: other_value(known_options()[missing])})
             assert error.value.name == missing
-            assert f"{family}={name}" in str(error.value).replace(" or ", f" {family}=")
+            assert f"{family}={name}" in re.sub(", | or ", f" {family}=", str(error.value))
             tried += 1
     assert tried or len(own_options(family, name)) == 0 or name == "toys" or family == "start"
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -334,13 +334,19 @@ def _unused(name: str, chosen: Mapping[str, str]) -> OptionError:
         )
     families = dict.fromkeys(family for family, _ in owners)
     belongs = " and ".join(
-        f"{family}={' or '.join(n for f, n in owners if f == family)}" for family in families
+        f"{family}={_one_of([n for f, n in owners if f == family])}" for family in families
     )
     present = [f"{family}={chosen[family]}" for family in families if family in chosen]
     with_what = " ".join(present or [f"method={chosen['method']}"])
     return UnusedOptionError(
         name, f"does nothing with {with_what}: it belongs to {belongs}. Leave it out."
     )
+
+
+def _one_of(names: Sequence[str]) -> str:
+    """Returns names as "a", "a or b", "a, b or c"."""
+    *before, last = names
+    return f"{', '.join(before)} or {last}" if before else last
 
 
 def _check_company(each: Option, settings: Settings) -> None:
