@@ -168,6 +168,14 @@ def test_saved_and_read_it_answers_as_before(tmp_path):
     np.testing.assert_allclose(read(episode()), found(episode()), rtol=1e-6)
 
 
-def test_refuses_what_cannot_be():
-    with pytest.raises(OptionError, match=r"^head_start must be one of"):
-        method("middle")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head_start": "middle"}, "^head_start must be one of "),
+        ({"logit_scale": 0.0}, "^logit_scale must be a number above 0, got 0"),
+        ({"start_penalty": -1.0}, "^start_penalty must be a number above 0, got -1"),
+    ],
+)
+def test_refuses_what_cannot_be(options, message):
+    with pytest.raises(OptionError, match=message):
+        HeadAdaptation(embedding(), SGD(RATE), InnerLoop(1), **options)

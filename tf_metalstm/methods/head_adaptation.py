@@ -161,6 +161,9 @@ class HeadAdaptation(EmbeddingMethod):
         **kwargs: Any,
     ) -> None:
         super().__init__(embedding, training_way, name=name, **kwargs)
+        HeadAdaptationOptions(  # checks them
+            head_start=head_start, logit_scale=logit_scale, start_penalty=start_penalty
+        )
         if not rule.takes_rows:
             raise OptionError(
                 "rule",
@@ -175,10 +178,6 @@ class HeadAdaptation(EmbeddingMethod):
             self.evaluation_loop = dataclasses.replace(inner_loop, num_steps=num_evaluation_steps)
         self.head_start = head_start
         self.logit_scale, self.start_penalty = logit_scale, start_penalty
-        if head_start not in HEAD_STARTS:
-            raise OptionError(
-                "head_start", f"must be one of {', '.join(HEAD_STARTS)}, got {head_start!r}."
-            )
         if not rule.built:
             rule.build(self.blocks)
         self.rule = rule
