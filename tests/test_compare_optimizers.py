@@ -1,16 +1,25 @@
 """The command that compares: what it writes, and what it refuses."""
 
 import json
+import shutil
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import toy
 
 from tf_metalstm import compare_optimizers, experiment, train
+from tf_metalstm.adaptation import InnerLoop
 from tf_metalstm.comparison import keras_optimizers
 from tf_metalstm.comparison.keras_optimizers import BASELINES
+from tf_metalstm.data.quadratics import QuadraticOptions, QuadraticTasks
+from tf_metalstm.keras_optimizer import LearnedOptimizer, fitted
+from tf_metalstm.options import OptionError
 from tf_metalstm.settings import make_settings
+
+MODELS = Path(__file__).parents[1] / "models"
 
 
 @pytest.fixture(scope="module")
@@ -21,19 +30,21 @@ def report(tmp_path_factory):
     said |= {"quadratic_size": 3, "max_steps": 0, "validation_episodes": 2, "num_episodes": 4}
     settings = make_settings({**said, "deterministic": False}, str(run_dir))
     train.main(settings)
+    shutil.copytree(MODELS / "optimizers" / "quadratics", run_dir / "given" / "optimizer")
     few = [each for each in BASELINES if each.name in ("SGD", "Adam")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compare_optimizers, "applicable", lambda blocks: few)
         patch.setattr(keras_optimizers, "RATES", (0.01, 0.1))
-        compare_optimizers.main(settings.changed(num_evaluation_steps=3))
+        given = (str(run_dir / "given" / "optimizer"),)
+        compare_optimizers.main(settings.changed(num_evaluation_steps=3, optimizer_dirs=given))
     [path] = (run_dir / "comparison").glob("*.json")
     return path, json.loads(path.read_text())
 
 
 def test_the_report_has_curves_rates_and_intervals(report):
     path, found = report
-    assert path.name == "test_quadratics_3updates_4problems_seed0.json"
-    assert found["optimizers"].keys() == {"learned", "SGD", "Adam"}
+    assert path.name == "test_quadratics_3updates_4problems_seed0_given.json"
+    assert found["optimizers"].keys() == {"learned", "given", "SGD", "Adam", "Adam, not tuned"}
     assert found["best_baseline"] in ("SGD", "Adam")
     for name, one in found["optimizers"].items():
         assert len(one["mean_losses"]) == len(one["intervals"]) == 4
@@ -41,7 +52,7 @@ def test_the_report_has_curves_rates_and_intervals(report):
         value, low, high = one["log10_final"]
         assert low <= value <= high
         np.testing.assert_allclose(value, np.log10(one["mean_losses"][-1]), atol=1e-4)
-        assert (one["learning_rate"] is None) == (name == "learned")
+        assert (one["learning_rate"] is None) == (name in ("learned", "given"))
     assert len(found["optimizers"]["SGD"]["searched"]) == 4
     assert found["optimizers"]["Adam"]["over_adam"] == [1.0, 1.0, 1.0]
     assert found["list_fingerprint"]
@@ -59,6 +70,49 @@ def test_the_learned_rule_is_on_the_same_problems(report):
     )
 
 
+def test_an_exported_optimizer_is_on_the_same_problems(report):
+    """Its losses are those of a loop that calls the rule of the folder by itself."""
+    _, found = report
+    rule = LearnedOptimizer.load(MODELS / "optimizers" / "quadratics").rule
+    tasks = QuadraticTasks.from_options(QuadraticOptions(quadratic_size=3))
+    task, _ = tasks.episodes("test", 0)(tf.constant(1, tf.int64))
+    problem, theta = tasks.problem(task), task["theta_0"]
+    rule = fitted(type(rule).from_config(rule.get_config()), rule, tasks.blocks)
+    state = rule.initial_state(theta)
+    for step in range(3):
+        with tf.GradientTape() as tape:
+            tape.watch(theta)
+            loss, _ = problem.loss(theta, (), step)
+        theta, state = rule(tape.gradient(loss, theta), loss, theta, state)
+    last, _ = problem.loss(theta, (), 3)
+    np.testing.assert_allclose(found["optimizers"]["given"]["final_losses"][1], last, rtol=1e-4)
+
+
+def test_adam_is_also_tested_at_its_default_rate(report):
+    _, found = report
+    untuned = found["optimizers"]["Adam, not tuned"]
+    assert untuned["learning_rate"] == 0.001
+    assert found["best_baseline"] != "Adam, not tuned"
+    first, last = untuned["mean_losses"][0], untuned["mean_losses"][-1]
+    assert 0 < first - last < 0.05 * first  # three steps of 0.001
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("Adam",)])
+def test_two_optimizers_of_one_name_are_refused(tmp_path, names):
+    folders = [tmp_path / str(number) / name for number, name in enumerate(names)]
+    for folder in folders:
+        shutil.copytree(MODELS / "optimizers" / "quadratics", folder)
+    tasks = QuadraticTasks.from_options(QuadraticOptions(quadratic_size=3))
+    method = mock.Mock(tasks=tasks, blocks=tasks.blocks, evaluation_loop=InnerLoop(num_steps=2))
+    with pytest.raises(OptionError, match=f"two optimizers called {names[0]}: rename a folder"):
+        compare_optimizers.exported_methods([str(folder) for folder in folders], method)
+
+
+def test_a_folder_without_an_optimizer_is_refused(tmp_path):
+    with pytest.raises(OptionError, match=r"^optimizer_dirs cannot be used: .*manifest.json"):
+        compare_optimizers.exported_methods([str(tmp_path)], mock.Mock())
+
+
 def test_table_figure_and_curves_lie_beside_it(report):
     path, _ = report
     text = path.with_suffix(".txt").read_text()
@@ -66,7 +120,7 @@ def test_table_figure_and_curves_lie_beside_it(report):
     assert [line.split()[0] for line in text.splitlines()[2:-1]].count("learned") == 1
     assert path.with_suffix(".png").stat().st_size > 1000
     runs = {each.name for each in (path.parents[1] / "tensorboard" / "comparison").iterdir()}
-    assert runs == {"learned", "SGD", "Adam"}
+    assert runs == {"learned", "given", "SGD", "Adam", "Adam__not_tuned"}
 
 
 def test_a_run_of_another_method_is_refused(monkeypatch):

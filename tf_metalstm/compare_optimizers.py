@@ -4,14 +4,15 @@ Each of Keras's optimizers gets the best of at least twelve learning rates, chos
 --validation_episodes problems of the validation split. All are then tested on the same
 --num_episodes problems of --split. The command prints a table, writes it to RUN_DIR/comparison as
 .json, .txt and .png, and writes the curves for TensorBoard. With --num_evaluation_steps there can
-be more updates than in training; options of the source choose other problems.
+be more updates than in training; --source and its options choose other problems. Exported learned
+optimizers in --optimizer_dirs are tested on the same problems, and Adam at Keras's default rate.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,31 @@ import numpy as np
 import tensorflow as tf
 
 from tf_metalstm import experiment
-from tf_metalstm.comparison.keras_optimizers import Minimizer, applicable, search_rate
+from tf_metalstm.comparison.keras_optimizers import BASELINES, Minimizer, applicable, search_rate
 from tf_metalstm.comparison.statistics import Comparison, compare, curve
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.data.tasks import ProblemTasks
 from tf_metalstm.files import write_atomically
 from tf_metalstm.flags import read_settings, run_command
+from tf_metalstm.keras_optimizer import fitted
 from tf_metalstm.methods.learned_optimizer import LearnedOptimizerMethod
+from tf_metalstm.options import OptionError
+from tf_metalstm.rule_folder import read_rule
 from tf_metalstm.runs import changed_settings
 from tf_metalstm.settings import Settings
 from tf_metalstm.visualization.optimizers import curves_figure
 
-USES = ("split", "num_episodes", "evaluation_seed", "checkpoint", "validation_episodes")
+USES = (
+    "split",
+    "num_episodes",
+    "evaluation_seed",
+    "checkpoint",
+    "validation_episodes",
+    "optimizer_dirs",
+)
 
-ADAM, LEARNED = "Adam", "learned"
+ADAM, LEARNED, UNTUNED = "Adam", "learned", "Adam, not tuned"
+DEFAULT_RATE = 1e-3  # of Keras's Adam
 
 
 def main(settings: Settings) -> None:
@@ -50,7 +62,9 @@ def main(settings: Settings) -> None:
     test = _batch(listed, evaluation.num_episodes)
     search = _batch(searched, settings.training.validation_episodes)
 
+    others = exported_methods(evaluation.optimizer_dirs, method)
     losses = {LEARNED: np.array(method(test, training=False))}
+    losses |= {name: np.array(other(test, training=False)) for name, other in others.items()}
     rates: dict[str, dict[float, float]] = {}
     chosen: dict[str, float] = {}
     for baseline in applicable(tasks.blocks):
@@ -60,7 +74,10 @@ def main(settings: Settings) -> None:
         tested = Minimizer(baseline, tasks, test, method.num_updates)
         losses[baseline.name] = tested.losses(rate)
         print(f"{baseline.name:>20}  learning rate {rate:.2g}", flush=True)
-    best = best_baseline(losses)
+        if baseline.name == ADAM:
+            losses[UNTUNED] = tested.losses(DEFAULT_RATE)
+    best = best_baseline({name: losses[name] for name in chosen})
+    chosen[UNTUNED] = DEFAULT_RATE
     found = {name: compare(each, losses[best], losses[ADAM]) for name, each in losses.items()}
     facts = {
         "source": settings.source,
@@ -73,6 +90,7 @@ def main(settings: Settings) -> None:
         "search_episodes": settings.training.validation_episodes,
         "changed": changed_settings(read_settings(settings.run_dir or ""), settings),
         "rule": method.facts()["rule"],
+        "exported": dict(zip(others, evaluation.optimizer_dirs, strict=True)),
         "seed": settings.training.seed,
         "checkpoint": evaluation.checkpoint,
         "step": run.step,
@@ -81,13 +99,43 @@ def main(settings: Settings) -> None:
     _write(settings.run_dir or "", facts, found, losses, chosen, rates)
 
 
+def exported_methods(
+    folders: Sequence[str], method: LearnedOptimizerMethod
+) -> dict[str, LearnedOptimizerMethod]:
+    """Returns exported rules as methods for the same problems and number of updates, by name.
+
+    Args:
+        folders: that export wrote. The name is that of the folder, or of the run around it.
+        method: of the run.
+
+    Raises:
+        OptionError: a folder has no rule, or two have the same name.
+        ValueError: a rule does not fit the problems.
+    """
+    found: dict[str, LearnedOptimizerMethod] = {}
+    for folder in folders:
+        path = Path(folder).resolve()
+        name = path.parent.name if path.name == "optimizer" else path.name
+        if name in {*found, *(each.name for each in BASELINES), LEARNED, UNTUNED}:
+            raise OptionError(
+                "optimizer_dirs", f"has two optimizers called {name}: rename a folder."
+            )
+        try:
+            rule = read_rule(folder).rule
+        except ValueError as error:
+            raise OptionError("optimizer_dirs", f"cannot be used: {error}") from error
+        rule = fitted(type(rule).from_config(rule.get_config()), rule, method.blocks)
+        found[name] = LearnedOptimizerMethod(rule, method.tasks, method.evaluation_loop)
+    return found
+
+
 def best_baseline(losses: Mapping[str, np.ndarray]) -> str:
     """Returns the name of the baseline with the lowest mean last loss.
 
     Args:
-        losses: by name, [E, T + 1].
+        losses: of the baselines by name, [E, T + 1].
     """
-    last = {name: each[:, -1].mean() for name, each in losses.items() if name != LEARNED}
+    last = {name: each[:, -1].mean() for name, each in losses.items()}
     return min(last, key=lambda name: last[name] if np.isfinite(last[name]) else np.inf)
 
 
@@ -160,10 +208,12 @@ def _write(
     changed = "".join(f"{key}{value}_" for key, value in facts["changed"].items())
     name = f"{facts['split']}_{facts['source']}_{facts['num_steps']}updates_{changed}"
     name += f"{facts['num_episodes']}problems_seed{facts['evaluation_seed']}"
+    name += "".join(f"_{other}" for other in facts["exported"])
     path = Path(run_dir, "comparison", re.sub(r"[^\w.=+,@]", "", name) + ".json")
     write_atomically(path, json.dumps(report, indent=1) + "\n")
     write_atomically(path.with_suffix(".txt"), text + "\n")
-    order = [LEARNED, *sorted(chosen, key=lambda name: found[name].log10_final.value)]
+    others = [name for name in found if name != LEARNED]
+    order = [LEARNED, *sorted(others, key=lambda name: found[name].log10_final.value)]
     number = f"{facts['num_episodes']} problems of the {facts['split']} split"
     caption = f"{facts['source']}, {facts['task']}, {number}"
     curves_figure({name: curves[name] for name in order}, caption).savefig(path.with_suffix(".png"))

@@ -138,6 +138,13 @@ class EvaluationOptions(Options):
         may_change=True,
         is_path=True,
     )
+    optimizer_dirs: tuple[str, ...] = option(
+        (),
+        "Folders of exported learned optimizers; compare_optimizers tests them on the same "
+        "problems.",
+        may_change=True,
+        is_path=True,
+    )
     example_dir: str | None = option(
         None,
         "Folder to which export also writes the images of one new episode.",

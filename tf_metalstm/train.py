@@ -34,7 +34,15 @@ from tf_metalstm.visualization.tensorboard import trace_summaries, write_hyper_p
 # Settings that do not appear among the hyper-parameters in TensorBoard, since they do not change
 # what is trained.
 _OF_THE_PLACE = {"data_dir", "prepared_dir", "pretrained_run_dir", "max_steps", "max_minutes"}
-_OF_THE_PLACE |= {"baseline_run_dir", "example_dir", "grid", "split", "num_episodes", "checkpoint"}
+_OF_THE_PLACE |= {
+    "baseline_run_dir",
+    "optimizer_dirs",
+    "example_dir",
+    "grid",
+    "split",
+    "num_episodes",
+    "checkpoint",
+}
 
 
 def main(settings: Settings) -> None:

@@ -42,6 +42,7 @@ def curves_figure(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], caption: 
             label=name,
             color=color,
             linewidth=2.2 if first else 1.2,
+            linestyle="-" if number < len(_COLORS) else "--",
             zorder=3 if first else 2,
         )
         low = np.maximum(mean - interval, mean * 0.05)  # what a log scale can show
