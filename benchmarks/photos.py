@@ -72,8 +72,11 @@ SKLEARN = {
 }
 
 
-def features_of(folder, learner, prepared_dir):
-    """Returns the tasks of a folder, and its classes with features instead of pictures."""
+def features_of(folder, learner, prepared_dir, layer=None):
+    """Returns the tasks of a folder, and its classes with features instead of pictures.
+
+    The features are the outputs of the named layer; by default those of the last hidden layer.
+    """
     said = {"source": "folder", "data_dir": folder, "split_fractions": (1.0, 0.0, 0.0)}
     settings = make_settings(
         {**said, **learner, "method": "prototypical_networks", "prepared_dir": prepared_dir}
@@ -81,12 +84,14 @@ def features_of(folder, learner, prepared_dir):
     tasks = build_tasks(settings)
     classes = tasks.source.load("train")
     pixels = classes.images
-    name = f"{tasks.data_fingerprint()}_{'_'.join(map(str, learner.values()))}.npy"
+    parts = [tasks.data_fingerprint(), *map(str, learner.values()), *([layer] if layer else [])]
+    name = f"{'_'.join(parts)}.npy"
     kept = prepared_dir and pathlib.Path(prepared_dir, "features", name)
     if kept and kept.is_file():
         return tasks, classes._replace(images=np.load(kept)), 0.0
     network = Builder(settings, tasks).network(1, 0.99)
-    embed = tf.function(keras.Model(network.input, network.layers[-1].input))
+    output = network.get_layer(layer).output if layer else network.layers[-1].input
+    embed = tf.function(keras.Model(network.input, output))
     batches = tqdm.tqdm(range(0, len(pixels), 32), pathlib.Path(folder).name, leave=False)
     started = time.monotonic()
     found = [embed(tasks.normalization(pixels[i : i + 32])).numpy() for i in batches]
