@@ -4,7 +4,8 @@ One trained network, frozen; the features of every picture are computed once. Th
 at the prototypes of the classes. Each rule is trained on episodes of the training classes, then all
 answer the same test episodes, of the same data and of other folders of pictures. Beside the rules
 stand heads that are solved for. Prints a table with paired differences, and keeps the numbers as
-JSON.
+JSON. With `--learner=efficientnet_lite0` the features are those of `benchmarks/photos.py`, DIR is a
+folder of class folders for the training, and the test is on the other folders only.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import time
 
 import keras
 import numpy as np
+import photos
 import tensorflow as tf
 import tqdm
 from machine import commit, machine
@@ -29,7 +31,6 @@ from tf_metalstm.settings import make_settings
 from tf_metalstm.training.optimizer import make_learning_rate
 from tf_metalstm.training.outer_loop import compile_method
 
-WAYS = 5
 NONE = "no update"
 RULES = {
     NONE: {"rule": "sgd", "learn_inner_rate": True, "num_steps": 0},
@@ -81,7 +82,7 @@ class FeatureTasks:
         return {name.replace("inputs", "features"): x for name, x in inputs.items()}, labels
 
 
-def built(said, width, seed):
+def built(said, width, way, seed):
     """A method whose images are features."""
     keras.utils.set_random_seed(seed)
     said = {"method": "head_adaptation", "learn_features": False, **said}
@@ -90,7 +91,7 @@ def built(said, width, seed):
     settings = make_settings({"learner": "mlp", "hidden_layers": (), "source": "glyphs", **said})
 
     class Tasks:
-        input_shape, training_way, num_outputs, objective = (width,), WAYS, 1, "classification"
+        input_shape, training_way, num_outputs, objective = (width,), way, 1, "classification"
 
     return METHODS[settings.method].from_options(
         settings.of_member("method"), Builder(settings, Tasks)
@@ -99,7 +100,7 @@ def built(said, width, seed):
 
 def trained(said, classes, spec, seed, options):
     """A method after its training on episodes of features, and the last loss."""
-    method = built(said, classes.images.shape[-1], seed)
+    method = built(said, classes.images.shape[-1], spec.num_way, seed)
     rate = make_learning_rate(options.learning_rate, 0, options.updates)
     compile_method(method, rate, clip_norm=1.0)
     episodes = FeatureTasks(classes, "train", spec, seed, training=True)
@@ -123,6 +124,13 @@ def interval(values):
 
 def sets_of(arguments):
     """The training classes, and those of each test set, with features."""
+    if arguments.learner:
+        learner, folder = {"learner": arguments.learner}, arguments.prepared_dir
+        found = {
+            pathlib.Path(data).name: photos.features_of(data, learner, folder)[1]
+            for data in (arguments.data_dir, *arguments.others)
+        }
+        return found.pop(pathlib.Path(arguments.data_dir).name), found
     trunk = load_exported(arguments.trunk)
     embed = tf.function(trunk.features, reduce_retracing=True)
     said = {"source": arguments.source, "data_dir": arguments.data_dir, "normalization": "standard"}
@@ -154,17 +162,18 @@ def sets_of(arguments):
 
 
 def rows_of(training, others, shot, options):
-    queries = options.queries
     reference = {}
     for name, said in {**RULES, **SOLVED}.items():
         said = {"num_steps": options.steps, **said} if name in RULES else said
         for seed in range(options.seeds if name != NONE else 1):
             started = time.monotonic()
-            spec = EpisodeSpec(WAYS, shot, queries)
+            spec = EpisodeSpec(options.way, shot, options.queries)
             method, loss = trained(said, training, spec, seed, options)
             seconds = time.monotonic() - started
             for data, classes in others.items():
                 if min(classes.class_sizes) < spec.images_per_class:
+                    continue
+                if len(classes.class_sizes) < spec.num_way:
                     continue
                 found = scores(method, classes, spec, options.num_episodes)
                 if name == NONE:
@@ -172,6 +181,7 @@ def rows_of(training, others, shot, options):
                 above = found - reference[data]
                 yield {
                     "data": data,
+                    "way": options.way,
                     "shot": shot,
                     "rule": name,
                     "seed": seed,
@@ -221,11 +231,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("others", nargs="*", help="folders of class folders, for tests only")
     parser.add_argument("--trunk", default="models/mini_imagenet_trunk_conv4_64")
+    parser.add_argument("--learner", help="instead of a trunk: a network with pretrained weights")
     parser.add_argument("--source", default="mini_imagenet")
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--prepared_dir")
     parser.add_argument("--features", help="folder to keep features in")
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5, 20, 50])
+    parser.add_argument("--way", type=int, default=5, help="in training and test")
     parser.add_argument("--queries", type=int, default=10)
     parser.add_argument("--steps", type=int, default=10, help="updates of the last layer")
     parser.add_argument("--updates", type=int, default=500, help="meta-updates")
