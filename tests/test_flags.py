@@ -422,8 +422,6 @@ def test_names_that_flags_and_sources_share(tmp_path):
     [
         ("train", ["--num_shto=1"], "Unknown command line flag 'num_shto'. Did you mean: num_shot"),
         ("train", ["--rule=adams"], "value should be one of <meta_lstm|"),
-        ("train", ["--learning_rate=-1"], "flag --learning_rate=-1: must be a number above 0"),
-        ("train", ["--episodes_per_step=0"], "must be a whole number at least 1, got 0"),
         ("train", ["--cosine_scale=7"], "--cosine_scale does nothing with --method=gradient_based"),
         ("evaluate", [], "The run is missing: set --run_dir"),
         ("evaluate", ["--run_dir=nowhere"], "--run_dir=nowhere has no run.flags: expected a"),

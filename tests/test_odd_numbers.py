@@ -1,0 +1,123 @@
+"""Numbers out of range on real command lines: one sentence, and nothing is written or changed."""
+
+import math
+import re
+
+import pytest
+from fresh_run import fresh_run
+from in_process import call
+
+from tf_metalstm.settings import known_options, make_settings
+
+SMALL = {"source": "sine", "learner": "mlp", "rule": "sgd", "num_steps": 1, "hidden_layers": (4,)}
+CONTINUE = ("evaluate", "search", "visualize", "compare_optimizers", "export")
+
+LINES = {
+    "evaluate --num_episodes=-5": "must be a whole number at least 1, got -5",
+    "evaluate --num_episodes=0": "must be a whole number at least 1, got 0",
+    "evaluate --evaluation_seed=-1": "must be a whole number at least 0 .*, got -1",
+    "evaluate --num_evaluation_steps=-1": "must be a whole number at least 0, got -1",
+    "visualize --num_episodes=0": "must be a whole number at least 1, got 0",
+    "visualize --num_episodes=-1": "must be a whole number at least 1, got -1",
+    "visualize --num_episodes=1.5": "must be a whole number at least 1, got '1.5'",
+    "compare_optimizers --num_episodes=0": "must be a whole number at least 1, got 0",
+    "search --validation_episodes=0": "must be a whole number at least 2, got 0",
+    "export --evaluation_seed=-1": "must be a whole number at least 0 .*, got -1",
+    "export --evaluation_seed=1e3": "must be a whole number at least 0 .*, got '1e3'",
+    "train --learning_rate=-1": "must be a number above 0, got -1",
+    "train --learning_rate=0": "must be a number above 0, got 0",
+    "train --learning_rate=nan": "must be a number above 0, got nan",
+    "train --episodes_per_step=0": "must be a whole number at least 1, got 0",
+    "train --max_steps=-1": "must be a whole number at least 0, got -1",
+    "train --num_steps=-1": "must be a whole number at least 0, got -1",
+    "train --num_way=0": "must be a whole number at least 2, got 0",
+    "train --num_shot=": "must be a whole number at least 1, got ''",
+    "train --dropout=1": "must be a number at least 0 and below 1, got 1",
+    "train --seed=-1": "must be a whole number at least 0 .*, got -1",
+    "reproduce --table=omniglot --num_episodes=0": "--num_episodes: must be .* at least 1, got 0",
+    "reproduce --table=omniglot --max_minutes=-1": "--max_minutes: must be .* above 0, got -1",
+    "reproduce --table=omniglot --num_episodes=x": "must be a whole number at least 1, got 'x'",
+    "adapt --model={run} --support={run} --num_steps=1001": "from 0 to 1000, got 1001",
+    "adapt --model={run} --support={run} --num_steps=-1": "from 0 to 1000, got -1",
+    "adapt check --model={run} --support={run} --num_steps=": "from 0 to 1000, got nothing",
+    "adapt --model={run} --support={run} --none_of_these=1.5": "none_of_these",
+    "adapt predict --classifier={run} --query={run} --none_of_these=-1": "none_of_these",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a run that has been evaluated."""
+    folder = tmp_path_factory.mktemp("odd") / "run"
+    fresh_run(make_settings(SMALL).placed(folder))
+    (folder / "evaluation").mkdir()
+    (folder / "evaluation" / "test.json").write_text('{"mean": 0.5}\n')
+    return folder
+
+
+def contents(folder):
+    """What is in a folder: of each file its bytes, and when they were written."""
+    return {
+        path: (path.read_bytes(), path.stat().st_mtime_ns) if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+def refused(run, name, *arguments):
+    """Returns what a command said that refused its arguments, and changed nothing."""
+    if name in CONTINUE:
+        arguments = (f"--run_dir={run}", *arguments)
+    elif name == "train":
+        arguments = (f"--run_dir={run.parent / 'new'}", *arguments)
+    before = contents(run.parent)
+    ended = call(name, *arguments)
+    assert ended.code in (1, 2), ended
+    assert contents(run.parent) == before
+    return ended.out + ended.err
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_number_out_of_range_is_refused_in_a_sentence(line, run):
+    said = refused(run, *line.format(run=run).split())
+    assert re.search(LINES[line], said), said
+
+
+RANGED = [
+    each
+    for each in known_options().values()
+    if any(bound is not None for bound in vars(each.range).values())
+]
+
+
+def outside(each):
+    """The nearest numbers that an option does not allow."""
+    bounds, step = each.range, 1 if each.kind is int else 1e-6
+    found = [math.nan] if each.kind is float else []
+    found += [] if bounds.at_least is None else [bounds.at_least - step]
+    found += [] if bounds.at_most is None else [bounds.at_most + step]
+    return found + [bound for bound in (bounds.above, bounds.below) if bound is not None]
+
+
+def test_every_command_refuses_numbers_outside_the_ranges_of_the_options(run):
+    """Each option through one command, in turn, with the last of its numbers."""
+    commands, tried = ("train", *CONTINUE), set()
+    for place, each in enumerate(RANGED):
+        name = commands[place % len(commands)]
+        said = refused(run, name, f"--{each.name}={outside(each)[-1]:.17g}")
+        assert re.search(rf"flag --{each.name}=.*: must be .*{each.range}", said), said
+        tried.add(name)
+    assert tried == set(commands)
+
+
+@pytest.mark.parametrize("name", ["train", "visualize"])
+def test_no_updates_at_all(name, run, tmp_path):
+    """A training without updates in its inner loop is possible; there is nothing to draw."""
+    if name == "train":
+        small = [f"--{key}={value}" for key, value in SMALL.items() if key != "hidden_layers"]
+        small += ["--num_steps=0", "--hidden_layers=4", "--max_steps=0", "--validation_episodes=2"]
+        ended = call("train", *small, f"--run_dir={tmp_path / 'new'}", "--deterministic=false")
+        assert ended.code == 0, ended
+    else:
+        ended = call("visualize", f"--run_dir={run}", "--num_evaluation_steps=0")
+        assert ended.code == 1, ended
+        assert "no updates to draw, --num_steps is 0: set --num_evaluation_steps." in ended.err
