@@ -37,7 +37,8 @@ BROWSER_FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--window-size=1400,1200",
+    "--use-fake-device-for-media-stream",  # a camera that shows a moving pattern
+    "--window-size=1400,1640",
 )
 SECONDS = 60
 CROSS = [[(-70, -70), (70, 70)], [(70, -70), (-70, 70)]]
@@ -58,7 +59,7 @@ def page_url(tmp_path_factory):
         process = subprocess.Popen(list(map(str, command)), stdout=file, stderr=file)
     try:
         url = f"http://127.0.0.1:{port}/"
-        for _ in range(2 * SECONDS):
+        for _ in range(6 * SECONDS):
             assert process.poll() is None, log.read_text()
             try:
                 urllib.request.urlopen(url, timeout=5).close()
@@ -103,6 +104,12 @@ def until(driver, condition):
 
 def click(driver, name):
     until(driver, lambda d: d.find_element(By.ID, name)).click()
+
+
+def allow_camera(driver, setting):
+    """Answers for the user whether pages may use the camera: granted or denied."""
+    given = {"permission": {"name": "camera"}, "setting": setting}
+    driver.execute_cdp_cmd("Browser.setPermission", given)
 
 
 def click_button(driver, where, label):
@@ -198,6 +205,30 @@ def test_drawings_are_told_apart(browser):
         draw(browser, strokes)
         click(browser, "ask")
         assert len(answer_is(browser, name)) == 2
+
+
+@needs_browser
+def test_the_camera_gives_pictures_of_a_class_and_to_ask_about(browser):
+    """The drawing is one class, what the camera sees another; a refusal is said on the page."""
+    draw(browser, CROSS)
+    click(browser, "add_1")
+    until(browser, lambda d: len(thumbnails(d, 1)) == 1)
+    allow_camera(browser, "denied")
+    click(browser, "camera")
+    refusal = "The page may not use the camera. Allow it in the browser"
+    until(browser, lambda d: refusal in d.find_element(By.TAG_NAME, "body").text)
+    allow_camera(browser, "granted")
+    click(browser, "camera")
+    until(browser, lambda d: d.find_element(By.ID, "camera").text == "Stop the camera")
+    click(browser, "add_2")
+    until(browser, lambda d: len(thumbnails(d, 2)) == 1)
+    adapt(browser, 2)
+    click(browser, "ask")
+    assert len(answer_is(browser, "class 2")) == 2
+    click(browser, "camera")
+    until(browser, lambda d: d.find_element(By.ID, "camera").text == "Use the camera")
+    click(browser, "ask")
+    until(browser, lambda d: "The canvas is empty" in d.find_element(By.TAG_NAME, "body").text)
 
 
 @needs_browser

@@ -1,10 +1,11 @@
 """A page to try a trained model: python -m tf_metalstm.demo --model=...
 
-Name some classes, draw or drop a few pictures of each, and let the model adapt to them. The page
-then estimates the accuracy. Draw or drop other pictures to see the answers, correct wrong answers,
-and download the adapted classifier. The model is an export or a run. The page runs on this machine,
-only for this machine, and needs no network. It only answers requests for a name of this machine, so
-that other web pages cannot read it. It needs Gradio: pip install 'tf_metalstm[demo]'.
+Name some classes, give a few pictures of each, and let the model adapt to them. The page then
+estimates the accuracy. Give other pictures to see the answers, correct wrong answers, and download
+the adapted classifier. Pictures are drawn, dropped, or taken with the camera. The model is an
+export or a run. The page runs on this machine, only for this machine, and needs no network. It only
+answers requests for a name of this machine, so that other web pages cannot read it. It needs
+Gradio: pip install 'tf_metalstm[demo]'.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from PIL import Image
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from tf_metalstm import ctrl_c
+from tf_metalstm import ctrl_c, shipped
 from tf_metalstm.classifier import FewShotClassifier, ImagesWarning
 from tf_metalstm.data.sources.file_source import IMAGE_SUFFIXES
 from tf_metalstm.data.sources.folders import files_below, given_folder, is_clutter
@@ -48,31 +49,8 @@ _MOST_UPDATES = 30
 _MOST_CLASSES = 20  # columns of the page, for a model of any number of classes
 _FIRST_CLASSES = 5  # columns that are shown first
 _FALSE_ALARMS = 5  # percent
+_CAMERA = {"off": "Use the camera", "on": "Stop the camera"}  # the button in each state
 _CANVAS = "<canvas width='280' height='280'></canvas>"
-# The brush is a twentieth of the canvas wide, as the strokes of Omniglot. Gradio may create the
-# canvas anew at any time, so the document has the listeners.
-_DRAWING = """<script>
-const isCanvas = (e) => e.target.matches?.("#canvas canvas");
-let last = null;
-function stroke(e) {
-  const area = e.target.getBoundingClientRect(), scale = e.target.width / area.width;
-  const at = [(e.clientX - area.left) * scale, (e.clientY - area.top) * scale];
-  const pen = e.target.getContext("2d");
-  pen.lineWidth = e.target.width / 20; pen.lineCap = pen.lineJoin = "round";
-  pen.beginPath(); pen.moveTo(...(last ?? at)); pen.lineTo(...at); pen.stroke();
-  last = at;
-}
-document.addEventListener("pointerdown", (e) => {
-  if (!isCanvas(e)) return;
-  e.preventDefault(); e.target.setPointerCapture(e.pointerId); last = null; stroke(e);
-});
-document.addEventListener("pointermove", (e) => { if (isCanvas(e) && e.buttons) stroke(e); });
-window.clearDrawing = () => {
-  const canvas = document.querySelector("#canvas canvas");
-  canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
-};
-window.takeDrawing = () => document.querySelector("#canvas canvas").toDataURL("image/png");
-</script>"""
 _STYLE = """
 #canvas canvas {border: 2px solid #8884; border-radius: 8px; background: white; width: 280px;
                 height: 280px; cursor: crosshair; touch-action: none; display: block; margin: auto}
@@ -125,7 +103,10 @@ def build_page(
             fewer = gr.Button("Remove a class", size="sm", elem_id="fewer_classes")
         with gr.Row():
             with gr.Column():
-                gr.Markdown("Draw a picture, then add it to a class or ask about it.")
+                gr.Markdown(
+                    "Draw a picture or use the camera. Then add the picture to a class or ask "
+                    "about it."
+                )
                 gr.HTML(_CANVAS, elem_id="canvas")
                 with gr.Row():
                     adders = [
@@ -139,8 +120,9 @@ def build_page(
                         for i in range(1, most + 1)
                     ]
                 with gr.Row():
+                    camera = gr.Button(_CAMERA["off"], elem_id="camera")
                     clear = gr.Button("Clear", elem_id="clear")
-                    ask = gr.Button("What did I draw?", elem_id="ask")
+                    ask = gr.Button("What is this?", elem_id="ask")
             with gr.Column():
                 adapt = gr.Button("Adapt", variant="primary", elem_id="adapt")
                 steps = _steps_slider(loaded)
@@ -184,6 +166,9 @@ def build_page(
                 _guarded(_add), [gallery, drawing], gallery, js="(g, _) => [g, takeDrawing()]"
             ).success(None, js="clearDrawing")
         clear.click(None, js="clearDrawing")
+        camera.click(
+            _guarded(_camera_button), drawing, camera, js="async () => [await switchCamera()]"
+        )
         of_classes = [number, *columns, *adders, *galleries]
         more.click(lambda now: _show(min(now + 1, most), most), number, of_classes)
         fewer.click(lambda now: _show(max(now - 1, 2), most), number, of_classes)
@@ -321,6 +306,21 @@ def _examples(folder: str | os.PathLike[str], num_way: int) -> dict[str, list[st
             f"{len(found)}."
         )
     return found
+
+
+def _script() -> str:
+    """Returns the part of the page that runs in the browser."""
+    camera = shipped.folder(shipped.CLIENTS) / "page" / "camera.js"
+    files = [camera, Path(__file__).with_name("demo.js")]
+    code = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    return f'<script type="module">\n{code}</script>'
+
+
+def _camera_button(state: str) -> str:
+    """Returns the label of the button; the state is "on", "off", or why there is no camera."""
+    if state not in _CAMERA:
+        raise ValueError(state)
+    return _CAMERA[state]
 
 
 def _drawing(data_url: str) -> bytes:
@@ -521,7 +521,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             share=False,  # even if the environment asks for it
             theme=_THEME,
             css=_STYLE,
-            head=_DRAWING,
+            head=_script(),
             quiet=True,
             prevent_thread_lock=True,
         )
