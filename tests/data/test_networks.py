@@ -1,14 +1,17 @@
 """Networks on images: losses by NumPy, batches, starts, what belongs to which split."""
 
 import gzip
+import shutil
 import struct
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import toy
+from PIL import Image
 
 from tf_metalstm.data import networks
+from tf_metalstm.data.labelled_folders import load_folders
 from tf_metalstm.data.networks import NetworkOptions, NetworkTasks, mixed, resized
 from tf_metalstm.data.sources.base import (
     SPLITS,
@@ -210,7 +213,55 @@ def test_files_that_are_none_are_refused(idx_dir, tmp_path):
 
 
 def test_the_folder_goes_with_idx_files():
-    with pytest.raises(OptionError, match=r"^data_dir does nothing without network_images=idx"):
+    with pytest.raises(
+        OptionError,
+        match=r"^data_dir does nothing without network_images=idx or network_images=folders",
+    ):
         tasks(data_dir="a")
     with pytest.raises(OptionError, match=r"^data_dir is needed: the folder with the four files"):
         tasks(network_images="idx").episodes("train", 0)
+
+
+@pytest.fixture
+def folders_dir(tmp_path):
+    """Ten classes of plain pictures: seven in train, one in test; the level says which."""
+    for number in range(10):
+        for part, count in (("train", 7), ("test", 1)):
+            folder = tmp_path / part / f"class_{number}"
+            folder.mkdir(parents=True)
+            for member in range(count):
+                level = 20 * number + member + 10 * (part == "test")
+                Image.new("RGB", (6, 6), (level, 0, 255)).save(folder / f"{member}.png")
+    (tmp_path / "train" / "class_3" / "Thumbs.db").write_bytes(b"clutter")
+    return tmp_path
+
+
+def test_class_folders_are_read_and_split(folders_dir):
+    levels = {
+        split: load_folders(folders_dir, split, 4).images[:, 0, 0, 0].tolist() for split in SPLITS
+    }
+    assert levels["train"] == [20 * number + member for number in range(10) for member in range(6)]
+    assert levels["validation"] == [20 * number + 6 for number in range(10)]
+    assert levels["test"] == [20 * number + 10 for number in range(10)]
+    of = tasks(network_images="folders", data_dir=str(folders_dir), network_image_size=4)
+    assert of.task == "48-20-10 sigmoid on folders"
+    assert of.network.blocks[0].shape == (48, 20)
+    problem = of.problem(drawn(of, split="test"))
+    rows, labels = problem.batch(0)
+    images = tf.gather(problem.images, rows).numpy()
+    np.testing.assert_array_equal(images[:, 0, 0, 0], 20 * labels.numpy() + 10)
+    assert np.all(images[..., 2] == 255)
+
+
+def test_folders_that_do_not_fit_are_refused(folders_dir):
+    with pytest.raises(OptionError, match=r"^data_dir is needed: the folder with train/CLASS"):
+        tasks(network_images="folders").episodes("train", 0)
+    (folders_dir / "train" / "class_3" / "damaged.png").write_bytes(b"no picture")
+    with pytest.raises(CorruptImageError, match=r"class_3/damaged\.png"):
+        load_folders(folders_dir, "validation", 4)
+    shutil.rmtree(folders_dir / "test" / "class_4")
+    with pytest.raises(InconsistentDataError, match=r"the same class folders.* class_4"):
+        load_folders(folders_dir, "train", 4)
+    shutil.rmtree(folders_dir / "test")
+    with pytest.raises(MissingDataError, match=r"test is not there: give a folder with train/"):
+        load_folders(folders_dir, "train", 4)

@@ -9,8 +9,9 @@ layers it is softmax regression. Blocks of [3 x 3 convolution, batch normalizati
 pooling] may come first. The initial weights are normal with deviation 0.01, as in the paper, or
 those of Glorot.
 
-A problem on glyphs has ten random letters. Problems on IDX files (MNIST, Fashion-MNIST) always have
-the same classes. Training, validation and test have different images.
+A problem on glyphs has ten random letters. Problems on IDX files (MNIST, Fashion-MNIST) or class
+folders (CIFAR-10, in color) always have the same classes. Training, validation and test have
+different images.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import tensorflow as tf
 
 from tf_metalstm.data.episodes import random_key
 from tf_metalstm.data.idx import load_idx
+from tf_metalstm.data.labelled_folders import load_folders
 from tf_metalstm.data.options import DataDirOptions, PreparedDirOptions
 from tf_metalstm.data.sources.base import SPLITS, ClassImages, check_split
 from tf_metalstm.data.sources.glyphs import IMAGE_SIZE, Glyphs
@@ -37,7 +39,7 @@ from tf_metalstm.options import OptionError, option
 from tf_metalstm.parameters import Blocks, blocks_of
 from tf_metalstm.parts import Part
 
-IMAGES = ("glyphs", "idx")
+IMAGES = ("glyphs", "idx", "folders")
 ACTIVATIONS = {"sigmoid": tf.sigmoid, "relu": tf.nn.relu, "tanh": tf.tanh, "elu": tf.nn.elu}
 STARTS = ("small", "glorot")
 
@@ -53,8 +55,8 @@ class NetworkOptions(DataDirOptions, PreparedDirOptions):
 
     network_images: str = option(
         "glyphs",
-        "Images that the networks learn: letters drawn from fonts, or those of IDX files, such as "
-        "MNIST.",
+        "Images that the networks learn: letters drawn from fonts, those of IDX files, such as "
+        "MNIST, or color pictures in train/CLASS and test/CLASS, such as CIFAR-10.",
         choices=IMAGES,
     )
     network_image_size: int = option(
@@ -84,22 +86,24 @@ class NetworkOptions(DataDirOptions, PreparedDirOptions):
 class Network:
     """A network as a function of theta.
 
-    image_size: height and width of the one-channel images.
+    image_size: height and width of the images.
     layers: units of the hidden layers.
     filters: filters of the convolutions.
     activation: activation of the hidden layers.
+    channels: 1 (gray) or 3 (color).
     """
 
     image_size: int
     layers: tuple[int, ...]
     filters: tuple[int, ...]
     activation: str
+    channels: int = 1
 
     @functools.cached_property
     def blocks(self) -> Blocks:
         """The blocks of theta: kernels and biases, in order."""
         shapes: list[tuple[str, tuple[int, ...]]] = []
-        channels, size = 1, self.image_size
+        channels, size = self.channels, self.image_size
         for number, filters in enumerate(self.filters, 1):
             shapes += [
                 (f"conv_{number}/kernel", (3, 3, channels, filters)),
@@ -113,7 +117,7 @@ class Network:
         return blocks_of(shapes)
 
     def logits(self, theta: Tensor, images: Tensor) -> Tensor:
-        """Returns the logits [B, 10] of images [B, h, w, 1] with pixels from 0 to 1."""
+        """Returns the logits [B, 10] of images [B, h, w, c] with pixels from 0 to 1."""
         parts = iter(
             tf.reshape(theta[each.start : each.start + each.size], each.shape)
             for each in self.blocks
@@ -136,7 +140,7 @@ class NetworkProblem:
     """One network on the images of ten classes.
 
     network: the function of theta.
-    images: images of all splits, uint8 [total, h, w, 1].
+    images: images of all splits, uint8 [total, h, w, c].
     first: row of the first image of each of the ten classes, int32 [10].
     sizes: number of images of each class, int32 [10].
     key: key of the random numbers of its batches, uint32 [].
@@ -291,13 +295,17 @@ class NetworkTasks(ProblemTasks):
 
     def __init__(self, options: NetworkOptions | None = None) -> None:
         self.options = options = options or NetworkOptions()
-        if options.network_images != "idx" and options.data_dir is not None:
-            raise OptionError("data_dir", "does nothing without network_images=idx. Leave it out.")
+        if options.network_images == "glyphs" and options.data_dir is not None:
+            raise OptionError(
+                "data_dir",
+                "does nothing without network_images=idx or network_images=folders. Leave it out.",
+            )
         self.network = Network(
             options.network_image_size,
             options.network_layers,
             options.network_filters,
             options.network_activation,
+            3 if options.network_images == "folders" else 1,
         )
         self.blocks = self.network.blocks
         self._loaded: dict[str, ClassImages] = {}
@@ -356,24 +364,27 @@ class NetworkTasks(ProblemTasks):
         return self._loaded[split]
 
     def _load(self, split: str) -> ClassImages:
-        if self.options.network_images == "idx":
-            if self.options.data_dir is None:
-                raise OptionError(
-                    "data_dir",
-                    "is needed: the folder with the four files of MNIST or Fashion-MNIST.",
-                )
-            found = load_idx(self.options.data_dir, split)
-        else:
+        images, size = self.options.network_images, self.options.network_image_size
+        if images == "glyphs":
             found = Glyphs(self.options.prepared_dir).load(split)
             found = found._replace(images=255 - found.images)
-        size = self.options.network_image_size
+        elif self.options.data_dir is None:
+            wanted = {
+                "idx": "the four files of MNIST or Fashion-MNIST",
+                "folders": "train/CLASS/PICTURE and test/CLASS/PICTURE",
+            }
+            raise OptionError("data_dir", f"is needed: the folder with {wanted[images]}.")
+        elif images == "idx":
+            found = load_idx(self.options.data_dir, split)
+        else:
+            found = load_folders(self.options.data_dir, split, size)
         if found.images.shape[1:3] != (size, size):
             found = found._replace(images=resized(found.images, size))
         return found
 
     @functools.cached_property
     def _images(self) -> Tensor:
-        """The images of all splits, uint8 [total, h, w, 1]."""
+        """The images of all splits, uint8 [total, h, w, c]."""
         with tf.init_scope(), tf.device("CPU:0"):  # once, outside of the graph that needs it first
             return tf.constant(np.concatenate([self._classes(split).images for split in SPLITS]))
 
