@@ -22,6 +22,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -105,7 +106,8 @@ def write_classifier(
         (partial / CLASSIFIER).write_text(text, encoding="utf-8", errors="backslashreplace")
         partial.rename(target)
     except tf.errors.OpError as error:  # for example a full or read-only disk
-        raise OSError(str(error)) from error
+        # TensorFlow puts a temporary file before the reason, and an operation after it.
+        raise OSError(re.sub(r"^.*; | \[Op:\w+\]$", "", error.message.strip())) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

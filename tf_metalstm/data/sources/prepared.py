@@ -11,6 +11,7 @@ the end, so an interrupted preparation is never mistaken for a data set.
 
 import abc
 import contextlib
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,6 +235,8 @@ class PreparedSource(Source):
         # TFDS raises a RuntimeError if TensorFlow cannot write.
         cause = error.__cause__ if isinstance(error, RuntimeError) else error
         file = getattr(cause, "filename", None)
+        if str(cause).startswith("Not enough disk space"):  # so says TFDS, without the place
+            cause = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         of_raw_file = file is not None and not Path(file).is_relative_to(self._prepared_dir)
         if cause is None or of_raw_file or not _is_of_the_system(cause):
             return error

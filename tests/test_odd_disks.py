@@ -1,0 +1,170 @@
+"""A full disk, a place where nobody may write, and Ctrl-C: every command ends in one sentence.
+
+Nothing half written stays. What single functions do then is in tests/test_failures.py.
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import signal
+from typing import NamedTuple
+
+import odd_inputs
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+import tiny_model
+import toy
+import toy_images
+from fresh_run import fresh_run
+from in_process import call
+from test_failures import NO_ROOM, no_room
+
+from tf_metalstm.data.sources import builder
+from tf_metalstm.serving import saved_model
+from tf_metalstm.settings import make_settings
+
+# Of the kernel: nobody may write there, root neither.
+NOBODYS = pathlib.Path("/sys/kernel")
+SINE = {"source": "sine", "learner": "mlp", "rule": "sgd", "num_steps": 1, "hidden_layers": (4,)}
+ADAPT = ("adapt", "--model={model}", "--support={support}", "--query={query}", "--no_estimate")
+
+
+class Work(NamedTuple):
+    """What a command writes.
+
+    line: the command line. "{out}" is the folder for what it writes.
+    place: where it writes, "{out}" where it is told so.
+    """
+
+    line: tuple[str, ...]
+    place: str = "{out}"
+
+
+WORK = {
+    "train": Work(
+        ("train", "--source=sine", "--learner=mlp", "--hidden_layers=4", "--num_steps=1",
+         "--deterministic=false", "--validation_episodes=2", "--max_steps=0", "--run_dir={out}/r"),
+    ),
+    "prepare": Work(
+        ("train", "--source=omniglot", "--image_size=8", "--method=pixel_nearest_neighbor",
+         "--data_dir={raw}", "--prepared_dir={out}", "--num_way=2", "--num_shot=1",
+         "--num_query=1", "--validation_episodes=2", "--run_dir={here}/new"),
+    ),
+    "evaluate": Work(("evaluate", "--run_dir={toys}", "--num_episodes=2"), "{toys}/evaluation"),
+    "export": Work(("export", "--run_dir={toys}"), "{toys}/saved_model"),
+    "visualize": Work(("visualize", "--run_dir={sine}", "--num_episodes=1"), "{sine}/figures"),
+    "reproduce": Work(
+        ("reproduce", "--table=omniglot", "--print_only", "--runs_dir={out}"),
+    ),
+    "adapt --csv": Work((*ADAPT, "--csv={out}/a.csv")),
+    "adapt --json": Work((*ADAPT, "--json={out}/a.json")),
+    "adapt --html": Work((*ADAPT, "--html={out}/a.html")),
+    "adapt --save": Work((*ADAPT, "--save={out}/classifier")),
+    "predict --csv": Work(
+        ("adapt", "predict", "--classifier={classifier}", "--query={query}", "--csv={out}/p.csv"),
+    ),
+    "to_lite": Work(("to_lite", "--model={classifier}", "--out={out}/lite")),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Runs, a model, a classifier and pictures, by name."""
+    folder = tmp_path_factory.mktemp("made")
+    tfds.disable_progress_bar()
+    fresh_run(make_settings(SINE).placed(folder / "sine"))
+    fresh_run(toy.settings(folder / "toys", method="pixel_nearest_neighbor"))
+    tiny_model.write(folder / "model")
+    odd_inputs.ordinary(folder)
+    toy_images.write_folder(folder / "raw", toy_images.omniglot_files())
+    places = {name: folder / name for name in ("support", "query", "model", "raw", "classifier")}
+    given = [part.format(**places) for part in ADAPT]
+    assert call(*given, f"--save={folder / 'classifier'}").code == 0
+    return folder
+
+
+class Case(NamedTuple):
+    """A piece of work in a folder of its own: that folder, its command line, where it writes."""
+
+    root: pathlib.Path
+    line: list[str]
+    place: pathlib.Path
+
+
+@pytest.fixture
+def case(request, made, tmp_path, unchecked, monkeypatch):
+    work = WORK[request.param]
+    monkeypatch.setattr(saved_model, "build_signatures", lambda served: (tf.Module(), {}))
+    places = {name: made / name for name in ("support", "query", "model", "raw", "classifier")}
+    for name in ("sine", "toys"):
+        if f"{{{name}}}" in " ".join(work.line):
+            shutil.copytree(made / name, tmp_path / name)
+        places[name] = tmp_path / name
+    places |= {"out": tmp_path / "out", "here": tmp_path}
+    (tmp_path / "out").mkdir()
+    line = [part.format(**places) for part in work.line]
+    return Case(tmp_path, line, pathlib.Path(work.place.format(**places)))
+
+
+def written(root):
+    """Files with something in them, and links, below a folder."""
+    found = (path for path in root.rglob("*") if path.is_symlink() or path.is_file())
+    return {path for path in found if path.is_symlink() or path.stat().st_size}
+
+
+def fails(case, code, said):
+    """The command ends with an exit code and a sentence, and leaves nothing behind."""
+    before = written(case.root)
+    ended = call(*case.line)
+    assert ended.code == code, ended
+    assert re.search(said, ended.sentence), ended
+    assert len(ended.sentence) < 400, ended
+    assert "Graph execution error" not in ended.out + ended.err
+    left = {path.relative_to(case.root) for path in written(case.root) - before}
+    # A run that was not trained keeps its settings, which bind nobody.
+    assert not {path for path in left if path.parts[0] != "new"}
+
+
+def some(*without):
+    """The work without some; where one test of a command is dear, the others are slow tests."""
+    dear = {"evaluate", "visualize", "to_lite"}
+    marks = {name: [pytest.mark.slow] if name in dear else [] for name in WORK}
+    return [pytest.param(name, marks=marks[name]) for name in WORK if name not in without]
+
+
+@pytest.mark.parametrize("case", WORK, indirect=True)
+def test_a_full_disk(case):
+    with no_room():
+        fails(case, 1, rf"cannot be written.*({NO_ROOM})")
+
+
+# An export is written beside the one before: in the folder of the run, which is read too.
+@pytest.mark.parametrize("case", some("export"), indirect=True)
+def test_a_place_where_nobody_may_write(case):
+    if case.place.is_dir():
+        case.place.rmdir()
+    case.place.symlink_to(NOBODYS)
+    fails(case, 1, r"cannot be written|not permitted|denied|Read-only")
+
+
+def stopped(*_, **__):
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture
+def ctrl_c(monkeypatch):
+    """Ctrl-C comes when all is written and nothing is in its place yet."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in ("replace", "rename", "write_bytes"):
+        monkeypatch.setattr(pathlib.Path, name, stopped)
+    monkeypatch.setattr(builder.ImageClassesBuilder, "_generate_examples", stopped)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("case", some(), indirect=True)
+def test_ctrl_c(case):
+    fails(case, 130, r"^(SIGINT|error): stopped")
