@@ -163,7 +163,8 @@ def test_a_family_that_the_method_does_not_need_is_refused(family):
 
 def in_company_of(each):
     """The values of other options without which this one does nothing."""
-    return {
+    company = {"unroll_steps": 1} if each.name == "curriculum_problems" else {}
+    return company | {
         name: value[0] if isinstance(value, tuple) else value
         for name, value in each.only_with.items()
     }

@@ -12,7 +12,7 @@ from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.data.quadratics import Quadratic, QuadraticTasks
 from tf_metalstm.data.training_problems import FIRST_STEP, SCALES, TrainingProblems
 from tf_metalstm.methods.base import LOSSES
-from tf_metalstm.methods.learned_optimizer import LearnedOptimizerMethod
+from tf_metalstm.methods.learned_optimizer import LearnedOptimizerMethod, LearnedOptimizerOptions
 from tf_metalstm.objectives import OPTIMIZATION
 from tf_metalstm.options import OptionError
 from tf_metalstm.rules.base import FORGET_GATES, INPUT_GATES
@@ -255,6 +255,24 @@ def test_stretches_are_a_function_of_the_number_of_the_task():
         np.testing.assert_array_equal(value, again[name])
     np.testing.assert_array_equal(tasks[7]["matrix"], stream(tf.constant(7))[0]["matrix"])
     assert drawn.fingerprint(2) == stream.fingerprint(2)
+
+
+def test_a_curriculum_doubles_the_length_of_the_runs():
+    """Five stretches: problems 0-29 begin in the first, then in 2, in 4, and in all five."""
+    stream = QuadraticTasks(D).episodes("train", 0, training=True)
+    drawn = TrainingProblems(stream, 0, num_steps=100, unroll_steps=20, doubling=30)
+    firsts = [int(drawn(tf.constant(index, tf.int64))[0][FIRST_STEP]) for index in range(150)]
+    for number, expected in enumerate(([0], [0, 20], [0, 20, 40, 60], [0, 20, 40, 60, 80])):
+        assert sorted(set(firsts[30 * number : 30 * (number + 1)])) == expected
+    assert set(firsts[120:]) == {0, 20, 40, 60, 80}
+    late = drawn(tf.constant(2**40, tf.int64))[0][FIRST_STEP]
+    assert int(late) in (0, 20, 40, 60, 80)
+
+
+@pytest.mark.parametrize("unroll_steps", [None, 6])
+def test_a_curriculum_needs_stretches(unroll_steps):
+    with pytest.raises(OptionError, match=r"^curriculum_problems lengthens runs .* num_steps, 6:"):
+        LearnedOptimizerOptions(num_steps=6, unroll_steps=unroll_steps, curriculum_problems=4)
 
 
 def test_scaled_coordinates_change_gradients_and_not_where_a_problem_starts():

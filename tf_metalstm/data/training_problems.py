@@ -2,6 +2,10 @@
 
 A run of T updates is divided into stretches of U. The number of a task determines its stretch and
 its scales, so a training can continue at any task.
+
+With a curriculum the runs are short at first. Problem number n begins in one of the first
+2^(n // C) stretches (Chen et al., "Training stronger baselines for learning to optimize", NeurIPS
+2020, lengthen the runs too, whenever validation stops improving).
 """
 
 from __future__ import annotations
@@ -29,6 +33,8 @@ class TrainingProblems:
         num_steps: T, number of updates of a problem.
         unroll_steps: U, number of updates of a meta-update.
         scaling: s; logarithms of the scales are drawn from -s to s. 0 for no scales.
+        doubling: C, number of problems after which the runs are twice as long; None for T updates
+            from the start.
     """
 
     problems: Episodes
@@ -36,6 +42,7 @@ class TrainingProblems:
     num_steps: int
     unroll_steps: int
     scaling: float = 0.0
+    doubling: int | None = None
 
     def __call__(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Returns the problem with a number.
@@ -47,10 +54,7 @@ class TrainingProblems:
         task, label = self.problems(index)
         task = dict(task)
         stretch = tf.random.stateless_uniform(
-            [],
-            self._key(index, _STRETCH),
-            maxval=self.num_steps // self.unroll_steps,
-            dtype=tf.int32,
+            [], self._key(index, _STRETCH), maxval=self._num_stretches(index), dtype=tf.int32
         )
         task[FIRST_STEP] = stretch * self.unroll_steps
         if self.scaling:
@@ -66,6 +70,14 @@ class TrainingProblems:
     def fingerprint(self, num_episodes: int) -> str:
         """Returns the fingerprint of the problems."""
         return self.problems.fingerprint(num_episodes)
+
+    def _num_stretches(self, index: Tensor) -> Tensor | int:
+        """Returns the number of stretches that a problem may begin in."""
+        whole = self.num_steps // self.unroll_steps
+        if self.doubling is None:
+            return whole
+        doublings = tf.minimum(tf.cast(index, tf.int64) // self.doubling, whole.bit_length())
+        return tf.minimum(tf.bitwise.left_shift(1, tf.cast(doublings, tf.int32)), whole)
 
     def _key(self, index: Tensor, stream: int) -> Tensor:
         return random_key(self.seed, "train", stream, tf.cast(index, tf.int64), training=True)

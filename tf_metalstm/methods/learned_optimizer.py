@@ -80,8 +80,22 @@ class LearnedOptimizerOptions(TrainedOptions, InnerLoopOptions):
         training_only=True,
     )
 
+    curriculum_problems: int | None = option(
+        None,
+        "Number of training problems after which the runs become twice as long, from unroll_steps "
+        "updates up to num_steps; default: num_steps from the start.",
+        at_least=1,
+        training_only=True,
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.curriculum_problems is not None and self.unroll_steps in (None, self.num_steps):
+            raise OptionError(
+                "curriculum_problems",
+                f"lengthens runs from unroll_steps to num_steps, {self.num_steps}: set a smaller "
+                "unroll_steps, or leave it out.",
+            )
         if self.unroll_steps is not None and self.num_steps % self.unroll_steps:
             raise OptionError(
                 "unroll_steps",
@@ -193,6 +207,7 @@ class LearnedOptimizerMethod(Method):
             options.num_steps,
             options.unroll_steps or max(options.num_steps, 1),
             options.coordinate_scaling,
+            options.curriculum_problems,
         )
 
     def build(self, input_shape: Any = None) -> None:
