@@ -61,8 +61,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         _run(options.model, options.out, options.quantize)
     except ClientError as error:
         print(f"error: {error}", file=sys.stderr)

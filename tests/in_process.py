@@ -12,6 +12,7 @@ from typing import NamedTuple
 from unittest import mock
 
 import hunting
+from absl import flags
 from absl.testing import flagsaver
 
 from tf_metalstm import __main__
@@ -35,12 +36,15 @@ class Ended(NamedTuple):
 def _as_before():
     """Flags, signals, the path of imports and the present folder are put back."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    folder = os.getcwd()
+    folder, parsed = os.getcwd(), flags.FLAGS.is_parsed()
+    flags.FLAGS.unparse_flags()
     with flagsaver.flagsaver(), mock.patch.object(sys, "path", [*sys.path]):
         try:
             yield
         finally:
             os.chdir(folder)
+            if parsed:
+                flags.FLAGS.mark_as_parsed()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 

@@ -327,26 +327,6 @@ def test_what_an_evaluation_changed_is_named(tmp_path):
     assert changed_settings(trained, other) == {"inner_rate": 0.5, "omniglot_rotations": False}
 
 
-@pytest.mark.parametrize("given", ["~/a b/run", "~/a b/run/", "a b/../a b/run", "linked/run"])
-def test_paths_as_they_are_typed(given, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "a b" / "run").mkdir(parents=True)
-    (tmp_path / "linked").symlink_to("a b")
-    write_settings(parse(), tmp_path / "a b" / "run")
-    settings = parse(f"--run_dir={given}", f"--prepared_dir={given}", f"--example_dir={given}")
-    for path in (settings.run_dir, settings.get("prepared_dir"), settings.get("example_dir")):
-        assert pathlib.Path(path, RUN_FLAGS).is_file()
-    assert not (tmp_path / "~").exists()
-
-
-def test_a_command_finds_a_run_in_the_home_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    write_settings(parse("--source=sine", "--learner=mlp"), tmp_path / "run")
-    output = Command("tf_metalstm.evaluate", "--run_dir=~/run").finish(1)
-    assert "has no best weights yet" in output  # so it was found
-
-
 def test_a_flagfile_that_is_not_there_is_an_error_of_the_user(tmp_path):
     with pytest.raises(ValueError, match=r"no\.flags"):
         parse(f"--flagfile={tmp_path / 'no.flags'}")

@@ -22,6 +22,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
+from tf_metalstm.files import given_path
 from tf_metalstm.loaded_model import LoadedModel, call, in_parts, load_model
 from tf_metalstm.serving.cache import Cache
 from tf_metalstm.serving.estimate import (
@@ -197,6 +198,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
         Raises:
             OSError: it cannot be written, or is there already.
+            ValueError: the path begins with `~` and the name of an unknown user.
         """
         found, model = self.estimate(), self._loaded()
         facts = Facts(
@@ -220,7 +222,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             logits = tf.math.log(tf.maximum(probabilities, _SMALLEST))
             return logits, certainty_in_graph(logits)
 
-        write_classifier(directory, answers, [*model.variables, *state.values()], facts)
+        target = given_path(directory, "directory")
+        write_classifier(target, answers, [*model.variables, *state.values()], facts)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Returns the probability of each class, [B, C], in the order of `classes_`."""

@@ -39,7 +39,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from tf_metalstm import ctrl_c, shipped
 from tf_metalstm.classifier import FewShotClassifier, ImagesWarning
 from tf_metalstm.data.sources.file_source import IMAGE_SUFFIXES
-from tf_metalstm.data.sources.folders import files_below, given_folder, is_clutter
+from tf_metalstm.data.sources.folders import files_below, is_clutter
+from tf_metalstm.files import given_path
 from tf_metalstm.loaded_model import LoadedModel, load_model
 from tf_metalstm.serving.given_images import OFFER
 from tf_metalstm.visualization.figures import adaptation_figure
@@ -292,7 +293,7 @@ def _steps_slider(loaded: LoadedModel) -> gr.Slider:
 
 def _examples(folder: str | os.PathLike[str], num_way: int) -> dict[str, list[str]]:
     """Returns the pictures of each class by its name."""
-    root = given_folder(folder, "--examples")
+    root = given_path(folder, "--examples")
     if not root.is_dir():
         raise FileNotFoundError(f"--examples {folder} is not a folder.")
     found = {

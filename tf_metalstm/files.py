@@ -34,6 +34,25 @@ def check_is_text(path: str | Path, name: str) -> None:
         ) from error
 
 
+def given_path(path: str | os.PathLike[str], option: str) -> Path:
+    """Returns the file or folder that a user typed, with `~` replaced by the home folder.
+
+    Args:
+        path: the path as it was typed.
+        option: name of the option, for the error.
+
+    Raises:
+        ValueError: the path begins with `~` and the name of an unknown user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(
+            f"{option}={os.fspath(path)}: there is no home folder of that name ({error}): use the "
+            "whole path, or add ./ before a name that begins with ~"
+        ) from error
+
+
 def write_atomically(path: str | Path, text: str) -> None:
     """Writes a text file, so that readers always see the old contents or the new, never a part.
 

@@ -106,7 +106,10 @@ def _recipe(name: str) -> Path:
 
 def _flagfile(name: str, above: tuple[Path, ...]) -> Path:
     """Returns the path of a flagfile that the command line or another flagfile names."""
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError as error:
+        raise FlagfileError(f"--flagfile={name}: there is no home folder of that name.") from error
     shipped_root = shipped.folder(shipped.FLAGS).resolve()
     ours = shipped_root.joinpath(*path.parts[1:]) if path.parts[:1] == ("flags",) else None
     # A flagfile of the package includes flagfiles of the package, not those of the current folder.

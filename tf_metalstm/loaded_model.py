@@ -14,8 +14,8 @@ import tqdm
 
 from tf_metalstm import experiment
 from tf_metalstm.argv import FOUND_FLAGS, RUN_FLAGS
-from tf_metalstm.data.sources.folders import given_folder
 from tf_metalstm.failures import reason
+from tf_metalstm.files import given_path
 from tf_metalstm.flags import read_settings
 from tf_metalstm.serving.cache import Cache
 from tf_metalstm.serving.saved_model import (
@@ -75,7 +75,7 @@ class LoadedModel(NamedTuple):
 
 def load_model(folder: str | os.PathLike[str]) -> LoadedModel:
     """Returns the model in a folder as it is there now, read only once."""
-    path = model_folder(given_folder(folder, "model")).resolve()
+    path = model_folder(given_path(folder, "model")).resolve()
     marks = [path / MANIFEST, path / FOUND_FLAGS, *sorted((path / "best").glob("*.index"))]
     times = tuple(mark.stat().st_mtime_ns for mark in marks if mark.is_file())
     model = _load(str(path), times)

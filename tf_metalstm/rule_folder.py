@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tf_metalstm.failures import not_written, reason
-from tf_metalstm.files import whole_file, write_atomically
+from tf_metalstm.files import given_path, whole_file, write_atomically
 from tf_metalstm.options import options_of
 from tf_metalstm.rules.base import Rule
 from tf_metalstm.rules.catalogue import RULES
@@ -113,7 +113,7 @@ def read_rule(folder: str | Path) -> RuleInFolder:
     Raises:
         ValueError: the folder has no such files, or they are damaged.
     """
-    folder = Path(folder)
+    folder = given_path(folder, "folder")
     manifest = _read_manifest(folder)
     try:
         rule = _fresh_rule(manifest)

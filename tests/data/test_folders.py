@@ -7,10 +7,11 @@ import pytest
 import toy_images
 
 from tf_metalstm.data.sources.base import InconsistentDataError, MissingDataError
-from tf_metalstm.data.sources.folders import LeftOut, files_below, given_folder, is_clutter
+from tf_metalstm.data.sources.folders import LeftOut, files_below, is_clutter
 from tf_metalstm.data.sources.mini_imagenet import MiniImagenet
 from tf_metalstm.data.sources.omniglot import Omniglot
 from tf_metalstm.data.sources.prepared import CACHE_VARIABLE, default_prepared_dir
+from tf_metalstm.files import given_path
 
 FILES = toy_images.mini_imagenet_files()
 CSV = "filename,label\nn010.jpg,n01\nn011.jpg,n01\n"
@@ -282,5 +283,5 @@ def test_the_variable_may_begin_with_a_tilde(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv(CACHE_VARIABLE, "~/my cache/")
     assert default_prepared_dir() == tmp_path / "my cache"
-    assert given_folder("~", "x") == tmp_path
-    assert not is_clutter(given_folder("a/b", "x"))
+    assert given_path("~", "x") == tmp_path
+    assert not is_clutter(given_path("a/b", "x"))

@@ -46,6 +46,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
+from tf_metalstm.files import given_path
 from tf_metalstm.options import OptionError, Options, option
 from tf_metalstm.parameters import Blocks
 from tf_metalstm.parts import Part
@@ -366,7 +367,7 @@ def _read(path: str | Path) -> list[np.ndarray]:
             "The published weights of Celo need msgpack: pip install 'tf_metalstm[celo]'."
         ) from error
     try:
-        return read_published(path)
+        return read_published(given_path(path, "celo_weights"))
     except ValueError as error:
         raise OptionError("celo_weights", f"cannot be used: {error}") from error
 

@@ -18,11 +18,12 @@ from tf_metalstm.data.sources import raw_files
 from tf_metalstm.data.sources.base import CorruptImageError, MissingDataError
 from tf_metalstm.data.sources.builder import ImageClassesBuilder
 from tf_metalstm.data.sources.contents import KeptDigests
-from tf_metalstm.data.sources.folders import LeftOut, given_folder, is_clutter
+from tf_metalstm.data.sources.folders import LeftOut, is_clutter
 from tf_metalstm.data.sources.known_folders import KnownFolder, KnownFolders
 from tf_metalstm.data.sources.prepared import PreparedOptions, PreparedSource
 from tf_metalstm.data.sources.raw_files import RawFile
 from tf_metalstm.data.sources.staging import ImageIdentity, StagedSplits, Staging
+from tf_metalstm.files import given_path
 from tf_metalstm.options import option
 
 _T = TypeVar("_T")
@@ -84,7 +85,7 @@ class FileSource(PreparedSource):
         skip_corrupt: bool = False,
     ) -> None:
         super().__init__(prepared_dir)
-        self._data_dir = given_folder(data_dir, "--data_dir") if data_dir else None
+        self._data_dir = given_path(data_dir, "--data_dir") if data_dir else None
         self._image_size = image_size
         self._skip_corrupt = skip_corrupt
         self._gone: KnownFolder | None = None

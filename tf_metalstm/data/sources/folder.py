@@ -23,11 +23,12 @@ from tf_metalstm.data.sources.class_splits import (
     split_by_seed,
 )
 from tf_metalstm.data.sources.file_source import IMAGE_SUFFIXES, FileOptions, FileSource
-from tf_metalstm.data.sources.folders import LeftOut, given_folder
+from tf_metalstm.data.sources.folders import LeftOut
 from tf_metalstm.data.sources.image_lists import ListedImage, read_list
 from tf_metalstm.data.sources.pixels import color_as_stored, gray_as_stored
 from tf_metalstm.data.sources.staging import ImageIdentity, StagedSplits, Staging
 from tf_metalstm.data.tasks import ImageTasks
+from tf_metalstm.files import given_path
 from tf_metalstm.options import option
 from tf_metalstm.parts import Part
 
@@ -95,7 +96,7 @@ class Folder(FileSource):
         image_list: str | os.PathLike[str] | None = None,
         color: bool = True,
     ) -> None:
-        path = given_folder(data_dir, "--data_dir") if data_dir else None
+        path = given_path(data_dir, "--data_dir") if data_dir else None
         self._archive = path if path and raw_files.is_archive(path) else None
         super().__init__(
             self._archive.parent if self._archive else path,
@@ -106,7 +107,7 @@ class Folder(FileSource):
         check_fractions(split_fractions)
         self._class_split = class_split
         self._split = (split_seed, tuple(split_fractions))
-        self._image_list = given_folder(image_list, "--image_list") if image_list else None
+        self._image_list = given_path(image_list, "--image_list") if image_list else None
         self._color = color
 
     @classmethod

@@ -78,25 +78,6 @@ def files_below(folder: Path, left_out: LeftOut | None = None) -> Iterator[Path]
     yield from _below(folder, (), left_out if left_out is not None else LeftOut())
 
 
-def given_folder(path: str | os.PathLike[str], option: str) -> Path:
-    """Returns the folder that a user typed, with `~` replaced by the home folder.
-
-    Args:
-        path: the path as it was typed.
-        option: name of the option, for the error.
-
-    Raises:
-        ValueError: the path begins with `~` and the name of an unknown user.
-    """
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise ValueError(
-            f"{option}={os.fspath(path)}: there is no home folder of that name ({error}): use the "
-            "whole path, or add ./ before a name that begins with ~"
-        ) from error
-
-
 def _is_clutter_name(name: str) -> bool:
     return name.startswith(".") or name.lower() in _CLUTTER
 

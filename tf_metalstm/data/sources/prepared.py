@@ -37,10 +37,9 @@ from tf_metalstm.data.sources.builder import (
     quiet_absl,
     unseeded_random,
 )
-from tf_metalstm.data.sources.folders import given_folder
 from tf_metalstm.data.sources.staging import StagedSplits
 from tf_metalstm.failures import not_written, reason
-from tf_metalstm.files import check_is_text, write_atomically
+from tf_metalstm.files import check_is_text, given_path, write_atomically
 
 CACHE_VARIABLE = "TF_METALSTM_CACHE"
 """Environment variable that names the folder of the prepared data."""
@@ -55,7 +54,7 @@ def default_prepared_dir() -> Path:
     It is `$TF_METALSTM_CACHE`, else `$XDG_CACHE_HOME/tf_metalstm`, else `~/.cache/tf_metalstm`.
     """
     if os.environ.get(CACHE_VARIABLE):
-        return given_folder(os.environ[CACHE_VARIABLE], CACHE_VARIABLE)
+        return given_path(os.environ[CACHE_VARIABLE], CACHE_VARIABLE)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tf_metalstm"
 
 
@@ -76,7 +75,7 @@ class PreparedSource(Source):
 
     def __init__(self, prepared_dir: str | os.PathLike[str] | None = None) -> None:
         self._prepared_dir = (
-            given_folder(prepared_dir, "--prepared_dir") if prepared_dir else default_prepared_dir()
+            given_path(prepared_dir, "--prepared_dir") if prepared_dir else default_prepared_dir()
         )
         self._prepared: ImageClassesBuilder | None = None
 

@@ -24,11 +24,11 @@ from tf_metalstm.data.sources.class_splits import (
 )
 from tf_metalstm.data.sources.contents import KeptDigests
 from tf_metalstm.data.sources.file_source import FileOptions
-from tf_metalstm.data.sources.folders import given_folder
 from tf_metalstm.data.sources.pixels import color_as_stored, gray_as_stored
 from tf_metalstm.data.sources.prepared import PreparedSource
 from tf_metalstm.data.sources.staging import ImageIdentity, StagedSplits, Staging
 from tf_metalstm.data.tasks import ImageTasks
+from tf_metalstm.files import given_path
 from tf_metalstm.options import OptionError, option
 from tf_metalstm.parts import Part
 
@@ -78,7 +78,7 @@ class TfdsImages(PreparedSource):
         super().__init__(prepared_dir)
         check_fractions(split_fractions)
         self._tfds_name = tfds_name
-        self._data_dir = given_folder(data_dir, "--data_dir") if data_dir else None
+        self._data_dir = given_path(data_dir, "--data_dir") if data_dir else None
         self._image_size, self._skip_corrupt = image_size, skip_corrupt
         self._split = (split_seed, tuple(split_fractions))
 

@@ -1,0 +1,230 @@
+"""Paths as people type them, ~, relative, with spaces, a slash at the end, a link: all find the
+place.
+
+In every option that is a path, every path flag of the clients, and the Python interface.
+"""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import re
+
+import numpy as np
+import odd_inputs
+import pytest
+import tiny_model
+import toy_images
+from export_client import client, folders, to_lite
+from fresh_run import fresh_run
+from in_process import call
+
+from tf_metalstm import FewShotClassifier, files, flagfiles, loaded_model, reproduce, rule_folder
+from tf_metalstm.catalogue import FAMILIES
+from tf_metalstm.data.sources.folder import Folder
+from tf_metalstm.flags import parse_settings, read_settings
+from tf_metalstm.options import options_of
+from tf_metalstm.rules.catalogue import RULES
+from tf_metalstm.serving.given_images import take_images
+from tf_metalstm.settings import known_options, make_settings
+
+FORMS = {
+    "the home folder": "~/a b/place",
+    "below the home folder, with a slash": "~/a b/place/",
+    "relative": "a b/place",
+    "relative, with a slash": "a b/place/",
+    "relative, with a point": "./a b/place",
+    "around": "a b/../a b/place",
+    "two slashes": "a b//place",
+    "through a link": "linked/place",
+    "a link itself": "linked place",
+    "whole": "{home}/a b/place",
+}
+UNKNOWN = "~nobody-here/x"
+SINE = {"source": "sine", "learner": "mlp", "rule": "sgd", "num_steps": 1, "hidden_layers": (4,)}
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """The home folder and the present one: it has the place, and links to it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a b" / "place").mkdir(parents=True)
+    (tmp_path / "linked").symlink_to("a b")
+    (tmp_path / "linked place").symlink_to("a b/place")
+    yield tmp_path
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.fixture(params=FORMS)
+def typed(request, home):
+    return FORMS[request.param].format(home=home)
+
+
+def is_the_place(path, home):
+    return os.path.realpath(path) == str(home / "a b" / "place")
+
+
+PATHS = {each.name: each for each in known_options().values() if each.is_path}
+
+
+def owned_by(name):
+    """What else has to be chosen for an option."""
+    for family in FAMILIES.values():
+        for member in family:
+            if name in options_of(member.part.options):
+                return [f"--{family.name}={member.part.name}"]
+    return []
+
+
+def test_every_option_that_is_a_path(typed, home):
+    assert len(PATHS) >= 8
+    for name in PATHS:
+        owner = owned_by(name)
+        if owner and owner[0].startswith("--rule="):
+            owner += ["--source=quadratics", "--method=learned_optimizer"]
+        settings = parse_settings([*owner, f"--{name}={typed}", f"--run_dir={typed}"])
+        assert is_the_place(settings.get(name), home), name
+        assert is_the_place(settings.run_dir, home)
+
+
+def options_of_clients():
+    """Every flag of a client and of `reproduce` that has a type for paths: what reads it."""
+    parsers = {name: client._parser(name) for name in ("adapt", "check", "predict")}
+    parsers |= {"to_lite": to_lite._parser(), "reproduce": reproduce.parser({"a": None})}
+    return {
+        f"{name} {action.option_strings[0]}": action.type
+        for name, parser in parsers.items()
+        for action in parser._actions
+        if action.type in (folders.user_path, os.path.expanduser)
+    }
+
+
+def test_every_path_flag_of_the_clients(typed, home):
+    found = options_of_clients()
+    assert len(found) >= 12
+    for name, read in found.items():
+        assert is_the_place(read(typed), home), name
+
+
+def test_no_client_takes_a_path_as_plain_text():
+    """Of the flags with other types each is known to be no path."""
+    no_paths = {"--num_steps", "--none_of_these", "--query", "--address", "--url", "--table"}
+    no_paths |= {"--parts", "--only", "--max_minutes", "--num_episodes", "--learner_precision"}
+    for parser in (
+        *(client._parser(name) for name in ("adapt", "check", "predict")),
+        to_lite._parser(),
+        reproduce.parser({"a": None}),
+    ):
+        for action in parser._actions:
+            if isinstance(action, argparse._StoreAction):
+                is_path = action.type in (folders.user_path, os.path.expanduser)
+                assert is_path or action.option_strings[0] in no_paths, action.option_strings
+
+
+def test_flagfiles(typed, home):
+    (home / "a b" / "place" / "my.flags").write_text("--num_way=7\n")
+    settings = parse_settings([f"--flagfile={typed.rstrip('/')}/my.flags"])
+    assert settings.get("num_way") == 7
+
+
+def test_lists_of_images(typed, home):
+    place = home / "a b" / "place"
+    toy_images.write_folder(place, toy_images.folder_files(images=1))
+    lines = [f"{name}/0.png,{name}" for name in "abcdefg"]
+    (place / "list.csv").write_text("\n".join(["file,label", *lines]))
+    source = Folder(
+        typed, home / "prepared", image_size=8, image_list=f"{typed.rstrip('/')}/list.csv"
+    )
+    assert sum(map(len, source.stage().images.values())) == len("abcdefg")
+
+
+def test_models_of_the_python_interface(typed, home, monkeypatch):
+    found = []
+    monkeypatch.setattr(loaded_model, "_load", lambda folder, times: found.append(folder))
+    with contextlib.suppress(AttributeError):  # there is no model
+        FewShotClassifier.load(typed)
+    assert is_the_place(found[0], home)
+    rule = RULES["sgd"](0.5)
+    rule.build()
+    rule_folder.write_rule(rule, {"inner_rate": 0.5}, home / "a b" / "place", 1)
+    assert rule_folder.read_rule(typed).trained_steps == 1
+
+
+def test_pictures_of_the_python_interface(typed, home):
+    file = f"{typed.rstrip('/')}/0.png"
+    odd_inputs.write(home / "a b" / "place" / "0.png", np.zeros((16, 16), np.uint8))
+    assert len(take_images([file], odd_inputs.SHAPE).pixels) == 1
+    assert len(take_images([pathlib.Path(file)], odd_inputs.SHAPE).pixels) == 1
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made") / "a b"
+    odd_inputs.ordinary(folder)
+    tiny_model.write(folder / "model")
+    fresh_run(make_settings(SINE).placed(folder / "run"))
+    return folder
+
+
+@pytest.mark.parametrize("start", ["~/a b", "a b", "./a b/", "{home}/a b"])
+def test_a_client_from_end_to_end(start, made, monkeypatch):
+    """Support set, queries, and what it writes."""
+    monkeypatch.setenv("HOME", str(made.parent))
+    monkeypatch.chdir(made.parent)
+    place = start.format(home=made.parent)
+    out = made / f"out{len(list(made.glob('out*')))}"
+    out.mkdir()
+    ended = call(
+        *("adapt", "--no_estimate", "--model", f"{place}/model", "--support", f"{place}/support"),
+        *("--query", f"{place}/query/", "--csv", f"{place}/{out.name}/a.csv"),
+    )
+    assert ended.code == 0, ended
+    assert (out / "a.csv").is_file()
+
+
+@pytest.mark.parametrize("start", ["~/a b/run", "a b/run/", "a b/../a b/run"])
+def test_a_command_finds_a_run(start, made, monkeypatch):
+    monkeypatch.setenv("HOME", str(made.parent))
+    monkeypatch.chdir(made.parent)
+    ended = call("visualize", f"--run_dir={start}", "--num_evaluation_steps=0")
+    assert "There are no updates to draw" in ended.err  # so the run was read
+    assert read_settings(start.replace("~", str(made.parent))).source == "sine"
+
+
+LINES = {
+    f"evaluate --run_dir={UNKNOWN}": "has no run.flags",
+    f"train --flagfile={UNKNOWN}": "there is no home folder of that name",
+    f"train --source=folder --data_dir={UNKNOWN}": "there is no home folder of that name",
+    f"train --source=omniglot --data_dir={UNKNOWN}": "there is no home folder of that name",
+    f"adapt --model={UNKNOWN} --support=a": "there is no home folder of that name",
+    f"adapt --model=a --support={UNKNOWN}": "there is no home folder of that name",
+    f"adapt --model=a --support=a --csv={UNKNOWN}": "there is no home folder of that name",
+    f"adapt predict --classifier={UNKNOWN} --query=a": "there is no home folder of that name",
+    f"to_lite --model={UNKNOWN} --out=a": "there is no home folder of that name",
+    f"to_lite --model=a --out={UNKNOWN}": "there is no home folder of that name",
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_the_home_folder_of_nobody_is_said(line, home):
+    ended = call(*line.split())
+    assert ended.code == 1, ended
+    assert re.search(LINES[line], ended.sentence), ended
+    assert not list(home.glob("~*"))
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda path: FewShotClassifier.load(path),
+        lambda path: rule_folder.read_rule(path),
+        lambda path: files.given_path(path, "model"),
+        lambda path: flagfiles.expand([f"--flagfile={path}"]),
+        lambda path: Folder(path),
+    ],
+    ids=["model", "rule", "path", "flagfile", "source"],
+)
+def test_the_home_folder_of_nobody_in_python(read):
+    with pytest.raises(ValueError, match="there is no home folder of that name"):
+        read(UNKNOWN)
