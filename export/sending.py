@@ -79,8 +79,8 @@ def warn_of(classes: Classes, queries: Sequence[Path], shape: Sequence[int]) -> 
         from remarks import of_queries, of_support
     except ImportError:
         print(
-            "note: whether pictures are blank, equal or inverted is not looked at without numpy "
-            "and pillow",
+            "note: the pictures are not checked for blank, equal and inverted ones: that needs "
+            "numpy and pillow",
             file=sys.stderr,
         )
         return

@@ -164,7 +164,7 @@ WORTH_LITTLE = {
     "a blank picture": OddInput(
         put(("support/bee/7.png", noise(0, 9, 20))),
         said=("1 support picture is blank, or nearly so (no two pixels differ by more than 16 of "
-              "255 levels): {s}/bee/7.png (bee). Nothing can be learned or told of that.",),
+              "255 levels): {s}/bee/7.png (bee). The model can neither learn from that nor classify it.",),
         clients=CLIENTS,
     ),
     "blank pictures": OddInput(
@@ -175,13 +175,13 @@ WORTH_LITTLE = {
     "a blank query": OddInput(
         put(("query/ant_8.png", np.full(SHAPE[:2], 0, np.uint8))),
         said=("1 query picture is blank, or nearly so (no two pixels differ by more than 16 of "
-              "255 levels): {q}/ant_8.png. Nothing can be learned or told of that.",),
+              "255 levels): {q}/ant_8.png. The model can neither learn from that nor classify it.",),
         clients=CLIENTS,
     ),
     "a picture in two classes": OddInput(
         put(("support/bee/7.png", picture("ant", 3))),
         said=("The same picture is in two classes: {s}/bee/7.png (bee) and {s}/ant/0.png (ant). "
-              "They cannot be told apart by it: take it out of one.",),
+              "The model cannot learn from it which is right: remove it from one.",),
         clients=CLIENTS,
     ),
     "a picture in two classes, saved anew": OddInput(
@@ -192,7 +192,7 @@ WORTH_LITTLE = {
     "a picture twice in a class": OddInput(
         put(("support/bee/7.png", picture("bee", 3))),
         said=("The same picture is in a class more than once: {s}/bee/7.png (bee) is "
-              "{s}/bee/0.png. It counts as often, and tells nothing new.",),
+              "{s}/bee/0.png. It counts each time, and adds nothing new.",),
         clients=CLIENTS,
     ),
     "a query among the support pictures": OddInput(
@@ -204,7 +204,7 @@ WORTH_LITTLE = {
     "inverted queries": OddInput(
         only("query", ("ant_9.png", picture("bee", 9, 0))),
         said=("The figures of the support pictures are darker than their ground, those of 1 of 1 "
-              "query pictures lighter: {q}/ant_9.png. To the model that is something else: invert "
+              "query pictures lighter: {q}/ant_9.png. The model takes them for different things: invert "
               "one of the two.",),
         clients=CLIENTS,
     ),
@@ -217,7 +217,7 @@ WORTH_LITTLE = {
     "one class": OddInput(
         together(lambda root: shutil.rmtree(root / "support/bee"),
                  lambda root: (root / "query/bee_9.png").unlink()),
-        said=("ant is the only class: whatever is asked about, that is the answer.",),
+        said=("ant is the only class: every picture gets this answer.",),
         clients=CLIENTS,
     ),
 }  # fmt: skip

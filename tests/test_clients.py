@@ -164,7 +164,7 @@ def test_without_numpy_nothing_is_looked_at_and_that_is_said(tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, "remarks", None)  # as where it cannot be imported
     sending.warn_of({"ant": [tmp_path / "0.png"]}, [], SHAPE)
     errors = capsys.readouterr().err
-    assert "note: whether pictures are blank, equal or inverted is not looked at" in errors
+    assert "note: the pictures are not checked for blank, equal and inverted ones" in errors
 
 
 @pytest.fixture

@@ -241,7 +241,7 @@ def test_a_single_class_is_the_answer_to_everything(model, folders, tmp_path, ca
         folders / "query/bee",
     )
     assert code == 0
-    assert "ant is the only class: whatever is asked about, that is the answer." in error
+    assert "ant is the only class: every picture gets this answer." in error
     assert "cannot be estimated" in output
     assert output.count("100.00%") == 6
 

@@ -246,7 +246,7 @@ def test_classes_of_different_sizes(few, many, said):
 
 def test_one_class():
     assert of_support(support(a=[stroke(1), stroke(2)])) == [
-        "a is the only class: whatever is asked about, that is the answer."
+        "a is the only class: every picture gets this answer."
     ]
 
 

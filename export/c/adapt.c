@@ -1,20 +1,20 @@
-/* Adapts an exported model to folders of labelled images and classifies others with it.
+/* Adapts an exported model to folders of labelled images, and classifies other images with it.
  *
  *     ./adapt [--num_steps T] [--skip_corrupt] [--estimate] [--none_of_these[=SHARE]] MODEL SUPPORT IMAGE...
  *
  * MODEL    the folder that `python -m tf_metalstm.export` wrote
- * SUPPORT  one folder a class, with a few images in or below each: JPEG, PNG, GIF, BMP or WebP
+ * SUPPORT  a folder for each class, with a few images in or below it: JPEG, PNG, GIF, BMP or WebP
  * IMAGE    a file to classify, or a folder of such files
  *
- * --num_steps T    updates, 0 to 1000; by default as many as in training
- * --skip_corrupt   leaves files out that cannot be read, and says so
- * --estimate       says on stderr how many answers will be right, and which support pictures look mislabelled
- * --none_of_these  says so of pictures of other things; SHARE of yours may be taken for that, 0.05 unless you
- *                  say otherwise
+ * --num_steps T    number of updates, 0 to 1000; by default as many as in training
+ * --skip_corrupt   leaves out files that cannot be read, and names them
+ * --estimate       prints on stderr how many answers will be right, and which support pictures look mislabelled
+ * --none_of_these  answers "none of these" for pictures that show none of the classes. SHARE is the rate of
+ *                  false alarms: the share of pictures of the classes that get this answer, 0.05 by default
  *
- * Pictures that make answers worth little are warned of, as by the Python clients: remarks.h has the list.
- * Writes a table with tabs between: file, predicted class, the probability of every class. What
- * TensorFlow's library finds on the machine it tells on stderr before anything else runs.
+ * The program warns about pictures that make answers unreliable, as the Python clients do; remarks.h lists
+ * them. It writes a table with tabs: file, predicted class, the probability of every class. TensorFlow's
+ * library prints facts about the machine on stderr first.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -31,13 +31,13 @@
 #include "remarks.h"
 
 enum { MAX_STEPS = 1000 };
-static const double false_alarms = 0.05; /* unless the user says otherwise */
+static const double false_alarms = 0.05; /* the default rate of false alarms */
 static const char none_of_these[] = "none of these";
 
 static const char usage[] =
     "usage: adapt [--num_steps T] [--skip_corrupt] [--estimate] [--none_of_these[=SHARE]]\n"
     "             MODEL SUPPORT IMAGE...\n"
-    "SUPPORT holds one folder of images a class; IMAGE is a file or a folder of files; images are\n"
+    "SUPPORT holds a folder of images for each class. IMAGE is a file or a folder of files. Images are\n"
     "JPEG, PNG, GIF, BMP or WebP files.\n";
 
 static fs_image read_file(const char *path) {
@@ -54,7 +54,7 @@ static fs_image read_file(const char *path) {
   return image;
 }
 
-/* Labelled images, as fs_adapt takes them, and their files; `size` of them. */
+/* The labelled images that fs_adapt takes, and their files; `size` is their number. */
 typedef struct {
   fs_image *images;
   const char **labels;
@@ -62,7 +62,7 @@ typedef struct {
   size_t size;
 } support_set;
 
-/* Reads them shot by shot, one image of each class and then the next of each, as in training. */
+/* Reads the first image of each class, then the second of each, and so on, as in training. */
 static support_set read_support(const class_list *classes) {
   size_t total = 0;
   for (size_t i = 0; i < classes->count; ++i) total += classes->classes[i].files.count;
@@ -87,8 +87,8 @@ static void free_support(support_set *support) {
   free(support->paths);
 }
 
-/* Returns what an error says of one image of a list, as "support_images[3]: the file is empty", and its
- * place; NULL for another error. */
+/* Returns the reason in an error about one image of a list, such as "support_images[3]: the file is empty",
+ * and writes the place of the image. Returns NULL for other errors. */
 static const char *of_one(const char *error, const char *list, size_t *place) {
   size_t length = strlen(list);
   char *end;
@@ -97,7 +97,7 @@ static const char *of_one(const char *error, const char *list, size_t *place) {
   return strncmp(end, "]: ", 3) ? NULL : end + 3;
 }
 
-/* Says that a file cannot be read, and ends the program unless such files are left out. */
+/* Prints that a file cannot be read. Ends the program unless such files are left out. */
 static void refuse(const char *path, const char *why, int skip_corrupt) {
   if (!skip_corrupt)
     fail("%s is not a readable image (%s). Leave such files out with --skip_corrupt", path, why);
@@ -115,7 +115,7 @@ static void leave_out(support_set *support, size_t place) {
   if (!of_class) fail("None of the images of class '%s' can be read", label);
 }
 
-/* Adapts the model; a file that it cannot read is named, or left out on request. */
+/* Adapts the model. A file that it cannot read is left out if skip_corrupt is set; else it is an error. */
 static fs_classifier *adapted(const fs_model *model, support_set *support, int num_steps,
                               int skip_corrupt) {
   char error[FS_ERROR_SIZE];
@@ -131,7 +131,7 @@ static fs_classifier *adapted(const fs_model *model, support_set *support, int n
   }
 }
 
-/* Remembers a picture that the model could read. */
+/* Returns the properties of a picture that warnings need. The model could read the picture. */
 static look look_of(const fs_model *model, const fs_image *image, const char *path,
                     const char *label) {
   char error[FS_ERROR_SIZE];
@@ -142,12 +142,12 @@ static look look_of(const fs_model *model, const fs_image *image, const char *pa
   return seen;
 }
 
-/* Warns of a support set; returns what is remembered of its pictures, or nothing. */
+/* Warns about a support set. Returns the properties of its pictures, or NULL if the model cannot decode. */
 static look *looked_at(const fs_model *model, const support_set *support) {
   warn_of_sizes(support->labels, support->size);
   if (!fs_decodes(model)) {
-    fputs("note: whether pictures are blank, equal or inverted is not looked at: the model was exported "
-          "before models decoded files for others\n", stderr);
+    fputs("note: the pictures are not checked for blank, equal and inverted ones: the model comes from an "
+          "early version and cannot decode files for this\n", stderr);
     return NULL;
   }
   look *looks = checked(calloc(support->size, sizeof *looks));
@@ -157,13 +157,13 @@ static look *looked_at(const fs_model *model, const support_set *support) {
   return looks;
 }
 
-/* What the command line asks for. */
+/* The options of the command line. */
 typedef struct {
   int num_steps, skip_corrupt, estimate;
-  double none_of_these; /* the share of false alarms; 0 where that is not asked */
+  double none_of_these; /* the rate of false alarms; 0 if the option is not set */
 } settings;
 
-/* Returns what an image is called: its most probable class, or that it is of none. */
+/* Returns the answer for an image: its most probable class, or "none of these". */
 static const char *label_of(const fs_classifier *classifier, fs_trust *trust, const fs_image *image,
                             const float *probabilities, double limit) {
   char error[FS_ERROR_SIZE];
@@ -178,8 +178,8 @@ static const char *label_of(const fs_classifier *classifier, fs_trust *trust, co
   return fs_class_name(classifier, best);
 }
 
-/* Writes the row of a file, and remembers its picture where that is wanted; returns 0 where it was left
- * out. trust: where a picture is of no class whose nearness is below the limit. */
+/* Writes the row of a file. Also writes the properties of its picture, if there is room for them. Returns 0
+ * if the file was left out. If trust is given, a picture whose nearness is below the limit is of no class. */
 static int print_answer(const fs_model *model, const fs_classifier *classifier, fs_trust *trust,
                         double limit, const char *path, int skip_corrupt, look *seen) {
   char error[FS_ERROR_SIZE];
@@ -209,8 +209,9 @@ static void print_header(const fs_classifier *classifier) {
   printf("\n");
 }
 
-/* Starts the program once more with oneDNN switched on, unless the user has said otherwise: TensorFlow's
- * library reads that before `main`, and by itself leaves it off where there is no AVX-512. */
+/* Starts the program again with oneDNN switched on, unless the user has set TF_ENABLE_ONEDNN_OPTS.
+ * TensorFlow's library reads this variable before `main`. Without it, oneDNN is off on processors that have
+ * no AVX-512. */
 static void take_kernels_of_training(char **argv) {
   if (getenv("TF_ENABLE_ONEDNN_OPTS")) return;
   setenv("TF_ENABLE_ONEDNN_OPTS", "1", 1);
@@ -235,7 +236,7 @@ static double share_of(const char *text) {
   return share;
 }
 
-/* Reads what begins with two hyphens; returns the place of what follows. */
+/* Reads the options, which begin with two hyphens. Returns the place of the first other argument. */
 static int read_settings(int argc, char **argv, settings *into) {
   int at = 1;
   *into = (settings){.num_steps = FS_DEFAULT_STEPS};
@@ -268,7 +269,8 @@ static void check_model(const fs_model *model, const settings *set, const char *
     fail("--num_steps is for models that learn by updates; this one does not");
 }
 
-/* Returns how far to trust a classifier, and says it where that is asked; NULL where nothing is. */
+/* Returns how far to trust a classifier, and prints the estimate if --estimate is set. Returns NULL if neither
+ * --estimate nor --none_of_these is set. */
 static fs_trust *trusted(const fs_classifier *classifier, const support_set *support,
                          const settings *set) {
   char error[FS_ERROR_SIZE];
@@ -285,7 +287,7 @@ static fs_trust *trusted(const fs_classifier *classifier, const support_set *sup
   return trust;
 }
 
-/* Answers all queries, and warns of them. */
+/* Answers all queries, and warns about them. */
 static void answer(const fs_model *model, const fs_classifier *classifier, const support_set *support,
                    const path_list *queries, const settings *set) {
   look *known = looked_at(model, support), *asked = NULL;

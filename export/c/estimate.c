@@ -12,8 +12,8 @@
 static const double z_95 = 1.959964, scatter = 1.2, smoothing = 0.25, own = 0.1;
 enum { FEWEST = 4, NAMES = 5 };
 
-/* NumPy's generator of random numbers as default_rng(0) has it (O'Neill 2014, PCG XSL RR 128/64), so that
- * the pictures are left out in the same company as by the clients in Python. */
+/* NumPy's random numbers of default_rng(0) (O'Neill 2014, PCG XSL RR 128/64). With them each round leaves out
+ * the same pictures as in the Python clients. */
 __extension__ typedef unsigned __int128 uint128;
 
 typedef struct {
@@ -39,7 +39,8 @@ static uint32_t next_number(generator *from) {
   return (uint32_t)mixed;
 }
 
-/* Returns a number in [0, most], each as likely: the first that is not too large of so many bits. */
+/* Returns a random number in [0, most], all equally likely. Draws numbers of as many bits as `most` has, until
+ * one is not above it. */
 static uint32_t number_to(generator *from, uint32_t most) {
   uint32_t mask = most, found;
   for (unsigned shift = 1; shift < 32; shift *= 2) mask |= mask >> shift;
@@ -53,8 +54,8 @@ static size_t size_of(size_t number, const size_t *numbers, size_t count) {
   return size;
 }
 
-/* Adds the pictures of a class, in a random order, to rounds; part i of them to each round that is i
- * modulo their number. */
+/* Leaves out each picture of a class once in each group of rounds. The pictures are shuffled and divided into
+ * equal parts. Round r leaves out part r modulo the number of parts. */
 static void leave_out_class(generator *from, size_t number, const size_t *numbers, size_t count,
                             unsigned char **left, size_t rounds) {
   size_t size = size_of(number, numbers, count), parts = size < rounds ? size : rounds, at = 0;
@@ -104,7 +105,7 @@ static double mean_of(const double *values, size_t count) {
   return sum / (double)count;
 }
 
-/* Writes probabilities [N] of logits / T [N]. */
+/* Writes softmax(logits / T), [N]. */
 static void softmax(const double *logits, double temperature, double *into, size_t count) {
   double highest = logits[0], sum = 0;
   for (size_t i = 1; i < count; ++i) highest = logits[i] > highest ? logits[i] : highest;
@@ -119,8 +120,8 @@ static size_t largest_of(const double *values, size_t count) {
   return best;
 }
 
-/* Returns T that minimizes the mean of -log softmax(logits / T) at the right classes, a quarter of a
- * picture of unknown class added. */
+/* Returns the temperature T that minimizes the mean of -log softmax(logits / T) at the right classes. A quarter
+ * of a picture of unknown class is added. */
 static double best_temperature(const left_answers *of, const size_t *numbers, size_t ways) {
   double spread = 0, low = -9, high = 9, unknown = smoothing / (double)of->count;
   double *row = checked(calloc(ways, sizeof *row));
@@ -146,8 +147,8 @@ static double best_temperature(const left_answers *of, const size_t *numbers, si
   return spread * exp(-(low + high) / 2);
 }
 
-/* Returns how many times as near a picture is to a mean of all pictures of a class as to one of those that
- * a round kept. */
+/* Returns a factor on the nearness of a picture. With it the nearness is that to the mean of all pictures of a
+ * class, not of only those that a round kept. */
 static double nearer_in_use(double near, double kept, double per_class) {
   double square = (near > 1e-3 ? near : 1e-3) * (near > 1e-3 ? near : 1e-3);
   double linear = square * (kept - 1);
@@ -161,7 +162,7 @@ static int by_value(const void *one, const void *other) {
   return (a > b) - (a < b);
 }
 
-/* Wilson's 95 % interval of a share of so many trials. */
+/* Sets Wilson's 95 % interval of the accuracy over `number` trials. */
 static void set_interval(expected *found, double number) {
   double share = found->accuracy, square = z_95 * z_95;
   double middle = share + square / (2 * number), all = 1 + square / number;
@@ -170,7 +171,7 @@ static void set_interval(expected *found, double number) {
   found->high = fmin(1, (middle + half) / all);
 }
 
-/* Takes the means of what was said of one picture; returns whether it was left out. */
+/* Averages the answers for one picture. Returns whether the picture was ever left out. */
 static int take_picture(expected *found, size_t place, const size_t *numbers, size_t ways,
                         const left_answers *of, double temperature, double *hits) {
   double *row = checked(calloc(2 * ways, sizeof *row)), *sums = row + ways, near = 0, right = 0;
@@ -220,7 +221,7 @@ void free_expected(expected *found) {
   free(found->looks_like);
 }
 
-/* Returns a quantile of the normal distribution: the number z that halving finds. */
+/* Returns a quantile of the normal distribution, found by bisection. */
 static double normal_quantile(double probability) {
   double low = -40, high = 40;
   for (int step = 0; step < 100; ++step) {
@@ -230,7 +231,7 @@ static double normal_quantile(double probability) {
   return (low + high) / 2;
 }
 
-/* Returns a quantile of Student's distribution (Abramowitz & Stegun 26.7.5). */
+/* Returns a quantile of Student's t distribution (Abramowitz & Stegun 26.7.5). */
 static double student_quantile(double probability, double freedom) {
   double z = normal_quantile(probability), z3 = z * z * z, z5 = z3 * z * z, z7 = z5 * z * z;
   return z + (z3 + z) / 4 / freedom + (5 * z5 + 16 * z3 + 3 * z) / 96 / (freedom * freedom) +

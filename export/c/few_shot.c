@@ -7,7 +7,7 @@
 #include "model.h"
 #include "tensorflow/c/tf_tstring.h"
 
-/* All that `adapt` returned and `predict` takes, as plain tensors; first of all the place of the images. */
+/* The tensors that `adapt` returned and `predict` takes. The first is a place for the images. */
 struct fs_classifier {
   const fs_model *model;
   named_tensor state[SIGNATURE_TENSORS];
@@ -16,7 +16,7 @@ struct fs_classifier {
   size_t num_classes;
 };
 
-/* Copies the names of the classes out of a tensor. */
+/* Copies the names of the classes from a tensor. */
 static int copy_names(fs_classifier *into, const TF_Tensor *names) {
   const TF_TString *strings = TF_TensorData(names);
   size_t number = (size_t)TF_Dim(names, 0);

@@ -1,14 +1,14 @@
-/* An exported few-shot model, used from C: load it, adapt it to a few labelled image files,
- * ask it about others. Needs TensorFlow's C library, no Python.
+/* Uses an exported few-shot model from C: loads it, adapts it to a few labelled image files, and classifies
+ * others. Needs TensorFlow's C library, and no Python.
  *
- * Images are files as they are on a disk: JPEG, PNG, GIF, BMP or WebP. The model decodes them; one that
- * it cannot read it names by its place, as "support_images[3]: the file is empty". Start the
- * process with TF_ENABLE_ONEDNN_OPTS=1 to have the kernels that models are trained on: without them a
- * processor that has no AVX-512 takes twice the time, and rounds otherwise.
+ * Images are the bytes of files: JPEG, PNG, GIF, BMP or WebP. The model decodes them. If it cannot read one,
+ * the error names its place, for example "support_images[3]: the file is empty". Start the process with
+ * TF_ENABLE_ONEDNN_OPTS=1, so that it uses the same kernels as the training. Without this, a processor that
+ * has no AVX-512 takes twice the time, and its results are rounded differently.
  *
- * Whatever fails returns NULL or -1 and writes a sentence into `error`, which has room for
- * FS_ERROR_SIZE characters. A model may be used by several threads at once. A classifier holds
- * a pointer to its model: free the model last.
+ * A function that fails returns NULL or -1 and writes a sentence into `error`, which has room for
+ * FS_ERROR_SIZE characters. Several threads may use a model at once. A classifier holds a pointer to its
+ * model, so free the model last.
  */
 #ifndef FEW_SHOT_H
 #define FEW_SHOT_H
@@ -33,50 +33,51 @@ typedef struct {
 fs_model *fs_load(const char *directory, char *error);
 void fs_free_model(fs_model *model);
 
-/* Whether the model learns by updates; for another one a number of them is an error. */
+/* Whether the model learns by updates. If it does not, a number of updates is an error. */
 int fs_makes_updates(const fs_model *model);
 
-/* The most classes that the model tells apart; 0 for any number. */
+/* The largest number of classes that the model can have; 0 if there is no limit. */
 size_t fs_num_way(const fs_model *model);
 
-/* Adapts to `count` images and the names of their classes, in any order, any number of each. */
+/* Adapts to `count` images and the names of their classes. They may have any order, and the classes any number
+ * of images. */
 fs_classifier *fs_adapt(const fs_model *model, const fs_image *images,
                         const char *const *labels, size_t count, int num_steps, char *error);
 void fs_free_classifier(fs_classifier *classifier);
 
-/* The classes, in the order in which they first came. */
+/* The classes, in the order of their first images. */
 size_t fs_num_classes(const fs_classifier *classifier);
 const char *fs_class_name(const fs_classifier *classifier, size_t number);
 
 /* Writes the probability of every class for every image, row by row: count * fs_num_classes
- * numbers. Returns 0, or -1. */
+ * numbers. Returns 0, or -1 for an error. */
 int fs_predict(const fs_classifier *classifier, const fs_image *images, size_t count,
                float *probabilities, char *error);
 
-/* How far to trust a classifier: what is to be expected of it, found by leaving support pictures out, and
- * how near others are to its classes. Images, labels and classifier have to stay as long as it does. A model
- * that learns by updates adapts up to five times more. */
+/* How far to trust a classifier: its estimated accuracy, measured on support pictures that are left out, and
+ * the nearness of other pictures to its classes. Keep the images, the labels and the classifier until
+ * fs_free_trust. For this a model that learns by updates adapts up to five more times. */
 typedef struct fs_trust fs_trust;
 fs_trust *fs_trust_of(const fs_classifier *classifier, const fs_image *images,
                       const char *const *labels, size_t count, int num_steps, char *error);
 void fs_free_trust(fs_trust *trust);
 const expected *fs_expected(const fs_trust *trust);
 
-/* Writes how near an image is to the classes, which is compared with `nearness_limit`. probabilities: those
- * of the image. Returns 0, or -1. */
+/* Writes the nearness of an image to the classes. Compare it with `nearness_limit`. probabilities: those of
+ * the image, by fs_predict. Returns 0, or -1 for an error. */
 int fs_nearness(fs_trust *trust, const fs_image *image, const float *probabilities, double *near,
                 char *error);
 
-/* A picture as the model sees it: height * width * channels levels 0 ... 255, row by row. */
+/* A decoded picture in the size of the model: height * width * channels levels 0 ... 255, row by row. */
 typedef struct {
-  float *levels; /* to be freed */
+  float *levels; /* the caller frees them */
   size_t height, width, channels;
 } fs_pixels;
 
-/* Whether the model decodes files for others; those that were exported early do not. */
+/* Whether the model can decode files for fs_decode. Models of early versions cannot. */
 int fs_decodes(const fs_model *model);
 
-/* Decodes an image file, of a model that does so. Returns 0, or -1. */
+/* Decodes an image file, if fs_decodes(model). Returns 0, or -1 for an error. */
 int fs_decode(const fs_model *model, const fs_image *image, fs_pixels *pixels, char *error);
 
 #endif

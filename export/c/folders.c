@@ -14,7 +14,7 @@
 
 enum { LONGEST = 4096 /* characters of a sentence */ };
 
-/* What was left out: clutter is counted, of the rest each is said. */
+/* Files and links that were left out. Clutter is counted; each of the others has its own sentence. */
 typedef struct {
   size_t clutter;
   char *first_clutter;
@@ -64,7 +64,7 @@ void free_classes(class_list *list) {
   free(list->classes);
 }
 
-/* Returns the home folder of a user; "" is whoever runs this. */
+/* Returns the home folder of a user; "" stands for the user who runs the program. */
 static const char *home_of(const char *user, const char *typed) {
   const char *own = *user ? NULL : getenv("HOME");
   const struct passwd *entry = *user ? getpwnam(user) : NULL;
@@ -88,7 +88,7 @@ char *user_path(const char *typed) {
   return whole;
 }
 
-/* Orders paths by their parts: a folder's own name counts before what is in it. */
+/* Compares paths part by part, so that a folder comes before its files. */
 static int by_parts(const void *one, const void *other) {
   const unsigned char *a = *(const unsigned char *const *)one, *b = *(const unsigned char *const *)other;
   while (*a && *a == *b) ++a, ++b;
@@ -124,7 +124,7 @@ static int is_archive(const char *path) {
   return dot && is_one_of(dot, endings);
 }
 
-/* S_IFDIR, S_IFREG or another kind, of what a link leads to; 0 where it leads nowhere. */
+/* Returns S_IFDIR, S_IFREG or another kind. Links are followed; 0 means that a link leads nowhere. */
 static mode_t kind_of(const char *path) {
   struct stat facts;
   return stat(path, &facts) ? 0 : facts.st_mode & S_IFMT;
@@ -136,7 +136,7 @@ static char *real_path(const char *path) {
   return real;
 }
 
-/* Whether a real folder is another one, or around it. */
+/* Whether a folder is the same as another one, or above it. Both paths have no links. */
 static int is_around(const char *folder, const char *inner) {
   size_t length = strlen(folder);
   if (strcmp(folder, "/") == 0) return 1;
@@ -161,7 +161,7 @@ static void say_what_was_left(left_out *left) {
   free_paths(&left->others);
 }
 
-/* Lists what has a name in a folder, sorted, clutter left out. */
+/* Lists the paths in a folder, sorted, without clutter. */
 static path_list names_in(const char *folder, left_out *left) {
   path_list all = {NULL, 0}, list = {NULL, 0};
   struct dirent *entry;
@@ -184,7 +184,7 @@ static path_list names_in(const char *folder, left_out *left) {
   return list;
 }
 
-/* Sorts what is in a folder into folders and files. */
+/* Divides the entries of a folder into folders and files. */
 static void entries(const char *folder, path_list *folders, path_list *files, left_out *left) {
   if (kind_of(folder) != S_IFDIR)
     fail("%s %s", folder, is_archive(folder) ? "is an archive: unpack it" : "is not a folder");
@@ -251,7 +251,7 @@ static int has_name(const path_list *folders, const char *name) {
   return 0;
 }
 
-/* Returns the files of every class folder in a folder that holds these folders and files. */
+/* Returns the files of each class. root: the support folder; folders, files: its entries. */
 static class_list classes_in(const char *root, const path_list *folders, const path_list *files,
                              left_out *left) {
   class_list list = {NULL, 0};
@@ -288,7 +288,7 @@ static int is_class(const class_list *classes, const char *name) {
   return 0;
 }
 
-/* Ends the program because a folder of queries has the name of no class. */
+/* Ends the program because no class has the name of this folder of queries. */
 static void fail_unknown_class(const char *root, const char *name, const class_list *classes) {
   char names[LONGEST] = "";
   for (size_t i = 0, used = 0; i < classes->count && used < sizeof names; ++i)
@@ -298,7 +298,7 @@ static void fail_unknown_class(const char *root, const char *name, const class_l
        "class into one folder without class folders", root, name, names);
 }
 
-/* Adds the files below folders of known class. */
+/* Adds the files below query folders that have names of classes. */
 static void add_labelled(const char *root, const path_list *folders, path_list *files,
                          const class_list *classes, const char *other, left_out *left) {
   const path_list none = {NULL, 0};

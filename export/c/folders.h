@@ -1,9 +1,8 @@
-/* Folders of images as they are on people's disks, read as the Python clients read them
- * (export/folders.py).
+/* Reads folders of images as the Python clients do (export/folders.py).
  *
- * What an operating system or another program keeps in a folder is left out, and said on stderr; so is a
- * link that leads back to a folder above it. Linked folders and files are taken. Whatever fails ends the
- * program with a sentence on stderr.
+ * Hidden files and files of the operating system are left out, and so are links back to a folder above them.
+ * A line on stderr names them. Other linked folders and files are read. An error ends the program with a
+ * sentence on stderr.
  */
 #ifndef FOLDERS_H
 #define FOLDERS_H
@@ -27,21 +26,21 @@ typedef struct {
   size_t count;
 } class_list;
 
-/* Ends the program with "error: ", a sentence without its full stop as for printf, and the full stop. */
+/* Ends the program with "error: SENTENCE." on stderr. sentence: a format of printf, without the full stop. */
 _Noreturn void fail(const char *sentence, ...) __attribute__((format(printf, 1, 2)));
 
-/* Returns the memory, or ends the program where there was none. */
+/* Returns the memory. If it is NULL, ends the program. */
 void *checked(void *memory);
 
-/* Returns a path as it was typed, in memory of its own; ~ is the user's own folder, ~name that of another. */
+/* Returns a copy of a path, with ~ or ~name at its beginning replaced by the home folder of the user. */
 char *user_path(const char *typed);
 
 /* Reads the class folders of a support folder. */
 class_list read_classes(const char *root);
 void free_classes(class_list *list);
 
-/* Returns the files to classify: the paths themselves, and of a folder all files in and below it. Where a
- * folder holds nothing but folders, these have the names of classes, or that other one unless it is NULL. */
+/* Returns the files to classify: paths of files, and all files in and below folders. If a folder has only
+ * folders in it, each must have the name of a class, or the name `other` unless that is NULL. */
 path_list read_queries(char *const *typed, size_t count, const class_list *classes,
                        const char *other);
 void free_paths(path_list *list);

@@ -12,8 +12,8 @@
 
 void model_say(char *error, const char *text) { snprintf(error, FS_ERROR_SIZE, "%s", text); }
 
-/* Copies a failed status, of what the model itself has to say the sentence alone; returns whether it
- * failed. */
+/* Returns whether a status is an error, and copies its message. If the model itself refused its input, only
+ * the model's sentence is copied. */
 static int failed(TF_Status *status, char *error) {
   static const char before[] = "assertion failed: [";
   const char *message = TF_Message(status), *found = strstr(message, before), *end;
@@ -27,7 +27,7 @@ static int failed(TF_Status *status, char *error) {
   return 1;
 }
 
-/* Finds out how many classes the model tells apart, from the shape of the mask that it takes. */
+/* Reads the largest number of classes from the shape of the model's class mask. */
 static void find_num_way(fs_model *model, const TF_Buffer *meta_graph) {
   signature pixels_in;
   TF_Output mask;
@@ -111,7 +111,7 @@ static void free_strings(void *data, size_t length, void *unused) {
   free(data);
 }
 
-/* Returns a vector of strings without contents. */
+/* Returns a vector of empty strings. */
 static TF_Tensor *new_strings(size_t count) {
   int64_t shape = (int64_t)count;
   size_t size = count * sizeof(TF_TString);
@@ -150,7 +150,7 @@ void model_delete(named_tensor *tensors, size_t number) {
   }
 }
 
-/* Resolves a tensor of a signature in the graph. */
+/* Finds a tensor of a signature in the graph. */
 static int resolve(const fs_model *model, const signature_tensor *tensor, TF_Output *into,
                    char *error) {
   into->oper = tensor ? TF_GraphOperationByName(model->graph, tensor->operation) : NULL;

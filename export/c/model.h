@@ -1,4 +1,4 @@
-/* A SavedModel in C: its signatures are run with tensors by name. */
+/* Runs the signatures of a SavedModel with tensors by name. */
 #ifndef MODEL_H
 #define MODEL_H
 
@@ -12,9 +12,9 @@
 struct fs_model {
   TF_Graph *graph;
   TF_Session *session;
-  signature adapt, predict; /* of files and names */
-  size_t num_way;           /* the most classes; 0 for any number */
-  /* No inputs where the model has no such signature; the first two of files. */
+  signature adapt, predict; /* take files and names of classes */
+  size_t num_way;           /* the largest number of classes; 0 if there is no limit */
+  /* Without inputs if the model does not have the signature. The first two take files. */
   signature pixels, features, adapt_features, predict_features;
 };
 
@@ -27,15 +27,15 @@ typedef struct {
 /* Returns the model of a classifier. */
 const fs_model *fs_model_of(const fs_classifier *classifier);
 
-/* Writes a sentence. */
+/* Copies a sentence into `error`. */
 void model_say(char *error, const char *text);
 
-/* Runs a signature. The outputs are named beforehand and made here; the caller deletes them. Returns 0; or
- * -1 with a sentence and without outputs. */
+/* Runs a signature. The caller names the outputs and later deletes their tensors. Returns 0; or -1 with a
+ * sentence in `error` and no output tensors. */
 int model_run(const fs_model *model, const signature *run, const named_tensor *inputs,
               size_t num_inputs, named_tensor *outputs, size_t num_outputs, char *error);
 
-/* Make tensors; NULL where there is no memory. */
+/* Return new tensors, or NULL if there is no memory. */
 TF_Tensor *model_images(const fs_image *images, size_t count);
 TF_Tensor *model_texts(const char *const *texts, size_t count);
 TF_Tensor *model_number(int32_t value);

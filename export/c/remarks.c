@@ -10,16 +10,16 @@
 /* The constants of export/remarks.py. */
 enum {
   BLANK = 16, /* levels between the darkest and the lightest pixel */
-  FRAME = 14, /* the frame is one part in so many of a side */
-  NAMES = 5,  /* so many are said */
-  UNEQUAL = 5 /* times as many pictures */
+  FRAME = 14, /* a side divided by the width of the frame */
+  NAMES = 5,  /* names in a sentence */
+  UNEQUAL = 5 /* ratio of the sizes of two classes */
 };
-static const float same_levels = 4.0f; /* between thumbnails, root mean square */
-static const float same_share = 0.25f; /* of the deviation of a thumbnail, for pale pictures */
-static const double plain_levels = 32.0, plain_share = 0.8; /* of a frame around its median */
+static const float same_levels = 4.0f; /* levels between thumbnails, root mean square */
+static const float same_share = 0.25f; /* the same as a share of the deviation of a thumbnail, if it is pale */
+static const double plain_levels = 32.0, plain_share = 0.8; /* levels around the median of a plain frame */
 static const double to_be_seen = 2.0, most = 0.75;
 
-/* Pictures that something is said of; each may be the same as another one. */
+/* A picture that a warning names. other: the picture that it is the same as, or NULL. */
 typedef struct {
   const look *one, *other;
 } found;
@@ -34,7 +34,7 @@ static void add(found_list *list, const look *one, const look *other) {
   list->of[list->count++] = (found){one, other};
 }
 
-/* Writes names as "a (class) is b (class); c ...; and 3 more", and forgets the list. */
+/* Prints names as "a (class) is b (class); c ...; and 3 more", and frees the list. */
 static void list_names(found_list *list, const char *between, int one_class, int other_class) {
   for (size_t i = 0; i < list->count && i < NAMES; ++i) {
     const look *one = list->of[i].one, *other = list->of[i].other;
@@ -47,7 +47,7 @@ static void list_names(found_list *list, const char *between, int one_class, int
   free(list->of);
 }
 
-/* Begins a warning with "1 query picture is", or more of them. */
+/* Begins a warning with "1 query picture is", or "2 query pictures are". */
 static void say_number(size_t count, const char *kind) {
   fprintf(stderr, "warning: %zu %s picture%s", count, kind, count == 1 ? " is" : "s are");
 }
@@ -114,7 +114,7 @@ look look_at(const char *name, const char *label, const float *pixels, size_t he
   return seen;
 }
 
-/* The most that another thumbnail may differ from this one to be the same, mean square. */
+/* Returns the limit of the mean squared difference below which another thumbnail shows the same picture. */
 static float most_between(const look *one) {
   double mean = 0, square = 0;
   for (size_t i = 0; i < one->size; ++i) mean += one->thumbnail[i] / (double)one->size;
@@ -148,7 +148,7 @@ void warn_of_sizes(const char *const *labels, size_t count) {
     if (number > largest) largest = number, many = i;
   }
   if (fewest == count) {
-    fprintf(stderr, "warning: %s is the only class: whatever is asked about, that is the answer.\n",
+    fprintf(stderr, "warning: %s is the only class: every picture gets this answer.\n",
             labels[many]);
   } else if (largest >= UNEQUAL * fewest) {
     fprintf(stderr,
@@ -166,10 +166,10 @@ static void warn_of_blank(const look *looks, size_t count, const char *kind) {
   say_number(blank.count, kind);
   fprintf(stderr, " blank, or nearly so (no two pixels differ by more than %d of 255 levels): ", BLANK);
   list_names(&blank, "", 1, 0);
-  fputs(". Nothing can be learned or told of that.\n", stderr);
+  fputs(". The model can neither learn from that nor classify it.\n", stderr);
 }
 
-/* Returns pictures of a support set that are there before, in their class or in another one. */
+/* Returns the pictures of a support set that are the same as an earlier one, of their class or of another. */
 static found_list same_within(const look *support, size_t count, int in_their_class) {
   found_list list = {NULL, 0};
   for (size_t i = 0; i < count; ++i)
@@ -188,12 +188,12 @@ void warn_of_support(const look *support, size_t count) {
   if (elsewhere.count) {
     fputs("warning: The same picture is in two classes: ", stderr);
     list_names(&elsewhere, " and ", 1, 1);
-    fputs(". They cannot be told apart by it: take it out of one.\n", stderr);
+    fputs(". The model cannot learn from it which is right: remove it from one.\n", stderr);
   }
   if (again.count) {
     fputs("warning: The same picture is in a class more than once: ", stderr);
     list_names(&again, " is ", 1, 0);
-    fputs(". It counts as often, and tells nothing new.\n", stderr);
+    fputs(". It counts each time, and adds nothing new.\n", stderr);
   }
 }
 
@@ -213,7 +213,7 @@ static void warn_of_inverted(const look *support, size_t support_count, const lo
               figure < 0 ? "darker" : "lighter", opposite.count, count,
               figure < 0 ? "lighter" : "darker");
       list_names(&opposite, "", 0, 0);
-      fputs(". To the model that is something else: invert one of the two.\n", stderr);
+      fputs(". The model takes them for different things: invert one of the two.\n", stderr);
       return;
     }
     free(opposite.of);

@@ -14,7 +14,7 @@ typedef struct {
 
 typedef struct {
   unsigned number;
-  reader content; /* empty unless the field has a length */
+  reader content; /* the bytes of the field; empty for a number */
 } field;
 
 static int read_varint(reader *from, uint64_t *value) {
@@ -27,14 +27,14 @@ static int read_varint(reader *from, uint64_t *value) {
   return 0;
 }
 
-/* Reads the next field. Returns 1, 0 at the end, -1 where the bytes make no sense. */
+/* Reads the next field. Returns 1, or 0 at the end, or -1 if the bytes make no sense. */
 static int next_field(reader *from, field *found) {
   uint64_t key, length = 0;
   if (from->at == from->end) return 0;
   if (!read_varint(from, &key)) return -1;
   found->number = (unsigned)(key >> 3);
   switch (key & 7) {
-    case 0: /* a number, of no interest */
+    case 0: /* a number, which is skipped */
       if (!read_varint(from, &length)) return -1;
       length = 0;
       break;
@@ -69,7 +69,7 @@ static int copy_text(reader text, char *into) {
   return 0;
 }
 
-/* Splits the key and the value of an entry of a map. */
+/* Reads the key and the value of an entry of a map. */
 static int read_entry(reader entry, reader *key, reader *value) {
   field part;
   int more;

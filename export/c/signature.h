@@ -1,5 +1,5 @@
-/* What a SavedModel says of its signatures: which tensors of the graph are which inputs and
- * outputs. Read from the MetaGraphDef, a protocol buffer that TensorFlow returns as bytes. */
+/* Reads the signatures of a SavedModel: the tensors of the graph that are their inputs and outputs. They are
+ * in the MetaGraphDef, a protocol buffer that TensorFlow returns as bytes. */
 #ifndef SIGNATURE_H
 #define SIGNATURE_H
 
@@ -9,9 +9,9 @@
 #define SIGNATURE_NAME 128
 
 typedef struct {
-  char name[SIGNATURE_NAME];      /* as the documentation of the model calls it */
-  char operation[SIGNATURE_NAME]; /* of the graph */
-  int index;                      /* of the operation's outputs */
+  char name[SIGNATURE_NAME];      /* the name of the input or output */
+  char operation[SIGNATURE_NAME]; /* the operation of the graph that makes the tensor */
+  int index;                      /* the number of this output of the operation */
 } signature_tensor;
 
 typedef struct {
@@ -19,7 +19,7 @@ typedef struct {
   size_t num_inputs, num_outputs;
 } signature;
 
-/* Finds a signature by its name. Returns 0; or -1 where there is none such, or the bytes are no
+/* Finds a signature by its name. Returns 0; or -1 if there is no such signature, or if the bytes are no
  * MetaGraphDef. */
 int signature_find(const void *meta_graph, size_t size, const char *name, signature *found);
 

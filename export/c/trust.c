@@ -7,25 +7,25 @@
 #include "model.h"
 
 enum { ROUNDS = 20, ROUNDS_BY_UPDATES = 5, AT_A_TIME = 64, MOST_SIDES = 8 };
-static const double smallest = 1e-30; /* probability whose logarithm is taken */
+static const double smallest = 1e-30; /* smaller probabilities count as this, so that logarithms are finite */
 
-/* A support set, as it is left out of in parts. */
+/* A support set, some of whose pictures are left out in each round. */
 struct fs_trust {
   const fs_classifier *classifier;
   const fs_model *model;
   const fs_image *images;
   const char *const *labels;
-  size_t *numbers; /* of the classes, in the order of the classifier's */
+  size_t *numbers; /* the class of each picture, by its number in the classifier */
   size_t count, ways, size;
   int num_steps;
-  float *features;          /* [count, size] of a model that has them, else NULL */
-  int64_t sides[MOST_SIDES]; /* of the features of several pictures; the first is their number */
+  float *features;           /* [count, size] if the model has features, else NULL */
+  int64_t sides[MOST_SIDES]; /* the shape of a tensor of features; the first is the number of pictures */
   int num_sides;
-  double *means; /* of the features of each class, of length 1, [ways, size] */
+  double *means; /* the mean features of each class, of length 1, [ways, size] */
   expected found;
 };
 
-/* Writes features [count, size] of pictures; makes room for them. Returns 0, or -1. */
+/* Computes the features [count, size] of pictures, in new memory. Returns 0, or -1 for an error. */
 static int take_features(fs_trust *of, const fs_image *images, size_t count, float **into,
                          char *error) {
   *into = NULL;
@@ -46,7 +46,8 @@ static int take_features(fs_trust *of, const fs_image *images, size_t count, flo
   return 0;
 }
 
-/* Returns the places of the pictures that a round left out, or the others; writes how many. */
+/* Returns the places of the pictures that a round leaves out (wanted = 1) or keeps (0), and writes their
+ * number. */
 static size_t *places_of(const fs_trust *of, const unsigned char *left, int wanted, size_t *number) {
   size_t *places = checked(calloc(of->count, sizeof *places));
   *number = 0;
@@ -75,7 +76,8 @@ static TF_Tensor *numbers_at(const fs_trust *of, const size_t *places, size_t nu
   return tensor;
 }
 
-/* Adapts to the features of some pictures, and writes logits [left, ways] of others. */
+/* Adapts to the features of the pictures `rest`, and writes the logits [num_left, ways] of the pictures
+ * `left`. */
 static int ask_by_features(const fs_trust *of, const size_t *rest, size_t num_rest,
                            const size_t *left, size_t num_left, double *logits, char *error) {
   const signature *predict = &of->model->predict_features;
@@ -103,7 +105,7 @@ static int ask_by_features(const fs_trust *of, const size_t *rest, size_t num_re
   return bad;
 }
 
-/* The same of a model that learns by updates, from the files. */
+/* The same for a model that learns by updates. It takes the files. */
 static int ask_by_files(const fs_trust *of, const size_t *rest, size_t num_rest, const size_t *left,
                         size_t num_left, double *logits, char *error) {
   fs_image *images = checked(calloc(of->count, sizeof *images));
@@ -114,7 +116,7 @@ static int ask_by_files(const fs_trust *of, const size_t *rest, size_t num_rest,
   for (size_t i = 0; i < num_left; ++i) images[i] = of->images[left[i]];
   int bad = adapted ? fs_predict(adapted, images, num_left, probabilities, error) : -1;
   for (size_t k = 0; !bad && k < of->ways; ++k)
-    for (size_t j = 0; j < of->ways; ++j) /* a round may have another order */
+    for (size_t j = 0; j < of->ways; ++j) /* the classes of a round may have another order */
       if (strcmp(fs_class_name(adapted, j), fs_class_name(of->classifier, k)) == 0)
         for (size_t i = 0; i < num_left; ++i)
           logits[i * of->ways + k] = log(fmax(probabilities[i * of->ways + j], smallest));
@@ -132,7 +134,7 @@ static void make_unit(double *vector, size_t size) {
   for (size_t i = 0; i < size; ++i) vector[i] /= fmax(sqrt(square), 1e-30);
 }
 
-/* Writes the means [ways, size] of the unit features of each class, of length 1. */
+/* Writes the means [ways, size] of the features of each class. Features and means are scaled to length 1. */
 static void take_means(const fs_trust *of, const size_t *places, size_t number, double *means) {
   double *one = checked(calloc(of->size, sizeof *one));
   memset(means, 0, of->ways * of->size * sizeof *means);
@@ -145,7 +147,7 @@ static void take_means(const fs_trust *of, const size_t *places, size_t number, 
   free(one);
 }
 
-/* Returns the cosine of features with the nearest mean. */
+/* Returns the cosine between features and the nearest mean. */
 static double nearest(const fs_trust *of, const float *features, const double *means) {
   double *one = checked(calloc(of->size, sizeof *one)), best = -1;
   for (size_t k = 0; k < of->size; ++k) one[k] = features[k];
@@ -159,7 +161,7 @@ static double nearest(const fs_trust *of, const float *features, const double *m
   return best;
 }
 
-/* The logarithm of the highest of probabilities, exp of the logits scaled to the sum 1. */
+/* Returns the logarithm of the highest probability, softmax(logits). */
 static double certainty(const double *logits, size_t ways) {
   double highest = logits[0], sum = 0;
   for (size_t i = 1; i < ways; ++i) highest = fmax(highest, logits[i]);
@@ -167,7 +169,7 @@ static double certainty(const double *logits, size_t ways) {
   return -log(sum);
 }
 
-/* Makes a round, and adds what was said in it. */
+/* Makes a round, and adds its answers. */
 static int make_round(fs_trust *of, const unsigned char *left_out, left_answers *into, char *error) {
   size_t num_rest, num_left, first = into->count;
   size_t *rest = places_of(of, left_out, 0, &num_rest), *left = places_of(of, left_out, 1, &num_left);

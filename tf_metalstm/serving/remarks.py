@@ -138,7 +138,7 @@ def _classes(support: Sequence[Look]) -> str:
         sizes[look.label] = sizes.get(look.label, 0) + 1
     few, many = min(sizes, key=lambda n: sizes[n]), max(sizes, key=lambda n: sizes[n])
     if len(sizes) == 1:
-        return f"{many} is the only class: whatever is asked about, that is the answer."
+        return f"{many} is the only class: every picture gets this answer."
     if sizes[many] < _UNEQUAL * sizes[few]:
         return ""
     return (
@@ -153,7 +153,7 @@ def _blank(looks: Sequence[Look], kind: str) -> str:
         return ""
     return (
         f"{_number(blank, kind)} blank, or nearly so (no two pixels differ by more than {_BLANK} "
-        f"of 255 levels): {_list(blank)}. Nothing can be learned or told of that."
+        f"of 255 levels): {_list(blank)}. The model can neither learn from that nor classify it."
     )
 
 
@@ -169,15 +169,15 @@ def _same_within(support: Sequence[Look]) -> list[str]:
     if elsewhere:
         found = [f"{_of_class(support[i])} and {_of_class(support[j])}" for i, j in elsewhere]
         said.append(
-            f"The same picture is in two classes: {_list(found)}. They cannot be told apart by it: "
-            "take it out of one."
+            f"The same picture is in two classes: {_list(found)}. The model cannot learn from it "
+            "which is right: remove it from one."
         )
     again = _same(support, support, lambda row: before(row, True))
     if again:
         found = [f"{_of_class(support[i])} is {support[j].name}" for i, j in again]
         said.append(
-            f"The same picture is in a class more than once: {_list(found)}. It counts as often, "
-            "and tells nothing new."
+            f"The same picture is in a class more than once: {_list(found)}. It counts each time, "
+            "and adds nothing new."
         )
     return said
 
@@ -200,8 +200,8 @@ def _inverted(support: Sequence[Look], queries: Sequence[Look]) -> str:
         if alike >= _MOST * len(support) and opposite and len(opposite) >= _MOST * len(queries):
             return (
                 f"The figures of the support pictures are {ours} than their ground, those of "
-                f"{len(opposite)} of {len(queries)} query pictures {theirs}: {_list(opposite)}. To "
-                "the model that is something else: invert one of the two."
+                f"{len(opposite)} of {len(queries)} query pictures {theirs}: {_list(opposite)}. The "
+                "model takes them for different things: invert one of the two."
             )
     return ""
 
