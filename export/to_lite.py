@@ -1,12 +1,18 @@
 """Converts an exported model for LiteRT, which runs on phones and small devices.
 
-    python to_lite.py --model DIR --out DIR [--quantize]
+    python to_lite.py --model DIR --out DIR [--quantize] [--page NODE_MODULES]
 
 It writes predict.tflite, which only needs LiteRT's own operations, and classify.tflite, which
 adapts on the device. The gradients in classify.tflite use operations of TensorFlow, so it also
 needs the library "select TF ops" (Flex). For an adapted classifier of `adapt.py --save` it only
-writes predict.tflite, from pixels to names, probabilities and "none of these". The script needs
-tensorflow, and the files folders.py and saved_classifier.py of this folder.
+writes predict.tflite, from pixels to names, probabilities and "none of these".
+
+With --page it also writes the folder `page` for such a classifier: a page that runs it in the
+browser. Any server of files can serve the folder. NODE_MODULES is the folder that
+`npm install @litertjs/core` made.
+
+The script needs tensorflow, and the files folders.py, lite_page.py and saved_classifier.py of this
+folder, for --page also the folder page.
 """
 
 from __future__ import annotations
@@ -19,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from folders import ClientError, run_client, user_path
+from lite_page import PAGE, convert_one, page_files
 from saved_classifier import CLASSIFIER
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -56,6 +63,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=user_path, required=True, help="folder for the results")
     parser.add_argument("--quantize", action="store_true", help="store constant weights in 8 bits")
+    parser.add_argument(
+        "--page",
+        type=user_path,
+        metavar="NODE_MODULES",
+        help="also write a page for the browser; the folder node_modules with @litertjs/core",
+    )
     return parser
 
 
@@ -63,24 +76,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     try:
         options = _parser().parse_args(arguments)
-        _run(options.model, options.out, options.quantize)
+        _run(options.model, options.out, options.quantize, options.page)
     except ClientError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _run(model: Path, out: Path, quantize: bool) -> None:
+def _run(model: Path, out: Path, quantize: bool, node_modules: Path | None) -> None:
     if not (model / "saved_model.pb").is_file():
         raise ClientError(f"--model {model} is no exported model.")
     only_answers = (model / CLASSIFIER).is_file()
+    if node_modules and not only_answers:
+        raise ClientError(f"--page needs an adapted classifier; {model} was not adapted yet.")
     wanted = ["predict"] if only_answers else list(SIGNATURES)
     paths = [out / f"{signature}.tflite" for signature in wanted]
-    for path in paths:
+    for path in [*paths, *([out / PAGE] if node_modules else [])]:
         if path.exists():
             raise ClientError(f"{path} exists already, and nothing is overwritten.")
+    shown = page_files(node_modules) if node_modules else {}
     try:
         converted = {path: convert(model, path.stem, quantize) for path in paths}
+        if node_modules:
+            shown["predict.tflite"] = convert_one(model, quantize)
     except Exception as error:  # an incomplete file can raise any error
         raise ClientError(
             f"The model in {model} cannot be converted; is the copy complete? "
@@ -88,12 +106,14 @@ def _run(model: Path, out: Path, quantize: bool) -> None:
         ) from error
     if only_answers:  # what `adapt.py predict --classifier` needs besides
         converted[out / CLASSIFIER] = (model / CLASSIFIER).read_bytes()
-    _write(converted)
-    for path, contents in converted.items():
-        if path.name == CLASSIFIER:
-            continue
+    if node_modules:
+        shown[CLASSIFIER] = converted[out / CLASSIFIER]
+    _write(converted | {out / PAGE / name: contents for name, contents in shown.items()})
+    for path in paths:
         needs = "LiteRT and select TF ops" if SIGNATURES[path.stem] else "LiteRT"
-        print(f"Wrote {path}: {len(contents) / 1e3:.0f} kB, needs {needs}")
+        print(f"Wrote {path}: {len(converted[path]) / 1e3:.0f} kB, needs {needs}")
+    if node_modules:
+        print(f"Wrote {out / PAGE}: python -m http.server --directory {out / PAGE} serves it")
 
 
 def _write(files: Mapping[Path, bytes]) -> None:

@@ -10,7 +10,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "models/README.md")),
     *sorted(page for page in ROOT.glob("docs/**/*.md") if page.parent.name != "notebooks"),
 ]
-PROGRAMS = ("cp", "export", "make", "pip", "python", "source", "tensorboard", "tf-metalstm")
+PROGRAMS = ("cp", "export", "make", "npm", "pip", "python", "source", "tensorboard", "tf-metalstm")
 _TYPED = re.compile(rf"(?:{'|'.join(PROGRAMS)}) ")
 
 

@@ -1,6 +1,5 @@
 """The page, in a real browser: pictures go in, the right class comes out; nothing leaves."""
 
-import json
 import os
 import shutil
 import socket
@@ -10,37 +9,26 @@ import time
 import urllib.request
 
 import pytest
+from browser import (
+    IS_MISSING,
+    NEEDED,
+    SECONDS,
+    allow_camera,
+    asked_for_elsewhere,
+    needs_browser,
+    open_browser,
+    until,
+)
 from golden import EPISODE, MODEL
 from PIL import Image, ImageOps
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
 
 from tf_metalstm import demo
 from tf_metalstm.classifier import FewShotClassifier
 from tf_metalstm.demo import build_page, main
 from tf_metalstm.loaded_model import load_model
 
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-IS_MISSING = not (BROWSER and DRIVER)
-NEEDED = "needs chromium and chromedriver on the PATH: tools/install_browser.sh"
-# Where a change is checked before it lands, nothing may be left out for want of a browser.
-needs_browser = pytest.mark.skipif(IS_MISSING and os.environ.get("CI") != "true", reason=NEEDED)
-BROWSER_FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-fake-device-for-media-stream",  # a camera that shows a moving pattern
-    "--window-size=1400,1640",
-)
-SECONDS = 60
 CROSS = [[(-70, -70), (70, 70)], [(70, -70), (-70, 70)]]
 BARS = [[(-80, -50), (80, -50)], [(-80, 50), (80, 50)]]
 
@@ -74,13 +62,7 @@ def page_url(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def driver(page_url, tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for flag in (*BROWSER_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('browser')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    driver.set_page_load_timeout(SECONDS)
+    driver = open_browser(tmp_path_factory.mktemp("browser"))
     yield driver
     driver.quit()
 
@@ -97,19 +79,8 @@ def browser(driver, page_url):
     driver.switch_to.window(before)
 
 
-def until(driver, condition):
-    wait = WebDriverWait(driver, SECONDS, ignored_exceptions=(Exception,))
-    return wait.until(condition)
-
-
 def click(driver, name):
     until(driver, lambda d: d.find_element(By.ID, name)).click()
-
-
-def allow_camera(driver, setting):
-    """Answers for the user whether pages may use the camera: granted or denied."""
-    given = {"permission": {"name": "camera"}, "setting": setting}
-    driver.execute_cdp_cmd("Browser.setPermission", given)
 
 
 def click_button(driver, where, label):
@@ -161,15 +132,6 @@ def draw(driver, strokes):
     for (x, y), (to_x, to_y) in strokes:
         pen = ActionChains(driver, duration=20).move_to_element_with_offset(canvas, x, y)
         pen.click_and_hold().move_by_offset(to_x - x, to_y - y).release().perform()
-
-
-def asked_for_elsewhere(driver):
-    for entry in driver.get_log("performance"):
-        message = json.loads(entry["message"])["message"]
-        if message["method"] == "Network.requestWillBeSent":
-            url = message["params"]["request"]["url"]
-            if not url.startswith(("http://127.0.0.1:", "data:", "blob:", "chrome")):
-                yield url
 
 
 @needs_browser

@@ -41,6 +41,10 @@ def check(command):
         assert {word for word in words if "=" not in word} <= TARGETS, command
     elif program == "pip":
         check_install(words)
+    elif program == "npm":
+        script = (ROOT / "tools/install_litert_js.sh").read_text()
+        assert words[0] == "install"
+        assert f"package={words[1]}@" in script, command
     elif program == "cp":
         assert (ROOT / words[0]).is_file(), command
     elif program == "tf-metalstm":
@@ -72,7 +76,7 @@ def check_python(first, *words):
     elif words[0].startswith("tf_metalstm."):
         check_command(words[0].removeprefix("tf_metalstm."), *words[1:])
     else:
-        assert words[0] == "pip"
+        assert words[0] in ("pip", "http.server")
 
 
 def check_command(name, *arguments):

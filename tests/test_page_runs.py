@@ -29,6 +29,9 @@ ELSEWHERE = {
     "pip install ": "tools/try_wheel.sh",
     "source ": "tools/install.sh",
     "python -m tf_metalstm.demo ": "tests/test_demo.py",
+    "npm install ": "tools/install_litert_js.sh",
+    "python export/to_lite.py --model mine ": "tests/test_page_alone.py",
+    "python -m http.server ": "tests/test_page_alone.py",
     "from tf_metalstm import Celo": "tests/rules/test_celo.py",
 }
 # What is put in place of the words that stand for anything.

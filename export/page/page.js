@@ -1,0 +1,110 @@
+/* The page of a classifier: pictures from files or the camera, and the answer to each. */
+
+import { closeCamera, openCamera, takePicture } from "./camera.js";
+import { loadClassifier } from "./classifier.js";
+import { readPixels } from "./pixels.js";
+
+const MOST_SHOWN = 5; // classes in an answer
+const byId = (name) => document.getElementById(name);
+const says = (sentence) => (byId("says").textContent = sentence);
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+
+function element(name, text = "", kind = "") {
+  const made = document.createElement(name);
+  made.textContent = text;
+  made.className = kind;
+  return made;
+}
+
+/** Shows an answer, the newest first. */
+function show(file, lines) {
+  const row = element("div", "", "answer");
+  const image = element("img");
+  image.alt = "";
+  image.src = URL.createObjectURL(file);
+  image.onload = image.onerror = () => URL.revokeObjectURL(image.src);
+  const column = element("div");
+  column.append(...lines);
+  row.append(image, column);
+  byId("answers").prepend(row);
+}
+
+/** Returns the lines of an answer: the class, the name of the file, the most probable classes. */
+function described(name, { label, probabilities, warning }, classNames) {
+  const lines = [element("p", label ?? "None of these", "label"), element("p", name, "name")];
+  if (warning) lines.push(element("p", warning, "warning"));
+  const order = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
+  for (const place of order.slice(0, MOST_SHOWN)) {
+    const bar = element("meter");
+    bar.value = probabilities[place];
+    lines.push(element("p", `${classNames[place]}: ${percent(probabilities[place])}`), bar);
+  }
+  return lines;
+}
+
+async function ask(classifier, file, name) {
+  const { facts, answer } = classifier;
+  let pixels;
+  try {
+    pixels = await readPixels(file, facts.image_shape);
+  } catch (error) {
+    const sentence = `${name} is not a readable image (${error.message})`;
+    return show(file, [element("p", sentence, "refused")]);
+  }
+  show(file, described(name, await answer(pixels), facts.class_names));
+}
+
+/** Says of which classes the pictures are, and how good the answers will be. */
+function introduce({ class_names: names, estimate }) {
+  const text = [`The classes are ${names.slice(0, -1).join(", ")} and ${names.at(-1)}.`];
+  if (names.length === 1) text[0] = `The only class is ${names[0]}.`;
+  if (estimate) {
+    const [accuracy, low, high] = [estimate.accuracy, ...estimate.interval].map(
+      (share) => `${Math.round(100 * share)}%`,
+    );
+    text.push(
+      `About ${accuracy} of the answers will be right (95 % interval ${low} to ${high}, from ` +
+        `${estimate.support_pictures} support pictures), if the pictures are like those of the ` +
+        "support set.",
+    );
+  }
+  byId("classes").textContent = text.join(" ");
+}
+
+let video = null; // while the camera is on
+
+async function switchCamera() {
+  says("");
+  if (video) {
+    closeCamera(video);
+    video.remove();
+    video = null;
+  } else {
+    try {
+      video = await openCamera();
+    } catch (error) {
+      return says(error.message);
+    }
+    byId("view").append(video);
+  }
+  byId("ask").hidden = !video;
+  byId("camera").textContent = video ? "Stop the camera" : "Use the camera";
+}
+
+async function start() {
+  const classifier = await loadClassifier(new URL(".", location.href));
+  introduce(classifier.facts);
+  byId("files").onchange = async ({ target }) => {
+    for (const file of [...target.files]) await ask(classifier, file, file.name);
+    target.value = ""; // so that the same file can be chosen again
+  };
+  byId("camera").onclick = switchCamera;
+  byId("ask").onclick = () =>
+    takePicture(video).toBlob((blob) => ask(classifier, blob, "The picture of the camera"));
+  byId("files").disabled = byId("camera").disabled = false;
+}
+
+start().catch((error) => {
+  byId("classes").textContent = "";
+  says(`The classifier cannot be loaded (${error.message}). Is the folder complete?`);
+});

@@ -1,0 +1,265 @@
+"""The page that runs a classifier in the browser, without a server of ours: in a real browser."""
+
+import base64
+import functools
+import http.server
+import os
+import pathlib
+import shutil
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from browser import (
+    ELSEWHERE,
+    IS_MISSING,
+    NEEDED,
+    allow_camera,
+    asked_for_elsewhere,
+    needs_browser,
+    open_browser,
+    until,
+)
+from export_client import FOLDER, images, to_lite
+from golden import EPISODE, MODEL
+from odd_pictures import PICTURES, SHAPE, check, encode
+from PIL import Image
+from selenium.webdriver.common.by import By
+
+from tf_metalstm.classifier import FewShotClassifier
+from tf_metalstm.data.sources import pixels
+
+NODE_MODULES = pathlib.Path(__file__).parents[1] / ".cache" / "litert_js" / "node_modules"
+NO_LITERT = "needs LiteRT for the browser: tools/install_litert_js.sh"
+needs_litert = pytest.mark.skipif(
+    not NODE_MODULES.is_dir() and os.environ.get("CI") != "true", reason=NO_LITERT
+)
+GRAY, COLOR = (*SHAPE, 1), (*SHAPE, 3)
+NOT_IN_BROWSERS = ("QOI", "TIFF")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if IS_MISSING:
+        pytest.fail(NEEDED)
+    driver = open_browser(tmp_path_factory.mktemp("browser"))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def serve():
+    """A function from a folder to the port of a server of its files."""
+    servers = []
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    def start(folder):
+        handler = functools.partial(Quiet, directory=str(folder))
+        servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return servers[-1].server_port
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """The folder of a saved classifier of three of the five classes."""
+    files = sorted((EPISODE / "support").glob("*/*.png"))[:15]
+    folder = tmp_path_factory.mktemp("classifier") / "mine"
+    found = FewShotClassifier(MODEL).fit(files, [file.parent.name for file in files])
+    found.save(folder, false_alarms=0.2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(classifier, tmp_path_factory):
+    """The folder of the page, as the command writes it."""
+    if not NODE_MODULES.is_dir():
+        pytest.fail(NO_LITERT)
+    out = tmp_path_factory.mktemp("lite")
+    given = ["--model", classifier, "--out", out, "--page", NODE_MODULES]
+    assert to_lite.main([str(one) for one in given]) == 0
+    return out / "page"
+
+
+def text(browser, name):
+    return browser.find_element(By.ID, name).text
+
+
+def open_page(browser, port, host="127.0.0.1"):
+    browser.get(f"http://{host}:{port}/index.html")
+    until(browser, lambda d: d.find_element(By.ID, "camera").is_enabled())
+
+
+def answers(browser, number):
+    """Waits for answers; returns the lines of each, in the order in which they were asked for."""
+    until(browser, lambda d: len(d.find_elements(By.CSS_SELECTOR, ".answer")) == number)
+    rows = browser.find_elements(By.CSS_SELECTOR, ".answer")
+    return [row.text.splitlines() for row in reversed(rows)]
+
+
+@needs_litert
+@needs_browser
+def test_answers_are_those_of_the_saved_classifier(browser, serve, classifier, page, tmp_path):
+    queries = sorted((EPISODE / "query").glob("*/*.png"))
+    given = np.stack([images.read_image(file, (28, 28, 1)) for file in queries])
+    saved = tf.saved_model.load(str(classifier)).signatures["predict"]
+    expected = {
+        name: value.numpy() for name, value in saved(query_images=tf.constant(given)).items()
+    }
+    names = [name.decode() for name in expected["class_names"]]
+    assert set(expected["none_of_these"]) == {True, False}
+
+    (tmp_path / "no.png").write_bytes(b"%PDF-1.7")
+    blank = tmp_path / "blank.bmp"
+    Image.new("L", (28, 28)).save(blank)
+    open_page(browser, serve(page))
+    assert text(browser, "classes").startswith(
+        f"The classes are {names[0]}, {names[1]} and {names[2]}."
+    )
+    assert "% of the answers will be right (95 % interval " in text(browser, "classes")
+    every = [*queries, tmp_path / "no.png", blank]
+    browser.find_element(By.ID, "files").send_keys("\n".join(map(str, every)))
+    *found, refused, empty = answers(browser, len(every))
+
+    for place, (label, name, *shares) in enumerate(found):
+        assert name == queries[place].name
+        foreign = expected["none_of_these"][place]
+        assert label == ("None of these" if foreign else expected["labels"][place].decode())
+        said = dict(share.removesuffix(" %").rsplit(": ", 1) for share in shares)
+        wanted = dict(zip(names, 100 * expected["probabilities"][place], strict=True))
+        assert {name: float(share) for name, share in said.items()} == pytest.approx(
+            wanted, abs=0.06
+        )
+    [sentence] = refused
+    assert sentence.startswith("no.png is not a readable image (it is damaged or no file of the ")
+    assert "no two pixels differ by more than 16 of 255 levels" in empty[2]
+    assert not list(asked_for_elsewhere(browser))
+
+
+@needs_litert
+@needs_browser
+def test_the_camera_is_asked_about(browser, serve, page):
+    port = serve(page)
+    open_page(browser, port)
+    allow_camera(browser, "denied")
+    browser.find_element(By.ID, "camera").click()
+    until(browser, lambda d: "The page may not use the camera. Allow it" in text(d, "says"))
+    allow_camera(browser, "granted")
+    browser.find_element(By.ID, "camera").click()
+    until(browser, lambda d: d.find_element(By.ID, "ask").is_displayed())
+    assert text(browser, "says") == ""
+    browser.find_element(By.ID, "ask").click()
+    [[_, name, *shares]] = answers(browser, 1)
+    assert name == "The picture of the camera"
+    assert len(shares) == 3
+    browser.find_element(By.ID, "camera").click()
+    assert not browser.find_elements(By.TAG_NAME, "video")
+    assert text(browser, "camera") == "Use the camera"
+    if os.environ.get("SCREENSHOT"):
+        browser.save_screenshot(os.environ["SCREENSHOT"])
+
+
+@needs_browser
+def test_why_there_is_no_camera_is_said(browser, serve):
+    """By camera.js, to the two pages that have it."""
+
+    def reason(host, change=""):
+        browser.get(f"http://{host}:{port}/camera.js")
+        return browser.execute_async_script(
+            f"{change}; const done = arguments[0];"
+            "import('/camera.js').then((m) => m.openCamera()).catch((e) => done(e.message))"
+        )
+
+    port = serve(FOLDER / "page")
+    refused = "{value: {getUserMedia: async () => { throw new DOMException('text', '%s') }}}"
+    changed = "Object.defineProperty(navigator, 'mediaDevices', %s)"
+    assert f"do not let a page of {ELSEWHERE}:{port} use the camera" in reason(ELSEWHERE)
+    for change, said in {
+        "{value: undefined}": "This browser cannot use a camera.",
+        refused % "NotFoundError": "There is no camera. Connect one, and try again.",
+        refused % "NotReadableError": "The camera cannot be read. Perhaps another program uses it",
+        refused % "AbortError": "The camera cannot be used (text).",
+    }.items():
+        assert reason("127.0.0.1", changed % change).startswith(said)
+
+
+@needs_litert
+@needs_browser
+def test_why_the_page_does_not_run_is_said(browser, serve, page, tmp_path):
+    browser.get(f"file://{page}/index.html")
+    assert "python -m http.server" in text(browser, "says")
+    shutil.copytree(FOLDER / "page", tmp_path / "page")
+    browser.get(f"http://127.0.0.1:{serve(tmp_path / 'page')}/")
+    until(
+        browser, lambda d: "The page cannot be loaded. Is the folder complete?" in text(d, "says")
+    )
+    shutil.copytree(page / "litert/core/dist", tmp_path / "page/litert/core/dist")
+    shutil.copytree(page / "litert/wasm-utils", tmp_path / "page/litert/wasm-utils")
+    browser.refresh()
+    until(browser, lambda d: "(classifier.json cannot be loaded (404)). Is the" in text(d, "says"))
+
+
+def read(browser, picture, shape):
+    """What pixels.js makes of a picture, [h, w, c]; or why it refuses it."""
+    found = browser.execute_async_script(
+        "const [encoded, shape, done] = arguments;"
+        "const bytes = Uint8Array.from(atob(encoded), (c) => c.charCodeAt(0));"
+        "import('/pixels.js').then((m) => m.readPixels(new Blob([bytes]), shape))"
+        ".then((found) => done(Array.from(found)), (error) => done(error.message));",
+        base64.b64encode(picture.encoded).decode(),
+        list(shape),
+    )
+    return found if isinstance(found, str) else np.array(found).reshape(shape)
+
+
+@needs_browser
+def test_odd_pictures_become_the_same_pixels(browser, serve):
+    """Or are refused in the same words, as far as browsers know the kind of file."""
+    browser.get(f"http://127.0.0.1:{serve(FOLDER / 'page')}/camera.js")
+    for picture in PICTURES:
+        found = read(browser, picture, COLOR)
+        if picture.refused is not None or picture.name.startswith(NOT_IN_BROWSERS):
+            assert isinstance(found, str), picture.name
+            is_same = bool(picture.refused) and picture.refused in found
+            assert is_same or "damaged" in found, picture.name
+            continue
+        check(picture, found, 1)
+        as_trained = pixels.pixels(picture.encoded, COLOR, "odd")
+        np.testing.assert_allclose(found, as_trained, atol=2, err_msg=picture.name)
+        if "6000" not in picture.name:
+            check(picture, read(browser, picture, GRAY), 1)
+
+
+@needs_browser
+def test_pictures_are_resized_as_in_training(browser, serve):
+    browser.get(f"http://127.0.0.1:{serve(FOLDER / 'page')}/camera.js")
+    noise = np.random.default_rng(0).integers(0, 256, (45, 70, 3)).astype(np.uint8)
+    picture = PICTURES[0]._replace(encoded=encode(Image.fromarray(noise), "PNG"))
+    for shape in ((9, 9, 3), (28, 28, 1), (80, 60, 3)):
+        found = read(browser, picture, shape)
+        expected = pixels.pixels(picture.encoded, shape, "odd")
+        np.testing.assert_allclose(found, expected, atol=1)
+
+
+def test_what_a_page_needs_is_said(tmp_path, capsys):
+    adapted = tmp_path / "adapted"
+    adapted.mkdir()
+    (adapted / "saved_model.pb").touch()
+    (adapted / "classifier.json").touch()
+    for model, said in {
+        MODEL: f"--page needs an adapted classifier; {MODEL} was not adapted yet.",
+        adapted: f"--page {tmp_path} has no LiteRT for the browser: ",
+    }.items():
+        given = ["--model", model, "--out", tmp_path / "out", "--page", tmp_path]
+        assert to_lite.main([str(one) for one in given]) == 1
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
