@@ -174,6 +174,18 @@ def test_prototypical_networks_start_from_a_joint_training(joint, tmp_path):
         np.testing.assert_array_equal(weight.numpy(), expected[weight.path])
 
 
+def test_updates_of_the_last_layer_start_from_prototypical_networks(tmp_path):
+    first = settings(tmp_path / "first", 0, method="prototypical_networks")
+    train.main(first)
+    head = {"method": "head_adaptation", "rule": "sgd", "num_steps": 1, "seed": 1}
+    second = settings(tmp_path / "second", 0, **head, pretrained_run_dir=first.run_dir)
+    train.main(second)
+    (one, _), (other, _) = weights(first), weights(second)
+    pairs = zip(one.embedding.weights, other.embedding.weights, strict=True)
+    for trained, started in pairs:
+        np.testing.assert_array_equal(started, trained)
+
+
 def test_matching_networks_start_from_a_joint_training(joint, tmp_path):
     matching = {"method": "matching_networks", "dropout": 0.5, "full_context": True}
     run = settings(tmp_path / "matching", 0, **matching, pretrained_run_dir=joint.run_dir)

@@ -30,7 +30,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -143,6 +143,7 @@ class HeadAdaptation(EmbeddingMethod):
         HeadAdaptationOptions,
         needs=("learner", "rule"),
     )
+    starts_from: ClassVar[tuple[str, ...]] = ("nearest_neighbor", "prototypical_networks")
     has_unit_features = True
 
     def __init__(
