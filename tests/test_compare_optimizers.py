@@ -17,7 +17,7 @@ from tf_metalstm.comparison.keras_optimizers import BASELINES
 from tf_metalstm.data.quadratics import QuadraticOptions, QuadraticTasks
 from tf_metalstm.keras_optimizer import LearnedOptimizer, fitted
 from tf_metalstm.options import OptionError
-from tf_metalstm.settings import make_settings
+from tf_metalstm.settings import KERAS_OPTIMIZERS, make_settings
 
 MODELS = Path(__file__).parents[1] / "models"
 
@@ -31,19 +31,19 @@ def report(tmp_path_factory):
     settings = make_settings({**said, "deterministic": False}, str(run_dir))
     train.main(settings)
     shutil.copytree(MODELS / "optimizers" / "quadratics", run_dir / "given" / "optimizer")
-    few = [each for each in BASELINES if each.name in ("SGD", "Adam")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare_optimizers, "applicable", lambda blocks: few)
         patch.setattr(keras_optimizers, "RATES", (0.01, 0.1))
         given = (str(run_dir / "given" / "optimizer"),)
-        compare_optimizers.main(settings.changed(num_evaluation_steps=3, optimizer_dirs=given))
+        compare_optimizers.main(
+            settings.changed(num_evaluation_steps=3, optimizer_dirs=given, baselines=("SGD",))
+        )
     [path] = (run_dir / "comparison").glob("*.json")
     return path, json.loads(path.read_text())
 
 
 def test_the_report_has_curves_rates_and_intervals(report):
     path, found = report
-    assert path.name == "test_quadratics_3updates_4problems_seed0_given.json"
+    assert path.name == "test_quadratics_3updates_4problems_seed0_given_SGD.json"
     assert found["optimizers"].keys() == {"learned", "given", "SGD", "Adam", "Adam, not tuned"}
     assert found["best_baseline"] in ("SGD", "Adam")
     for name, one in found["optimizers"].items():
@@ -106,6 +106,14 @@ def test_two_optimizers_of_one_name_are_refused(tmp_path, names):
     method = mock.Mock(tasks=tasks, blocks=tasks.blocks, evaluation_loop=InnerLoop(num_steps=2))
     with pytest.raises(OptionError, match=f"two optimizers called {names[0]}: rename a folder"):
         compare_optimizers.exported_methods([str(folder) for folder in folders], method)
+
+
+def test_baselines_are_those_of_the_option():
+    """No name of one is missing there, and Muon is refused without matrices."""
+    assert tuple(each.name for each in BASELINES) == KERAS_OPTIMIZERS
+    tasks = QuadraticTasks.from_options(QuadraticOptions(quadratic_size=3))
+    with pytest.raises(OptionError, match=r"^baselines has Muon, which needs matrices"):
+        compare_optimizers._chosen_baselines(("Muon",), tasks.blocks)
 
 
 def test_a_folder_without_an_optimizer_is_refused(tmp_path):

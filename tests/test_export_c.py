@@ -29,7 +29,9 @@ def test_same_probabilities(tmp_path_factory):
     result = call(build(tmp_path_factory), MODEL, SUPPORT, *queries())
     assert result.returncode == 0, result.stderr
     assert "\nwarning: " not in result.stderr
-    assert "\nnote: the pictures are not checked for blank, equal and inverted ones" in result.stderr
+    assert (
+        "\nnote: the pictures are not checked for blank, equal and inverted ones" in result.stderr
+    )
     names, rows = answers(result.stdout)
     golden = json.loads(PROBABILITIES.read_text())
     assert names == golden["classes"]

@@ -1,11 +1,12 @@
 """Compares a learned optimizer with others: python -m tf_metalstm.compare_optimizers --run_dir=...
 
-Each of Keras's optimizers gets the best of at least twelve learning rates, chosen on
---validation_episodes problems of the validation split. All are then tested on the same
---num_episodes problems of --split. The command prints a table, writes it to RUN_DIR/comparison as
-.json, .txt and .png, and writes the curves for TensorBoard. With --num_evaluation_steps there can
-be more updates than in training; --source and its options choose other problems. Exported learned
-optimizers in --optimizer_dirs are tested on the same problems, and Adam at Keras's default rate.
+Each of Keras's optimizers, or Adam and those in --baselines, gets the best of at least twelve
+learning rates, chosen on --validation_episodes problems of the validation split. All are then
+tested on the same --num_episodes problems of --split, and Adam also at Keras's default rate. The
+command prints a table, writes it to RUN_DIR/comparison as .json, .txt and .png, and writes the
+curves for TensorBoard. With --num_evaluation_steps there can be more updates than in training;
+--source and its options choose other problems. Exported learned optimizers in --optimizer_dirs are
+tested on the same problems.
 """
 
 from __future__ import annotations
@@ -20,7 +21,13 @@ import numpy as np
 import tensorflow as tf
 
 from tf_metalstm import experiment
-from tf_metalstm.comparison.keras_optimizers import BASELINES, Minimizer, applicable, search_rate
+from tf_metalstm.comparison.keras_optimizers import (
+    BASELINES,
+    Baseline,
+    Minimizer,
+    applicable,
+    search_rate,
+)
 from tf_metalstm.comparison.statistics import Comparison, compare, curve
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.data.tasks import ProblemTasks
@@ -29,6 +36,7 @@ from tf_metalstm.flags import read_settings, run_command
 from tf_metalstm.keras_optimizer import fitted
 from tf_metalstm.methods.learned_optimizer import LearnedOptimizerMethod
 from tf_metalstm.options import OptionError
+from tf_metalstm.parameters import Blocks
 from tf_metalstm.rule_folder import read_rule
 from tf_metalstm.runs import changed_settings
 from tf_metalstm.settings import Settings
@@ -41,6 +49,7 @@ USES = (
     "checkpoint",
     "validation_episodes",
     "optimizer_dirs",
+    "baselines",
 )
 
 ADAM, LEARNED, UNTUNED = "Adam", "learned", "Adam, not tuned"
@@ -67,7 +76,7 @@ def main(settings: Settings) -> None:
     losses |= {name: np.array(other(test, training=False)) for name, other in others.items()}
     rates: dict[str, dict[float, float]] = {}
     chosen: dict[str, float] = {}
-    for baseline in applicable(tasks.blocks):
+    for baseline in _chosen_baselines(evaluation.baselines, tasks.blocks):
         minimizer = Minimizer(baseline, tasks, search, method.num_updates)
         rate, rates[baseline.name] = search_rate(minimizer)
         chosen[baseline.name] = rate
@@ -90,6 +99,7 @@ def main(settings: Settings) -> None:
         "search_episodes": settings.training.validation_episodes,
         "changed": changed_settings(read_settings(settings.run_dir or ""), settings),
         "rule": method.facts()["rule"],
+        "baselines": list(evaluation.baselines),
         "exported": dict(zip(others, evaluation.optimizer_dirs, strict=True)),
         "seed": settings.training.seed,
         "checkpoint": evaluation.checkpoint,
@@ -97,6 +107,18 @@ def main(settings: Settings) -> None:
         "best_baseline": best,
     }
     _write(settings.run_dir or "", facts, found, losses, chosen, rates)
+
+
+def _chosen_baselines(names: Sequence[str], blocks: Blocks) -> list[Baseline]:
+    """Returns Adam and the named optimizers; all that apply to these blocks if there are none."""
+    usable = applicable(blocks)
+    for name in names:
+        if name not in {each.name for each in usable}:
+            raise OptionError(
+                "baselines",
+                f"has {name}, which needs matrices, but these problems have none: leave it out.",
+            )
+    return [each for each in usable if not names or each.name in (ADAM, *names)]
 
 
 def exported_methods(
@@ -208,7 +230,7 @@ def _write(
     changed = "".join(f"{key}{value}_" for key, value in facts["changed"].items())
     name = f"{facts['split']}_{facts['source']}_{facts['num_steps']}updates_{changed}"
     name += f"{facts['num_episodes']}problems_seed{facts['evaluation_seed']}"
-    name += "".join(f"_{other}" for other in facts["exported"])
+    name += "".join(f"_{other}" for other in (*facts["exported"], *facts["baselines"]))
     path = Path(run_dir, "comparison", re.sub(r"[^\w.=+,@]", "", name) + ".json")
     write_atomically(path, json.dumps(report, indent=1) + "\n")
     write_atomically(path.with_suffix(".txt"), text + "\n")

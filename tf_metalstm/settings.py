@@ -110,6 +110,19 @@ class OptimizerOptions(Options):
     )
 
 
+KERAS_OPTIMIZERS = (
+    "SGD",
+    "momentum",
+    "Nesterov",
+    "Adam",
+    "RMSprop",
+    "Lion",
+    "Schedule-Free AdamW",
+    "Muon",
+)
+"""Names of the optimizers that a learned one is compared with."""
+
+
 @dataclass(frozen=True)
 class EvaluationOptions(Options):
     """Which tasks and weights the commands after training use."""
@@ -144,6 +157,12 @@ class EvaluationOptions(Options):
         "problems.",
         may_change=True,
         is_path=True,
+    )
+    baselines: tuple[str, ...] = option(
+        (),
+        "Optimizers of Keras that compare_optimizers tunes, beside Adam; default: all.",
+        choices=KERAS_OPTIMIZERS,
+        may_change=True,
     )
     example_dir: str | None = option(
         None,

@@ -37,6 +37,7 @@ _OF_THE_PLACE = {"data_dir", "prepared_dir", "pretrained_run_dir", "max_steps", 
 _OF_THE_PLACE |= {
     "baseline_run_dir",
     "optimizer_dirs",
+    "baselines",
     "example_dir",
     "grid",
     "split",
