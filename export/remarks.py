@@ -200,8 +200,8 @@ def _inverted(support: Sequence[Look], queries: Sequence[Look]) -> str:
         if alike >= _MOST * len(support) and opposite and len(opposite) >= _MOST * len(queries):
             return (
                 f"The figures of the support pictures are {ours} than their ground, those of "
-                f"{len(opposite)} of {len(queries)} query pictures {theirs}: {_list(opposite)}. The "
-                "model takes them for different things: invert one of the two."
+                f"{len(opposite)} of {len(queries)} query pictures {theirs}: {_list(opposite)}. "
+                "The model takes them for different things: invert one of the two."
             )
     return ""
 

@@ -164,7 +164,8 @@ WORTH_LITTLE = {
     "a blank picture": OddInput(
         put(("support/bee/7.png", noise(0, 9, 20))),
         said=("1 support picture is blank, or nearly so (no two pixels differ by more than 16 of "
-              "255 levels): {s}/bee/7.png (bee). The model can neither learn from that nor classify it.",),
+              "255 levels): {s}/bee/7.png (bee). The model can neither learn from that nor classify "
+              "it.",),
         clients=CLIENTS,
     ),
     "blank pictures": OddInput(
@@ -175,7 +176,8 @@ WORTH_LITTLE = {
     "a blank query": OddInput(
         put(("query/ant_8.png", np.full(SHAPE[:2], 0, np.uint8))),
         said=("1 query picture is blank, or nearly so (no two pixels differ by more than 16 of "
-              "255 levels): {q}/ant_8.png. The model can neither learn from that nor classify it.",),
+              "255 levels): {q}/ant_8.png. The model can neither learn from that nor classify "
+              "it.",),
         clients=CLIENTS,
     ),
     "a picture in two classes": OddInput(
@@ -204,8 +206,8 @@ WORTH_LITTLE = {
     "inverted queries": OddInput(
         only("query", ("ant_9.png", picture("bee", 9, 0))),
         said=("The figures of the support pictures are darker than their ground, those of 1 of 1 "
-              "query pictures lighter: {q}/ant_9.png. The model takes them for different things: invert "
-              "one of the two.",),
+              "query pictures lighter: {q}/ant_9.png. The model takes them for different things: "
+              "invert one of the two.",),
         clients=CLIENTS,
     ),
     "classes of different sizes": OddInput(
