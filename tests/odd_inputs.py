@@ -164,8 +164,8 @@ WORTH_LITTLE = {
     "a blank picture": OddInput(
         put(("support/bee/7.png", noise(0, 9, 20))),
         said=("1 support picture is blank, or nearly so (no two pixels differ by more than 16 of "
-              "255 levels): {s}/bee/7.png (bee). The model can neither learn from that nor classify "
-              "it.",),
+              "255 levels): {s}/bee/7.png (bee). The model can neither learn from that nor "
+              "classify it.",),
         clients=CLIENTS,
     ),
     "blank pictures": OddInput(
@@ -176,8 +176,8 @@ WORTH_LITTLE = {
     "a blank query": OddInput(
         put(("query/ant_8.png", np.full(SHAPE[:2], 0, np.uint8))),
         said=("1 query picture is blank, or nearly so (no two pixels differ by more than 16 of "
-              "255 levels): {q}/ant_8.png. The model can neither learn from that nor classify "
-              "it.",),
+              "255 levels): {q}/ant_8.png. The model can neither learn from that nor "
+              "classify it.",),
         clients=CLIENTS,
     ),
     "a picture in two classes": OddInput(
