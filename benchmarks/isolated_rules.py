@@ -10,6 +10,7 @@ folder of class folders for the training, and the test is on the other folders o
 
 import argparse
 import json
+import math
 import pathlib
 import time
 
@@ -32,21 +33,33 @@ from tf_metalstm.training.optimizer import make_learning_rate
 from tf_metalstm.training.outer_loop import compile_method
 
 NONE = "no update"
-RULES = {
-    NONE: {"rule": "sgd", "learn_inner_rate": True, "num_steps": 0},
-    "one learned rate": {"rule": "sgd", "inner_rate": 0.1, "learn_inner_rate": True},
-    "a rate for each tensor and update": {"rule": "layer_sgd", "layer_rate": 0.1},
-    "Meta-SGD": {"rule": "meta_sgd", "meta_sgd_rates": (0.05, 0.15)},
-    "meta-LSTM": {
-        "rule": "meta_lstm",
-        "input_gate_bias": (-3.0, -2.0),
-        "forget_gate_bias": (8.0, 9.0),
-    },
-}
+RULES = (NONE, "one learned rate", "a rate for each tensor and update", "Meta-SGD", "meta-LSTM")
 SOLVED = {
     "ridge regression": {"method": "ridge_regression"},
     "logistic regression": {"method": "logistic_regression"},
 }
+
+
+def rules(first_rate):
+    """Returns the options of each rule, by name.
+
+    Args:
+        first_rate: the learning rate before the training, or the middle of its range.
+    """
+    low, high = 0.5 * first_rate, 1.2 * first_rate
+    gates = [math.log(rate / (1 - rate)) for rate in (low, high)]
+    options = (
+        {"rule": "sgd", "learn_inner_rate": True, "num_steps": 0},
+        {"rule": "sgd", "inner_rate": first_rate, "learn_inner_rate": True},
+        {"rule": "layer_sgd", "layer_rate": first_rate},
+        {"rule": "meta_sgd", "meta_sgd_rates": (low, 1.5 * first_rate)},
+        {
+            "rule": "meta_lstm",
+            "input_gate_bias": tuple(round(gate, 1) for gate in gates),
+            "forget_gate_bias": (8.0, 9.0),
+        },
+    )
+    return dict(zip(RULES, options, strict=True))
 
 
 def features_of(classes, normalization, embed, name):
@@ -163,7 +176,9 @@ def sets_of(arguments):
 
 def rows_of(training, others, shot, options):
     reference = {}
-    for name, said in {**RULES, **SOLVED}.items():
+    heads = {**rules(options.first_rate), **SOLVED}
+    for name in dict.fromkeys((NONE, *options.heads)):
+        said = heads[name]
         said = {"num_steps": options.steps, **said} if name in RULES else said
         for seed in range(options.seeds if name != NONE else 1):
             started = time.monotonic()
@@ -239,6 +254,8 @@ if __name__ == "__main__":
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5, 20, 50])
     parser.add_argument("--way", type=int, default=5, help="in training and test")
     parser.add_argument("--queries", type=int, default=10)
+    parser.add_argument("--heads", nargs="+", default=[*RULES, *SOLVED], choices=[*RULES, *SOLVED])
+    parser.add_argument("--first_rate", type=float, default=0.1, help="of the rules")
     parser.add_argument("--steps", type=int, default=10, help="updates of the last layer")
     parser.add_argument("--updates", type=int, default=500, help="meta-updates")
     parser.add_argument("--episodes_per_step", type=int, default=4)
