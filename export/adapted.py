@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import estimate as estimate_of
 import numpy as np
 from estimate import ROUNDS, ROUNDS_BY_UPDATES, Estimate, for_json
-from folders import ClientError, sentence
+from folders import ClientError, in_view, sentence
 from saved_classifier import Facts, certainty_in_graph, unit_nearness, write_classifier
 
 _AT_A_TIME = 64  # images in one pass of the network
@@ -165,7 +165,7 @@ class Adapted:
         return np.log(np.maximum(probabilities[:, order], _SMALLEST))
 
     def _features(self, images: np.ndarray) -> np.ndarray:
-        starts = range(0, len(images), _AT_A_TIME)
+        starts = in_view(range(0, len(images), _AT_A_TIME), "Comparing", f"{_AT_A_TIME} images")
         name = f"features{self._ending}"
         parts = [self._call(name, images=images[at : at + _AT_A_TIME]) for at in starts]
         return np.concatenate([part["features"].numpy() for part in parts])

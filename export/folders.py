@@ -11,9 +11,9 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 _CLUTTER = {
     "#recycle",
@@ -30,6 +30,8 @@ _CLUTTER = {
 
 
 _ARCHIVES = {".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst"}
+
+Step = TypeVar("Step")
 
 MAX_STEPS = 1000
 """Largest number of updates of an exported model."""
@@ -132,6 +134,15 @@ def read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ClientError(f"{path} cannot be read ({error.strerror}).") from error
+
+
+def in_view(steps: Sequence[Step], title: str, unit: str) -> Iterable[Step]:
+    """Returns steps with a progress bar, on a terminal and if it takes more than a moment."""
+    try:
+        import tqdm
+    except ImportError:
+        return steps
+    return tqdm.tqdm(steps, desc=title, unit=unit, delay=1, leave=False, disable=None)
 
 
 def warn(remarks: Sequence[str]) -> list[str]:

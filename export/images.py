@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from decoding import UnreadableImageError, decode_image, squeeze
-from folders import ClientError
+from folders import ClientError, in_view
 from PIL import Image
 from remarks import Look, look_at
 
@@ -31,7 +31,7 @@ def read_support(
 
 def read_images(paths: Iterable[Path], shape: Sequence[int]) -> Iterator[tuple[Path, np.ndarray]]:
     """Yields the pixels of images; names files that cannot be read, and continues."""
-    for path in _in_view(list(paths)):
+    for path in in_view(list(paths), "Reading", "image"):
         try:
             image = read_image(path, shape)
         except UnreadableImageError as error:
@@ -47,15 +47,6 @@ def looked_at(
     for path, image in images:
         looks.append(look_at(str(path), None, image))
         yield path, image
-
-
-def _in_view(paths: Sequence[Path]) -> Iterable[Path]:
-    """Returns paths with a progress bar, on a terminal and if it takes more than a moment."""
-    try:
-        import tqdm
-    except ImportError:
-        return paths
-    return tqdm.tqdm(paths, desc="Reading", unit="image", delay=1, leave=False, disable=None)
 
 
 def read_image(path: Path, shape: Sequence[int]) -> np.ndarray:

@@ -8,7 +8,7 @@ import odd_pictures
 import pytest
 import tensorflow as tf
 import toy
-from export_client import FOLDER, folders
+from export_client import FOLDER, folders, images
 from golden import EPISODE, MODEL, expected
 from google.protobuf import text_format
 from servers import Served, grpc_server, rest_server
@@ -177,11 +177,31 @@ def test_odd_pictures_that_are_refused_are_named(without_updates, client, tmp_pa
 
 
 @pytest.mark.parametrize("without_updates", [nearest_neighbor], indirect=True)
-def test_odd_pictures_are_served(without_updates, capsys, tmp_path):
+@pytest.mark.parametrize("client", [rest, grpc_client])
+def test_odd_pictures_are_answered_as_the_python_client_answers(
+    without_updates, client, capsys, tmp_path
+):
     read = [picture for picture in odd_pictures.PICTURES if picture.not_served is None]
     for number, picture in enumerate(read):
         (tmp_path / f"{number:02d}").write_bytes(picture.encoded)
-    with rest_server(without_updates) as url:
-        arguments = ["--url", url, "--support", EPISODE / "support", "--query", tmp_path]
-        rest.main([str(argument) for argument in arguments])
-    assert len(capsys.readouterr().out.splitlines()) == len(read)
+    classes = class_files(EPISODE / "support")
+    support, labels, _ = images.read_support(classes, SHAPE)
+    queries = [pixels for _, pixels in images.read_images(sorted(tmp_path.iterdir()), SHAPE)]
+    expected = without_updates.model.signatures["classify_named"](
+        support_images=tf.constant(support, tf.float32),
+        support_labels=tf.constant(labels),
+        query_images=tf.constant(np.stack(queries), tf.float32),
+    )
+    names = expected["class_names"].numpy().tolist()
+    start, flag = (rest_server, "--url") if client is rest else (grpc_server, "--address")
+    with start(without_updates) as place:
+        arguments = [flag, place, "--support", EPISODE / "support", "--query", tmp_path]
+        client.main([str(argument) for argument in arguments])
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [file for file, _, _ in lines] == [str(path) for path in sorted(tmp_path.iterdir())]
+    for picture, (_, name, percent), row in zip(
+        read, lines, expected["probabilities"].numpy(), strict=True
+    ):
+        share = row[names.index(name.encode())]
+        assert share > max(row) - 0.005, picture.name  # of two that are alike, either
+        assert abs(float(percent.rstrip("%")) / 100 - share) < 0.005, picture.name

@@ -105,6 +105,19 @@ def test_every_way_gives_the_same_pixels(way, shape, tmp_path):
         assert found.names == names
 
 
+@pytest.mark.parametrize("kind", ["paths", "texts", "contents"])
+def test_columns_of_pandas(kind, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    images = arrays()
+    files = paths(tmp_path, images)
+    values = {"paths": files, "texts": [str(file) for file in files]}
+    values["contents"] = [file.read_bytes() for file in files]
+    table = pandas.DataFrame({"file": values[kind], "label": ["a", "b", "a"]}, index=[7, 3, 5])
+    expected = np.stack([reading.pixels(as_file(image), COLOR, "x") for image in images])
+    for column in (table["file"], table[["file"]], table.query("label != ''")["file"]):
+        np.testing.assert_array_equal(take_images(column, COLOR).pixels, expected)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32])
 def test_arrays_of_any_size(dtype):
     """As files of that size, together and one by one; gray for a model of color, too."""

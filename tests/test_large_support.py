@@ -1,0 +1,95 @@
+"""Hundreds of support pictures and queries go through a network a few at a time, in all clients."""
+
+import types
+
+import numpy as np
+import pytest
+import tqdm
+from export_client import FirstClass, Value, adapted, client
+
+from tf_metalstm import loaded_model
+
+SHAPE = (4, 4, 1)
+NUMBERS = [1, 2, 63, 64, 65, 127, 128, 129, 500, 1000]
+
+
+class Counting:
+    """Stands for a loaded model that compares features; notes how many images come at a time."""
+
+    def __init__(self):
+        self.sizes = []
+        known = {"features": self.features, "adapt_features": self.adapt}
+        known["predict_named"] = FirstClass().signatures["predict_named"]
+        self.signatures = {
+            name: one if name == "predict_named" else FirstClass.Signature(one, "class_names")
+            for name, one in known.items()
+        }
+
+    def features(self, images):
+        self.sizes.append(len(images))
+        return {"features": Value(np.reshape(images, [len(images), -1]))}
+
+    def adapt(self, support_features, support_labels):
+        return {"means": Value(support_features[:2])}
+
+
+@pytest.fixture
+def bars(monkeypatch):
+    """The steps of every progress bar."""
+    found = []
+
+    def bar(steps=None, **named):
+        found.append(named.get("total") or len(steps))
+        return steps
+
+    monkeypatch.setattr(tqdm, "tqdm", bar)
+    return found
+
+
+def images(number):
+    return np.zeros([number, *SHAPE], np.float32)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_support_pictures_of_the_python_client(number, bars):
+    model = Counting()
+    labels = [f"class {place % 2}" for place in range(number)]
+    one = adapted.Adapted(model, images(number), labels, None)
+    assert max(model.sizes) <= 64
+    assert sum(model.sizes) == number == len(one._kept)
+    assert bars == [len(model.sizes)]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_queries_of_the_python_client(number):
+    sizes = []
+
+    def ask(pixels):
+        sizes.append(len(pixels))
+        return np.ones([len(pixels), 1]), np.zeros(len(pixels))
+
+    files, probabilities, _ = client._answered(ask, iter(enumerate(images(number))))
+    assert len(files) == len(probabilities) == sum(sizes) == number
+    assert max(sizes) <= 64
+
+
+@pytest.mark.parametrize("side", [8, 84, 224])
+def test_pictures_of_the_python_interface(side, monkeypatch):
+    """As many at a time as 64 of 84 x 84, whatever their size."""
+    total = []
+
+    class Bar(types.SimpleNamespace):
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def update(self, number):
+            total.append(number)
+
+    monkeypatch.setattr(loaded_model.tqdm, "tqdm", lambda **named: Bar())
+    pixels = np.broadcast_to(np.uint8(0), [300, side, side, 3])
+    parts = [len(part) for part in loaded_model.in_parts(pixels)]
+    assert sum(parts) == sum(total) == 300
+    assert max(parts) * side * side <= loaded_model._PIXELS_AT_A_TIME
