@@ -1,4 +1,4 @@
-"""Keras's optimizers on a list of problems: by hand, problem by problem, from a fresh start."""
+"""Tests Keras's optimizers on a list of problems against steps by hand, one problem at a time."""
 
 import keras
 import numpy as np
@@ -50,9 +50,9 @@ def test_gradient_descent_by_hand_and_every_rate_from_a_fresh_start(inputs):
 
 
 def test_schedule_free_is_judged_at_its_average(inputs):
-    """Defazio et al., 2024, algorithm 1, by NumPy: gradients at y, losses at x.
+    """Compares with algorithm 1 of Defazio et al., 2024, in NumPy: gradients at y, losses at x.
 
-    But for one thing, which is Keras's (3.15, on TensorFlow): it takes x out of y with the new z.
+    In one point it follows Keras 3.15 on TensorFlow, which takes x out of y with the new z.
     """
     found = Minimizer(BY_NAME["Schedule-Free AdamW"], TASKS, inputs, T).losses(0.1)
     for number in range(E):
@@ -73,7 +73,7 @@ def test_schedule_free_is_judged_at_its_average(inputs):
 
 
 def test_variables_of_each_problem_are_as_those_of_all(inputs):
-    """Adam sees no difference, so that those of Muon are put together as they should be."""
+    """Checks with Adam that variables are split and joined correctly, as Muon needs it."""
     alone = Baseline("alone", keras.optimizers.Adam, needs_matrices=True)
     one, other = (Minimizer(each, TASKS, inputs, 2) for each in (alone, BY_NAME["Adam"]))
     np.testing.assert_allclose(one.losses(0.1), other.losses(0.1), rtol=1e-4)
@@ -86,7 +86,7 @@ def test_muon_is_for_matrices():
 
 
 class Bowl:
-    """A loss that depends on the rate alone, and is no number where the rate is too high."""
+    """A problem whose loss depends only on the learning rate; it is NaN if the rate is too high."""
 
     def losses(self, rate):
         last = np.nan if rate > 0.5 else (np.log10(rate) - np.log10(0.02)) ** 2
@@ -97,5 +97,5 @@ def test_the_rate_is_searched_around_the_best():
     best, found = search_rate(Bowl())
     assert len(RATES) >= 12
     assert found.keys() >= set(RATES)
-    assert best == pytest.approx(0.03 / 10**0.25)  # 0.0169, nearer to 0.02 than 0.03 is
+    assert best == pytest.approx(0.03 / 10**0.25)  # 0.0169 is nearer to 0.02 than 0.03 is
     assert found[3.0] == float("inf")

@@ -1,4 +1,4 @@
-"""Numbers on loss curves, in closed form."""
+"""Tests numbers about loss curves in closed form."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from tf_metalstm.comparison.statistics import (
 def test_the_inter_quartile_mean_leaves_out_both_ends():
     assert inter_quartile_mean(np.arange(8.0)) == np.mean([2, 3, 4, 5])
     assert inter_quartile_mean(np.array([1.0, np.inf, 2.0, 3.0, 0.0, 2.0, 2.0, 2.0])) == 2.0
-    # Of six values a quarter is one and a half: the second and the fifth count half.
+    # A quarter of six values is one and a half, so the second and the fifth value count half.
     assert inter_quartile_mean(np.array([0.0, 1, 2, 3, 4, 9])) == (0.5 * 1 + 2 + 3 + 0.5 * 4) / 3
 
 
@@ -38,7 +38,7 @@ def test_an_optimizer_that_is_ten_times_as_good():
     found = compare(losses, adam, adam)
     np.testing.assert_allclose(found.log10_final.value, np.log10(0.25))
     for one, expected in ((found.below_best, -1.0), (found.over_adam, 0.1)):
-        np.testing.assert_allclose(one, [expected] * 3, atol=1e-12)  # problem by problem
+        np.testing.assert_allclose(one, [expected] * 3, atol=1e-12)  # for each problem by itself
     assert found.speed_up == 3.0
     itself = compare(adam, adam, adam)
     assert itself.speed_up == 1.0

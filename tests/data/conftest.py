@@ -1,4 +1,4 @@
-"""What the tests of the sources share: the glyphs, prepared once, and no progress bars."""
+"""Fixtures for the tests of sources: glyphs that are prepared once, and no progress bars."""
 
 import os
 
@@ -17,13 +17,13 @@ def _no_progress_bars():
 
 @pytest.fixture(autouse=True)
 def _cache_of_its_own(tmp_path, monkeypatch):
-    """What a test does not place anywhere goes to no user's cache."""
+    """Puts prepared data into a temporary folder instead of the user's cache."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "default_cache"))
 
 
 @pytest.fixture(scope="session")
 def glyphs(tmp_path_factory):
-    """Prepared once for all processes of this test run."""
+    """The glyphs, prepared once for all processes of this test run."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent

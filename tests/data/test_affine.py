@@ -1,4 +1,4 @@
-"""Random affine distortions: by hand, against NumPy, and within their bounds."""
+"""Tests random affine distortions by hand, against NumPy, and within their bounds."""
 
 import numpy as np
 import tensorflow as tf
@@ -16,7 +16,7 @@ def test_no_change_is_the_identity():
 
 
 def test_a_shift_takes_pixels_from_the_other_side():
-    """A quarter of 8 columns to the right: column x comes from x - 2."""
+    """With a shift of 2 of 8 columns to the right, column x comes from column x - 2."""
     moved = NOTHING._replace(shift=tf.constant([[0.25, 0.0]]))
     np.testing.assert_allclose(transforms(moved, 8, 8)[0], [1, 0, -2, 0, 1, 0, 0, 0], atol=1e-5)
 
@@ -59,7 +59,7 @@ def test_images_are_changed_each_by_itself_and_keep_their_type():
 
 
 def test_white_paper_stays_white():
-    """What comes in from outside continues the border."""
+    """Pixels from outside the image continue its border."""
     paper = tf.fill([4, 12, 12, 1], tf.constant(255, tf.uint8))
     np.testing.assert_array_equal(distort(paper, KOCH, SEED), paper)
 

@@ -1,4 +1,4 @@
-"""Classes that are too small for an episode are left out where that is asked for, and named."""
+"""Classes that are too small for an episode are left out on request, and named."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ NAMES = tuple("abcde")
 
 
 def classes(sizes=SIZES):
-    """Each pixel of an image is the number of its class."""
+    """Makes classes. Each pixel of an image is the number of its class."""
     images = np.repeat(np.arange(len(sizes)), sizes).astype(np.uint8)
     images = np.broadcast_to(images[:, np.newaxis, np.newaxis, np.newaxis], (sum(sizes), 16, 16, 1))
     return ClassImages(images, np.array(sizes, np.int64), NAMES[: len(sizes)])
@@ -87,7 +87,7 @@ def test_too_few_that_are_large_enough(unequal):
 def test_every_source_of_images_has_the_option():
     for source in FAMILIES["source"]:
         if source.part.name == "omniglot_trials":
-            continue  # all of its classes have twenty images
+            continue  # all classes of this source have twenty images
         found = options_of(source.part.options)
         has_images = source.kind in ("images", "streams")
         assert ("skip_small_classes" in found) is has_images, source.part.name

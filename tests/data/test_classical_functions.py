@@ -1,4 +1,4 @@
-"""Test functions: their minima, values from the literature, noise on gradients alone."""
+"""Tests classical functions: minima, values from the literature, noise only on gradients."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ MINIMA = {
     "matyas": [0.0, 0.0],
     "styblinski_tang": [-2.903534, -2.903534],
 }
-# At (1, 2), by hand.
+# The value at (1, 2) was computed by hand.
 VALUES = {
     "rosenbrock": 100.0 * (2 - 1) ** 2,
     "ackley": 20.0 - 20.0 * np.exp(-0.2 * np.sqrt(2.5)) + np.e - np.exp(1.0),

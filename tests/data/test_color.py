@@ -1,4 +1,4 @@
-"""Colour jitter against Pillow and by hand; what is drawn for each image."""
+"""Tests colour jitter against Pillow and by hand, and which factors are drawn for an image."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def changed(images, *factors):
     "factors", [(0.7, 1, 1), (1, 1.3, 1), (1, 0.7, 1), (1, 1, 1.4), (1, 1, 0.6), (0.8, 1.2, 0.7)]
 )
 def test_the_three_steps_are_those_of_pillow(factors):
-    """Which makes whole numbers after each step, up to one less; nothing is cut off here."""
+    """Pillow rounds after each step, so values may differ by 1. No value is clipped here."""
     image = np.random.default_rng(0).integers(90, 160, (8, 9, 3)).astype(np.uint8)
     expected = Image.fromarray(image)
     steps = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
@@ -33,10 +33,10 @@ def test_the_three_steps_are_those_of_pillow(factors):
 
 
 def test_by_hand():
-    """Grey values 29.9 and 0: under b = 1.2, c = 0.5 their mean, 14.95, counts 0.5 x 1.2."""
+    """The grey values are 29.9 and 0, b = 1.2, c = 0.5. Their mean 14.95 counts 0.5 x 1.2."""
     image = np.array([[[[100, 0, 0], [0, 0, 0]]]], np.uint8)
     assert changed(image, 1, 1, 1).tolist() == image.tolist()
-    assert changed(image, 1, 1, 0.6)[0, 0].tolist() == [[72, 12, 12], [0, 0, 0]]  # 0.4 x 29.9
+    assert changed(image, 1, 1, 0.6)[0, 0].tolist() == [[72, 12, 12], [0, 0, 0]]  # 0.4 x 29.9 = 12
     assert changed(image, 1.2, 0.5, 1)[0, 0].tolist() == [[69, 9, 9], [9, 9, 9]]
 
 
@@ -47,7 +47,7 @@ def test_what_would_be_brighter_than_white_is_white():
 
 
 def test_each_image_has_factors_of_its_own():
-    """Of a grey image brightness alone is left: 100 b, with b in 0.6 ... 1.4, all as often."""
+    """For a grey image only the brightness has an effect: 100 b, with b uniform in 0.6 ... 1.4."""
     pixels = tf.fill([20, 10, 2, 2, 3], tf.constant(100, tf.uint8))
     found = Augmentation(["color"])(pixels, SEED).numpy().reshape(200, -1).astype(int)
     assert (found == found[:, :1]).all()
@@ -60,7 +60,7 @@ def test_each_image_has_factors_of_its_own():
 
 
 def test_it_leaves_what_the_others_draw_alone():
-    """Beside flip and crop the same windows are seen, in other colours."""
+    """With colour jitter, flips and crops are the same as without it."""
     image = np.zeros([9, 9, 3], np.uint8)
     image[2, 1] = 90
     pixels = tf.constant(np.broadcast_to(image, (4, 5, 9, 9, 3)))

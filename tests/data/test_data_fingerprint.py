@@ -1,4 +1,4 @@
-"""The fingerprint of the data: changed by every pixel and name, by nothing else."""
+"""The fingerprint of the data changes with every pixel and name, and with nothing else."""
 
 import hashlib
 
@@ -63,7 +63,7 @@ def other_file_names(files):
 
 
 def compressed_otherwise(files):
-    """The same pixels, in a TIFF that is called PNG."""
+    """Writes the same pixels as a TIFF file whose name ends with .png."""
     return files | {PATH: toy_images.recode(files[PATH], "TIFF")}
 
 

@@ -1,4 +1,4 @@
-"""Episodes: a pure function of (seed, split, i), any size, never mixing what must stay apart."""
+"""Tests that an episode is a pure function of (seed, split, i), and keeps splits and sets apart."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ PLAIN = Normalization((0.0,), (1.0,))
 
 
 def numbered_classes(sizes=(6, 9, 5, 7, 8)):
-    """Images that say who they are: pixel [0, 0] is the class, [0, 1] the position in it."""
+    """Makes images whose pixel [0, 0] is the class and [0, 1] the position in the class."""
     images = [
         np.full((1, 2, 3, 1), 0, np.uint8) + np.array([[[c], [i], [0]]] * 2, np.uint8)
         for c, size in enumerate(sizes)
@@ -54,7 +54,7 @@ def _leaves(episodes):
 def test_support_and_queries_are_different_images_of_the_labelled_class():
     for inputs, labels in take(episode_dataset(episodes(), num_episodes=30)):
         support, queries = inputs["support_inputs"][0], inputs["query_inputs"][0]
-        drawn = support[:3, 0, 0, 0]  # the first shot names the class of each label
+        drawn = support[:3, 0, 0, 0]  # the first shot shows the class of each label
         assert len(set(drawn)) == 3
         np.testing.assert_array_equal(support[:, 0, 0, 0], drawn[inputs["support_labels"][0]])
         np.testing.assert_array_equal(queries[:, 0, 0, 0], drawn[labels[0]])
@@ -184,7 +184,7 @@ def test_normalization_is_mean_and_deviation_of_each_channel():
 
 @pytest.mark.parametrize("name", ["flip", "crop"])
 def test_nothing_that_augmentation_does_tells_the_class(name):
-    image = np.arange(9 * 8, dtype=np.uint8).reshape(9, 8, 1)  # nine windows, by one to all sides
+    image = np.arange(9 * 8, dtype=np.uint8).reshape(9, 8, 1)  # shifts by one: nine windows
     pixels = tf.constant(np.broadcast_to(image, (5, 200, 9, 8, 1)))
     changed = Augmentation([name])(pixels, tf.constant([1, 2], tf.int64)).numpy()
     ways = [{image.tobytes() for image in of_class} for of_class in changed]
@@ -215,7 +215,7 @@ def test_flip_mirrors_left_to_right_some_images():
 
 
 def test_crop_is_a_window_on_the_extended_image_mirrored_or_not():
-    height, width = 12, 20  # moved by up to 1 and 2
+    height, width = 12, 20  # the largest shifts are 1 and 2
     image = np.arange(height * width, dtype=np.uint8).reshape(height, width)
     pixels = tf.constant(np.broadcast_to(image[..., np.newaxis], (40, 1, height, width, 1)))
     for names, ways in ((["crop"], [image]), (["flip", "crop"], [image, image[:, ::-1]])):
@@ -230,7 +230,7 @@ def test_crop_is_a_window_on_the_extended_image_mirrored_or_not():
             for y in range(3)
             for x in range(5)
         }
-        corners = {windows[crop.tobytes()] for crop in cropped}  # a KeyError: it is no such window
+        corners = {windows[crop.tobytes()] for crop in cropped}  # a KeyError: no such window
         for part, of in zip(zip(*corners, strict=True), (len(ways), 3, 5), strict=True):
             assert set(part) == set(range(of))
 
@@ -240,7 +240,7 @@ def test_turn_makes_all_four_quarter_turns():
     pixels = tf.constant(np.broadcast_to(image[..., np.newaxis], (40, 2, 4, 4, 1)))
     turned = Augmentation(["turn"])(pixels, tf.constant([7, 8], tf.int64)).numpy()[..., 0]
     turns = {np.rot90(image, k).tobytes(): k for k in range(4)}
-    times = [turns[of_class[0].tobytes()] for of_class in turned]  # a KeyError: it is no turn
+    times = [turns[of_class[0].tobytes()] for of_class in turned]  # a KeyError: no rotation
     assert min(np.bincount(times, minlength=4)) >= 4
 
 
@@ -273,6 +273,6 @@ def test_augmentation_is_part_of_the_pure_function():
     ids=lambda value: value["class_sampling"] if isinstance(value, dict) else "",
 )
 def test_the_lists_are_those_that_all_results_were_measured_on(options, expected):
-    """Another key or another order would be as random, and no old number could be compared."""
+    """The lists of episodes stay fixed, because all recorded results were measured on them."""
     found = sampler(classes=numbered_classes((6,) * 8), **options).fingerprint(20)
     assert found == expected

@@ -1,4 +1,4 @@
-"""Folders as they are: links, loops, clutter, odd names, files at other places."""
+"""Tests folders with links, loops, clutter, odd names and misplaced files."""
 
 import os
 import socket
@@ -32,7 +32,7 @@ def names_below(folder, left_out=None):
     return [file.relative_to(folder).as_posix() for file in files_below(folder, left_out)]
 
 
-# Links.
+# Links
 
 
 def test_linked_classes_files_and_splits_are_taken(raw, prepared, tmp_path):
@@ -101,7 +101,7 @@ def test_links_to_nothing_and_what_is_no_file_are_left_out(tmp_path, monkeypatch
     ]
 
 
-# Clutter.
+# Clutter
 
 CLUTTER = [
     ".DS_Store",
@@ -157,7 +157,7 @@ def test_the_folders_above_may_be_called_as_they_like(tmp_path, prepared):
     assert MiniImagenet(raw, prepared).counts("train").num_classes == 2
 
 
-# What is not where it should be.
+# Files in wrong places
 
 
 def test_images_deeper_than_they_should_be_are_said(raw, prepared):
@@ -214,7 +214,7 @@ def test_drawings_deeper_than_they_should_be_are_said(tmp_path, prepared):
     ]
 
 
-# Lists.
+# Lists
 
 BOM = b"\xef\xbb\xbf"
 
@@ -246,7 +246,7 @@ def test_a_list_in_another_encoding_is_named(tmp_path, prepared, encoding):
         MiniImagenet(tmp_path / "raw", prepared).prepare()
 
 
-# Paths as they are typed.
+# Paths as users type them
 
 
 def test_a_folder_may_be_named_in_any_way(raw, prepared, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Streams of images: labels that come a step late, an order at random, a list that is fixed."""
+"""Tests streams of images: delayed labels, random order, fixed lists."""
 
 import numpy as np
 import tensorflow as tf
@@ -28,7 +28,7 @@ def test_each_class_is_shown_equally_often_and_its_label_comes_a_step_late():
 
 
 def test_images_of_a_label_are_of_one_class():
-    """Toy images of a class share a pattern of 4 x 4 blocks, with little noise on it."""
+    """Toy images of a class share a pattern of 4 x 4 blocks, with a little noise."""
     inputs, labels = tasks().episodes("test", 0)(tf.constant(1, tf.int64))
     blocks = inputs["images"].numpy().reshape(12, 4, 4, 4, 4).mean(axis=(2, 4)) > 0.5
     for label in range(3):
@@ -57,7 +57,7 @@ def test_the_size_of_a_stream_is_said():
 
 
 def test_accuracy_is_counted_by_showing():
-    """Right at the first showing of class 1, and at every second one."""
+    """The first showing of class 1 is answered right, and every second showing."""
     labels = np.array([1, 0, 0, 1])
     assert showings(labels).tolist() == [0, 0, 1, 1]
     counted = AccuracyByShowing()

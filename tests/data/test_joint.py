@@ -1,4 +1,4 @@
-"""Batches over all classes: each image once a pass, a pure function of (seed, number)."""
+"""Tests batches over all classes: each image once a pass, a pure function of (seed, number)."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_a_pass_takes_no_image_twice_and_the_next_has_another_order():
     first, second = rows(batches(), range(5)), rows(batches(), range(5, 10))
     for a_pass in (first, second):
         taken = [row for batch in a_pass for row in batch]
-        assert len(set(taken)) == len(taken) == 20  # one image of 21 fills no batch
+        assert len(set(taken)) == len(taken) == 20  # a last batch of one image is left out
         assert set(taken) < set(range(21))
     assert first != second
 
@@ -59,7 +59,7 @@ def test_each_image_is_augmented_by_itself():
 
 @pytest.mark.parametrize("names", [["flip"], ["flip", "crop"]])
 def test_a_stream_augments_as_a_single_batch_is(names):
-    """A stream is a graph, where shapes have to be known before there is a batch."""
+    """A stream is a graph, so shapes must be known before the first batch exists."""
     of = batches(8, augmentation=Augmentation(names))
     streamed = next(iter(episode_dataset(of, start=1)))[0]["query_inputs"][0]
     np.testing.assert_array_equal(streamed, of(1)[0]["query_inputs"])
@@ -78,7 +78,7 @@ def test_batches_of_impossible_size_are_refused(batch_size):
 
 @pytest.fixture(scope="module")
 def passes():
-    """Which images the batches of three passes have, [3, 600, 64]."""
+    """Returns the images in the batches of three passes, [3, 600, 64]."""
     images = np.zeros((38_400, 1, 1, 1), np.uint8)
     many = JointBatches(ClassImages(images, np.array([38_400]), ("one",)), 64, PIXELS)
     numbers = tf.range(3 * 600, dtype=tf.int64)
@@ -88,18 +88,18 @@ def passes():
 
 @pytest.mark.parametrize(("one", "other"), [(0, 1), (0, 2), (1, 2)])
 def test_images_of_one_batch_meet_in_another_pass_as_often_as_by_chance(passes, one, other):
-    """n (B - 1)^2 / 2 (n - 1) pairs, 1,985, +- 45: by another shuffle they were 2,743."""
+    """Expects n (B - 1)^2 / 2 (n - 1) = 1,985 +- 45 pairs; a worse shuffle had 2,743."""
     batch_of = [np.argsort(passes[number].ravel()) // 64 for number in (one, other)]
     together = np.bincount(batch_of[0] * 600 + batch_of[1])
     assert abs((together * (together - 1) // 2).sum() - 1985) < 5 * 45
 
 
 def test_no_distance_between_neighbours_of_a_pass_is_common(passes):
-    """38,400 of them, two a distance: one that comes 40 times is a pattern."""
+    """There are 38,400 distances, about two for each value. More than 15 of one would be a pattern."""
     distances = np.abs(np.diff(passes.reshape(3, -1), axis=1))
     assert max(np.bincount(of_pass).max() for of_pass in distances) < 16
 
 
 def test_the_order_stays_as_it_is():
-    """Another one would be as random, and a run that goes on would train on other batches."""
+    """The order stays fixed, or a run that is continued would train on other batches."""
     assert rows(batches(), [0, 1, 6]) == [[1, 12, 7, 13], [5, 3, 19, 0], [16, 9, 3, 7]]

@@ -1,4 +1,4 @@
-"""Networks on images: losses by NumPy, batches, starts, what belongs to which split."""
+"""Tests networks on images: losses against NumPy, batches, starts, and the split of the images."""
 
 import gzip
 import shutil
@@ -26,7 +26,7 @@ SIZE = 16
 
 @pytest.fixture(autouse=True)
 def letters(monkeypatch):
-    """Twelve classes a split in the place of drawn letters, others in each."""
+    """Twelve classes in each split, in place of the drawn letters."""
 
     class Toys:
         def __init__(self, prepared_dir=None):
@@ -80,12 +80,12 @@ def test_the_loss_by_numpy(activation, layers):
 
 
 def test_a_convolution_by_hand():
-    """A kernel that passes the middle pixel on: batch norm, ReLU and pooling of the image."""
+    """The kernel copies the middle pixel, so only batch norm, ReLU and pooling act on the image."""
     of = tasks(network_filters=(1,), network_layers=())
     problem = of.problem(drawn(of))
     rows, labels = (x.numpy() for x in problem.batch(0))
     theta = np.zeros(sum(each.size for each in of.blocks), np.float32)
-    named = parameters(of.network, theta)  # views
+    named = parameters(of.network, theta)  # these are views
     named["conv_1/kernel"][1, 1] = 1.0
     named["conv_1/gamma"][:] = 2.0
     generator = np.random.default_rng(0)
@@ -107,7 +107,7 @@ def test_every_step_has_images_of_its_own_and_labels_that_are_theirs():
     batches = [[x.numpy() for x in problem.batch(step)] for step in range(40)]
     for rows, labels in batches:
         assert np.all((rows >= first[labels]) & (rows < first[labels] + sizes[labels]))
-        assert rows.min() >= 2 * 12 * 5  # those of test come last
+        assert rows.min() >= 2 * 12 * 5  # rows of the test split come last
     assert len({tuple(rows) for rows, _ in batches}) == 40
     counts = np.bincount(np.concatenate([labels for _, labels in batches]), minlength=10)
     assert np.abs(counts - 200).max() < 5 * np.sqrt(200)
@@ -144,7 +144,7 @@ def test_starts():
 
 
 def test_mixed_numbers_are_those_of_the_hash():
-    """By Python's integers of any size."""
+    """Compares with integers of Python, which have any size."""
 
     def hashed(x):
         x = (x ^ x >> 16) * 0x7FEB352D % 2**32
@@ -172,7 +172,7 @@ def write_idx(folder, name, values, compress=False):
 
 @pytest.fixture
 def idx_dir(tmp_path):
-    """Sixty training images, the number of each in its first pixel, and twenty of the test."""
+    """Sixty training images and twenty test images. The first pixel is the number of the image."""
     for part, number in (("train", 60), ("t10k", 20)):
         images = np.zeros((number, 4, 4))
         images[:, 0, 0] = np.arange(number)

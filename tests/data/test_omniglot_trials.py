@@ -1,4 +1,4 @@
-"""Koch's trials: one alphabet, two drawers, each character once to choose and once to ask about."""
+"""Tests Koch's trials: one alphabet, two drawers, one character each to choose and to ask about."""
 
 import numpy as np
 import pytest
@@ -20,14 +20,14 @@ NAMES = [f"{name}/character{i:02d}" for name, size in sorted(SIZES.items()) for 
 
 
 def characters(drawings=20):
-    """Images of one pixel: the drawer of each."""
+    """Makes images of one pixel, which is the number of the drawer."""
     images = np.tile(np.arange(drawings, dtype=np.uint8), len(NAMES))
     sizes = np.full([len(NAMES)], drawings)
     return ClassImages(images.reshape(-1, 1, 1, 1), sizes, tuple(NAMES))
 
 
 class Source:
-    """Such characters in every split."""
+    """A source with such characters in every split."""
 
     name, image_shape = "omniglot", (1, 1, 1)
 
@@ -61,7 +61,7 @@ def test_twenty_episodes_are_400_trials_of_ten_alphabets_two_times_each(tasks):
     assert seen[10:] == seen[:10]
     assert drawers == set(TEST_DRAWERS)
     first, second = (episodes.classes(number).tolist() for number in (1, 11))
-    assert first != second  # of 21 characters
+    assert first != second  # each has 21 characters to choose from
 
 
 def test_a_list_is_fixed_by_its_seed(tasks):

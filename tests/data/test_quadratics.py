@@ -1,4 +1,4 @@
-"""Random quadratics: the loss by hand, both conventions, a pure function of the number."""
+"""Tests random quadratics: the loss by hand, both conventions, a pure function of the number."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def episodes(split="train", seed=0, training=False, **options):
 
 
 def numbers(of, index):
-    """All tensors of one task, by name."""
+    """Returns all tensors of one task by name."""
     return {name: value.numpy() for name, value in of(tf.constant(index))[0].items()}
 
 
@@ -25,7 +25,7 @@ def many(of, number=200):
 
 
 def test_the_loss_is_the_squared_distance():
-    """|W theta - y|^2, and its gradient 2 W^T (W theta - y), by NumPy."""
+    """Compares |W theta - y|^2 and its gradient 2 W^T (W theta - y) with NumPy."""
     tasks = QuadraticTasks(size=5)
     task, _ = tasks.episodes("test", 0)(tf.constant(3))
     problem = tasks.problem(task)
@@ -39,7 +39,7 @@ def test_the_loss_is_the_squared_distance():
     np.testing.assert_allclose(tape.gradient(loss, at), 2.0 * matrix.T @ rest, rtol=1e-4, atol=1e-5)
     assert carry == problem.initial_carry() == ()
     assert problem.gradient_scale() == 1.0
-    # Not of the step, nor of anything that was before.
+    # The loss depends neither on the step nor on earlier calls.
     np.testing.assert_array_equal(problem.loss(at, (), 7)[0], loss)
 
 
@@ -56,7 +56,7 @@ def test_shapes_are_those_of_the_size(size):
 
 
 def test_the_convention_of_the_code():
-    """W and y uniform in [0, 1), theta_0 normal with deviation 0.01."""
+    """W and y are uniform in [0, 1), and theta_0 is normal with deviation 0.01."""
     drawn = many(episodes(convention="code"))
     for name in ("matrix", "target"):
         values = drawn[name].ravel()
@@ -70,7 +70,7 @@ def test_the_convention_of_the_code():
 
 
 def test_the_convention_of_the_paper():
-    """W and y standard normal, theta_0 zero."""
+    """W and y are standard normal, and theta_0 is zero."""
     drawn = many(episodes(convention="paper"))
     for name in ("matrix", "target"):
         values = drawn[name].ravel()
@@ -82,7 +82,7 @@ def test_the_convention_of_the_paper():
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_nothing_within_a_task_is_drawn_twice(convention):
-    """Matrix, target and start come from streams of their own, and no two tasks are alike."""
+    """Matrix, target and start have separate random streams, and no two tasks are equal."""
     drawn = many(episodes(convention=convention), 20)
     values = [drawn["matrix"], drawn["target"]]
     values += [drawn["theta_0"]] if convention == "code" else []
@@ -136,7 +136,7 @@ def test_the_fingerprint_tells_lists_apart():
     ("convention", "expected"), [("code", "803c24c224819807"), ("paper", "f050291cfbc5b80f")]
 )
 def test_the_lists_stay(convention, expected):
-    """Other keys would be as random, and no old number could be compared."""
+    """The lists stay fixed, because recorded results were measured on them."""
     assert episodes("test", convention=convention).fingerprint(20) == expected
 
 

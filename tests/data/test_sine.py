@@ -1,4 +1,4 @@
-"""The sine wave: the published ranges, points on one wave, a pure function of the number."""
+"""Tests the sine wave: the published ranges, points on one wave, a pure function of the number."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What every source promises, whatever its images: a new one has to be listed here."""
+"""Tests what every source must do. A new source must be listed here."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from tf_metalstm.data.sources.base import SPLITS, Source
 from tf_metalstm.options import OptionError, options_of
 from tf_metalstm.settings import UnusedOptionError, make_settings
 
-# But for that of the tests, which is no example of anything, and for other tasks of Omniglot.
+# All sources but the toy sources of the tests and the trials of Omniglot, which are other tasks.
 SOURCE_NAMES = [
     source.part.name
     for source in SOURCES
@@ -24,7 +24,7 @@ TOY_FILES = {
 
 
 def built(name, folder, **options):
-    """The source as a command builds it, from options."""
+    """Builds the source from options, as a command does."""
     known = options_of(SOURCES[name].part.options)
     where = {"data_dir": folder / "raw", "prepared_dir": folder / "prepared"}
     said = {key: str(value) for key, value in where.items() if key in known}
@@ -114,7 +114,7 @@ def test_an_unknown_name_lists_the_known_ones():
 
 
 def test_options_of_another_source_are_refused(tmp_path):
-    """A source that draws its own images has no use for raw files, and says so."""
+    """A source that draws its own images refuses options about raw files."""
     for name, value in (("omniglot_rotations", True), ("data_dir", "raw"), ("skip_corrupt", True)):
         with pytest.raises(UnusedOptionError, match=f"^{name} does nothing with source=glyphs"):
             built("glyphs", tmp_path, **{name: value})

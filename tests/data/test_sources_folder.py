@@ -1,4 +1,4 @@
-"""Folders of people's own pictures: which folder is a class, lists, archives, splits, doubles."""
+"""Tests folders of a user's pictures: class folders, lists, archives, splits, duplicates."""
 
 import io
 from pathlib import PurePosixPath
@@ -21,7 +21,7 @@ from tf_metalstm.options import OptionError
 
 
 def classes_of(paths, by_folders=None):
-    """{path: "split:class"} of those that are in a class."""
+    """Returns {path: "split:class"} for the files that are in a class."""
     paths = [PurePosixPath(path) for path in paths.split()]
     folders = ClassFolders(paths, by_folders)
     found = {str(path): folders[path] for path in paths}
@@ -99,7 +99,7 @@ def test_fractions_are_three_that_add_up_to_one(fractions):
         Folder("anywhere", split_fractions=fractions)
 
 
-# Lists.
+# Lists
 
 ROWS = {"a/1.png": ("cat", "train"), "b/2.png": ("dog", "test")}
 LISTS = {
@@ -138,7 +138,7 @@ def test_a_list_that_is_none_is_refused(tmp_path, name, text, message):
         read_list(tmp_path / name, "folder")
 
 
-# From files to splits, staged and not written.
+# From files to splits; the splits are staged and not written.
 
 
 def staged(folder, **options):
@@ -286,5 +286,5 @@ def test_an_empty_folder_says_what_it_must_hold(tmp_path):
 def test_pixels_are_squeezed_by_pillow(raw):
     pixels, jpeg = Folder(raw, image_size=8).decode(FILES["a/0.png"], "a/0.png")
     squeezed = Image.open(raw / "a" / "0.png").resize((8, 8), Image.Resampling.LANCZOS)
-    assert np.abs(pixels.astype(int) - np.asarray(squeezed)).mean() < 12  # a JPEG of noise
+    assert np.abs(pixels.astype(int) - np.asarray(squeezed)).mean() < 12  # JPEG is lossy
     np.testing.assert_array_equal(pixels, Image.open(io.BytesIO(jpeg)))

@@ -1,4 +1,4 @@
-"""The glyphs: enough of them, no two alike, distorted as the formula says, the same every time."""
+"""Tests the glyphs: enough shapes, no two alike, distorted by the formula, and repeatable."""
 
 import itertools
 import math
@@ -50,7 +50,7 @@ def test_no_image_is_seen_twice(classes):
         ("LATIN SMALL LETTER O", "GREEK SMALL LETTER OMICRON", "ARMENIAN SMALL LETTER OH"),
         ("LATIN CAPITAL LETTER O", "LATIN SMALL LETTER O", "TIFINAGH LETTER YAR"),
         ("LATIN CAPITAL LETTER H", "LISU LETTER XA", "CYRILLIC CAPITAL LETTER EN"),
-        # Alike in two fonts, in none that has both.
+        # These are alike in two fonts, but no font has both.
         ("TIFINAGH LETTER YA", "CYRILLIC CAPITAL LETTER ROUND OMEGA"),
         ("GEORGIAN CAPITAL LETTER CAN", "LATIN LETTER SMALL CAPITAL G"),
         ("HEBREW LETTER VAV", "ARABIC LETTER ALEF WITH HAMZA BELOW"),
@@ -63,7 +63,7 @@ def test_of_letters_with_one_drawing_at_most_one_is_a_class(classes, lookalikes)
 
 
 def test_no_shape_of_a_split_is_in_another_in_any_two_fonts(classes):
-    """Shape by shape in float64, by NumPy's own correlation."""
+    """Correlates every pair of shapes in float64 with NumPy."""
     shapes = GlyphShapes()
     vectors = {
         split: np.stack(
@@ -83,7 +83,7 @@ def test_no_shape_of_a_split_is_in_another_in_any_two_fonts(classes):
 
 
 def test_a_correlation_at_the_limit_is_decided_in_float64():
-    """Three pixels: 1, 0, -1 and 1 + b, -2 b, b - 1 correlate as 1 to sqrt(1 + 3 b^2)."""
+    """The pixels 1, 0, -1 and 1 + b, -2 b, b - 1 have the correlation 1 / sqrt(1 + 3 b^2)."""
     limit = 0.95
     letters = [Letter(c, f"LATIN {c}", split, (0,)) for c, split in (("A", "train"), ("B", "test"))]
     offset = np.sqrt((limit**-2 - 1) / 3)
@@ -140,7 +140,7 @@ def test_missing_and_blank_glyphs_are_no_letters():
 )
 @pytest.mark.parametrize("dot", [(20, 0), (0, -25), (15, 10)])
 def test_a_dot_goes_where_the_formula_sends_it(rotation, shear, scales, shift, dot):
-    """The dot is that far from the centre of a glyph of 60 x 80 pixels."""
+    """The dot lies at a known distance from the centre of a glyph of 60 x 80 pixels."""
     ink = Image.new("L", (60, 80), 0)
     ink.paste(255, (30 + dot[0] - 4, 40 + dot[1] - 4, 30 + dot[0] + 4, 40 + dot[1] + 4))
     image = 255.0 - distorted(ink, rotation, shear, *scales, *shift)[:, :, 0]
@@ -153,7 +153,7 @@ def test_a_dot_goes_where_the_formula_sends_it(rotation, shear, scales, shift, d
 
 
 def test_unseen_letters_can_be_told_apart_by_their_pixels(classes):
-    """Five ways, five shots, the nearest of the raw images; chance is 20 %."""
+    """Classifies 5-way 5-shot by the nearest raw image. Chance is 20 %."""
     images, _, names = classes["test"]
     vectors = images.reshape(len(names), 20, -1).astype(np.float32)
     vectors -= vectors.mean(axis=-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""mini-ImageNet: every layout gives the same arrays; what contradicts itself is refused."""
+"""Tests that all layouts of mini-ImageNet give the same arrays, and that conflicts are refused."""
 
 import io
 import os
@@ -42,14 +42,14 @@ def write_one_archive(suffix, write):
 
 
 def write_many_archives(raw):
-    """Several of a split, of several kinds, in an order that is not that of the names."""
+    """Writes several archives of a split, of several kinds, not in the order of their names."""
     for number, (path, content) in enumerate(reversed(FILES.items())):
         kind = (".tar.xz", ".tar.gz", ".tgz", ".tar")[number % 4]
         toy_images.write_tar(raw / f"part_{number:02d}{kind}", {path: content})
 
 
 def flat(files):
-    """The flat layout: the images without their folders, and the CSV files."""
+    """Writes the flat layout: the images in one folder, and the CSV files."""
     images = {f"images/{Path(path).name}": content for path, content in files.items()}
     tables = {}
     for split in CSV_SPLITS:

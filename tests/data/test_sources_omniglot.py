@@ -1,4 +1,4 @@
-"""Omniglot: both layouts, both splits, rotations, and files that are not as they should be."""
+"""Tests Omniglot: both layouts, both splits, rotations, and wrong files."""
 
 import hashlib
 import io
@@ -28,7 +28,7 @@ PARTS = ("images_background", "images_evaluation")
 
 @pytest.fixture
 def raw(tmp_path):
-    """The toy data, unpacked."""
+    """Writes the toy data as folders."""
     toy_images.write_folder(tmp_path / "raw", FILES)
     return tmp_path / "raw"
 
@@ -105,7 +105,7 @@ def test_the_split_of_the_field_has_its_sizes_and_a_fixed_order():
     members = {split: sorted(n for n in names if splits[n] == split) for split in SPLITS}
     assert [len(members[split]) for split in SPLITS] == [1100, 100, 423]
     assert splits == split_characters(reversed(names))
-    # If this changes, no earlier result can be compared with a later one.
+    # If this changes, later results cannot be compared with earlier ones.
     digest = hashlib.sha256(" ".join(members["test"]).encode()).hexdigest()
     assert digest[:16] == "20d8cb518d78ae81"
 

@@ -1,4 +1,4 @@
-"""Preparation happens once, again when raw files change, and never half."""
+"""Data is prepared once, prepared again if the raw files change, and never left half prepared."""
 
 import random
 import tempfile

@@ -1,4 +1,4 @@
-"""Data sets of TensorFlow Datasets, from local files."""
+"""Tests data sets of TensorFlow Datasets, from local files."""
 
 import io
 
@@ -45,7 +45,7 @@ def test_classes_are_split_by_the_seed(raw):
 
 
 class GrayTfds(toy_images.ToyTfds):
-    """The same in gray."""
+    """The same data set in gray."""
 
     name = "gray_tfds"
     channels = 1

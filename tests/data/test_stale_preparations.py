@@ -1,4 +1,4 @@
-"""What changed is prepared anew, what did not is not, and what is gone is not needed."""
+"""Changed data is prepared again, unchanged data is not, and prepared data needs no raw files."""
 
 import os
 import shutil
@@ -19,12 +19,12 @@ WNIDS = {"train": ("n01", "n02"), "val": ("n03",), "test": ("n04",)}
 
 
 def bmp(value):
-    """An uncompressed file: of one size, whatever is in it."""
+    """Returns an uncompressed image file. All such files have the same size."""
     return toy_images.encode(np.full((SIDE, SIDE, 3), value, np.uint8), "BMP")
 
 
 def flat_files(value=40):
-    """{path: content} of three images a class and the lists, all of one size."""
+    """Returns {path: content} of three images a class and the lists; all images have one size."""
     files = {}
     for split, wnids in WNIDS.items():
         rows = [(f"{wnid}_{number}.bmp", wnid) for wnid in wnids for number in range(3)]
@@ -59,7 +59,7 @@ def mean_of(raw, prepared):
 
 
 def replace(file, content):
-    """Writes other bytes of the same number, and sets the time of the change back."""
+    """Writes as many other bytes, and sets the modification time back."""
     before = file.stat()
     assert len(content) == before.st_size
     file.write_bytes(content)
@@ -273,7 +273,7 @@ def test_a_start_from_another_folder_reads_no_file(raw, prepared, monkeypatch, t
 
 
 def test_what_changed_a_moment_ago_is_read_again(raw, prepared, monkeypatch):
-    """A file system's clock ticks slowly: two changes may have one time."""
+    """A file system's clock ticks slowly, so two changes may have the same time."""
     monkeypatch.setattr(contents, "_TOO_FRESH", 10**12)
     read = count_reading(monkeypatch)
     for _ in range(2):

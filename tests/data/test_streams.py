@@ -1,4 +1,4 @@
-"""What is trained on and what is evaluated on share no random numbers, and lists stay."""
+"""Training and evaluation share no random numbers, and the lists stay fixed."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ TASKS = {
     "permuted": lambda: image_tasks("permutation"),
     "sine": lambda: SineTasks(4, 6),
 }
-# Written down before training had keys of its own: recorded results are of such lists.
+# Recorded results are of these lists. They are older than the separate keys of training.
 LISTS = {
     "images": ("61da1da2a82ce28b", "a9d271ba51d22de5", "b60fa480a42f575e"),
     "permuted": ("61da1da2a82ce28b", "a9d271ba51d22de5", "b60fa480a42f575e"),

@@ -1,4 +1,4 @@
-"""Batch norm: its moments, its running statistics, and its gradient's gradient."""
+"""Tests batch norm: its moments, its running statistics, and the gradient of its gradient."""
 
 import keras
 import numpy as np
@@ -53,7 +53,7 @@ def test_batch_norm_without_gamma_is_keras_own():
 
 @pytest.mark.parametrize("shape", [(7, 3), (5, 2, 2, 3)])
 def test_the_gradient_of_the_gradient_agrees_with_finite_differences(shape):
-    """Of batch norm in float64; the layer of Keras fails this."""
+    """Checks our layer in float64. Keras's layer fails this test."""
     layer = BatchNormalization(epsilon=1e-3, dtype="float64")
     layer.build((None, *shape[1:]))
     weights = tf.constant(np.random.default_rng(1).normal(size=shape))
@@ -98,7 +98,7 @@ def test_its_settings_mean_what_they_mean_in_keras(options):
     layers, x = keras_and_ours(**options)
     for training in (True, False):
         answers = [layer(x, training=training) for layer in layers]
-        np.testing.assert_allclose(*answers, rtol=0.03, atol=0.03)  # variances by n - 1 and by n
+        np.testing.assert_allclose(*answers, rtol=0.03, atol=0.03)  # variances by n - 1, by n
         if training:
             np.testing.assert_allclose(*answers, rtol=1e-4, atol=1e-4)
     means = [layer.moving_mean.numpy() for layer in layers]

@@ -1,4 +1,4 @@
-"""Batch norm blended with the moments of each image, against NumPy, one image after the other."""
+"""Tests batch norm blended with the moments of each image against NumPy, image by image."""
 
 import keras
 import numpy as np
@@ -41,7 +41,7 @@ def test_moments_are_those_of_a_mixture_of_batch_and_image(training):
         for c in range(3):
             own = image[..., c]
             center = a * mean[c] + (1 - a) * own.mean()
-            # The variance of a mixture: the mean square less the square of the mean.
+            # The variance of a mixture is the mean square minus the square of the mean.
             square = a * (variance[c] + mean[c] ** 2) + (1 - a) * np.mean(own**2)
             deviation = np.sqrt(square - center**2 + layer.epsilon)
             expected = gamma[c] * (own - center) / deviation + beta[c]

@@ -1,4 +1,4 @@
-"""The cosine classifier against NumPy; what it shares with the network it is put on."""
+"""Tests the cosine classifier against NumPy, and which weights it takes from a network."""
 
 import keras
 import numpy as np
@@ -30,7 +30,7 @@ def test_logits_are_scaled_cosines():
 
 
 def test_by_hand():
-    """(3, 4) has the cosine 0.6 with the first axis and -0.8 with minus the second."""
+    """(3, 4) has the cosine 0.6 with the first axis and -0.8 with the negative second axis."""
     layer = CosineClassifier(2, initial_scale=5.0)
     layer.build((None, 2))
     layer.kernel.assign([[2.0, 0.0], [0.0, -9.0]])
@@ -68,7 +68,7 @@ def test_a_copy_is_made_from_its_config():
 
 
 def test_a_block_without_relu_lets_negative_features_through():
-    """A ReLU commutes with a max-pool: where it is, the same features are cut off at 0."""
+    """A ReLU commutes with max-pooling, so with a ReLU the same features are cut off at 0."""
     images = np.random.default_rng(0).random((3, *SHAPE), np.float32)
     with_relu, without = conv4(SHAPE, 5, 4), conv4(SHAPE, 5, 4, last_relu=False)
     without.set_weights(with_relu.get_weights())

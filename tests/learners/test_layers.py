@@ -1,4 +1,4 @@
-"""The layers of a model that nobody here made: left alone, replaced, warned of, or refused."""
+"""Tests which layers of a user's model are kept, replaced, refused, or cause a warning."""
 
 import keras
 import numpy as np
@@ -91,11 +91,11 @@ def test_a_copy_with_layers_replaced_says_the_same(make, second_order):
     names = [[v.path.split("/")[-2:] for v in m.weights] for m in (model, copy)]
     assert names[0] == names[1]
     assert len(copy.trainable_variables) == len(model.trainable_variables)
-    for training in (False, True, False):  # the last one by statistics that have moved
+    for training in (False, True, False):  # the last pass uses statistics that have moved
         one, other = (m(images, training=training).numpy() for m in (model, copy))
         if training or not kinds(model, KERAS_OWN[:1]):
             np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-4)
-        for layer in kinds(model, KERAS_OWN[:1]):  # as an ordinary training moves them
+        for layer in kinds(model, KERAS_OWN[:1]):  # moves them as an ordinary training does
             layer.momentum = EPISODE_MOMENTUM
     settings = [
         {k: v for k, v in layer.get_config().items() if k != "momentum"}
@@ -133,7 +133,7 @@ def test_first_order_leaves_group_and_layer_normalization():
 
 
 def five_passes(learner):
-    """The running mean, and variance, of one number that is 8, and 4, in every batch."""
+    """Returns the running mean and variance after five batches of mean 8 and variance 4."""
     batch = tf.constant([[6.0], [10.0], [6.0], [10.0]])
     statistics = tf.constant(learner.initial_statistics())
     theta = tf.constant(learner.initial_parameters())
@@ -147,7 +147,7 @@ def normalized(layer):
 
 
 def test_five_passes_leave_the_statistics_of_the_episode():
-    """Keras's momentum of 0.99 leaves 5 % of them; ours 1 - 0.05^5."""
+    """Keras's momentum of 0.99 takes 5 % of the batch statistics; ours takes 1 - 0.05^5."""
     with pytest.warns(UserWarning, match="The momentum of") as said:
         learner = FunctionalLearner(normalized(L.BatchNormalization(name="norm")))
     assert [str(each.message) for each in said if each.category is UserWarning] == [
@@ -160,7 +160,7 @@ def test_five_passes_leave_the_statistics_of_the_episode():
     expected = [8.0 * share, unbiased * share + 0.05**5]
     np.testing.assert_allclose(five_passes(learner), expected, rtol=1e-5)
     kept = FunctionalLearner(normalized(BatchNormalization(momentum=0.99)))
-    np.testing.assert_allclose(five_passes(kept)[0], 8.0 * (1.0 - 0.99**5), rtol=1e-4)  # 0.39
+    np.testing.assert_allclose(five_passes(kept)[0], 8.0 * (1.0 - 0.99**5), rtol=1e-4)  # = 0.39
 
 
 @pytest.mark.filterwarnings("error::UserWarning")
@@ -168,7 +168,7 @@ def test_a_small_momentum_is_kept_and_nothing_said():
     learner = FunctionalLearner(normalized(L.BatchNormalization(momentum=0.25)))
     assert kinds(learner.model, OURS)[0].momentum == 0.25
     frozen = FunctionalLearner(normalized(L.BatchNormalization(trainable=False)))
-    assert five_passes(frozen).size == 0  # what is frozen is no statistic of an episode
+    assert five_passes(frozen).size == 0  # frozen statistics are not statistics of an episode
     theta, image = tf.constant(frozen.initial_parameters()), tf.constant([[2.0]])
     outputs, _ = frozen.apply(theta, tf.zeros([0]), image, training=True)
     np.testing.assert_allclose(outputs, frozen.model(image))
@@ -207,7 +207,7 @@ def test_a_layer_that_draws_random_numbers_is_named_wherever_it_is():
     recurrent = sequential(L.Reshape((6, 18)), L.LSTM(2, dropout=0.1, name="recurrent"))
     with pytest.raises(ValueError, match="The learner's LSTMCell 'lstm_cell' keeps"):
         FunctionalLearner(recurrent)
-    FunctionalLearner(sequential(L.Dropout(0.0)))  # draws none
+    FunctionalLearner(sequential(L.Dropout(0.0)))  # draws no random numbers
 
 
 def mixed_types():
@@ -292,7 +292,7 @@ def test_regularizers_and_constraints_are_said_to_have_no_part():
 
 
 class Block(keras.layers.Layer):
-    """As users write them: the layers inside are told of training by Keras alone."""
+    """A block as users write them: only Keras tells its layers whether this is training."""
 
     def __init__(self, norm=None, **options):
         super().__init__(**options)
@@ -314,7 +314,7 @@ class OwnModel(keras.Model):
 
 @pytest.mark.parametrize("make", [OwnModel, lambda: keras.Sequential([Block(), L.Dense(3)])])
 def test_a_model_of_ones_own_is_adapted_as_it_is(make):
-    """Support images are normalized by their own moments also where `call` has no `training`."""
+    """Support images use their own moments even if `call` has no argument `training`."""
     model, inputs = make(), images[:, 0, 0]
     model(inputs)
     learner = FunctionalLearner(model)
@@ -357,7 +357,7 @@ def test_a_layer_that_cannot_be_replaced_is_named_with_what_to_use():
 
 
 def test_a_recurrent_network_that_drops_nothing_is_adapted():
-    """Keras gives it the state of a random generator that it never asks."""
+    """Keras gives the layer a random generator, which it never uses."""
     model = keras.Sequential([L.Input((5, 3)), L.Bidirectional(L.LSTM(2)), L.Dense(2)])
     learner = FunctionalLearner(model)
     assert learner.num_statistics == 0

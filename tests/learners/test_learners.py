@@ -1,4 +1,4 @@
-"""A Keras model as a function of a flat vector, and the networks written out."""
+"""Tests a Keras model as a function of a flat vector, and the networks in NumPy."""
 
 import keras
 import numpy as np
@@ -58,7 +58,7 @@ def test_apply_leaves_the_model_alone():
 
 
 def same_convolution(x, kernel):
-    """3 x 3, with zeros around, written out."""
+    """A 3 x 3 convolution with zero padding, in NumPy."""
     padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
     height, width = x.shape[1:3]
     return sum(
@@ -67,7 +67,7 @@ def same_convolution(x, kernel):
 
 
 def by_hand(x):
-    """Batch norm by the moments of the batch, then ReLU."""
+    """Batch norm with the moments of the batch, then ReLU."""
     axes = tuple(range(x.ndim - 1))
     return np.maximum((x - x.mean(axes)) / np.sqrt(x.var(axes) + 1e-3), 0.0)
 
@@ -127,14 +127,14 @@ def test_original_initialization_is_that_of_the_lua_code():
     assert not beta.any()
 
 
-# Networks with weights of their own: test_pretrained.py.
+# Networks with weights from elsewhere are in test_pretrained.py.
 FRESH = [each.part.name for each in LEARNERS if not issubclass(each, PretrainedLearner)]
 
 
 @pytest.mark.parametrize("name", FRESH)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_every_learner_keeps_the_contract(name, dtype):
-    build = {"conv4": conv4, "mlp": mlp}[name]  # a new one has to be listed here
+    build = {"conv4": conv4, "mlp": mlp}[name]  # a new learner must be listed here
     learner = FunctionalLearner(build((16, 16, 1), 3, dtype=dtype))
     theta = tf.constant(learner.initial_parameters())
     statistics = tf.constant(learner.initial_statistics())
@@ -178,19 +178,19 @@ def test_a_model_that_is_not_built_is_refused():
 
 
 def test_the_learner_of_maml_on_omniglot():
-    """Strides of two, 28 -> 14 -> 7 -> 4 -> 2, the mean over the image, no gamma."""
+    """Strides of two give 28 -> 14 -> 7 -> 4 -> 2; then the mean over the image. It has no gamma."""
     model = conv4(
         (28, 28, 1), 5, 64, downsampling="stride", features="mean", batch_norm_scale=False
     )
     assert [model.get_layer(f"conv_{i}").output.shape[1] for i in range(1, 5)] == [14, 7, 4, 2]
     assert not [layer for layer in model.layers if isinstance(layer, keras.layers.MaxPooling2D)]
     assert FunctionalLearner(model).parameter_blocks[-2].shape == (64, 5)
-    sizes = [(9 + 3 * 9 * 64) * 64, 4 * 2 * 64, 65 * 5]  # kernels, biases and betas, head
+    sizes = [(9 + 3 * 9 * 64) * 64, 4 * 2 * 64, 65 * 5]  # kernels; biases and betas; the last layer
     assert FunctionalLearner(model).num_parameters == sum(sizes)
 
 
 def test_second_order_through_the_fused_kernel_is_that_of_float64():
-    """MAML differentiates the gradient of batch norm, of max-pool and of strided convolutions."""
+    """MAML differentiates the gradient of batch norm, max-pooling and strided convolutions."""
     x = images()
     for options in ({}, {"downsampling": "stride", "features": "mean"}):
         found = {}

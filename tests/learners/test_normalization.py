@@ -1,4 +1,4 @@
-"""Group and layer normalization are those of Keras but for the gradient of the gradient."""
+"""Group and layer normalization equal Keras's layers, but can be differentiated twice."""
 
 import keras
 import numpy as np

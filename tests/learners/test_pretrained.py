@@ -1,4 +1,4 @@
-"""Networks with weights from elsewhere: what is trained of them, what they see and say."""
+"""Tests networks with weights from elsewhere: trained parts, preprocessing, answers."""
 
 import importlib.util
 from pathlib import Path
@@ -104,11 +104,11 @@ def test_without_the_package_it_says_what_to_install(monkeypatch):
         lite0.weights_file()
 
 
-# Networks of Keras, and from files.
+# Networks of Keras, and networks from files
 
 
 def test_preprocessing_is_measured():
-    """The three ways of Keras: to -1 ... 1, by ImageNet's moments, blue first less its mean."""
+    """Keras has three ways: to -1 ... 1, by ImageNet's moments, or blue first minus its mean."""
     pixels = np.random.default_rng(0).integers(0, 256, (1, 2, 3, 3)).astype(np.float32)
     for module in (keras.applications.mobilenet, keras.applications.densenet):
         matrix, offset = linear_map(module.preprocess_input)
@@ -123,7 +123,7 @@ def test_preprocessing_is_measured():
 
 
 def small_network(include_top, weights, input_shape):
-    """Made as the networks of Keras are."""
+    """Makes a small network in the same way as the networks of Keras."""
     assert (include_top, weights) == (False, None)
     pixels = keras.Input(input_shape)
     x = keras.layers.Conv2D(4, 3, strides=2, name="conv_1")(pixels)
@@ -177,7 +177,7 @@ def test_weights_that_cannot_be_downloaded(monkeypatch):
 
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory):
-    """A small classifier that drops some of its features in training."""
+    """Writes a small classifier that uses dropout in training."""
     toy.seed(0)
     pixels = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, activation="relu", name="maps")(pixels)
@@ -207,7 +207,7 @@ def test_a_model_from_a_file(model_file):
     np.testing.assert_allclose(named(images), tf.reduce_mean(maps, axis=(1, 2)), atol=1e-5)
     assert network.output_shape == (None, 5)
     assert [v.path for v in network.trainable_variables] == ["linear/kernel", "linear/bias"]
-    FunctionalLearner(network)  # has no state that an episode cannot carry
+    FunctionalLearner(network)  # it has no state that an episode cannot carry
 
 
 def test_a_copy_of_the_network_needs_no_file(model_file):
@@ -219,7 +219,7 @@ def test_a_copy_of_the_network_needs_no_file(model_file):
 
 
 def said_of(path, **said):
-    """Settings of toy images for the model in a file."""
+    """Returns settings of toy images for the model in a file."""
     network = {"learner": "keras_model", "model_file": str(path), "features_layer": "maps"}
     sizes = {"num_way": 3, "num_shot": 2, "num_query": 2}
     return {"source": "toys", **network, **sizes, **said}
@@ -227,7 +227,7 @@ def said_of(path, **said):
 
 @pytest.fixture(scope="module")
 def gray_file(tmp_path_factory):
-    """A network for the toy images."""
+    """Writes a network for the toy images."""
     toy.seed(0)
     pixels = keras.Input((16, 16, 1))
     x = keras.layers.Conv2D(4, 3, name="maps")(pixels)
@@ -251,7 +251,7 @@ def test_what_is_frozen_is_no_part_of_what_is_adapted(gray_file):
     gradients = tape.gradient(loss, method.trainable_variables)
     assert any(np.abs(g).max() > 0 for g in gradients if g is not None)
     before = method(inputs)
-    kernel.assign(kernel + 1.0)  # the graph reads the variable that is saved
+    kernel.assign(kernel + 1.0)  # the graph reads the saved variable
     assert np.abs(method(inputs) - before).max() > 1e-3
 
 
@@ -295,14 +295,14 @@ def test_a_thousand_classes_are_those_of_imagenet(tmp_path, model_file):
     inputs = keras.Input((8, 8, 3))
     logits = keras.layers.Dense(1000)(keras.layers.Flatten()(inputs))
     keras.Model(inputs, logits).save(tmp_path / "x.keras")
-    maps = keras.layers.Conv2D(1000, 1)(inputs)  # MobileNetV3 ends so
+    maps = keras.layers.Conv2D(1000, 1)(inputs)  # MobileNetV3 ends with such a layer
     keras.Model(inputs, maps).save(tmp_path / "y.keras")
     of_imagenet = [(tmp_path / f"{name}.keras", True) for name in "xy"]
     for path, known in (*of_imagenet, (model_file[0], False)):
         assert KerasModel.knows_imagenet(KerasModelOptions(model_file=str(path))) == known
 
 
-# EfficientNet-Lite0, from the file on, written out.
+# EfficientNet-Lite0 from its file, calculated in NumPy
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +318,7 @@ def trunk(tensors):
 
 
 def convolution(x, kernel, steps):
-    """x [h, w, c], kernel [out, in, k, k] of PyTorch, padded as TensorFlow's "same", float64."""
+    """Convolves x [h, w, c] with PyTorch's kernel [out, in, k, k] in float64, padding "same"."""
     kernel = kernel.astype(np.float64)
     size, (height, width, _) = kernel.shape[-1], x.shape
     out = [-(-side // steps) for side in (height, width)]
@@ -334,7 +334,7 @@ def convolution(x, kernel, steps):
         ]
     )  # [k k, h, w, in]
     flat = kernel.reshape(*kernel.shape[:2], -1)  # [out, in, k k]
-    if kernel.shape[1] == 1 and x.shape[-1] > 1:  # depthwise
+    if kernel.shape[1] == 1 and x.shape[-1] > 1:  # a depthwise convolution
         return np.einsum("phwc,cp->hwc", patches, flat[:, 0])
     return np.einsum("phwi,oip->hwo", patches, flat)
 
@@ -358,7 +358,7 @@ def block_by_hand(x, tensors, number, steps):
 
 @NEEDS_WEIGHTS
 def test_layers_are_those_of_the_file_written_out(trunk, tensors):
-    """The stem, blocks with and without expansion, with steps of two and a sum, and the head."""
+    """Compares the stem, blocks with and without expansion, strides and sums, and the head."""
     ends = {"stem": "stem_relu6", 0: "block_0_projection_norm", 1: "block_1_projection_norm"}
     ends |= {2: "block_2_sum", 3: "block_3_projection_norm", "head": "mean"}
     pixels = np.random.default_rng(0).integers(0, 256, (1, 128, 128, 3)).astype(np.float32)
@@ -387,9 +387,9 @@ def test_every_tensor_of_the_file_is_used(trunk, tensors):
 
 @NEEDS_WEIGHTS
 def test_it_knows_a_uniform_when_it_sees_one(trunk, tensors):
-    """Rear Admiral Grace Hopper: class 652 of ImageNet is a military uniform."""
+    """The picture shows Rear Admiral Grace Hopper. Class 652 of ImageNet is military uniform."""
     picture = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
     pixels = np.asarray(Image.open(picture).convert("RGB").resize((128, 128)), np.float32)
     features = trunk(pixels[tf.newaxis]).numpy()
     logits = features @ tensors["_fc.weight"].T + tensors["_fc.bias"]
-    assert 652 in logits[0].argsort()[-3:]  # in a quarter of the pixels that it is made for
+    assert 652 in logits[0].argsort()[-3:]  # a quarter of its usual pixels

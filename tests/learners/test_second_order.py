@@ -1,4 +1,4 @@
-"""Which of Keras's layers are differentiated twice as they should be, and who says so."""
+"""Tests which Keras layers have correct second derivatives, and that others are refused."""
 
 import contextlib
 
@@ -50,10 +50,10 @@ def test_what_is_replaced_is_right(name):
 
 @pytest.mark.parametrize("operation", UNDIFFERENTIABLE)
 def test_the_operations_named_have_no_second_gradient_in_this_tensorflow(operation):
-    """Where TensorFlow learns one, the line in the table goes."""
+    """If TensorFlow adds such a gradient, remove the line from the table."""
     gradient = operation if operation == "StopGradient" else f"{operation}Grad"
-    with contextlib.suppress(LookupError):  # nothing is said of it
-        assert ops.gradient_registry.lookup(gradient) is None  # it is said to have none
+    with contextlib.suppress(LookupError):  # TensorFlow has no entry for it
+        assert ops.gradient_registry.lookup(gradient) is None  # not differentiable
 
 
 def with_normalizations(*normalizations):
@@ -68,7 +68,7 @@ def with_normalizations(*normalizations):
 
 
 def meta_gradient_error(learner):
-    """Of two updates of MAML, along a direction, against central differences."""
+    """Compares the meta-gradient of two MAML updates along a direction with central differences."""
     generator = np.random.default_rng(3)
     support, queries = (toy.vector_support(num_inputs=6, seed=seed) for seed in (1, 2))
     rule = SGD(0.5, dtype="float64")
@@ -93,7 +93,7 @@ def meta_gradient_error(learner):
 
 @pytest.mark.filterwarnings("ignore:The momentum of")
 def test_maml_of_a_keras_model_that_nobody_here_made():
-    """BatchNormalization, GroupNormalization and LayerNormalization of Keras, in one network."""
+    """One network has BatchNormalization, GroupNormalization and LayerNormalization of Keras."""
     model = with_normalizations(
         L.BatchNormalization(dtype="float64"),
         L.Dense(8, activation="tanh", dtype="float64"),
@@ -124,7 +124,7 @@ def test_our_networks_are_differentiated_twice():
 
 
 def test_what_no_parameter_reaches_does_no_harm():
-    """Images that are resized and normalized before the first parameter."""
+    """Images are resized and normalized before the first parameter."""
     model = keras.Sequential(
         [
             L.Input((6, 6, 1)),
@@ -138,7 +138,7 @@ def test_what_no_parameter_reaches_does_no_harm():
 
 
 class Moments(keras.layers.Layer):
-    """What a user may write."""
+    """A layer that a user may write."""
 
     def call(self, inputs):
         mean, variance = tf.nn.moments(inputs, [0])
@@ -152,7 +152,7 @@ class MomentsCell(keras.layers.SimpleRNNCell):
 
 
 def test_layers_of_ones_own_are_looked_at_too():
-    """Those in an inner model, in the loop of a cell, and twice the same."""
+    """Finds layers in an inner model, in the cell of a loop, and a layer that is used twice."""
     inner = keras.Sequential([L.Input((4,)), Moments(name="mine")])
     model = keras.Sequential([L.Input((6,)), L.Dense(4), inner, L.Dense(2)])
     with pytest.raises(ValueError, match="wrong in Moments 'mine' "):

@@ -1,4 +1,4 @@
-"""Weights that PyTorch wrote, read without it, and without running what is in the file."""
+"""Weights of PyTorch are read without PyTorch, and no code in the file is run."""
 
 import io
 import os
@@ -17,7 +17,7 @@ NUMBERS = {"one": GENERATOR.normal(size=12).astype("<f4"), "two": np.arange(3, d
 
 
 class Storage:
-    """Stands for a storage; the pickle refers to it by its key."""
+    """Stands for a storage, which the pickle names by its key."""
 
     def __init__(self, key):
         self.key = key
@@ -48,7 +48,7 @@ def torch(monkeypatch):
         setattr(module, name, type(name, (), {"__module__": "torch"}))
 
     def _rebuild_tensor_v2():
-        """Is never called."""
+        """This function is never called."""
 
     _rebuild_tensor_v2.__module__ = "torch._utils"
     _rebuild_tensor_v2.__qualname__ = "_rebuild_tensor_v2"
@@ -112,7 +112,7 @@ def test_what_is_no_such_file_is_refused(tmp_path, torch):
     write(path, {"weight": Tensor("one", 9, (4,), (1,))}, keys=["one"])
     with pytest.raises(ValueError, match=r"a tensor of shape \(4,\) has 3 numbers"):
         read_torch_file(path)
-    for offset, stride in ((0, -1), (-1, 1)):  # would read what lies before the file's numbers
+    for offset, stride in ((0, -1), (-1, 1)):  # would read memory before the numbers of the file
         write(path, {"weight": Tensor("one", offset, (2,), (stride,))}, keys=["one"])
         with pytest.raises(ValueError, match="a tensor of shape"):
             read_torch_file(path)

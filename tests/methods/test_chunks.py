@@ -27,7 +27,7 @@ def _small_chunks(monkeypatch):
 
 
 def unknown_size(function):
-    """The same function in a graph that does not know how many images there will be."""
+    """Returns the same function in a graph that does not know the number of images."""
     spec = tf.TensorSpec([None, *SHAPE], tf.float32)
     return tf.function(function, input_signature=[spec])
 
@@ -52,7 +52,7 @@ def test_never_more_than_a_chunk_at_a_time(number):
     np.testing.assert_array_equal(found, whole.reshape(number, -1) * 2)
     assert sizes == [CHUNK] * (number // CHUNK) + [number % CHUNK] * (number % CHUNK > 0)
     sizes.clear()
-    # Where the number is known, all go through at once.
+    # If the number is known, all images go through at once.
     in_chunks(features, tf.constant(whole), (16,), "float32")
     assert sizes == [number]
 
@@ -95,7 +95,7 @@ def test_methods_that_compare_features_answer_alike(name):
 
     whole = answers(tf.constant(support))
     np.testing.assert_allclose(unknown_size(answers)(support), whole, atol=1e-5)
-    if name != "nearest_neighbor":  # in training batch norm sees all of them
+    if name != "nearest_neighbor":  # in training, batch norm must see all images
         in_training = unknown_size(lambda rows: method.adapt(Support(rows, labels), True)[0])
         expected = method.adapt(Support(tf.constant(support), labels), True)[0]
         np.testing.assert_allclose(in_training(support), expected, atol=1e-5)

@@ -1,4 +1,4 @@
-"""What every method promises, whichever it is: those of the catalogue, each by being there."""
+"""Tests what every method must do. A method in the catalogue is tested automatically."""
 
 import functools
 import json
@@ -30,7 +30,7 @@ PIXELS = Normalization((0.0,), (255.0,))
 
 
 def company(member):
-    """What is said beside the method, so that it is small."""
+    """Returns options beside the method that keep it small."""
     if "streams" in member.kinds:
         sizes = {"num_way": 2, "num_showings": 3, "controller_units": 8}
         return {"source": "toy_stream", **sizes}
@@ -49,12 +49,12 @@ def company(member):
 
 
 def variants():
-    """Every method as it is by default, with rules, and with each choice of its own."""
+    """Returns every method with its defaults, with rules, and with each choice of its own."""
     found = {}
     for member in METHODS:
         name, said = member.part.name, {"method": member.part.name, **company(member)}
         found[name] = said
-        if member.part.name == METHODS.default:  # rules are the same wherever they are used
+        if member.part.name == METHODS.default:  # rules are the same in all methods
             others = [rule for rule in toy.FEW_SHOT_RULES if rule != RULES.default]
             found |= {f"{name}-{rule}": {**said, "rule": rule} for rule in others}
         for each in options_of(member.part.options).values():
@@ -62,7 +62,7 @@ def variants():
                 continue
             others = each.choices or ((True,) if each.kind is bool else ())
             for value in others:
-                if value not in (each.default, "batch"):  # which is transductive
+                if value not in (each.default, "batch"):  # "batch" is transductive
                     found[f"{name}-{each.name}={value}"] = {**said, each.name: value}
     return found
 
@@ -72,13 +72,13 @@ FEW_SHOT = [
     name for name, said in VARIANTS.items() if issubclass(METHODS[said["method"]], FewShotMethod)
 ]
 TRAINED = [name for name, said in VARIANTS.items() if METHODS[said["method"]].is_trained]
-# One of each class, for what does not depend on its options; and with rules, for training.
+# One variant of each method for tests that do not depend on options, and rules for training.
 CLASSES = METHODS.names()
 TO_TRAIN = [name for name in TRAINED if "=" not in name]
 
 
 def depends_on_order(method):
-    """Whether the order of the support images is a part of the method: an LSTM reads them."""
+    """Whether the order of the support images matters, because an LSTM reads them."""
     return getattr(method, "support_context", None) is not None
 
 
@@ -99,7 +99,7 @@ def name(request):
 
 @functools.cache
 def built(name):
-    """One for all tests that only ask it."""
+    """Builds one method for all tests that do not change it."""
     return build(name)
 
 
@@ -110,7 +110,7 @@ def few_shot(request):
 
 @functools.cache
 def answers(name):
-    """What it says of `one_step()`."""
+    """Returns the outputs of the method for `one_step()`."""
     return built(name)(one_step()[0], training=False).numpy()
 
 
@@ -130,13 +130,13 @@ def one_step(**arguments):
 
 @functools.cache
 def tasks_of(name, **arguments):
-    """A step of tasks that the method takes."""
+    """Returns a training step of tasks for the method."""
     _, tasks = parts(name)
     return next(iter(episode_dataset(tasks.episodes("validation", 0), **arguments)))
 
 
 class Trained(NamedTuple):
-    """A training of 200 steps: its method, and how often it was traced in the first and in all."""
+    """A training of 200 steps: the method, and the traces after the first step and in all."""
 
     method: Any
     first_traces: int
@@ -181,7 +181,7 @@ def test_an_answer_for_every_query(few_shot):
 @pytest.mark.parametrize("name", CLASSES)
 def test_tasks_do_not_touch_each_other(name):
     method = built(name)
-    inputs, _ = tasks_of(name, num_episodes=6, episodes_per_step=6)  # too many to be unrolled
+    inputs, _ = tasks_of(name, num_episodes=6, episodes_per_step=6)  # too many episodes to unroll
     together = method(inputs, training=False)
     for i in (0, 2, 5):
         alone = method({name: x[i : i + 1] for name, x in inputs.items()}, training=False)
@@ -217,7 +217,7 @@ CYCLES = [np.roll(range(NUM_WAY), -shift) for shift in range(NUM_WAY)]
 
 
 def permuted(inputs, order):
-    """The same episode with its classes in another order: class k becomes order[k]."""
+    """Returns the same episode with its classes in another order: class k becomes order[k]."""
     labels = tf.gather(tf.constant(order), inputs["support_labels"])
     return {**inputs, "support_labels": labels}
 
@@ -225,7 +225,7 @@ def permuted(inputs, order):
 @pytest.mark.parametrize("name", FEW_SHOT)
 def test_permuted_classes_permute_the_answers(name):
     if not built(name).is_symmetric:
-        return  # see the next test
+        return  # the next test covers these
     order = [2, 0, 1]
     other = tf.gather(built(name)(permuted(one_step()[0], order)), order, axis=-1)
     np.testing.assert_allclose(other, answers(name), rtol=1e-4, atol=1e-5)
@@ -273,7 +273,7 @@ def test_other_numbers_of_classes(few_shot):
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_asking_leaves_no_trace(name):
-    """Outside of training nothing that a method keeps is changed, running statistics least."""
+    """Outside training a call changes no weight of a method, and no running statistics."""
     method = built(name)
     before = [keras.ops.convert_to_numpy(v).copy() for v in method.variables]
     method(tasks_of(name)[0], training=False)
@@ -289,7 +289,7 @@ def test_training_helps_on_unseen_episodes_and_noise_stays_at_chance(name):
     for before, after in zip(start.trainable_weights, method.trainable_weights, strict=True):
         assert np.abs(before.numpy() - after.numpy()).max() > 1e-5, after.path
     scores = method.evaluate(episodes(60, start=1000), verbose=0, return_dict=True)
-    # Chance is 0.33, and how far above it depends on the seed and the processor.
+    # Chance is 0.33. How far above it a method gets depends on the seed and the processor.
     assert scores["accuracy"] > 0.6
     scores = method.evaluate(
         episodes(60, start=1000).enumerate().map(with_noise), verbose=0, return_dict=True
@@ -298,7 +298,7 @@ def test_training_helps_on_unseen_episodes_and_noise_stays_at_chance(name):
 
 
 def with_noise(number, episode):
-    """The same episode with noise for images."""
+    """Returns the same episode with images of noise."""
     inputs, labels = episode
     noise = {
         name: tf.random.stateless_uniform(tf.shape(inputs[name]), [number, seed])
@@ -330,7 +330,7 @@ def test_checkpoints_bring_everything_back(name, tmp_path):
 
 def test_is_saved_and_loaded_as_a_keras_model(name, tmp_path):
     method = build(name)
-    for index, weight in enumerate(method.weights):  # so that each has to come along
+    for index, weight in enumerate(method.weights):  # so that the test sees every weight
         noise = np.random.default_rng(index).uniform(0.0, 0.01, weight.shape)
         weight.assign(weight + noise)
     method.save(tmp_path / "method.keras")

@@ -1,4 +1,4 @@
-"""The method: episodes in, logits out; what leaks and what must not; two ways to train it."""
+"""Tests the method: logits, independence of episodes, and two ways of training."""
 
 import keras
 import numpy as np
@@ -55,7 +55,7 @@ def test_trainable_weights_are_those_of_the_rule_and_c_0():
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("query_normalization", QUERY_NORMALIZATIONS)
 def test_episodes_do_not_touch_each_other(query_normalization, training):
-    """Logits of three episodes at once are those of each alone: nothing leaks between them."""
+    """The logits of three episodes together equal those of each alone."""
     method = toy.conv_method(query_normalization=query_normalization)
     inputs, labels = one_step(num_episodes=3, episodes_per_step=3)
     together = method(inputs, training=training)
@@ -94,7 +94,7 @@ def test_support_normalization_is_one_more_pass_at_the_last_theta():
 
 
 def test_statistics_are_carried_on_and_queries_of_meta_training_use_their_own_moments():
-    """Written out once more, three updates by gradient descent."""
+    """Compares three updates by gradient descent with a calculation step by step."""
     method = toy.conv_method(num_steps=3, rule=SGD(0.1))
     learner, (inputs, _) = method.learner, one_step()
     images, labels = inputs["support_inputs"][0], inputs["support_labels"][0]
@@ -117,7 +117,7 @@ def test_statistics_are_carried_on_and_queries_of_meta_training_use_their_own_mo
 
 @pytest.mark.parametrize("num_steps", [None, 0])
 def test_without_any_update_the_running_statistics_are_those_of_the_support_set(num_steps):
-    # They would be mean 0 and variance 1 else, which no pass has left.
+    # Else they would be mean 0 and variance 1, the initial values.
     method = toy.conv_method(num_steps=2 if num_steps is not None else 0)
     inputs, _ = one_step()
     support = toy.Support(inputs["support_inputs"][0], inputs["support_labels"][0])
@@ -162,10 +162,7 @@ def test_keras_fit_and_a_plain_loop_give_the_same_weights_after_five_updates():
 
 
 def test_mirrored_on_two_devices_equals_one_device():
-    """E = 2 on two logical CPUs, ten updates: the weights of one device with E = 2.
-
-    So are their averages, which lag behind them.
-    """
+    """Ten updates of E = 2 on two logical CPUs give the weights, and averages, of one device."""
     devices = [device.name for device in tf.config.list_logical_devices("CPU")]
     assert len(devices) == 2
     assert toy.conv_method().trainable_weights[0].path.endswith("c_0")
@@ -190,7 +187,7 @@ def test_mirrored_on_two_devices_equals_one_device():
 
 
 def test_loss_and_gradient_of_two_devices_are_those_of_one():
-    """Adam hides a gradient that is too large by a factor; what it remembers of it does not."""
+    """Adam hides a wrong factor on the gradient, but its stored moments show it."""
     devices = [device.name for device in tf.config.list_logical_devices("CPU")]
     losses, moments = [], []
     for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(devices)):
@@ -209,10 +206,10 @@ def test_loss_and_gradient_of_two_devices_are_those_of_one():
 
 
 def _comparable_weights(method):
-    """All trainable weights, c_0 without the biases of convolutions.
+    """Returns all trainable weights, and c_0 without the biases of convolutions.
 
-    Batch norm takes a convolution's bias away again: its gradient is zero, and what Adam makes
-    of the rounding noise there is no weight to compare.
+    Batch norm removes the bias of a convolution. So its gradient is zero, and Adam only follows
+    the rounding noise, which differs between devices.
     """
     theta, *of_rule = (w.numpy() for w in method.trainable_weights)
     blocks = [
@@ -231,7 +228,7 @@ def test_an_unknown_normalization_lists_the_known_ones():
 
 
 def test_what_is_recomputed_is_not_vectorized():
-    """The two together gave a wrong meta-gradient, without any error."""
+    """Recomputing inside vectorized_map gave a wrong meta-gradient, without any error."""
     with pytest.raises(ValueError, match=r"^recompute does not go with vectorize_episodes"):
         GradientBasedMethod(
             toy.mlp_learner(), toy.lively_rule(), InnerLoop(recompute=True), vectorize_episodes=True
@@ -268,7 +265,7 @@ def test_a_trace_is_what_the_inner_loop_did(num_steps):
 
 
 def test_mini_batches_and_divisor_reach_the_problem():
-    """The options of the method, as a problem with them has it."""
+    """The method passes its options to the problem."""
     given = {"batch_size": 4, "gradient_divisor": "batch_size"}
     start = toy.conv_method()
     method = GradientBasedMethod(start.learner, SGD(0.1), InnerLoop(3), start=start.start, **given)
@@ -285,7 +282,7 @@ def test_mini_batches_and_divisor_reach_the_problem():
 
 
 def test_a_class_without_support_images_is_no_answer():
-    """Outside of training: it has the lowest logit there is; in training it has what it has."""
+    """Outside training a class without support images has the lowest possible logit."""
     method = toy.conv_method()
     inputs, _ = one_step()
     inputs["support_labels"] = tf.where(inputs["support_labels"] == 2, 3, inputs["support_labels"])

@@ -1,4 +1,4 @@
-"""Updates of the last layer against NumPy in float64, and features that are computed once."""
+"""Tests updates of the last layer against NumPy in float64, and features that are computed once."""
 
 import keras
 import numpy as np
@@ -56,7 +56,7 @@ def unit(features):
 
 
 def slow_start(features, head_start):
-    """w_k and b_k of three classes, [3, D + 1], with loops."""
+    """Returns w_k and b_k of three classes, [3, D + 1], computed with loops."""
     rows = np.zeros((3, features.shape[1] + 1))
     if head_start == "prototypes":
         for k in range(3):
@@ -116,7 +116,7 @@ def test_the_trace_has_the_losses_and_another_number_of_updates():
 
 @pytest.mark.parametrize("second_order", [True, False])
 def test_the_meta_gradient_of_the_scale(second_order):
-    """By finite differences; of first order it lacks what the gradient of an update depends on."""
+    """Compares with finite differences. The first order ignores how the gradient changes."""
     found, task = method(), episode()
     found.inner_loop = InnerLoop(3, second_order)
 
@@ -134,7 +134,7 @@ def test_the_meta_gradient_of_the_scale(second_order):
 
 
 def test_frozen_features_are_computed_once_and_stay():
-    """Two updates on them are those on images; the network is as it was."""
+    """Two updates on features equal those on images, and the network does not change."""
     said = {"method": "head_adaptation", "source": "toys", "normalization": "unit", "num_way": 3}
     said |= {"num_shot": 2, "num_query": 3, "num_steps": 2, "max_steps": 2, "learner": "mlp"}
     said |= {"hidden_layers": (4,), "rule": "sgd", "learn_inner_rate": True}

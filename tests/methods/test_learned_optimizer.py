@@ -1,4 +1,4 @@
-"""The learned optimizer: losses by hand, the meta-gradient of a rate, what there is to see."""
+"""Tests the learned optimizer: losses by hand, the meta-gradient of a learning rate, traces."""
 
 import keras
 import numpy as np
@@ -34,7 +34,7 @@ def optimizer(rule, num_steps=4, num_evaluation_steps=None, **inner_loop):
 
 
 def problems(num_problems=2, seed=0):
-    """Tensors of E random problems, float64."""
+    """Returns the tensors of E random problems in float64."""
     generator = np.random.default_rng(seed)
     shapes = {"matrix": (D, D), "target": (D,), "theta_0": (D,)}
     return {
@@ -44,7 +44,7 @@ def problems(num_problems=2, seed=0):
 
 
 def losses_by_hand(tasks, rate, num_steps):
-    """Of gradient descent: theta - rate * 2 W^T (W theta - y), by NumPy, [E, T + 1]."""
+    """Returns losses [E, T + 1] of gradient descent, theta - rate * 2 W^T (W theta - y), by NumPy."""
     matrices, targets, starts = (tasks[n].numpy() for n in ("matrix", "target", "theta_0"))
     found = []
     for matrix, target, theta in zip(matrices, targets, starts, strict=True):
@@ -67,7 +67,7 @@ def test_losses_of_gradient_descent_by_hand(num_steps, training):
 
 
 def test_in_closed_form():
-    """W = 1, y = 0: the loss is theta^2 and each update multiplies theta by 1 - 2 a."""
+    """With W = 1, y = 0 the loss is theta^2, and each update multiplies theta by 1 - 2 a."""
     tasks = {
         "matrix": tf.eye(D, batch_shape=[1], dtype=tf.float64),
         "target": tf.zeros([1, D], tf.float64),
@@ -88,7 +88,7 @@ def test_more_updates_outside_of_training():
 
 @pytest.mark.parametrize("by_coordinate", [False, True])
 def test_the_meta_gradient_of_the_rates_agrees_with_finite_differences(by_coordinate):
-    """Of the mean loss along the way; of second order, so that it is the whole derivative."""
+    """The mean loss over the updates is differentiated with the second order."""
     rule = MetaSGD(0.02, 0.1, dtype="float64") if by_coordinate else toy.learned_sgd()
     method = optimizer(rule, second_order=True)
     tasks = problems()
@@ -114,9 +114,10 @@ def test_the_meta_gradient_of_the_rates_agrees_with_finite_differences(by_coordi
 
 
 def test_the_first_order_meta_gradient_leaves_out_the_path_through_the_gradient():
-    """One update: d L(theta_1) / d rate = -grad(theta_1) . grad(theta_0), either way; two differ.
+    """After one update d L(theta_1) / d rate = -grad(theta_1) . grad(theta_0) in both orders.
 
-    The path along theta stays: it is what tells the rule what its updates lead to.
+    After two updates the orders differ. The path along theta stays in the first order: it tells
+    the rule what its updates lead to.
     """
     tasks = problems(1)
     matrix, target, theta = (tasks[n].numpy()[0] for n in ("matrix", "target", "theta_0"))
@@ -136,7 +137,7 @@ def test_the_first_order_meta_gradient_leaves_out_the_path_through_the_gradient(
     first = slope(theta)
     second = slope(theta - rate * first)
     third = slope(theta - rate * first - rate * second)
-    # Divided by the T + 1 losses, of which the first does not depend on the rate.
+    # The mean is over T + 1 losses. The first does not depend on the rate.
     one_update = -second @ first / 2
     two_updates = -(second @ first + third @ (first + second)) / 3
     np.testing.assert_allclose(found[1, False], one_update, rtol=1e-10)
@@ -147,7 +148,7 @@ def test_the_first_order_meta_gradient_leaves_out_the_path_through_the_gradient(
 
 @pytest.mark.parametrize("second_order", [False, True])
 def test_recomputing_changes_no_meta_gradient(second_order):
-    """In a graph, where the problems of a step are a loop, as `fit` has them."""
+    """Checks it in a graph, where the problems of a step are in a loop, as in `fit`."""
     tasks, rule, gradients = problems(), toy.lively_rule(), []
     for recompute in (False, True):
         method = optimizer(rule, 2, recompute=recompute, second_order=second_order)
@@ -194,11 +195,11 @@ def test_the_trace_is_that_of_the_updates():
     np.testing.assert_allclose(losses[-1], quadratic(task).loss(theta, (), 5)[0], rtol=1e-10)
 
 
-FIRST = (0, 2, 4)  # of three problems, on a way of six updates
+FIRST = (0, 2, 4)  # the first update of a stretch, for each of three problems
 
 
 def stretches(rule, unroll_steps=2, num_steps=6, **options):
-    """A method that is trained in stretches of two updates, and three problems on their way."""
+    """Makes a method that trains in stretches of two updates, and three problems in progress."""
     loop = InnerLoop(num_steps, **options)
     method = LearnedOptimizerMethod(rule, QuadraticTasks(D), loop, unroll_steps=unroll_steps)
     return method, {**problems(3), FIRST_STEP: tf.constant(FIRST)}
@@ -213,7 +214,7 @@ def test_a_stretch_is_a_part_of_the_way():
 
 
 def test_no_meta_gradient_flows_through_the_updates_before_a_stretch():
-    """Of a rule with a state: the same as where another training left theta and state."""
+    """The result equals one that starts with theta and state of an earlier training."""
     rule = toy.lively_rule()
     method, tasks = stretches(rule)
     weights = [w.value for w in rule.trainable_weights]
@@ -276,7 +277,7 @@ def test_a_curriculum_needs_stretches(unroll_steps):
 
 
 def test_scaled_coordinates_change_gradients_and_not_where_a_problem_starts():
-    """Gradient descent in coordinates theta / c has rates of c^2 in those of theta."""
+    """Gradient descent in coordinates theta / c has learning rates of c^2 in those of theta."""
     tasks = problems(2)
     scales = tf.constant([[0.5, 1.0, 3.0], [2.0, 1.0, 0.1]], tf.float64)
     found = optimizer(SGD(0.01, dtype="float64"), 3)({**tasks, SCALES: scales})
@@ -312,7 +313,7 @@ def test_a_stretch_divides_the_way():
 
 
 def test_training_makes_a_rule_better_on_problems_it_has_not_seen():
-    """The score is the last loss, and it falls well below where the rule began."""
+    """The score is the last loss. It falls far below that of the initial rule."""
     toy.seed(0)
     tasks = QuadraticTasks(5)
     rule = SGD(0.001, learned=True)
@@ -326,7 +327,7 @@ def test_training_makes_a_rule_better_on_problems_it_has_not_seen():
     method.fit(training, verbose=0, shuffle=False)
     after = method.evaluate(listed, verbose=0, return_dict=True)
     assert after["final_loss"] < 0.5 * before["final_loss"]
-    assert after["final_loss"] < after["loss"]  # the last one, and the mean along the way
+    assert after["final_loss"] < after["loss"]  # the last loss, and the mean over all updates
     inputs, labels = next(iter(listed))
     scores = OPTIMIZATION.scores(labels, method(inputs))
     np.testing.assert_allclose(scores, method(inputs)[:, -1], rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Logistic regression: its weights are where the gradient is zero, and where scikit-learn's are."""
+"""Tests that the gradient is zero at the weights, and that they equal scikit-learn's."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Matching networks against NumPy in float64, one query and one support image at a time."""
+"""Tests matching networks against NumPy in float64, one query and one support image at a time."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def softmax(x):
 
 
 def lstm_step(weights, x, hidden, cell):
-    """One step of an LSTM; Keras orders its gates input, forget, candidate, output."""
+    """One step of an LSTM. Keras orders its gates input, forget, candidate, output."""
     kernel, recurrent, bias = weights
     i, f, g, o = np.split(x @ kernel + hidden @ recurrent + bias, 4)
     cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(g)
@@ -39,7 +39,7 @@ def lstm_step(weights, x, hidden, cell):
 
 
 def lively(layer):
-    """Gives a layer weights that are not small, biases included."""
+    """Gives a layer large random weights and biases."""
     layer.set_weights([numbers(i, *w.shape) for i, w in enumerate(layer.get_weights())])
     return layer
 
@@ -59,7 +59,7 @@ def test_votes(similarity):
             softmax(of_query) if similarity == "softmax" else of_query, labels, strict=True
         ):
             expected[label] += weight
-        if similarity == "softmax":  # a class without images has nothing: its log is finite
+        if similarity == "softmax":  # the logit of a class without images is finite
             np.testing.assert_allclose(np.exp(row), expected, rtol=1e-12, atol=1e-29)
             assert np.isfinite(row).all()
         else:
@@ -169,7 +169,7 @@ def test_what_it_does_not_know_is_refused():
 @pytest.mark.parametrize("num_way", [2, 3, 7])
 @pytest.mark.parametrize("full_context", [False, True])
 def test_it_answers_for_any_number_of_classes(num_way, full_context):
-    """Whatever it was trained with; and one answer needs no other class to be what it is."""
+    """The number of classes need not be that of the training, and their order does not matter."""
     method = MatchingNetworks(
         embedding_of(conv4((16, 16, 1), 3, 4)), 3, full_context=full_context, similarity="sum"
     )

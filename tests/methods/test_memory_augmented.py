@@ -1,4 +1,4 @@
-"""Memory-augmented networks against NumPy in float64, one stream, head and slot at a time."""
+"""Tests memory-augmented networks against NumPy in float64, one stream, head and slot at a time."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def sigmoid(x):
 
 
 def slow_access(memory, read, usage, keys, values, gates):
-    """One stream: memory [slots, width], read [heads, slots], usage [slots]."""
+    """Reads and writes for one stream. memory [slots, width], read [heads, slots], usage [slots]"""
     free = np.argsort(usage, kind="stable")[:HEADS]
     written = np.zeros_like(read)
     for j in range(HEADS):
@@ -56,7 +56,7 @@ def slow_access(memory, read, usage, keys, values, gates):
 
 
 def slow_logits(method, images, previous):
-    """One stream, in float64."""
+    """Returns the logits of one stream in float64."""
     known = {"/".join(w.path.split("/")[-2:]): w.numpy().astype(np.float64) for w in method.weights}
 
     def layer(name, x):
@@ -91,7 +91,7 @@ def slow_logits(method, images, previous):
 @pytest.mark.parametrize("lstm_alone", [False, True])
 def test_agrees_with_the_oracle(lstm_alone):
     method, inputs = network(lstm_alone=lstm_alone), streams()
-    for index, weight in enumerate(method.weights):  # biases that are not zero, too
+    for index, weight in enumerate(method.weights):  # biases become nonzero too
         noise = np.random.default_rng(index).normal(0.0, 0.7, weight.shape)
         weight.assign(noise)
     expected = [
@@ -108,21 +108,21 @@ def test_the_least_used_slots_in_their_order():
 
 
 def test_a_shut_gate_writes_to_the_least_used_slot_and_wipes_it_first():
-    """By hand: slot 0 was used last; slots 1 and 2 are free, and get the values as they are."""
+    """By hand: slot 0 was used last; slots 1 and 2 are free and take the values unchanged."""
     state = empty_memory(1, SLOTS, WIDTH, HEADS, tf.float64)
     old = tf.ones_like(state.memory)
     values = tf.constant([[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]], tf.float64)
     heads = Heads(values, values, tf.zeros([1, HEADS], tf.float64))
     memory = access(state._replace(memory=old), heads, DECAY)[0].memory[0]
     np.testing.assert_allclose(memory, [[1, 1, 1], [1, 2, 3], [4, 5, 6], [1, 1, 1], [1, 1, 1]])
-    # An open gate adds to what was read, which is slot 0; the free ones are wiped all the same.
+    # An open gate adds to slot 0, which was read. The free slots are wiped all the same.
     heads = heads._replace(gates=tf.ones([1, HEADS], tf.float64))
     memory = access(state._replace(memory=old), heads, DECAY)[0].memory[0]
     np.testing.assert_allclose(memory, [[6, 8, 10], [0, 0, 0], [0, 0, 0], [1, 1, 1], [1, 1, 1]])
 
 
 def test_a_label_is_told_one_step_later():
-    """What is asked at a step does not depend on its own label, nor on what comes after it."""
+    """The output of a step depends neither on its own label nor on later steps."""
     method, inputs = network(), streams(number=1)
     before = method(inputs).numpy()
     changed = {name: value.copy() for name, value in inputs.items()}

@@ -1,4 +1,4 @@
-"""Nearest neighbour against NumPy; what its two ways of being called do."""
+"""Tests nearest neighbour against NumPy, and its two ways of being called."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def random_images(number, seed):
 
 
 def slow_answers(features, labels, queries, num_way):
-    """Of each query and class the cosine with the nearest support image, one at a time."""
+    """Returns for each query and class the cosine with the nearest support image, one at a time."""
     answers = np.full([len(queries), num_way], -np.inf)
     for row, z in enumerate(queries):
         for x, label in zip(features, labels, strict=True):
@@ -42,7 +42,7 @@ def test_answers_are_cosines_with_the_nearest():
 
 
 def test_pixels_by_hand():
-    """(3, 4) and (4, 3) have the cosine 24 / 25, (3, 4) and (0, 2) 8 / 10."""
+    """(3, 4) and (4, 3) have the cosine 24 / 25; (3, 4) and (0, 2) have 8 / 10."""
     method = PixelNearestNeighbor()
     images = tf.constant([[4.0, 3.0], [0.0, 2.0]])[:, tf.newaxis, :, tf.newaxis]
     adapted = method.adapt(Support(images, tf.constant([1, 0])))
@@ -81,7 +81,7 @@ def test_the_embedding_is_the_network_without_its_last_layer():
 @pytest.mark.parametrize("num_way", [2, 5, 9])
 @pytest.mark.parametrize("in_pixels", [False, True])
 def test_it_answers_for_any_number_of_classes(in_pixels, num_way):
-    """More of them, too, than those that the network was trained on."""
+    """An episode may have more classes than the training of the network had."""
     method = PixelNearestNeighbor() if in_pixels else NearestNeighbor(conv4(SHAPE, 4, 4))
     assert method.num_outputs is None
     inputs = {

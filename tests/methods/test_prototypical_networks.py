@@ -1,4 +1,4 @@
-"""Prototypical networks against NumPy in float64; what batch norm sees; any number of classes."""
+"""Tests prototypical networks against NumPy in float64, batch norm, and any number of classes."""
 
 import keras
 import numpy as np
@@ -30,7 +30,7 @@ def embedding(momentum=0.9, dropout=0.0):
 
 
 def episode(labels, num_queries=4, seed=0):
-    """One episode with a leading E: support images of the labels, and queries."""
+    """Returns one episode with a leading E: support images of these labels, and queries."""
     images = random_images(len(labels) + num_queries, seed)[np.newaxis]
     return {
         "support_inputs": images[:, : len(labels)],
@@ -40,7 +40,7 @@ def episode(labels, num_queries=4, seed=0):
 
 
 def slow_logits(features, labels, queries, distance="euclidean", scale=1.0):
-    """-scale |f - c_k|^2, one query and one class at a time, in float64."""
+    """Returns -scale |f - c_k|^2 in float64, one query and one class at a time."""
     features, queries = (np.asarray(x, np.float64) for x in (features, queries))
     if distance == "cosine":
         features, queries = (unit(x) for x in (features, queries))
@@ -59,7 +59,7 @@ def unit(x):
 
 
 def test_means_and_distances_by_hand():
-    """Classes at (1, 2), from (0, 2) and (2, 2), and at (4, 0); a query at (1, 0)."""
+    """Class means are (1, 2), from (0, 2) and (2, 2), and (4, 0). The query is at (1, 0)."""
     features = tf.constant([[0.0, 2.0], [4.0, 0.0], [2.0, 2.0]], tf.float64)
     means = class_means(features, tf.constant([0, 1, 0]), 2)
     np.testing.assert_array_equal(means, [[1.0, 2.0], [4.0, 0.0]])
@@ -76,7 +76,7 @@ def test_a_class_without_features_has_a_mean_of_zeros():
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("scale", [1.0, 2.5])
 def test_agrees_with_the_oracle(distance, scale):
-    """Unequal numbers of images of the classes, in no order."""
+    """The classes have different numbers of images, in mixed order."""
     labels = [2, 0, 1, 0, 2, 2, 0]
     inputs = episode(labels)
     method = PrototypicalNetworks(embedding(), 3, distance, scale)
@@ -86,7 +86,7 @@ def test_agrees_with_the_oracle(distance, scale):
     )
     found = method(inputs, training=False)[0]
     expected = slow_logits(features, labels, queries, distance, scale)
-    assert np.ptp(expected, axis=1).min() > 1e-4  # else it would say nothing of the classes
+    assert np.ptp(expected, axis=1).min() > 1e-4  # else the test would not depend on the classes
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
 
 
@@ -104,7 +104,7 @@ def test_features_of_length_one_make_the_distance_a_cosine():
 
 
 def test_it_is_a_linear_layer_on_the_features():
-    """Section 2.4: weights 2 c_k and biases -|c_k|^2, but for a number all classes have alike."""
+    """Section 2.4: weights 2 c_k and biases -|c_k|^2, up to a number that all classes share."""
     generator = np.random.default_rng(0)
     features, queries = generator.normal(size=(9, 6)), generator.normal(size=(5, 6))
     means = class_means(tf.constant(features), tf.constant([0, 1, 2] * 3), 3)
@@ -118,7 +118,7 @@ def test_it_is_a_linear_layer_on_the_features():
 
 
 def test_training_is_one_pass_for_support_and_queries():
-    """Batch norm sees both at once: outputs and running statistics are those of such a pass."""
+    """Support and queries go through batch norm together, in training."""
     labels = [0, 1, 2, 0, 1, 2]
     inputs = episode(labels)
     method = PrototypicalNetworks(embedding(), 3)
@@ -159,7 +159,7 @@ def test_outside_of_training_nothing_is_collected_and_queries_do_not_see_each_ot
 
 @pytest.mark.parametrize("num_way", [1, 2, 5, 9])
 def test_it_answers_for_any_number_of_classes(num_way):
-    """Whatever it was trained with."""
+    """The number of classes need not be that of the training."""
     method = PrototypicalNetworks(embedding(), training_way=3)
     assert method.num_outputs is None
     labels = list(range(num_way)) * 2
@@ -200,7 +200,7 @@ def test_a_class_without_support_images_is_no_answer_and_changes_no_other():
 
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_adapting_and_asking_is_calling(distance):
-    """What is exported as two functions is what the method does in one."""
+    """The two exported functions together give what a call of the method gives."""
     method = PrototypicalNetworks(embedding(), 3, distance, 3.0)
     inputs = episode([0, 1, 2, 0, 1, 2])
     support = Support(*(tf.constant(inputs[f"support_{x}"][0]) for x in ("inputs", "labels")))
@@ -216,7 +216,7 @@ def test_it_begins_at_the_network_of_a_joint_training():
         weight.assign(np.random.default_rng(1).random(weight.shape))
     method.begin(trained)
     learned = {weight.path: weight for weight in trained.weights}
-    assert len(method.weights) == len(trained.weights) - 2  # but for the linear layer
+    assert len(method.weights) == len(trained.weights) - 2  # without the linear layer
     for weight in method.weights:
         np.testing.assert_array_equal(weight, learned[weight.path])
 

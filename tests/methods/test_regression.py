@@ -1,4 +1,4 @@
-"""Functions instead of classes: adapted, trained, exported by the same code."""
+"""Functions instead of classes are adapted, trained and exported by the same code."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Relation networks against NumPy in float64."""
+"""Tests relation networks against NumPy in float64."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def episode(num_queries=3):
 
 
 def lively(method):
-    """Running statistics that are not those of the beginning, and biases that are not zero."""
+    """Gives the network running statistics and biases that are not the initial ones."""
     for index, weight in enumerate(method.relation.weights):
         noise = np.random.default_rng(index).uniform(0.1, 0.6, weight.shape)
         weight.assign(weight + noise)
@@ -37,7 +37,7 @@ def lively(method):
 
 
 def convolved(x, kernel, bias):
-    """A 3 x 3 convolution [h, w, c] -> [h, w, d], a place at a time."""
+    """A 3 x 3 convolution [h, w, c] -> [h, w, d], one place at a time."""
     padded = np.pad(x, [(1, 1), (1, 1), (0, 0)])
     height, width, _ = x.shape
     return np.array(
@@ -52,7 +52,7 @@ def convolved(x, kernel, bias):
 
 
 def slow_relation(pair, relation):
-    """g of one pair [h, w, 2 C], in float64."""
+    """Returns g of one pair [h, w, 2 C] in float64."""
     known = {weight.path: weight.numpy().astype(np.float64) for weight in relation.weights}
     x = pair
     for i in (1, 2):
@@ -104,7 +104,7 @@ def test_the_loss_is_the_squared_error_of_the_relations():
 
 
 def test_training_answers_for_all_pairs_at_once():
-    """Batch norm then sees all pairs of the episode, and its running statistics move."""
+    """Batch norm sees all pairs of the episode, and its running statistics move."""
     method = RelationNetworks(maps_of(network()), training_way=3)
     before = method.relation.get_layer("relation_norm_1").moving_mean.numpy().copy()
     assert method(episode(), training=True).shape == (1, 3, 3)

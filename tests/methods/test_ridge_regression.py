@@ -1,4 +1,4 @@
-"""Ridge regression against NumPy in float64: the closed form in both ways, and the method."""
+"""Tests ridge regression against NumPy in float64: both closed forms, and the method."""
 
 import keras
 import numpy as np
@@ -31,7 +31,7 @@ def episode(labels=LABELS, num_queries=4):
 
 
 def slow_weights(inputs, targets, penalty):
-    """Least squares of [X; sqrt(l) I] W = [Y; 0], which knows neither form of the solution."""
+    """Solves least squares of [X; sqrt(l) I] W = [Y; 0], without either closed form."""
     size = inputs.shape[1]
     rows = np.concatenate([inputs, np.sqrt(penalty) * np.eye(size)])
     right = np.concatenate([targets, np.zeros([size, targets.shape[1]])])
@@ -48,7 +48,7 @@ def slow_logits(features, labels, queries, penalty, scale):
 
 
 def test_a_case_by_hand():
-    """x = 1, 2 and y = 3, 1 with l = 5: (1 * 3 + 2 * 1) / (1 + 4 + 5) = 0.5."""
+    """x = 1, 2 and y = 3, 1 with l = 5 give (1 * 3 + 2 * 1) / (1 + 4 + 5) = 0.5."""
     found = ridge_weights(tf.constant([[1.0], [2.0]]), tf.constant([[3.0], [1.0]]), 5.0)
     np.testing.assert_allclose(found, [[0.5]], rtol=1e-6)
 
@@ -68,7 +68,7 @@ def test_more_or_fewer_images_than_features(size, known):
 
 @pytest.mark.parametrize("size", [3, 6])
 def test_gradients_go_through_the_solution(size):
-    """By finite differences, to the inputs and to the penalty, in both forms."""
+    """Compares gradients of inputs and penalty with finite differences, in both forms."""
     generator = np.random.default_rng(size)
     inputs, targets = (
         generator.normal(size=(size, 4)),
@@ -93,19 +93,19 @@ def test_gradients_go_through_the_solution(size):
 @pytest.mark.parametrize("labels", [LABELS, [0, 1, 2]], ids=["7 images", "3 images"])
 @pytest.mark.parametrize("training", [True, False])
 def test_agrees_with_the_oracle(labels, training):
-    """Six features and a column of ones, so 7 equations; unequal classes, in no order."""
+    """Six features and a column of ones give 7 equations; the classes have different sizes."""
     ridge, inputs = method(ridge_penalty=0.2, ridge_scale=3.0), episode(labels)
     features, queries = (
         ridge.embedding(inputs[name][0]) for name in ("support_inputs", "query_inputs")
     )
     expected = slow_logits(features, labels, queries, 0.2, 3.0)
-    assert np.ptp(expected, axis=1).min() > 1e-3  # else it would say nothing of the classes
-    # Keras draws its constants in float32.
+    assert np.ptp(expected, axis=1).min() > 1e-3  # else the test would not depend on the classes
+    # Keras's constants are float32.
     np.testing.assert_allclose(ridge(inputs, training=training)[0], expected, rtol=1e-6)
 
 
 def test_twice_the_same_support_set_changes_nothing():
-    """The penalty is on the mean of the squared errors, not on their sum."""
+    """The penalty is added to the mean of the squared errors, not to their sum."""
     features, labels = toy.noise(4, 3), tf.constant([0, 1, 1, 0])
     once = regression(features, labels, 2, 0.1)
     twice = regression(tf.tile(features, [2, 1]), tf.tile(labels, [2]), 2, 0.1)

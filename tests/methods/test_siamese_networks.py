@@ -1,4 +1,4 @@
-"""Siamese networks against NumPy in float64."""
+"""Tests siamese networks against NumPy in float64."""
 
 import keras
 import numpy as np
@@ -33,7 +33,7 @@ def episode(labels=LABELS, num_queries=4):
 
 
 def with_weights(method):
-    """Weights of both signs, large as the differences are small; and a bias."""
+    """Sets a bias and weights of both signs. They are large, because the differences are small."""
     weights = np.random.default_rng(0).normal(0.0, 100.0, size=method.distance.shape)
     method.distance.assign(weights)
     method.bias.assign(0.7)
@@ -41,7 +41,7 @@ def with_weights(method):
 
 
 def slow_scores(features, labels, queries, weights, bias):
-    """One pair at a time, in float64."""
+    """Returns scores in float64, one pair at a time."""
     features, queries, weights = (np.asarray(x, np.float64) for x in (features, queries, weights))
     answers = np.zeros([len(queries), max(labels) + 1])
     for row, query in enumerate(queries):

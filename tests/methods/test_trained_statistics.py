@@ -1,4 +1,4 @@
-"""Batch norm by the running statistics of the training, in support passes and for queries."""
+"""Tests batch norm with the running statistics of the training, for support and queries."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_every_pass_is_normalized_by_them_and_none_collects_others():
     features, _ = method.learner.features(
         method.start.c_0, method.statistics, support.inputs, training=True
     )
-    # By hand: one hidden layer, normalized by the statistics, ReLU.
+    # By hand: one hidden layer, normalized by the statistics, then ReLU.
     kernel, bias, gamma, beta = (np.array(v) for v in method.learner.model.trainable_variables[:4])
     mean, variance = np.split(np.array(method.statistics), 2)
     hidden = support.inputs.numpy() @ kernel + bias

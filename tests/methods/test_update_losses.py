@@ -1,4 +1,4 @@
-"""The loss of the queries after every update, with weights that move to the last one."""
+"""Tests the query loss after every update, with weights that move to the last update."""
 
 import numpy as np
 import pytest
