@@ -1,4 +1,4 @@
-"""The program of export/c: built by its Makefile, or so that it runs many cases in one process."""
+"""Builds the program of export/c as users do, or so that it runs many cases in one process."""
 
 import os
 import pathlib
@@ -20,7 +20,7 @@ _OTHERS = ("estimate.o", "few_shot.o", "model.o", "remarks.o", "signature.o", "t
 
 
 class Result(NamedTuple):
-    """What a case printed, what it said, and its exit code."""
+    """The exit code and the output of a case."""
 
     returncode: int
     stdout: str
@@ -36,7 +36,7 @@ def _make(folder, *options):
 
 
 def build(tmp_path_factory, *options):
-    """Returns the program as it is delivered; options are those of make."""
+    """Returns the program as users build it. options: options of make."""
     folder = tmp_path_factory.mktemp("export") / "c"
     _make(folder, *options)
     return folder / "adapt"
@@ -57,14 +57,14 @@ def build_cases(tmp_path_factory):
 
 
 def call(program, *arguments, **environment):
-    """Runs the program as it is delivered."""
+    """Runs the program as users do."""
     command = [str(argument) for argument in (program, *arguments)]
     quiet = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
     return subprocess.run(command, capture_output=True, text=True, env=quiet | environment)
 
 
 def call_each(program, folder, cases):
-    """Runs cases, each a list of arguments, in one process; returns the result of each."""
+    """Runs cases, each a list of arguments, in one process. Returns the result of each."""
     fields = []
     for number, arguments in enumerate(cases):
         fields += [len(arguments), folder / f"{number}.out", folder / f"{number}.err", *arguments]
@@ -80,7 +80,7 @@ def _result(folder, number):
 
 
 def answers(output):
-    """Returns the names of the classes, and the rows of a table that the program printed."""
+    """Returns the names of the classes, and the rows of the table that the program printed."""
     header, *rows = (line.split("\t") for line in output.splitlines())
     assert header[:2] == ["file", "predicted"]
     return header[2:], rows

@@ -1,8 +1,9 @@
-/* Runs export/c's program over many cases in one process, with one model that is loaded once: its `main` is
- * called for each, and what would end the process ends the case.
+/* Runs the program of export/c on many cases in one process, and loads each model once. `main` is called for
+ * each case, and `exit` ends only the case.
  *
- * The argument names a file of fields that end with a zero byte: of each case the number of arguments, the
- * file for what it prints, that for what it says, and the arguments. The exit code is the last that is said.
+ * The argument is the path of a file with the cases. Its fields end with a zero byte. A case has the number of
+ * its arguments, the file for its output, the file for its errors, and the arguments. The exit code is written
+ * at the end of the errors.
  */
 #include <setjmp.h>
 #include <stdio.h>
@@ -21,7 +22,7 @@ _Noreturn void leave_case(int with) {
   longjmp(ended, 1);
 }
 
-/* Where a case wants another model, that one stays, too. */
+/* Loads each model once, and keeps it for later cases. */
 fs_model *load_once(const char *directory, char *error) {
   static struct {
     char directory[4096];

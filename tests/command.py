@@ -1,8 +1,8 @@
-"""Commands of the package, each in a process of its own, forked from one that has TensorFlow.
+"""Runs commands of the package, each in its own process that already has TensorFlow.
 
-An import of TensorFlow takes four seconds of a processor, and the tests start some twenty commands.
-The server of `multiprocessing` has imported what all commands import, and has done nothing else:
-what is forked from it is what `python -m` would have come to.
+An import of TensorFlow takes four seconds of processor time, and the tests start some twenty
+commands. So they are forked from the server of `multiprocessing`, which has imported what all
+commands import, and has done nothing else. Such a process is like one of `python -m`.
 """
 
 import multiprocessing
@@ -17,19 +17,19 @@ from multiprocessing import forkserver
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# Not the commands: each is run as a module that nobody has imported.
+# The commands are not in this list, because each runs as a module that is not imported yet.
 _IMPORTED = ["tensorflow", "keras", "tf_metalstm.experiment", "tf_metalstm.training.outer_loop"]
 _CONTEXT = multiprocessing.get_context("forkserver")
 
 
 class Command:
-    """`python -m MODULE ARGUMENTS...` from the root of the clone, as `subprocess.Popen` has it.
+    """`python -m MODULE ARGUMENTS...` in the root of the clone, with methods of `subprocess.Popen`.
 
     Args:
-        module: "tf_metalstm.train".
-        arguments: of the command line.
-        environment: variables besides those that there are.
-        limit_bytes: how large a file may get.
+        module: name of the module, such as "tf_metalstm.train".
+        arguments: arguments of the command line.
+        environment: further environment variables.
+        limit_bytes: the largest size of a file that it may write.
     """
 
     def __init__(self, module, *arguments, environment=None, limit_bytes=None):
@@ -54,11 +54,11 @@ class Command:
         self._process.kill()
 
     def output(self):
-        """What it has said so far, on either stream."""
+        """Returns its output and errors so far."""
         return pathlib.Path(self._output).read_text()
 
     def finish(self, code=0, seconds=300):
-        """Waits for its end, and returns what it said."""
+        """Waits for its end, and returns its output and errors."""
         self._process.join(seconds)
         if self._process.is_alive():
             self.kill()

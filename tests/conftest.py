@@ -1,10 +1,10 @@
-"""What every test finds: a quiet TensorFlow with two logical CPUs, two threads and fixed seeds."""
+"""Settings for every test: TensorFlow without logs, two logical CPUs, two threads, fixed seeds."""
 
 import os
 
-# Read by TensorFlow when it is imported.
+# TensorFlow reads these when it is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the package has it
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # the package sets it too
 
 import hypothesis
 import keras
@@ -15,24 +15,24 @@ import toy_table
 
 from tf_metalstm import catalogue
 
-# Only possible before TensorFlow starts its devices, hence here and not in a fixture.
+# This is only possible before TensorFlow starts its devices, so it cannot be a fixture.
 # Two logical CPUs let MirroredStrategy be tested on any machine.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 tf.config.threading.set_intra_op_parallelism_threads(2)
 tf.config.threading.set_inter_op_parallelism_threads(2)
-# Most graphs of the tests run once or twice. To optimize them takes a fifth of the suite's time.
-# What is delivered runs optimized: the demo, the wheel and the commands of tests/command.py.
+# Most graphs of the tests run once or twice. Optimizing them took a fifth of the suite's time.
+# The demo, the wheel and the commands of tests/command.py run with optimized graphs.
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
-# The first call of an example traces a graph, which takes longer than any deadline; and the same
-# commit gives the same verdict twice.
+# The first call traces a graph, so there is no deadline. The examples are fixed, so that the
+# same commit always gives the same result.
 hypothesis.settings.register_profile("tf_metalstm", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("tf_metalstm")
 
 
-# Once: it makes TensorFlow forget the kernels of all functions that it has compiled.
+# This is called only once, because it makes TensorFlow forget all compiled functions.
 tf.random.set_seed(0)
 
 
@@ -51,13 +51,13 @@ catalogue.add_part(toy.ToyStream)
 
 @pytest.fixture
 def unchecked(monkeypatch):
-    """An export is written and not read back, which takes most of its time."""
+    """Exports are written without reading them back, which takes most of the time."""
     monkeypatch.setattr("tf_metalstm.serving.saved_model.check_reload", lambda *arguments: None)
 
 
 @pytest.fixture
 def calls(monkeypatch):
-    """The commands that `reproduce` called for its toy table."""
+    """Records the commands that `reproduce` calls for its toy table."""
     called = []
 
     def call(command, flags):
@@ -72,7 +72,7 @@ def calls(monkeypatch):
 
 @pytest.fixture
 def clone(calls, tmp_path, monkeypatch):
-    """An empty folder that looks like a clone: records are written below it."""
+    """An empty folder that looks like a clone. Records are written below it."""
     folder = tmp_path / "clone"
     (folder / "flags" / "recipes").mkdir(parents=True)
     monkeypatch.chdir(folder)

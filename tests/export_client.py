@@ -1,4 +1,4 @@
-"""The files of export/ as modules; they belong to no package that could be imported."""
+"""Imports the files of export/ as modules. They are not in a package."""
 
 import importlib
 import pathlib
@@ -22,7 +22,7 @@ finally:
 
 
 class Value:
-    """A tensor, as far as a client asks."""
+    """A tensor that clients can read with `numpy()`."""
 
     def __init__(self, values):
         self.values = np.asarray(values)
@@ -32,14 +32,14 @@ class Value:
 
 
 class FirstClass:
-    """Stands for a loaded SavedModel: the first class by its name is the answer to everything.
+    """Stands for a loaded SavedModel. The answer is always the class whose name is first.
 
     Args:
-        taken: a list, to which the number of updates of every adaptation is added.
+        taken: a list that gets the number of updates of every adaptation.
     """
 
     class Signature:
-        """A function, and the names of what it takes."""
+        """A function with the names of its inputs."""
 
         def __init__(self, function, *names):
             self.function = function

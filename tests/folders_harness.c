@@ -1,4 +1,4 @@
-/* What export/c reads of folders: class or nothing, and file, with tabs between. */
+/* Prints the files that export/c reads from folders: the class or nothing, a tab, the file. */
 #include <stdio.h>
 #include <string.h>
 

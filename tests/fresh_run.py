@@ -1,4 +1,4 @@
-"""A run as `train` leaves it, whose weights no training has touched."""
+"""Writes a run as `train` leaves it, with initial weights."""
 
 from tf_metalstm.construction import build_method, build_tasks, resolve
 from tf_metalstm.flags import write_settings
@@ -7,7 +7,7 @@ from tf_metalstm.training.checkpoints import RunCheckpoints
 
 
 def fresh_run(settings, step=0):
-    """Returns the settings as they are in run.flags, and the method."""
+    """Returns the settings as in run.flags, and the method."""
     tasks = build_tasks(settings)
     settings = resolve(settings, tasks)
     write_settings(settings, settings.run_dir)

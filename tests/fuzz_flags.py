@@ -1,11 +1,11 @@
-"""Command lines as nobody meant them, up to the settings, for as long as one likes.
+"""Parses random command lines for as long as asked.
 
     python tests/fuzz_flags.py --seconds 600 [--seed 0]
 
-Flags and values are made from the options that there are: in the range, at its ends, outside, of
-another type, in other forms; unknown names, flagfiles, recipes. Each command has to end with an
-exit code and a sentence. Where it takes the flags, run.flags say the same when they are read back.
-Each command line is parsed in a process of its own, for absl keeps what it has seen.
+Flags and values come from the options: in the range, at its ends, outside, of another type, in
+other forms; also unknown names, flagfiles and recipes. Each command must end with an exit code and
+a sentence. If it accepts the flags, run.flags must give the same settings. Each command line is
+parsed in its own process, because absl keeps the flags that it has seen.
 """
 
 import argparse
@@ -61,7 +61,7 @@ TEXTS += [
 
 
 def numbers(each):
-    """Texts of numbers around the range of an option."""
+    """Draws texts of numbers around the range of an option."""
     bounds = [b for b in vars(each.range).values() if b is not None] or [0]
     near = [b + d for b in bounds for d in (-1, -1e-9, 0, 1e-9, 1)]
     whole = [str(math.floor(n)) for n in near]
@@ -69,7 +69,7 @@ def numbers(each):
 
 
 def values(each):
-    """Texts for an option."""
+    """Draws texts for an option."""
     if each.choices is not None:
         found = st.sampled_from([*each.choices, each.choices[0].upper(), each.choices[-1][:-1]])
     elif each.kind is bool:
@@ -84,7 +84,7 @@ def values(each):
 
 
 def arguments():
-    """A flag with its value, as one or two arguments."""
+    """Draws a flag with its value, as one or two arguments."""
     options = list(known_options().values())
     known = st.sampled_from(options).flatmap(
         lambda each: st.tuples(st.just(each.name), values(each))
@@ -131,13 +131,13 @@ def arguments():
 
 
 def command_lines():
-    """(command, its arguments)."""
+    """Draws a command and its arguments."""
     lines = st.lists(arguments(), max_size=5).map(lambda found: [a for each in found for a in each])
     return st.tuples(st.sampled_from(COMMANDS), lines)
 
 
 def run(name, line):
-    """Parses a command line as the command does, and looks at what a start looks at first."""
+    """Parses a command line as the command does, up to its first checks."""
     command = importlib.import_module(f"tf_metalstm.{name}")
     continues = name != "train"
 
@@ -164,7 +164,7 @@ def run(name, line):
 
 
 def in_a_process(function, *given):
-    """Returns what a function returns, called in a fork of this process; or raises its Find."""
+    """Returns what a function returns in a fork of this process, or raises its Find."""
     readable, writable = os.pipe()
     child = os.fork()
     if not child:
@@ -192,9 +192,9 @@ def in_a_process(function, *given):
 
 
 def check(example):
-    """A command line ends with a sentence."""
+    """Checks that a command line ends with a sentence."""
     name, line = example
-    if "--traceback" in line:  # one is asked for
+    if "--traceback" in line:  # it asked for a traceback
         return
     code, out, err = in_a_process(hunting.call, run, name, line)
     if code not in (0, 1, 2) or "Traceback" in out + err:
@@ -207,7 +207,7 @@ def check(example):
 
 @contextlib.contextmanager
 def folder_of_runs():
-    """The present folder has a run and odd flagfiles."""
+    """Changes to a folder that has a run and odd flagfiles."""
     before, scratch = os.getcwd(), tempfile.mkdtemp()
     os.chdir(scratch)
     try:

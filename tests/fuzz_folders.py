@@ -1,10 +1,11 @@
-"""Folders as nobody thought of them through the clients, for as long as one likes.
+"""Gives random folders to the clients for as long as asked.
 
     python tests/fuzz_folders.py --seconds 600 [--seed 0] [--kind client]
 
-Names that are no text, hidden and huge ones, links to anywhere and in rings, empty folders, folders
-that look like pictures, pipes, files that nobody may read. Every client has to end with an exit
-code and a sentence, and has to take all files that an independent walk finds, each once.
+The folders have names that are no text, hidden and huge names, links that lead anywhere or in
+circles, empty folders, folders named like pictures, pipes, and files without permission. Every
+client must end with an exit code and a sentence. It must read each file that an independent walk
+finds exactly once.
 """
 
 import argparse
@@ -41,7 +42,7 @@ from decoding import UnreadableImageError, decode_image  # noqa: E402
 
 SHAPE = (8, 8, 1)
 NOBODY = 65534
-codecs.lookup("utf-8-sig")  # now: nobody may not read where Python lies
+codecs.lookup("utf-8-sig")  # imported now, because the user nobody may not read Python's folder
 PICTURE = toy_images.encode(np.arange(64, dtype=np.uint8).reshape(8, 8), "PNG")
 CONTENTS = {
     "picture": PICTURE,
@@ -110,17 +111,17 @@ RAW = {
 
 
 def trees(names, depth=4):
-    """Entries of a folder: ((names of the path), kind, target of a link)."""
+    """Draws the entries of a folder: ((names of the path), kind, target of a link)."""
     path = st.lists(st.sampled_from(names), min_size=1, max_size=depth).map(tuple)
     kind = st.sampled_from([*CONTENTS, "picture", "picture", "picture", *OTHERS])
     return st.lists(st.tuples(path, kind, st.sampled_from(TARGETS)), max_size=12)
 
 
 def make(root, tree):
-    """Makes the entries of a tree that can be made; those that come later may not fit."""
+    """Makes the entries of a tree that can be made. Later ones may conflict with earlier ones."""
     for path, kind, target in tree:
         place = root.joinpath(*path)
-        with contextlib.suppress(OSError):  # in the way is a file, or the name is too long
+        with contextlib.suppress(OSError):  # a file is in the way, or the name is too long
             place.parent.mkdir(parents=True, exist_ok=True)
             if kind == "folder":
                 place.mkdir()
@@ -143,7 +144,7 @@ def make(root, tree):
 
 @contextlib.contextmanager
 def made(*given):
-    """Folders with trees in them, for a user who may not read all."""
+    """Makes folders with random trees, for a user who may not read all of them."""
     scratch = pathlib.Path(tempfile.mkdtemp())
     scratch.chmod(0o755)
     is_root = os.geteuid() == 0
@@ -163,7 +164,7 @@ def made(*given):
 
 
 def files_below(folder):
-    """The real files below a class folder, as an independent walk finds them."""
+    """Returns the real files below a class folder, found by an independent walk."""
     found, seen, waiting = set(), set(), [os.path.realpath(folder)]
     while waiting:
         real = waiting.pop()
@@ -182,7 +183,7 @@ def files_below(folder):
 
 
 def check_taken(root, classes):
-    """Checks that what was taken of class folders is what is there, each file once."""
+    """Checks that a client read every file of the class folders once."""
     for name, taken in classes.items():
         paths = [os.path.realpath(path) for path in taken]
         if len(set(map(str, taken))) != len(taken):
@@ -194,7 +195,7 @@ def check_taken(root, classes):
 
 
 def links_out(folder, outer):
-    """Whether below a folder a link leads to a folder that it is in: what is there is left out."""
+    """Whether a link below a folder leads to a folder above it. Such links are left out."""
     waiting, seen = [os.path.realpath(folder)], set()
     while waiting:
         real = waiting.pop()
@@ -222,7 +223,7 @@ def check_end(code, out, err):
 
 
 def check_client(example):
-    """adapt.py: a support folder, queries, a file to write."""
+    """Checks adapt.py with a support folder, queries and an output file."""
     support, queries, names = example
     with made(support, queries) as (scratch, first, second):
         client.load_model = lambda path: FirstClass()
@@ -258,7 +259,7 @@ def served(url, body=None):
 
 
 def check_rest(example):
-    """rest.py: a support folder, queries, with and without bad files."""
+    """Checks rest.py with a support folder and queries, with and without bad files."""
     support, queries, names = example
     with made(support, queries) as (_, first, second):
         rest._answer = served
@@ -269,7 +270,7 @@ def check_rest(example):
 
 
 def check_classifier(example):
-    """FewShotClassifier: all files and folders of a tree as a list."""
+    """Checks FewShotClassifier with all files and folders of a tree as a list."""
     tree, _, names = example
     with made(tree) as (_, root):
         paths = [p for p in sorted(root.rglob("*")) if p.is_dir() or p.is_file() or p.is_symlink()]
@@ -287,7 +288,7 @@ def check_classifier(example):
 
 
 def check_page(example):
-    """The page: a tree as its examples."""
+    """Checks the page with a tree as its examples."""
     from tf_metalstm import demo  # Gradio takes seconds
 
     tree, _, _ = example
@@ -299,7 +300,7 @@ def check_page(example):
 
 
 def check_source(example):
-    """Raw data of training, from reading to what is said of them."""
+    """Checks the folder source, from reading files to its description."""
     tree, kind, prepares = example
     with made(tree) as (scratch, root):
         source = kind(root, scratch / "prepared", image_size=8, skip_corrupt=prepares)

@@ -1,10 +1,11 @@
-"""Damaged and hostile image files through the decoders, for as long as one likes.
+"""Gives damaged and hostile image files to the decoders for as long as asked.
 
     python tests/fuzz_pictures.py --seconds 600 [--seed 0] [--kind signatures]
 
-A child process decodes file after file, in the graph as a signature does or with Pillow as
-everything in Python does; this one makes the files, and watches: a child that dies, that takes
-longer than `LONGEST` for a file, or more than `LARGEST` of memory, is a find. Its file is kept.
+A child process decodes one file after the other, in the graph as signatures do, or with Pillow as
+Python code does. This process makes the files and watches the child. If the child dies, takes
+longer than `LONGEST` for a file or more memory than `LARGEST`, this is a find, and its file is
+kept.
 """
 
 import argparse
@@ -26,12 +27,12 @@ INTERESTING = [0, 1, 2, 0x7F, 0x80, 0xFF]
 
 
 def damaged(encoded, generator):
-    """A file with some of what damage does: bytes changed, cut, doubled, added; odd numbers."""
+    """Returns a file with typical damage: bytes changed, cut, doubled or added, and odd numbers."""
     found = bytearray(encoded)
     for _ in range(generator.choice([1, 1, 2, 4, 16])):
         if not found:
             break
-        # Most that is of interest lies near the beginning.
+        # Most damage is near the beginning, where the headers are.
         end = generator.choice([32, 64, 256, len(found)])
         at = generator.randrange(min(end, len(found)))
         way = generator.randrange(7)
@@ -57,7 +58,7 @@ def damaged(encoded, generator):
 
 
 def mended(encoded, generator):
-    """A PNG whose checksums are right again, so that damage gets further than to them."""
+    """Corrects the checksums of a PNG, so that decoders read further than the checksums."""
     if not encoded.startswith(b"\x89PNG") or generator.random() < 0.3:
         return encoded
     found, at = bytearray(encoded), 8
@@ -73,21 +74,21 @@ def mended(encoded, generator):
 
 
 def files(seed):
-    """Endless damaged files, of the odd ones that are not large."""
+    """Yields damaged files without end, made from the odd pictures that are not large."""
     import odd_pictures
 
     generator = random.Random(seed)
     seeds = [p.encoded for p in odd_pictures.PICTURES if 0 < len(p.encoded) < 100_000]
     while True:
         encoded = damaged(generator.choice(seeds), generator)
-        if generator.random() < 0.1:  # the head of one, the rest of another
+        if generator.random() < 0.1:  # the beginning of one file and the rest of another
             other = generator.choice(seeds)
             encoded = encoded[: generator.randrange(len(encoded) + 1)] + other
         yield mended(encoded, generator)
 
 
 def serve(kind):
-    """The child: reads files, length first, from its input, and says of each what came of it."""
+    """Runs in the child: reads files (length first) from its input and prints a result for each."""
     if kind == "signatures":
         import tensorflow as tf
 
@@ -124,7 +125,7 @@ def serve(kind):
 
 
 class Child:
-    """A process that decodes, and is begun anew when it has died."""
+    """A process that decodes files. It is started again when it has died."""
 
     def __init__(self, kind):
         command = [sys.executable, __file__, "--serve", kind]
@@ -134,7 +135,7 @@ class Child:
         assert self.process.stdout.readline() == b"ready\n"
 
     def read(self, encoded):
-        """Returns what came of a file, and the most memory that was ever taken."""
+        """Returns the result of a file, and the highest memory so far."""
         try:
             self.process.stdin.write(struct.pack("<I", len(encoded)) + encoded)
             self.process.stdin.flush()
@@ -153,7 +154,7 @@ class Child:
 
 
 def fuzz(kind, seconds, seed, folder):
-    """Returns how many files were read and refused, and the finds: (what, file)."""
+    """Returns the numbers of files that were read and refused, and the finds: (text, file)."""
     finds, counts, child = [], {"read": 0, "refused": 0}, Child(kind)
     end, most = time.monotonic() + seconds, 0
     for number, encoded in enumerate(files(seed)):

@@ -1,10 +1,10 @@
-"""A model that was exported once and stays: every later version still has to load it.
+"""A fixed export of an early version, which every later version must load.
 
-tests/golden/model                the demo's, exported: its folder says how it was trained
-tests/golden/episode              support and query images of five classes that it never saw
-tests/golden/probabilities.json   what it answered when it was made
+tests/golden/model                an export of the demo; its folder says how it was trained
+tests/golden/episode              support and query images of five classes not used in training
+tests/golden/probabilities.json   its answers when it was exported
 
-It is made anew for a new format_version only, and then the old one stays beside it.
+A new golden model is only made for a new format_version. The old one then stays beside it.
 """
 
 import json
@@ -15,6 +15,6 @@ MODEL, EPISODE, PROBABILITIES = FOLDER / "model", FOLDER / "episode", FOLDER / "
 
 
 def expected():
-    """Returns the classes, and the probabilities by the name of the file."""
+    """Returns the classes, and the probabilities by name of the file."""
     found = json.loads(PROBABILITIES.read_text())
     return found["classes"], found["probabilities"]

@@ -1,4 +1,4 @@
-"""Examples for as long as one likes, and the smallest of those that go wrong."""
+"""Runs a check on random examples for a given time, and reduces those that fail."""
 
 import contextlib
 import io
@@ -12,24 +12,24 @@ import hypothesis
 import hypothesis.errors
 
 LONGEST = 20  # seconds for an example
-A_WHILE = 60  # seconds for a hundred examples, or for the search for a smaller one
+A_WHILE = 60  # seconds for a hundred examples, or for reducing one
 
 
 class Find(Exception):
-    """Something that must not happen; the first line says what."""
+    """A failure. The first line says what happened."""
 
 
 def hunt(check, examples, seconds, seed=0):
     """Runs a check on examples.
 
     Args:
-        check: raises a Find.
+        check: function of an example; raises a Find.
         examples: a strategy of hypothesis.
-        seconds: how long.
-        seed: another one, other examples.
+        seconds: how long to run.
+        seed: seed of the examples.
 
     Returns:
-        How many examples there were, and of each kind of find the text with its smallest example.
+        The number of examples, and a list of finds, each with its smallest example.
     """
     end, number, finds = time.monotonic() + seconds, 0, {}
     while time.monotonic() < end:
@@ -37,13 +37,13 @@ def hunt(check, examples, seconds, seed=0):
         count, failed = _some(check, examples, seed, min(end, time.monotonic() + A_WHILE))
         number += count
         if failed:
-            text, example = failed[-1]  # hypothesis ends with the smallest
+            text, example = failed[-1]  # hypothesis ends with the smallest example
             finds.setdefault(text.partition("\n")[0], f"{text}\n{example!r}")
     return number, list(finds.values())
 
 
 def _some(check, examples, seed, end):
-    """Returns how many examples there were, and those that went wrong, up to the smallest."""
+    """Returns the number of examples, and the failures up to the smallest one."""
     count, failed = itertools.count(), []
 
     @hypothesis.settings(
@@ -59,7 +59,7 @@ def _some(check, examples, seed, end):
     @hypothesis.given(examples)
     def run(example):
         if time.monotonic() > end:
-            return  # an end to the search for a smaller one
+            return  # stops the search for a smaller example
         next(count)
         try:
             with _no_longer_than(LONGEST):
@@ -74,13 +74,13 @@ def _some(check, examples, seed, end):
 
 
 def call(function, *arguments):
-    """Calls a main function with streams of its own, as a process of it would have them.
+    """Calls a main function with its own streams, as in a process of its own.
 
     Returns:
-        Its exit code, its output and what it wrote to the standard error.
+        Its exit code, its output and its errors.
 
     Raises:
-        Find: it ends in a traceback.
+        Find: it ended in a traceback.
     """
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
     err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="backslashreplace")
@@ -103,7 +103,7 @@ def call(function, *arguments):
 
 
 def report(kind, number, finds):
-    """Prints what came out; returns whether something was found."""
+    """Prints the results. Returns whether there were finds."""
     print(f"{kind}: {number} examples, {len(finds)} finds", flush=True)
     for find in finds:
         print(f"{kind}: {find}\n", flush=True)

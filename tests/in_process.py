@@ -1,7 +1,7 @@
-"""Commands and clients of the package as a user starts them, in this process.
+"""Runs commands and clients in this process as a user starts them.
 
-`tf-metalstm NAME ARGUMENTS` begins in `tf_metalstm.__main__`, which runs a module or a script as
-the main one. That is done here too, with streams of its own, and flags and signals as before.
+`tf-metalstm NAME ARGUMENTS` starts in `tf_metalstm.__main__`, which runs a module or a script as
+`__main__`. The same is done here, with separate streams. Flags and signals are restored afterwards.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from tf_metalstm import __main__
 
 
 class Ended(NamedTuple):
-    """How a command ended: its exit code, and what it printed."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -27,14 +27,14 @@ class Ended(NamedTuple):
 
     @property
     def sentence(self):
-        """The one line that a command which fails ends with; warnings and notes are other lines."""
+        """The last line. A command that fails ends with one; warnings and notes come before it."""
         said = [line for line in (self.out + self.err).splitlines() if line.strip()]
         return said[-1] if said else ""
 
 
 @contextlib.contextmanager
 def _as_before():
-    """Flags, signals, the path of imports and the present folder are put back."""
+    """Restores flags, signals, the import path and the current folder."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     folder, parsed = os.getcwd(), flags.FLAGS.is_parsed()
     flags.FLAGS.unparse_flags()
@@ -50,7 +50,7 @@ def _as_before():
 
 
 def call(name, *arguments):
-    """Returns how a command or client ended.
+    """Runs a command or client and returns how it ended.
 
     Raises:
         hunting.Find: it ended in a traceback.

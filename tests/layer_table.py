@@ -1,7 +1,8 @@
-"""Keras's layers, and what each does to the gradient of a gradient: a table for tests.
+"""A table for tests: Keras's layers, and whether they can be differentiated twice.
 
-Each row: how the layer is made, the shape of one input, and what was found. "right": to rounding;
-"part": something is left out in silence; "none": TensorFlow says that it cannot.
+Each row has a function that makes the layer, the shape of one input, and the verdict. "right": the
+second derivative is right up to rounding; "part": a part of it is missing, without an error;
+"none": TensorFlow raises an error.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,7 @@ class Row(NamedTuple):
 
 @keras.saving.register_keras_serializable("tests")
 class Shift(keras.layers.Layer):
-    """Adds a parameter to each number of a batch: its gradient is that of the inputs."""
+    """Adds a parameter to each number of a batch. Its gradient is that of the inputs."""
 
     def build(self, shape):
         self.shift = self.add_weight(shape=(BATCH, *shape[1:]), initializer="zeros", name="shift")
@@ -39,7 +40,7 @@ def layer(kind, **options):
 
 
 def on_itself(kind, *, pair=False, **options):
-    """A layer that takes two inputs, given one and its tanh."""
+    """Makes a layer of two inputs into one of one input x, and gives it x and tanh(x)."""
 
     @keras.saving.register_keras_serializable("tests")
     class OnItself(keras.layers.Layer):
@@ -122,7 +123,7 @@ RIGHT = {
         layer(L.STFTSpectrogram, frame_length=8, frame_step=4, fft_length=8), (16, 1)
     ),
 }
-# Replaced by ours under second order, batch normalization always.
+# Our layers replace these with second order; batch normalization is always replaced.
 REPLACED = {
     "BatchNormalization": Row(layer(L.BatchNormalization), VECTOR, "part"),
     "BatchNormalization, images": Row(layer(L.BatchNormalization), IMAGE, "part"),
@@ -135,7 +136,7 @@ REPLACED = {
     "LayerNormalization": Row(layer(L.LayerNormalization), IMAGE, "part"),
     "LayerNormalization, two axes": Row(layer(L.LayerNormalization, axis=(1, 3)), IMAGE, "part"),
 }
-# Nothing of ours comes in their place.
+# These have no replacement.
 WRONG = {
     "BatchNormalization, renorm": Row(layer(L.BatchNormalization, renorm=True), VECTOR, "part"),
     "SpectralNormalization": Row(
@@ -163,7 +164,7 @@ TABLE = RIGHT | REPLACED | WRONG
 
 
 def model_of(row):
-    """A model with the layer behind a parameter for each number, its parameters random."""
+    """Returns a model with random parameters: a parameter for each number, then the layer."""
     inputs = keras.Input(row.shape, batch_size=BATCH, dtype=row.dtype)
     outputs = row.make(row.dtype)(Shift(dtype=row.dtype)(inputs))
     model = keras.Model(inputs, L.Flatten(dtype=row.dtype)(outputs))
@@ -174,9 +175,9 @@ def model_of(row):
 
 
 def second_order_error(model):
-    """How far the gradient of a gradient is from central differences, beside its size.
+    """Returns the relative error of the second derivative, compared with central differences.
 
-    Both are taken along one random direction, which all pairs of parameters have a part in.
+    Both are taken along one random direction, so that all pairs of parameters count.
     """
     generator, dtype = np.random.default_rng(1), model.outputs[0].dtype
     inputs = tf.constant(generator.normal(0.3, 1.0, model.inputs[0].shape), dtype)

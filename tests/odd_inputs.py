@@ -1,9 +1,9 @@
-"""Odd inputs as people have them, and what every client makes of each: the table of all clients.
+"""A table of odd inputs, and what every client does with each.
 
 A case begins with an ordinary episode, three pictures of each of two classes and two queries, and
 changes something: pictures, folders, lists, numbers, names. Every client gives the right answers,
-which the queries have in their names, or one clear sentence; and it says what it warns of or left
-out. What odd picture files become is in `odd_pictures.py`.
+which are in the names of the queries, or ends with one clear sentence. It names everything that it
+warns about or leaves out. `odd_pictures.py` has odd picture files.
 """
 
 import io
@@ -20,24 +20,26 @@ SHAPE = (16, 16, 1)
 CLASSES = ["ant", "bee"]
 
 API, ADAPT, REST, GRPC, C = CLIENTS = ("api", "adapt", "rest", "grpc", "c")
-LITE = "lite"  # a classifier of the ordinary classes: for the cases that change nothing of these
+LITE = (
+    "lite"  # a classifier of the ordinary classes, so only for cases that do not change the classes
+)
 COMMANDS = (ADAPT, REST, GRPC, C)
-SERVED = (REST, GRPC, C)  # what leaves files out on request alone
+SERVED = (REST, GRPC, C)  # these leave out files only on request
 PYTHON = (ADAPT, REST, GRPC)
-REFUSING = (API, *SERVED)  # of a file that cannot be read; adapt.py leaves it out
+REFUSING = (API, *SERVED)  # these refuse a file that cannot be read; adapt.py leaves it out
 
 
 class OddInput(NamedTuple):
     """A case.
 
-    change: changes the episode in a folder.
-    refused: what the sentence has that ends it; None where it is answered. "{s}" is the folder of
-        the support set, "{q}" that of the queries, "{r}" the one around them.
-    said: what is said besides, a part of each sentence, in their order.
-    support: what is given as support set; None for that folder.
-    query: what is given as queries.
-    flags: further ones; of `FewShotClassifier` its arguments.
-    clients: those that it is for.
+    change: function that changes the episode in a folder.
+    refused: a part of the sentence that ends the client; None if it answers. "{s}" is the folder of
+        the support set, "{q}" that of the queries, "{r}" the folder above them.
+    said: parts of the other sentences, in their order.
+    support: the support set that the client gets; None for the folder.
+    query: the queries that the client gets.
+    flags: further flags; for `FewShotClassifier` its arguments.
+    clients: the clients that the case is for.
     """
 
     change: Callable[[pathlib.Path], object] = lambda root: None
@@ -50,7 +52,7 @@ class OddInput(NamedTuple):
 
 
 def picture(name, seed, ground=255):
-    """A picture of a class: a block of its own place, and three dots, [16, 16]."""
+    """Returns a picture of a class: a block at a fixed place, and three dots, [16, 16]."""
     place = CLASSES.index(name)
     pixels = np.full(SHAPE[:2], ground, np.uint8)
     row, column = 2 + 6 * (place // 2), 2 + 6 * (place % 2)
@@ -77,7 +79,7 @@ def write(path, contents):
 
 
 def ordinary(root):
-    """Writes the episode that every case begins with; the name of a query begins with its class."""
+    """Writes the episode that every case begins with. The name of a query begins with its class."""
     for name in CLASSES:
         for seed in range(3):
             write(root / "support" / name / f"{seed}.png", picture(name, 10 * seed + len(name)))
@@ -85,7 +87,7 @@ def ordinary(root):
 
 
 def keeps_the_classes(root, entry):
-    """Whether a case in a folder has the support set that every case begins with."""
+    """Whether the support set of a case has the ordinary classes."""
     if entry.support != "{s}" or entry.flags:
         return False
     ordinary = {
@@ -102,7 +104,7 @@ def keeps_the_classes(root, entry):
 
 
 def put(*files):
-    """A change that writes files: the path, and the contents."""
+    """Returns a change that writes files: the path and the contents of each."""
 
     def change(root):
         for path, contents in files:
@@ -116,7 +118,7 @@ def link(path, target):
 
 
 def only(path, contents=None):
-    """A change that empties a folder, and writes one file into it or nothing."""
+    """Returns a change that empties a folder, and may write one file into it."""
 
     def change(root):
         shutil.rmtree(root / path)
@@ -128,7 +130,7 @@ def only(path, contents=None):
 
 
 def moved(path, *parts):
-    """A change that gives a file or folder another place."""
+    """Returns a change that moves a file or folder."""
 
     def change(root):
         target = root.joinpath(*parts)
@@ -143,7 +145,7 @@ def together(*changes):
 
 
 def renamed(name):
-    """A case whose class ant has another name, and its query too."""
+    """Returns a case in which the class ant and its query have another name."""
     return OddInput(
         together(moved("support/ant", "support", name), moved("query/ant_9.png", f"query/{name}_9"))
     )

@@ -1,8 +1,7 @@
-"""Image files as people have them, each with the pixels it stands for, or why it is refused.
+"""Image files of many kinds, each with its right pixels or the reason why it is refused.
 
-One picture, six blocks of 16 x 16 in two rows, in as many kinds of files as there are; what it
-should become is known from the blocks, and not from any decoder. What no library here writes is
-written byte by byte.
+All show one picture, six blocks of 16 x 16 in two rows. The right pixels follow from the blocks and
+not from a decoder. Files that no library here can write are written byte by byte.
 """
 
 import io
@@ -13,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-SHAPE = (32, 48)  # of the picture, and of the model that reads it
+SHAPE = (32, 48)  # of the picture, and of the model's images
 BLOCK = 16
 COLORS = np.array(
     [
@@ -22,7 +21,8 @@ COLORS = np.array(
     ],
     np.uint8,
 )
-GRAYS = np.array([[0, 51, 102], [153, 204, 255]], np.uint8)  # sixths: whole in 16 bits and in 4
+# These levels are also whole numbers in 16 bits and in 4.
+GRAYS = np.array([[0, 51, 102], [153, 204, 255]], np.uint8)
 
 
 class OddPicture(NamedTuple):
@@ -30,10 +30,10 @@ class OddPicture(NamedTuple):
 
     name: what is odd about it.
     encoded: its bytes.
-    pixels: what it stands for, uint8 [h, w, 3]; None where it is refused.
-    exact: whether all pixels are to be those; else those in the middle of the blocks, to 3 levels.
-    refused: what every client that has Pillow says; None where it is read.
-    not_served: what a signature says, which knows fewer kinds; None where it is read.
+    pixels: its right pixels, uint8 [h, w, 3]; None if it is refused.
+    exact: whether all pixels must be right; else those in the middle of the blocks, up to 3 levels.
+    refused: the error of every client that has Pillow; None if it is read.
+    not_served: the error of a signature, which reads fewer kinds; None if it is read.
     """
 
     name: str
@@ -57,7 +57,7 @@ def gray_as_color(gray):
 
 
 def luma(pixels):
-    """Returns gray by the definition of ITU-R 601, [h, w, 1]."""
+    """Returns gray levels as defined by ITU-R 601, [h, w, 1]."""
     return np.round(pixels.astype(float) @ [0.299, 0.587, 0.114])[..., np.newaxis]
 
 
@@ -68,7 +68,7 @@ def encode(image, image_format, **options):
 
 
 def exif(orientation, order="II"):
-    """An EXIF entry with nothing but the orientation, in one of the two byte orders."""
+    """Returns an EXIF entry with only the orientation, in one of the two byte orders."""
     mark = "<" if order == "II" else ">"
     entry = struct.pack(mark + "HHIHH", 0x0112, 3, 1, orientation, 0)
     table = struct.pack(mark + "H", 1) + entry + struct.pack(mark + "I", 0)
@@ -76,7 +76,7 @@ def exif(orientation, order="II"):
 
 
 def as_stored(pixels, orientation):
-    """Returns the pixels that have to lie in a file, so that they are upright when turned."""
+    """Returns the pixels as they are stored, so that turning them makes them upright."""
     turns = {
         1: lambda p: p,
         2: lambda p: p[:, ::-1],
@@ -91,7 +91,7 @@ def as_stored(pixels, orientation):
 
 
 def png(width, height, bits, kind, rows, *chunks, interlaced=False):
-    """A PNG file of rows as they lie in it (bytes [..., n], unfiltered), further chunks before."""
+    """Returns a PNG file of unfiltered rows (bytes [..., n]), with further chunks before them."""
 
     def chunk(name, data):
         return (
@@ -105,7 +105,7 @@ def png(width, height, bits, kind, rows, *chunks, interlaced=False):
 
 
 def packed(levels, bits):
-    """Returns rows of whole numbers of few bits as they lie in a PNG."""
+    """Returns rows of numbers of a few bits, packed as in a PNG."""
     shifts = np.arange(bits)[::-1]
     return np.packbits((levels[..., np.newaxis] >> shifts) & 1).reshape(len(levels), -1)
 
@@ -125,21 +125,21 @@ def adam7(pixels):
 
 
 def qoi(pixels):
-    """A QOI file that says every pixel in full."""
+    """Returns a QOI file that stores every pixel in full."""
     header = b"qoif" + struct.pack(">IIBB", pixels.shape[1], pixels.shape[0], 3, 0)
     body = b"".join(b"\xfe" + bytes(pixel) for pixel in pixels.reshape(-1, 3))
     return header + body + b"\0" * 7 + b"\1"
 
 
 def half_transparent():
-    """Returns the picture with an opacity for each block, and what it is on white."""
+    """Returns the picture with an opacity for each block, and its pixels on white."""
     alpha = blocks(np.array([[255, 128, 0], [0, 255, 51]], np.uint8))
     share = alpha[..., np.newaxis] / 255.0
     return alpha, np.round(COLOR * share + 255 * (1 - share)).astype(np.uint8)
 
 
 def with_white(pixels, where):
-    """Returns a copy that is white where the blocks are named."""
+    """Returns a copy with white blocks."""
     pixels = pixels.copy()
     for row, column in where:
         pixels[BLOCK * row : BLOCK * (row + 1), BLOCK * column : BLOCK * (column + 1)] = 255
@@ -147,8 +147,8 @@ def with_white(pixels, where):
 
 
 def commented(gif, number):
-    """A GIF file with so many comments of one letter before its frame."""
-    frame = 13 + 3 * 2 ** (gif[10] % 8 + 1)  # after the table of colors
+    """Returns a GIF file with so many comments of one letter before its frame."""
+    frame = 13 + 3 * 2 ** (gif[10] % 8 + 1)  # after the color table
     return gif[:frame] + b"\x21\xfe\1a\0" * number + gif[frame:]
 
 
@@ -158,7 +158,7 @@ def animated(image_format, **options):
 
 
 def many_passes(number):
-    """A JPEG whose last pass is repeated."""
+    """Returns a JPEG with many copies of its last pass."""
     whole = encode(Image.fromarray(COLOR), "JPEG", progressive=True)
     last = whole.rindex(b"\xff\xda")
     return whole[:last] + whole[last:-2] * number + whole[-2:]
@@ -417,14 +417,14 @@ NAMES = [picture.name for picture in PICTURES]
 
 
 def check(picture, pixels, tolerance=0):
-    """Compares what a decoder made of a picture, [32, 48, c], with what it stands for."""
+    """Compares the decoded picture [32, 48, c] with its right pixels."""
     if picture.pixels is None:  # read, but how is the business of Pillow
         return
     expected = picture.pixels if pixels.shape[-1] == 3 else luma(picture.pixels)
     found, expected = np.asarray(pixels, float), np.asarray(expected, float)
     assert found.shape == (*SHAPE, pixels.shape[-1])
     if pixels.shape[-1] == 1:
-        tolerance = max(tolerance, 1)  # whole numbers in Pillow, the definition here
+        tolerance = max(tolerance, 1)  # Pillow rounds to whole numbers
     if not picture.exact:
         middle = slice(BLOCK // 2, None, BLOCK)
         found, expected, tolerance = found[middle, middle], expected[middle, middle], 3

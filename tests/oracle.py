@@ -1,7 +1,7 @@
-"""The meta-learner LSTM once more: slow, obvious, float64, one coordinate at a time.
+"""A slow version of the meta-learner LSTM in float64, one coordinate at a time.
 
-Written from the paper (section 3) without a look at the package, in plain Python
-floats; agreement with it is what makes the fast version trustworthy.
+It was written in plain Python from section 3 of the paper, without looking at the package. So
+agreement with it shows that the fast version is right.
 """
 
 import math
@@ -14,14 +14,14 @@ def sigmoid(x: float) -> float:
 
 
 def preprocess(x: float, p: float) -> tuple[float, float]:
-    """Section 3.2, both branches as printed."""
+    """Section 3.2, both branches as printed in the paper."""
     if abs(x) >= math.exp(-p):
         return math.log(abs(x)) / p, math.copysign(1.0, x)
     return -1.0, math.exp(p) * x
 
 
 def lstm(features, hidden, cell, weights):
-    """An ordinary LSTM of one example; gates in the order input, forget, candidate, output."""
+    """One step of an ordinary LSTM for one example. Gates: input, forget, candidate, output."""
     kernel, recurrent, bias = weights
     units = len(hidden)
     z = [
@@ -48,8 +48,8 @@ def lstm_optimizer(weights: dict, gradients, theta_0, rule_inputs: str, p: float
         gradients: [T, P].
         theta_0: [P].
         rule_inputs: "log_and_sign", "gradient", "normalized" or "means".
-        p: of the preprocessing.
-        scales: of the input, of the output.
+        p: constant of the preprocessing.
+        scales: factors on the input and on the output.
 
     Returns:
         theta [T, P].
@@ -102,7 +102,7 @@ def meta_lstm(weights: dict, gradients, losses, theta_0, gate_feedback: str, p: 
         losses: [T].
         theta_0: [P].
         gate_feedback: "value" or "logit".
-        p: of the preprocessing.
+        p: constant of the preprocessing.
 
     Returns:
         theta [T, P], forget gates [T, P], input gates [T, P].

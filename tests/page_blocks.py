@@ -1,4 +1,4 @@
-"""What the pages tell a reader to type: commands of a shell and Python."""
+"""Finds the shell commands and the Python code in the pages."""
 
 import ast
 import dataclasses
@@ -16,7 +16,7 @@ _TYPED = re.compile(rf"(?:{'|'.join(PROGRAMS)}) ")
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """Lines that a page sets apart: `kind` is "shell", "python" or "text"."""
+    """A block of code in a page: `kind` is "shell", "python" or "text"."""
 
     kind: str
     text: str
@@ -27,7 +27,7 @@ def name_of(page):
 
 
 def blocks(markdown):
-    """The fenced and the indented blocks of a page, in order."""
+    """Returns the fenced and the indented blocks of a page, in order."""
     found, lines, fence, indent = [], [], None, None
     for line in [*markdown.splitlines(), "end"]:
         stripped = line.strip()
@@ -61,7 +61,7 @@ def kind_of(text):
 
 
 def commands(text):
-    """The commands of a block of shell, without comments and prompts, one line each."""
+    """Returns the commands of a block of shell, one line each, without comments and prompts."""
     joined = re.sub(r"\\\n\s*", "", text)
     lines = [re.sub(r"\s+#.*", "", line) for line in joined.splitlines()]
     quoted = "\n".join(line for line in lines if line.strip() and not line.startswith("#"))
@@ -69,6 +69,6 @@ def commands(text):
 
 
 def inline_commands(markdown):
-    """Commands in the running text, in code type."""
+    """Returns the commands in the running text, in code type."""
     text = re.sub(r"```.*?```", "", markdown, flags=re.DOTALL)
     return [each for each in re.findall(r"`([^`\n]+)`", text) if _TYPED.match(each)]

@@ -1,4 +1,4 @@
-"""A toy run of the outer loop, in this process, and what it left behind."""
+"""Runs the outer loop on toy images in this process, and reads the files of the run."""
 
 import keras
 import tensorflow as tf
@@ -24,7 +24,7 @@ def compiled_method(seed=0, **arguments):
 
 
 def run(run_dir, max_steps, seed=0, training=None, on_validation=None, compiled=None, **schedule):
-    """Trains in fresh objects, as a process does that was started anew."""
+    """Trains in new objects, as a new process does."""
     method = compiled_method(seed, **(compiled or {}))
     schedule = {"checkpoint_every": 2, "validate_every": 4, **schedule}
     checkpoints = train(
@@ -44,7 +44,7 @@ def values(method):
 
 
 def scalars(run_dir):
-    """Returns (step, tag, value) of all curves in TensorBoard's files, in the order of steps."""
+    """Returns (step, tag, value) of all curves in TensorBoard's files, sorted by step."""
     found = []
     for path in (run_dir / "tensorboard").glob("events.*"):
         for record in tf.data.TFRecordDataset(str(path)):

@@ -1,4 +1,4 @@
-"""What clients of ours meet of TensorFlow Serving, over REST and gRPC, in this process."""
+"""Parts of TensorFlow Serving's REST and gRPC interfaces, in this process."""
 
 import base64
 import concurrent.futures
@@ -19,7 +19,7 @@ from tensorflow_serving.apis import (
 
 
 def decoded(value):
-    """What TensorFlow Serving makes of a number, a text, {"b64": ...}, or a list of such."""
+    """Decodes as TensorFlow Serving does: a number, a text, {"b64": ...}, or a list of such."""
     if isinstance(value, list):
         return [decoded(one) for one in value]
     if isinstance(value, dict):
@@ -33,7 +33,7 @@ def encoded(values):
 
 
 class Served:
-    """A model, and what a server says of its signatures."""
+    """A model, and the server's description of its signatures."""
 
     def __init__(self, folder):
         self.model = tf.saved_model.load(str(folder))
@@ -44,7 +44,7 @@ class Served:
 
 
 class Server(BaseHTTPRequestHandler):
-    """The part of TensorFlow Serving's REST interface that a client of ours meets."""
+    """The part of TensorFlow Serving's REST interface that our client uses."""
 
     def do_GET(self):
         assert self.path == "/v1/models/few_shot/metadata"
@@ -97,7 +97,7 @@ def rest_server(served):
 
 
 class GrpcServer(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """The same over gRPC; what a request leaves out is as in the model."""
+    """The same over gRPC. A request may leave out the outputs; then it gets all of them."""
 
     def __init__(self, served):
         self.served = served

@@ -1,5 +1,5 @@
-/* Feeds a model's bytes to the reader of signatures: whole, every beginning, and with single bytes
- * changed. It has to come through all of them under the sanitizers. */
+/* Gives a model's bytes to the reader of signatures: whole, every beginning, and with single bytes
+ * changed. Under the sanitizers none of them may cause an error. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,7 +7,7 @@
 
 #include "signature.h"
 
-/* The MetaGraphDef inside a SavedModel: field 2. Its length is a varint. */
+/* Returns the MetaGraphDef of a SavedModel, which is field 2. Its length is a varint. */
 static const uint8_t *meta_graph(const uint8_t *data, size_t size, size_t *length) {
   for (size_t at = 0; at + 1 < size;) {
     uint8_t key = data[at++];
@@ -26,7 +26,7 @@ static const uint8_t *meta_graph(const uint8_t *data, size_t size, size_t *lengt
   return NULL;
 }
 
-/* A copy of exactly that size, so that a step beyond it is seen. */
+/* Reads a copy of exactly this size, so that the sanitizer sees a read beyond it. */
 static int try_bytes(const uint8_t *bytes, size_t size, signature *found) {
   uint8_t *copy = malloc(size ? size : 1);
   memcpy(copy, bytes, size);
@@ -51,7 +51,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "the signature is not found\n");
     return 1;
   }
-  /* The signatures are at the end: look there closely, elsewhere in steps. */
+  /* The signatures are at the end, so the steps are small there and large before. */
   size_t tail = length > 20000 ? length - 20000 : 0;
   for (size_t end = 0; end < length; end += end < tail ? 4099 : 13) try_bytes(graph, end, &found);
   uint8_t *changed = malloc(length);

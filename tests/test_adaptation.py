@@ -1,4 +1,4 @@
-"""The inner loop: what it computes, and what the meta-gradient flows through."""
+"""Tests the inner loop: its results, and the paths of the meta-gradient."""
 
 import numpy as np
 import pytest
@@ -15,12 +15,12 @@ from tf_metalstm.rules.base import FORGET_GATES, INPUT_GATES, Rule
 
 
 def adapt(learner, rule, theta_0, support, options, **of_problem):
-    """The inner loop on the support set of an episode."""
+    """Runs the inner loop on the support set of an episode."""
     return unroll(rule, SupportProblem(learner, support, **of_problem), theta_0, options)
 
 
 def meta_loss(learner, rule, theta_0, options, support, query):
-    """The query loss after adaptation, as a function of every meta-parameter."""
+    """Returns the query loss after adaptation as a function of all meta-parameters."""
     adapted = adapt(learner, rule, theta_0, support, options)
     logits, _ = learner.apply(adapted.theta, adapted.carry, query.inputs, training=True)
     return cross_entropy(query.labels, logits)
@@ -66,7 +66,7 @@ def test_second_order_meta_gradient_agrees_with_finite_differences(gate_feedback
 
 
 def test_first_order_meta_gradient_agrees_with_finite_differences_of_a_frozen_path():
-    """First order: gradients and losses are inputs that stay as they were recorded."""
+    """In the first order, gradients and losses are fixed inputs."""
     learner, rule = toy.mlp_learner(), toy.lively_rule()
     support, query = toy.vector_support(), toy.vector_support(seed=8)
     theta_0 = tf.Variable(learner.initial_parameters())
@@ -128,7 +128,7 @@ def test_losses_and_traces_of_the_trajectory():
     assert forget.shape == entry.shape == (4, learner.num_parameters)
     assert np.all((forget > 0) & (forget < 1))
     state = rule.initial_state(theta)
-    for t, (gradient, loss) in enumerate(path):  # a trace is that of its own update
+    for t, (gradient, loss) in enumerate(path):  # a trace belongs to its own update
         theta, state = rule(gradient, loss, theta, state)
         np.testing.assert_allclose(forget[t], rule.trace(state)[FORGET_GATES], rtol=1e-12)
         np.testing.assert_allclose(entry[t], rule.trace(state)[INPUT_GATES], rtol=1e-12)
@@ -169,7 +169,7 @@ def test_mini_batches_are_taken_in_turn_and_wrap_around():
     )
     expected = cross_entropy(tf.gather(support.labels, first), logits)
     np.testing.assert_allclose(losses[0], expected, rtol=1e-12)
-    # The second batch is images 4, 5, 0, 1: the same loss as on a support set that begins there.
+    # The second batch is images 4, 5, 0, 1, so the loss is that of a support set in this order.
     turned = [4, 5, 0, 1, 2, 3]
     turned_support = type(support)(*(tf.gather(x, turned) for x in support))
     after_first = adapt(learner, rule, theta, support, InnerLoop(1), batch_size=4).theta
@@ -210,7 +210,7 @@ def test_refuses_impossible_options(make, message):
 
 
 def _episode_gradients(learner, rule, second_order, recompute):
-    """Meta-gradients of two episodes, mapped over as the method does, in a graph."""
+    """Returns the meta-gradients of two episodes, mapped in a graph as in the method."""
     options = InnerLoop(2, second_order=second_order, recompute=recompute)
     theta_0 = tf.Variable(learner.initial_parameters())
     pairs = [(toy.vector_support(seed=s), toy.vector_support(seed=s + 10)) for s in (7, 8)]
@@ -263,7 +263,7 @@ def test_recomputing_runs_the_rule_again_for_the_meta_gradient():
 
 
 class Valley:
-    """A problem of one's own: |theta - target|^2, its gradient halved, the steps counted."""
+    """A user's problem, |theta - target|^2, that halves its gradient and counts the steps."""
 
     def __init__(self, target):
         self.target = target
@@ -273,7 +273,7 @@ class Valley:
 
     def loss(self, theta, carry, step):
         loss = tf.reduce_sum(tf.square(theta - self.target))
-        # As a schedule within a problem could, it makes use of the number of the step.
+        # A schedule within a problem may use the number of the step.
         return loss, {"passes": carry["passes"] + 1 + tf.cast(step, tf.int32), "last": loss}
 
     def gradient_scale(self):
@@ -281,7 +281,7 @@ class Valley:
 
 
 class Averaging(Rule):
-    """theta_t = theta_{t-1} - weight * the mean of all gradients so far; it shows nothing."""
+    """A rule: theta_t = theta_{t-1} - weight * mean of all gradients so far. It has no trace."""
 
     def build(self, blocks):
         self.num_blocks = len(blocks)
@@ -306,7 +306,7 @@ TARGET = tf.constant([1.0, -2.0, 0.5], tf.float64)
 
 
 def test_a_problem_of_ones_own_by_hand():
-    """Without support set and learner: with half of the gradient, theta - target, by NumPy."""
+    """Compares a problem without support set and learner with NumPy; its gradient is halved."""
     theta_0 = np.array([4.0, 0.0, 1.0])
     found = unroll(averaging(), Valley(TARGET), tf.constant(theta_0), InnerLoop(3))
     theta, gradients, losses = theta_0, [], []
@@ -325,9 +325,9 @@ def test_a_problem_of_ones_own_by_hand():
 @pytest.mark.parametrize("num_steps", [0, 1, 4])
 @pytest.mark.parametrize("make_rule", [averaging, toy.lively_rule, *SIMPLE_RULES])
 def test_a_loop_in_the_graph_makes_the_same_updates(make_rule, num_steps, second_order):
-    """`unroll` writes out each update, `unroll_in_loop` one; a rule without trace is no exception.
+    """`unroll` copies the update for each step, `unroll_in_loop` has one. A trace is optional.
 
-    With the same number of steps all that comes out is the same, meta-gradients among it.
+    With the same number of steps all results are equal, and the meta-gradients too.
     """
     rule, theta_0 = make_rule(), tf.constant([4.0, 0.0, 1.0], tf.float64)
     options = InnerLoop(num_steps, second_order=second_order)
@@ -360,7 +360,7 @@ def test_a_loop_in_the_graph_makes_the_same_updates(make_rule, num_steps, second
 
 
 def test_the_support_set_in_a_loop_of_the_graph():
-    """Mini-batches too, which are cut by the number of the step, and batch norm's statistics."""
+    """Also tests mini-batches, which depend on the number of the step, and batch norm."""
     learner, rule = toy.conv_learner(), toy.lively_rule(dtype="float32")
     generator = np.random.default_rng(1)
     images = tf.constant(generator.normal(size=(7, 16, 16, 1)), tf.float32)

@@ -1,4 +1,4 @@
-"""A model that compares features, trained 5-way, in every client: as many classes as one likes."""
+"""A model that compares features, trained 5-way, takes any number of classes in every client."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ def model(tmp_path_factory):
 
 
 def pictures(root, num_way):
-    """Two pictures of each class, names that are no ASCII among them; and three queries."""
+    """Writes two pictures of each class, some with names that are not ASCII, and three queries."""
     generator = np.random.default_rng(num_way)
     for number in range(num_way):
         pattern = generator.integers(0, 200, SHAPE[:2])

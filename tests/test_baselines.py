@@ -1,4 +1,4 @@
-"""The baselines through the commands, on a toy source: trained, gone on with, fine-tuned from."""
+"""The baselines are trained, continued and fine-tuned through the commands, on a toy source."""
 
 import dataclasses
 import json
@@ -42,7 +42,7 @@ def weights(run):
 
 @pytest.fixture(scope="module")
 def joint(tmp_path_factory):
-    """A run of joint training, to start others from; not to be written to."""
+    """A run of joint training that other runs start from. Tests must not change it."""
     run = settings(tmp_path_factory.mktemp("runs") / "joint", 2, method="nearest_neighbor")
     train.main(run)
     return run
@@ -85,7 +85,7 @@ def test_fine_tuning_starts_from_the_network_that_was_trained(joint, tmp_path):
     assert read_settings(joint.run_dir).get("num_training_classes") == NUM_CLASSES
     start = {"pretrained_run_dir": joint.run_dir, "kernel_scale": 2.0}
     tuned = settings(tmp_path / "tuned", 0, rule="sgd", num_steps=2, **start)
-    pathlib.Path(tuned.run_dir, "checkpoints").mkdir(parents=True)  # of a disk that was full
+    pathlib.Path(tuned.run_dir, "checkpoints").mkdir(parents=True)  # as after a full disk
     train.main(tuned)
     trained = weights(joint)[0]
     best = RunCheckpoints(joint.run_dir, trained)
@@ -144,7 +144,7 @@ def test_a_joint_training_starts_from_another_one(tmp_path):
     train.main(first)
     second = settings(tmp_path / "second", 0, **joint, pretrained_run_dir=first.run_dir)
     train.main(second)
-    # Those of dropout's random states are no weights of the network.
+    # The random states of dropout are not weights of the network.
     one, other = (weights(run)[0].network.weights for run in (first, second))
     assert len(one) == len(other) > 10
     for mine, its in zip(one, other, strict=True):

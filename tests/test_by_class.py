@@ -1,4 +1,4 @@
-"""export/adapt.py says which classes it confuses where the folders of the queries tell them."""
+"""export/adapt.py lists the classes that it confuses, if the query folders have class names."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import pytest
 from export_client import report
 
 NAMES = ("ant", "bee", "<cat>")
-# Class, answer; a class that was never asked about has no row.
+# (class, answer). A class without queries has no row.
 PAIRS = [("ant", "ant"), ("ant", "bee"), ("ant", "<cat>"), ("ant", "bee"), ("bee", "bee")]
 
 

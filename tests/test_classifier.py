@@ -1,4 +1,4 @@
-"""FewShotClassifier: scikit-learn's manners, and the answers of the exported model."""
+"""FewShotClassifier behaves as scikit-learn expects, and answers as the exported model does."""
 
 import io
 import json
@@ -23,7 +23,7 @@ from tf_metalstm.flags import read_settings
 from tf_metalstm.loaded_model import load_model
 from tf_metalstm.serving.served import ServedMethod
 
-# Most tests ask about the images that they adapted to.
+# Most tests use the images that the classifier has adapted to.
 pytestmark = pytest.mark.filterwarnings("ignore::tf_metalstm.classifier.ImagesWarning")
 
 SHAPE = (16, 16, 1)
@@ -60,7 +60,7 @@ def test_answers_are_those_of_the_exported_model(model):
         "classify"
     ](
         support_images=tf.constant(images, tf.float32),
-        support_labels=tf.constant([2, 1, 0] * 2),  # the places of the names in classes_
+        support_labels=tf.constant([2, 1, 0] * 2),  # numbers of the names in classes_
         query_images=tf.constant(queries, tf.float32),
         num_steps=tf.constant(2),
     )["probabilities"][:, :3]
@@ -88,7 +88,7 @@ def test_files_are_images_too(model, tmp_path):
 
 
 def test_pictures_of_any_size_are_images_too(model):
-    """Pictures of Pillow, arrays, a column of paths: all as the files that they could be."""
+    """Pictures of Pillow, arrays and a column of paths give the same results as files."""
     generator = np.random.default_rng(5)
     arrays = [generator.integers(0, 256, [9 + k, 20, 3]).astype(np.uint8) for k in range(4)]
     pictures = [Image.fromarray(array) for array in arrays]
@@ -143,7 +143,7 @@ def test_with_the_tools_of_scikit_learn(model):
     assert scores.shape == (2,)
 
 
-# Those that ask nothing of the data: the others fit tables of any number of columns.
+# Tests of scikit-learn that need no data. The others fit tables with any number of columns.
 @pytest.mark.parametrize(
     "check",
     [
@@ -210,7 +210,7 @@ def test_a_fitted_one_travels_without_its_model(model):
 
 
 def copy_by_state(classifier):
-    """What pickling does, without a pickle."""
+    """Copies by `__getstate__`, as pickle does."""
     copy = FewShotClassifier.__new__(FewShotClassifier)
     copy.__setstate__(classifier.__getstate__())
     return copy
@@ -227,7 +227,7 @@ def test_a_model_that_was_exported_again_is_read_again(model, tmp_path):
 
 def test_order_does_not_matter(model):
     images, names = pixels(6), np.sort(labels(6))
-    order = np.array([3, 0, 2, 5, 1, 4])  # the images of a class stay in their order
+    order = np.array([3, 0, 2, 5, 1, 4])  # within a class the order stays the same
     order = np.concatenate([np.sort(order[names[order] == name]) for name in NAMES])
     one, other = (
         FewShotClassifier(model).fit(images[rows], names[rows]).predict_proba(images)

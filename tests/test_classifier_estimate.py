@@ -1,4 +1,4 @@
-"""FewShotClassifier: what it says of itself, of images of no class, and what it keeps of images."""
+"""Tests FewShotClassifier's estimate, "none of these", and the cache of features."""
 
 import warnings
 
@@ -19,7 +19,7 @@ SHAPE = (8, 8, 1)
 
 
 class Value:
-    """A tensor, as far as the classifier asks."""
+    """A tensor that the classifier can read with `numpy()`."""
 
     def __init__(self, values):
         self.values = np.asarray(values)
@@ -29,7 +29,7 @@ class Value:
 
 
 class Prototypes:
-    """The signatures of prototypical networks on pixels, in NumPy; counts what it embeds."""
+    """The signatures of prototypical networks on pixels, in NumPy. It counts embedded images."""
 
     def __init__(self):
         self.embedded = 0
@@ -53,7 +53,7 @@ class Prototypes:
 
 
 class ByUpdates:
-    """The same by `adapt` and `predict`, as of a method that has no features."""
+    """The same with `adapt` and `predict`, as for a method without features."""
 
     def __init__(self):
         self.adapted = 0
@@ -83,7 +83,7 @@ def backend(request, monkeypatch):
 
 
 def images(classes, number, seed=0, noise=40):
-    """Images of some classes, each a bright block in another place."""
+    """Returns images of classes. Each class is a bright block at its own place."""
     generator = np.random.default_rng(seed)
     pixels = generator.integers(0, noise, [len(classes), number, *SHAPE])
     for place, one in enumerate(classes):
@@ -167,7 +167,7 @@ def test_only_new_images_are_embedded(backend, tmp_path, monkeypatch):
     classifier.fit(paths[:6], list("ababab")).predict(paths)
     assert (backend.embedded, len(decoded)) == (7, 7)
     assert np.abs(classifier.predict_proba(paths) - first).max() > 1e-3
-    # Another picture under the same name is another picture.
+    # Another picture under the same name must be embedded again.
     Image.fromarray(images([7], 1, seed=8)[0, ..., 0]).resize((9, 9)).save(paths[6])
     classifier.predict(paths)
     assert (backend.embedded, len(decoded)) == (8, 8)
@@ -182,7 +182,7 @@ def _counting(function, calls):
 
 
 def test_the_oldest_make_room():
-    kept = Cache(limit=3000)  # two features of 1,000 bytes, and what an entry counts besides
+    kept = Cache(limit=3000)  # two features of 1,000 bytes, and the overhead of entries
 
     def make(unknown):
         made.append(len(unknown))
@@ -194,7 +194,7 @@ def test_the_oldest_make_room():
         values = kept.of(rows[wanted], make)
         assert [value[0] for value in values] == wanted
     assert made == [2, 1, 1]
-    # Twice the same in one call is made once; the same numbers of another type are another image.
+    # An image that comes twice is embedded once. Other types of the same numbers are other images.
     assert len(kept.of(rows[[2, 2]], make)) == 2
     assert len(kept.of(rows[:1].astype(np.float32), make)) == 1
 

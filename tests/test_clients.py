@@ -1,4 +1,4 @@
-"""What one client alone does of what `odd_inputs.py` has of all: its warnings, files, numbers."""
+"""Tests of single clients beyond the table in `odd_inputs.py`: warnings, files, numbers."""
 
 import importlib
 import json
@@ -50,7 +50,7 @@ QUERIES = [drawing(9)]
 
 
 def folders(root, support=SUPPORT, queries=QUERIES):
-    """Writes the pictures of classes, and queries; returns the two folders."""
+    """Writes the pictures of classes, and queries. Returns the two folders."""
     for name, pictures in support.items():
         for number, pixels in enumerate(pictures):
             write(root / "support" / name / str(number), pixels)
@@ -60,7 +60,7 @@ def folders(root, support=SUPPORT, queries=QUERIES):
 
 
 def worth_little(root):
-    """The folders of a support set and of a query of which something is said, and what that is."""
+    """Returns the folders of a support set and a query that cause a warning, and the warning."""
     queries = [drawing(9), drawing(4)]
     said = ["in two classes: .*cat.0.*ant.0", "1 query picture is among .*1.*bee.1"]
     return *folders(root, SUPPORT | {"cat": [drawing(1), drawing(5)]}, queries), said
@@ -82,7 +82,7 @@ def warned(text):
 
 
 class Value:
-    """A tensor, as far as a client asks."""
+    """A tensor that a client can read with `numpy()`."""
 
     def __init__(self, values):
         self.values = np.asarray(values)
@@ -93,7 +93,7 @@ class Value:
 
 @pytest.fixture
 def a_model(tmp_path, monkeypatch):
-    """A folder that looks like a model to export/adapt.py, which always answers the first class."""
+    """Writes a folder that export/adapt.py takes for a model. It always answers the first class."""
 
     folder, taken = tmp_path / "model", []
     folder.mkdir()
@@ -119,7 +119,7 @@ def test_what_is_said_is_in_the_files_too(a_model, tmp_path, capsys):
 
 @pytest.fixture
 def a_classifier(monkeypatch):
-    """One whose model always answers the first class."""
+    """Returns a classifier whose model always answers the first class."""
 
     def adapt(support_images, support_labels):
         return {"state": Value([0.0])}
@@ -161,7 +161,7 @@ def test_arrays_are_named_by_their_place(a_classifier):
 
 
 def test_without_numpy_nothing_is_looked_at_and_that_is_said(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "remarks", None)  # as where it cannot be imported
+    monkeypatch.setitem(sys.modules, "remarks", None)  # as if it could not be imported
     sending.warn_of({"ant": [tmp_path / "0.png"]}, [], SHAPE)
     errors = capsys.readouterr().err
     assert "note: the pictures are not checked for blank, equal and inverted ones" in errors
@@ -169,7 +169,7 @@ def test_without_numpy_nothing_is_looked_at_and_that_is_said(tmp_path, monkeypat
 
 @pytest.fixture
 def with_a_bad_file(tmp_path):
-    """Folders of files, one of which in each part is no image."""
+    """Writes folders of files. One file in each folder is not an image."""
     support, query = folders(tmp_path)
     (support / "ant" / "1").write_bytes(BAD)
     (query / "1").write_bytes(BAD)

@@ -1,4 +1,4 @@
-"""The command that compares: what it writes, and what it refuses."""
+"""Tests the comparison of optimizers: its report and its errors."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ MODELS = Path(__file__).parents[1] / "models"
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """Of a rule that was not trained, gradient descent, on four problems."""
+    """Compares an untrained rule and gradient descent on four problems."""
     run_dir = tmp_path_factory.mktemp("compared")
     said = {"source": "quadratics", "method": "learned_optimizer", "rule": "sgd", "num_steps": 2}
     said |= {"quadratic_size": 3, "max_steps": 0, "validation_episodes": 2, "num_episodes": 4}
@@ -60,7 +60,7 @@ def test_the_report_has_curves_rates_and_intervals(report):
 
 
 def test_the_learned_rule_is_on_the_same_problems(report):
-    """All start at the same losses, and gradient descent by the rule is that of Keras."""
+    """All start at the same losses. Gradient descent as a rule equals Keras's."""
     _, found = report
     starts = {one["mean_losses"][0] for one in found["optimizers"].values()}
     assert max(starts) - min(starts) < 1e-4 * max(starts)
@@ -71,7 +71,7 @@ def test_the_learned_rule_is_on_the_same_problems(report):
 
 
 def test_an_exported_optimizer_is_on_the_same_problems(report):
-    """Its losses are those of a loop that calls the rule of the folder by itself."""
+    """Its losses equal those of a loop that calls the rule of the folder directly."""
     _, found = report
     rule = LearnedOptimizer.load(MODELS / "optimizers" / "quadratics").rule
     tasks = QuadraticTasks.from_options(QuadraticOptions(quadratic_size=3))

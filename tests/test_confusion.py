@@ -1,4 +1,4 @@
-"""Accuracy by class and the confusion matrix, by hand and against episodes one by one."""
+"""Tests accuracy by class and the confusion matrix, by hand and against single episodes."""
 
 import json
 import pathlib
@@ -25,7 +25,7 @@ def logits(*answers, num_way=2):
 
 @pytest.fixture
 def by_hand():
-    """Two episodes of two classes, two queries of each.
+    """Returns two episodes of two classes with two queries of each.
 
     ant, bee:  ant -> ant, bee    bee -> bee, bee
     cat, ant:  cat -> cat, ant    ant -> ant, ant
@@ -77,7 +77,7 @@ def test_outputs_that_are_no_numbers_are_no_answer():
 def test_the_figure_has_the_hardest_classes_in_order(number):
     confusion = Confusion([f"class {i}" for i in range(number)])
     order = np.random.default_rng(0).permutation(number)
-    for place, one in enumerate(order):  # the class at place p has p of `number` right
+    for place, one in enumerate(order):  # p of `number` queries of the class at place p are right
         other = order[place - 1]
         labels = np.zeros(number, int)
         answers = np.where(np.arange(number) < place, 0, 1)
@@ -115,7 +115,7 @@ def test_counts_are_those_of_the_episodes_one_by_one(run):
         np.testing.assert_array_equal(labels, expected)
         names = [episodes.sampler.classes.class_names[c] for c in episodes.classes(index)]
         first = np.cumsum(episodes.sampler.classes.class_sizes)
-        for label, name in enumerate(names):  # the images are those of the class of that name
+        for label, name in enumerate(names):  # the images are of the class of that name
             number = episodes.sampler.classes.class_names.index(name)
             of_class = episodes.sampler.classes.images[first[number] - 20 : first[number]]
             query = inputs["query_inputs"].numpy()[expected.numpy() == label][0]
@@ -142,7 +142,7 @@ def test_evaluate_says_which_classes_are_confused(run, capsys):
 
 
 def test_a_report_divides_shares_a_few_times():
-    """It once did so for each pair of classes, which took minutes for those of Omniglot."""
+    """A division for each pair of classes took minutes for the classes of Omniglot."""
     calls = []
 
     class Counting(Confusion):

@@ -1,4 +1,4 @@
-"""The page, in a real browser: pictures go in, the right class comes out; nothing leaves."""
+"""Tests the page in a real browser: it classifies pictures right, and asks no other server."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ BARS = [[(-80, -50), (80, -50)], [(-80, 50), (80, 50)]]
 
 @pytest.fixture(scope="module")
 def page_url(tmp_path_factory):
-    """The page of the golden model, served by the command itself."""
+    """Returns the address of the page. The real command serves it with the golden model."""
     if IS_MISSING:
         pytest.fail(NEEDED)
     with socket.socket() as free:
@@ -69,7 +69,7 @@ def driver(page_url, tmp_path_factory):
 
 @pytest.fixture
 def browser(driver, page_url):
-    """The page as it is when it is opened, in a tab of its own."""
+    """Opens the page in its own tab."""
     before = driver.current_window_handle
     driver.switch_to.new_window("tab")
     driver.get(page_url)
@@ -113,7 +113,7 @@ def adapt(driver, num_classes):
 
 
 def answer_is(driver, expected):
-    """Waits for the answer: the most probable class, and then each with its share."""
+    """Waits for the answer: the most probable class, then all classes with their shares."""
 
     def lines(d):
         return d.find_element(By.ID, "answer").text.splitlines()[1:]
@@ -171,7 +171,7 @@ def test_drawings_are_told_apart(browser):
 
 @needs_browser
 def test_the_camera_gives_pictures_of_a_class_and_to_ask_about(browser):
-    """The drawing is one class, what the camera sees another; a refusal is said on the page."""
+    """One class is a drawing, the other the camera's picture. A refusal is written on the page."""
     draw(browser, CROSS)
     click(browser, "add_1")
     until(browser, lambda d: len(thumbnails(d, 1)) == 1)
@@ -227,7 +227,7 @@ def test_what_is_no_port_is_said(port):
 
 @pytest.mark.parametrize("way", ["~/my episode/support", "~/my episode/support/", "link", "~/link"])
 def test_paths_are_taken_as_they_are_typed(way, tmp_path, monkeypatch):
-    """The user's folder, with a blank, a slash at the end, relative, by a link; without clutter."""
+    """Paths may have ~, blanks, a final slash or links, or be relative. Clutter is left out."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     shutil.copytree(EPISODE, tmp_path / "my episode")
@@ -252,7 +252,7 @@ def test_a_model_that_is_not_there_and_examples_that_do_not_fit(tmp_path):
 
 
 def test_a_picture_that_is_dropped_is_decoded_as_all_others(tmp_path):
-    """The page hands over the file as it was dropped, whatever its kind; bad ones are said."""
+    """The page gets the file as it was dropped, whatever its kind. Bad files cause a message."""
     support = sorted((EPISODE / "support").glob("*/*.png"))
     classifier = FewShotClassifier(MODEL).fit(support, [path.parent.name for path in support])
     query = sorted((EPISODE / "query").glob("*/*.png"))[0]
@@ -276,7 +276,7 @@ def test_a_picture_that_is_dropped_is_decoded_as_all_others(tmp_path):
 
 
 def test_what_answers_are_worth_is_said_on_the_page(monkeypatch):
-    """Of a gallery and of a drop alike; of the files the names alone."""
+    """Warnings about pictures are on the page, for galleries and drops, and name the files."""
     said = []
     monkeypatch.setattr(demo.gr, "Warning", said.append)
     folders = sorted((EPISODE / "support").iterdir())[:2]
@@ -294,7 +294,7 @@ def test_what_answers_are_worth_is_said_on_the_page(monkeypatch):
 
 
 def test_a_wrong_answer_is_corrected_and_the_classifier_taken_along(tmp_path, monkeypatch):
-    """The picture joins the class that it is said to be of, and the answer changes at once."""
+    """The picture joins the class that the user chooses, and the answer changes at once."""
     said = []
     monkeypatch.setattr(demo.gr, "Warning", said.append)
     folders = sorted((EPISODE / "support").iterdir())[:3]
@@ -314,7 +314,7 @@ def test_a_wrong_answer_is_corrected_and_the_classifier_taken_along(tmp_path, mo
         assert len(galleries[0]) == 4
         assert "7 pictures" in report
         assert answer["a"] > before["a"]
-    assert said == []  # not that the picture, which just joined a class, is among those of it
+    assert said == []  # no warning about a picture that just joined a class
     demo._packed(classifier)
     archive = demo._packed(classifier)["value"]
     shutil.unpack_archive(archive, tmp_path)
@@ -327,11 +327,11 @@ def test_classes_come_and_go():
     columns, buttons, galleries = changes[:4], changes[4:8], changes[8:]
     for shown in (columns, buttons):
         assert [one["visible"] for one in shown] == [True, True, True, False]
-    assert galleries[3] == []  # whose class is gone does not count
+    assert galleries[3] == []  # its class was removed, so it does not count
 
 
 def is_shown(browser, place):
-    """A class that is gone may be hidden, or be no element of the page any more."""
+    """Whether an element is visible. A removed class may be hidden, or have no element any more."""
     return any(one.is_displayed() for one in browser.find_elements(By.ID, place))
 
 

@@ -1,4 +1,4 @@
-"""Whom the page answers, and what it says when Gradio does not: without a browser or a model."""
+"""Tests which hosts the page answers, and its errors when Gradio fails. Needs no browser."""
 
 import gradio as gr
 import pytest
@@ -12,7 +12,7 @@ FILES = ("/config", "/gradio_api/info", "/gradio_api/file=/etc/passwd")
 
 @pytest.fixture(scope="module")
 def client():
-    """Asks an app that is made as the page's is, with one name more."""
+    """Sends requests to an app like that of the page, with one more host name."""
     with gr.Blocks() as page:
         gr.Markdown("text")
     app = App.create_app(page, app_kwargs=demo.app_arguments(["pictures.example"]))
@@ -63,7 +63,7 @@ def test_no_method_gets_past(client, method):
 
 @pytest.fixture
 def launched(monkeypatch):
-    """What the command gives to Gradio, and what it gets back."""
+    """Returns the arguments that the command gives to Gradio, and what it gets back."""
     given = {}
 
     class Page:

@@ -1,4 +1,4 @@
-"""Evaluation: a fixed list, the interval of its episodes, fewer ways than outputs, a report."""
+"""Tests evaluation: a fixed list, its interval, fewer classes than outputs, a report."""
 
 import json
 import pathlib
@@ -55,7 +55,7 @@ def test_with_fewer_ways_only_outputs_in_use_are_answers():
     inputs, _ = next(iter(stream(1, num_way=3)))
     assert np.all(np.argmax(method(inputs, training=True), axis=-1) == 4)
     assert np.all(np.argmax(method(inputs), axis=-1) < 3)
-    # Restricted to the three outputs in use the best of three is right for a third at chance.
+    # Three outputs are in use, so the best of them is right by chance in a third of the cases.
     assert episode_scores(method, stream(4, num_way=3))[0].mean() > 0.2
 
 
@@ -95,7 +95,8 @@ def test_an_answer_of_logits_that_are_no_numbers_is_wrong(episodes_per_step):
     method = toy.conv_method(num_steps=0)
     method.c_0.assign(np.full(method.c_0.shape, np.nan))
     accuracies, num_diverged, _ = episode_scores(method, stream(4, 5, episodes_per_step))
-    np.testing.assert_array_equal(accuracies, np.zeros(4))  # and not the fifth that is class 0
+    # The answer is not the fifth output, which would count as class 0.
+    np.testing.assert_array_equal(accuracies, np.zeros(4))
     assert num_diverged == 4
 
 
@@ -120,7 +121,7 @@ def test_a_diverged_episode_is_counted_and_the_report_stays_json(tmp_path):
     assert json.loads(path.read_text(), parse_constant=pytest.fail)["mean"] is None
 
 
-# Two show it; the contract tests ask every method for other numbers of classes.
+# Two methods are enough. The contract tests ask every method for other numbers of classes.
 OTHERS = [
     pytest.param(f"{name}_networks", marks=pytest.mark.slow)
     for name in ("prototypical", "siamese", "relation")
@@ -128,7 +129,7 @@ OTHERS = [
 
 
 def evaluated(run_dir, *arguments):
-    """The report of a run, asked in another way."""
+    """Returns the report of an evaluation of a run with other options."""
     folder = pathlib.Path(run_dir, "evaluation")
     before = set(folder.glob("*.json"))
     evaluate.main(read_settings(run_dir, "--num_episodes=3", *arguments))
@@ -145,7 +146,7 @@ def test_a_method_without_outputs_of_its_own_tells_any_number_of_classes_apart(m
         report = evaluated(run.run_dir, f"--num_way={num_way}")
         assert (report["num_way"], report["task"]) == (num_way, f"{num_way}-way 2-shot")
         assert report["num_diverged"] == 0
-        # Such classes are told apart without training, if it is no network that compares them.
+        # These classes can be told apart without training, if pixels are compared.
         assert report["mean"] > 1.2 / num_way or method == "relation_networks"
 
 

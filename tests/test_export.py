@@ -1,4 +1,4 @@
-"""The export command: what it writes, what it takes from the run, what it leaves alone."""
+"""Tests the export command: the files that it writes, and the files that it leaves unchanged."""
 
 import json
 import pathlib
@@ -22,13 +22,13 @@ NUM_WAY = 3
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Settings of a run with weights, and its sampler of test episodes."""
+    """Returns settings of a run with weights, and its sampler of test episodes."""
     monkeypatch.setattr(toy.ToySource, "asked", [])
     said = {"rule": "sgd", "num_steps": 1, "num_way": NUM_WAY}
     settings, _ = fresh_run(toy.settings(tmp_path / "run", **said), step=40)
     settings = settings.changed(example_dir=str(tmp_path / "example"))
     yield settings, build_tasks(settings).sampler("test", seed=0)
-    # Example images are of classes that training never saw.
+    # Example images are from classes that were not used in training.
     assert set(toy.ToySource.asked) == {"test"}
 
 
@@ -69,7 +69,8 @@ def test_export_command(run, capsys, tmp_path):
     write_report(settings.run_dir, "d", num_steps=2)
     write_report(settings.run_dir, "e", query_normalization="batch")
     write_report(settings.run_dir, "f", interval=None)
-    write_report(settings.run_dir, "g", checkpoint="last")  # not the average that is best
+    # The export has the best checkpoint, with averaged weights, and not the last one.
+    write_report(settings.run_dir, "g", checkpoint="last")
     export.main(settings)
     printed = capsys.readouterr().out
     assert "87.50 +- 1.00 % (3-way 2-shot, 600 test episodes)" in printed
@@ -91,7 +92,7 @@ def test_export_command(run, capsys, tmp_path):
             np.testing.assert_array_equal(image, images[number, member])
     assert len(toy.files_in(tmp_path / "example")) == NUM_WAY * 5
 
-    export.main(settings)  # the same again: the same images may stay, the model is made anew
+    export.main(settings)  # exported again: the images may stay, the model is new
     assert f"Replaced {target}" in capsys.readouterr().out
 
 

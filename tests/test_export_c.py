@@ -1,4 +1,4 @@
-"""export/c as delivered: built by its Makefile, its answers those of the Python client."""
+"""export/c is built by its Makefile, and answers as the Python client does."""
 
 import json
 import shutil
@@ -44,9 +44,9 @@ def test_same_probabilities(tmp_path_factory):
 
 @pytest.mark.slow  # TensorFlow under the sanitizers takes minutes
 def test_under_the_sanitizers(exported, tmp_path_factory, tmp_path):
-    """Our own code oversteps nothing, and leaks nothing that it allocates itself."""
+    """Our own code makes no invalid memory access and frees all memory that it allocates."""
     own = build(tmp_path_factory, f"CFLAGS={SANITIZED}", f"LDFLAGS={SANITIZED}")
-    (tmp_path / "suppressions").write_text("leak:libtensorflow\n")  # what is TensorFlow's
+    (tmp_path / "suppressions").write_text("leak:libtensorflow\n")  # leaks of TensorFlow
     options = {"LSAN_OPTIONS": f"suppressions={tmp_path / 'suppressions'}:print_suppressions=0"}
     (tmp_path / "no_image.png").write_bytes(b"%PDF")
     for model in (MODEL, exported):
@@ -60,7 +60,7 @@ def test_under_the_sanitizers(exported, tmp_path_factory, tmp_path):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A model that decodes as this version does; it makes no updates."""
+    """Exports a model of this version, so it decodes files. It makes no updates."""
     folder = tmp_path_factory.mktemp("run") / "saved_model"
     method, normalization = PixelNearestNeighbor(), Normalization((0.0,), (255.0,))
     toy.save(ServedMethod(method, normalization, (28, 28, 1), None), folder)
@@ -68,7 +68,7 @@ def exported(tmp_path_factory):
 
 
 def odd_files(folder, wanted):
-    """The odd pictures that a signature reads, or refuses, as files; and what it says of them."""
+    """Writes the odd pictures that a signature reads or refuses; returns files and errors."""
     found = []
     for number, picture in enumerate(odd_pictures.PICTURES):
         if (picture.not_served is None) is wanted:
@@ -87,7 +87,7 @@ def more_classes(at):
     shutil.copytree(first, at / "support/more")
 
 
-# What is done to a copy of a model and an episode, and what is said.
+# Changes to a copy of a model and an episode, and the errors.
 WRONG = {
     "no model": (lambda at: shutil.rmtree(at / "model"), "is the copy complete?"),
     "half a graph": (lambda at: half(at / "model/saved_model.pb"), "is the copy complete?"),
@@ -111,7 +111,7 @@ ARGUMENTS = {
 
 @pytest.fixture(scope="module")
 def results(exported, tmp_path_factory):
-    """What becomes of all cases of this file, by name, in one process."""
+    """Runs all cases of this file in one process. Returns the results by name."""
     root = tmp_path_factory.mktemp("cases")
     one = queries()[0]
     cases = {steps: ["--num_steps", steps, MODEL, SUPPORT, one] for steps in ("5", "0")}
@@ -174,7 +174,7 @@ def test_wrong_arguments(results, wrong):
 
 
 def test_reading_of_signatures_leaks_and_oversteps_nothing(tmp_path):
-    """Our own parser over the real file, over every beginning of it, and over damaged ones."""
+    """Our parser gets the real file, every beginning of it, and damaged files."""
     harness = FOLDER.parent / "tests" / "signature_harness.c"
     program = tmp_path / "harness"
     command = ["cc", "-std=c11", *SANITIZED.split()]

@@ -1,4 +1,4 @@
-"""The estimate and the remarks of export/c against those in Python, number by number."""
+"""Compares the estimate and the warnings of export/c with those in Python, number by number."""
 
 import ctypes
 import subprocess
@@ -72,7 +72,7 @@ def as_numbers(values):
 
 
 def support(classes, seed=0):
-    """Labels of classes of these sizes, mixed."""
+    """Returns mixed labels of classes with these sizes."""
     labels = np.repeat(np.arange(len(classes)), classes)
     return np.random.default_rng(seed).permutation(labels)
 
@@ -105,10 +105,10 @@ def test_the_same_is_expected(library, spread, has_features):
     answers = in_python.ask_in_rounds(labels, ask, features if has_features else None)
     expected = in_python.estimate(labels, answers)
     near = answers.near
-    if has_features:  # what it is before it is scaled to use
+    if has_features:  # the nearness before it is scaled
         per_class = np.bincount(labels)[labels[answers.places]].mean()
         low, high = 1e-3, 1.0
-        for _ in range(60):  # the mean of which the scaled one is that of the answers
+        for _ in range(60):  # the scaled nearness must have the mean of the answers
             middle = (low + high) / 2
             kept = per_class * answers.kept.mean()
             scaled = middle * in_python._nearer_in_use(middle, kept, per_class)

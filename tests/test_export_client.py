@@ -1,4 +1,4 @@
-"""export/adapt.py as delivered: in a process without tf_metalstm and Keras, and its errors."""
+"""Tests export/adapt.py in a process without tf_metalstm and Keras, and its errors."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ from tf_metalstm.serving.signatures import name_keys
 NUM_WAY = 4
 VALUES = "variables/variables.data-00000-of-00001"
 
-# Whether or not the package is installed here, this process has none of it.
+# The package cannot be imported in this process, even if it is installed here.
 BARE_PROCESS = """
 import runpy, sys
 sys.modules["tf_metalstm"] = sys.modules["keras"] = None
@@ -79,10 +79,10 @@ def folders(tmp_path):
 
 
 def by_method(served, support, queries):
-    """Probabilities of three classes out of the method's four, by its ordinary calls.
+    """Returns probabilities of three of the method's four classes by its ordinary calls.
 
-    c_0 has a row of its own for each class: they are the mean over the cyclic relabellings of the
-    classes, numbered in the order of the keys of their names.
+    c_0 has a different row for each class, so they are the mean over the cyclic relabellings. The
+    classes are numbered in the order of the keys of their names.
     """
 
     def inputs(paths):
@@ -134,7 +134,7 @@ def test_same_probabilities_in_a_process_without_the_package(served, model, fold
 
 
 def call(capsys, model, folders, *options):
-    """Runs the client in this process; returns its exit code, output and errors."""
+    """Runs the client in this process. Returns its exit code, output and errors."""
     arguments = ["--model", model, "--support", folders / "support", "--query", folders / "query"]
     code = client.main([str(argument) for argument in (*arguments, *options)])
     return code, *capsys.readouterr()

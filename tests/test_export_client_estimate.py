@@ -1,4 +1,4 @@
-"""export/adapt.py: adapt, check and predict; what it expects of itself, and none of these."""
+"""Tests adapt, check and predict of export/adapt.py, its estimate, and "none of these"."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ def model(tmp_path_factory):
 
 
 def write(root, names, number, seed):
-    """Pictures of classes: a bright block in another place for each."""
+    """Writes pictures of classes. Each class is a bright block at its own place."""
     generator = np.random.default_rng(seed)
     for name in names:
         row, column = divmod(len(CLASSES) if name not in CLASSES else CLASSES.index(name), 3)
@@ -83,7 +83,7 @@ def test_adapt_save_and_predict(model, folders, tmp_path, capsys):
     assert {f"none of these/{k}.png" for k in range(6)} <= set(foreign)
     assert found["accuracy"] >= 0.9
 
-    # What was saved answers alike, and keeps its estimate.
+    # A saved classifier gives the same answers and has the same estimate.
     code, output, error = call(
         capsys, "predict", "--classifier", tmp_path / "mine", *common, "--json", tmp_path / "b.json"
     )
@@ -99,7 +99,7 @@ def test_adapt_save_and_predict(model, folders, tmp_path, capsys):
     sizes = [sum(f.stat().st_size for f in one.rglob("*")) for one in (tmp_path / "mine", model)]
     assert sizes[0] < sizes[1]
 
-    # FewShotClassifier, from the same pictures, says the same.
+    # FewShotClassifier gives the same numbers for the same pictures.
     files = sorted((folders / "support").glob("*/*"))
     classifier = FewShotClassifier(model, calibrated=True).fit(
         files, [f.parent.name for f in files]
@@ -121,7 +121,7 @@ def test_adapt_save_and_predict(model, folders, tmp_path, capsys):
 
 
 def test_the_saved_classifier_runs_in_litert(model, folders, tmp_path, capsys):
-    """From pixels to names, with LiteRT's own operations alone."""
+    """It runs from pixels to names with LiteRT's own operations alone."""
     call(capsys, "--model", model, "--support", folders / "support", "--save", tmp_path / "mine")
     assert to_lite.main(["--model", str(tmp_path / "mine"), "--out", str(tmp_path)]) == 0
     assert "predict.tflite" in capsys.readouterr().out
@@ -129,7 +129,8 @@ def test_the_saved_classifier_runs_in_litert(model, folders, tmp_path, capsys):
     queries = sorted((folders / "query").glob("*/*"))
     pixels = np.stack([images.read_image(path, SHAPE) for path in queries])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TensorFlow's own interpreter moves to another package
+        # TensorFlow's interpreter warns that it moves to another package.
+        warnings.simplefilter("ignore")
         interpreter = tf.lite.Interpreter(model_path=str(tmp_path / "predict.tflite"))
     found = interpreter.get_signature_runner("predict")(query_images=pixels)
     saved = tf.saved_model.load(str(tmp_path / "mine")).signatures["predict"]
@@ -140,7 +141,7 @@ def test_the_saved_classifier_runs_in_litert(model, folders, tmp_path, capsys):
 
 
 def test_litert_reads_folders_as_the_others_do(model, folders, tmp_path, capsys):
-    """Answers, files that are no images, blank pictures, and how a query may be given wrongly."""
+    """Tests its answers, files that are no images, blank pictures, and wrong queries."""
     call(capsys, "--model", model, "--support", folders / "support", "--save", tmp_path / "mine")
     assert to_lite.main(["--model", str(tmp_path / "mine"), "--out", str(tmp_path / "lite")]) == 0
     shutil.copytree(folders / "query", tmp_path / "query")
@@ -170,7 +171,7 @@ def test_litert_reads_folders_as_the_others_do(model, folders, tmp_path, capsys)
 
 
 def by_servers(model, arguments, capsys):
-    """What the clients of servers say, and their answers."""
+    """Runs the clients of servers. Returns their output."""
     served = Served(model)
     with rest_server(served) as url, grpc_server(served) as address:
         for program, place in ((rest, ["--url", url]), (grpc_client, ["--address", address])):
@@ -183,7 +184,7 @@ def by_servers(model, arguments, capsys):
 def test_every_client_says_how_good_it_is_and_none_of_these(
     model, folders, by_updates, tmp_path, tmp_path_factory, capsys
 ):
-    """As adapt.py does, of a model that compares features and of one that learns by updates."""
+    """Compares with adapt.py, for a model that compares features and one that learns by updates."""
     support, query, steps = folders / "support", folders / "query", []
     if by_updates:
         model, support, query = MODEL, EPISODE / "support", EPISODE / "query"
@@ -229,7 +230,7 @@ def test_no_estimate(model, folders, capsys):
 
 
 def test_a_single_class_is_the_answer_to_everything(model, folders, tmp_path, capsys):
-    """As in all clients; and it is said that this is worth nothing."""
+    """All clients answer the same, and warn that such an answer is worth nothing."""
     write(tmp_path / "support", ["ant"], 3, seed=5)
     code, output, error = call(
         capsys,
@@ -259,7 +260,7 @@ def test_errors(arguments, said, model, folders, capsys):
     names = {"model": model, "s": folders / "support", "q": folders / "query/ant"}
     try:
         code = client.main([one.format(**names) for one in arguments])
-    except SystemExit as exited:  # of argparse
+    except SystemExit as exited:  # raised by argparse
         code = exited.code
     assert code in (1, 2)
     assert said in capsys.readouterr().err
@@ -273,6 +274,6 @@ def test_the_module_runs_the_client():
 
 
 def test_clients_save_by_the_same_file():
-    """export/ must not need the package, hence the copy."""
+    """export/ works without the package, so it has a copy of this file."""
     with open(saved_classifier.__file__, "rb") as file:
         assert (FOLDER / "saved_classifier.py").read_bytes() == file.read()

@@ -1,4 +1,4 @@
-"""How export/adapt.py reads an image: as the training data were read, whatever the file."""
+"""export/adapt.py reads an image as the training data were read, whatever the kind of file."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_sixteen_bits_become_eight(tmp_path):
 def test_exif_turns_images_upright(tmp_path):
     image = Image.fromarray(ramp())
     exif = image.getexif()
-    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    exif[0x0112] = 6  # to be turned clockwise by 90 degrees
     path = saved(tmp_path, image, exif=exif)
     turned = np.rot90(ramp(), -1)
     np.testing.assert_array_equal(client.read_image(path, (6, 4, 1))[..., 0], turned)

@@ -1,4 +1,4 @@
-"""Folders as they are on people's disks: what the clients take, leave out, and say of it."""
+"""Tests how clients read folders: the files that they take, leave out, and name."""
 
 import os
 import pathlib
@@ -49,7 +49,7 @@ class Python:
 
 
 class C:
-    """The reader of export/c, in a program of its own."""
+    """The reader of export/c, in its own program."""
 
     def __init__(self, program):
         self._program = program
@@ -108,7 +108,7 @@ def test_what_is_of_the_system_is_left_and_said(names, reader, support, clutter,
     assert names(support) == PLAIN
     top = support / where / clutter.split("/")[0]
     assert capsys.readouterr().err == f"left out: {top} (hidden, or of the system)\n"
-    if where:  # among queries it takes nothing away
+    if where:  # for queries this is no error
         assert reader.queries(support) == [
             support / name / file for name, files in PLAIN.items() for file in files
         ]

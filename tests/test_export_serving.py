@@ -1,4 +1,4 @@
-"""export/serving: its requests against the real signatures, by the rules of TensorFlow Serving."""
+"""Requests of export/serving run on the real signatures, by the rules of TensorFlow Serving."""
 
 import importlib.util
 import sys
@@ -116,7 +116,7 @@ def matching_networks():
 
 @pytest.fixture(scope="module", params=[nearest_neighbor, matching_networks])
 def without_updates(request, tmp_path_factory):
-    """A model that makes no updates, and whose `adapt` returns what only it knows."""
+    """Exports a model that makes no updates. `adapt` returns tensors that only this model knows."""
     folder = tmp_path_factory.mktemp("run") / "saved_model"
     toy.save(ServedMethod(request.param(), Normalization((0.0,), (255.0,)), SHAPE, None), folder)
     return Served(folder)
@@ -156,7 +156,7 @@ def test_updates_have_to_be_said(url):
 def test_odd_pictures_that_are_refused_are_named(without_updates, client, tmp_path, capsys):
     start, flag = (rest_server, "--url") if client is rest else (grpc_server, "--address")
     refused = [picture for picture in odd_pictures.PICTURES if picture.not_served is not None]
-    # The server ends at the first of them, and is asked again without it: all take too long.
+    # The server stops at the first bad file, and is asked again without it. All take too long.
     refused = refused[::3]
     for number, picture in enumerate(refused):
         (tmp_path / f"{number:02d}").write_bytes(picture.encoded)
@@ -166,7 +166,7 @@ def test_odd_pictures_that_are_refused_are_named(without_updates, client, tmp_pa
         client.main([str(argument) for argument in arguments])
     output, errors = capsys.readouterr()
     skipped = [line for line in errors.splitlines() if line.startswith("skipped: ")]
-    # Headers are looked at before anything is decoded: these come first.
+    # Headers are checked before anything is decoded, so these errors come first.
     assert sorted(line.split(" is not ")[0] for line in skipped) == [
         f"skipped: {tmp_path}/{number:02d}" for number in range(len(refused))
     ]

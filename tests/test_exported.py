@@ -1,4 +1,4 @@
-"""An exported model as a start: the same weights as from its run, and what it is told otherwise."""
+"""A run can start from an export with the same weights as from the run itself, or gets an error."""
 
 import json
 
@@ -20,7 +20,7 @@ META_LSTM = {"num_steps": 1, "hidden_units": 3}
 
 
 def variables_alone(served):
-    """As `build_signatures`, without the functions, which take seconds to trace."""
+    """Does what `build_signatures` does, without the functions, which take seconds to trace."""
     module = tf.Module()
     module.meta_parameters = [variable.value for variable in served.method.served_variables]
     return module, {}
@@ -28,7 +28,7 @@ def variables_alone(served):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """{name: (folder of a run, folder of its export)}."""
+    """Returns {name: (folder of a run, folder of its export)}."""
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(saved_model, "build_signatures", variables_alone)
@@ -51,7 +51,7 @@ def fresh(settings):
 
 
 def begun(settings, pretrained):
-    """The weights of a method that begins there, and what is kept of where that was."""
+    """Returns the weights of a method that starts there, and the record of its start."""
     check_pretrained(settings, pretrained)
     method = fresh(settings)
     start = start_method(method, pretrained)
@@ -82,7 +82,7 @@ def test_it_begins_where_the_run_is(made, name, said):
 
 
 def test_joint_training_goes_on_with_a_fresh_last_layer(made):
-    """The export is of what is used after training, so it holds none."""
+    """The export has no last layer, because it only has what is used after training."""
     folder = made["trunk"][1]
     names = [variable.name for variable in tf.saved_model.load(folder).meta_parameters]
     assert "conv_1/kernel:0" in names
@@ -109,7 +109,7 @@ def test_the_network_has_to_be_the_same(made, said, message):
 
 
 def test_train_takes_an_export_for_a_run(made, tmp_path):
-    """Prototypes on a trunk are a method without training of its own."""
+    """Prototypes on a trunk are such a method."""
     said = {"method": "prototypical_networks", "distance": "cosine", "last_relu": False}
     said |= {"max_steps": 0, "validation_episodes": 2, "pretrained_run_dir": str(made["trunk"][1])}
     train.main(small(tmp_path, **said))

@@ -1,4 +1,4 @@
-"""What cannot be written is said in one sentence, and nothing half written stays."""
+"""If a file cannot be written, one sentence says so, and no partial file stays."""
 
 import contextlib
 import errno
@@ -34,12 +34,12 @@ from tf_metalstm.training.callbacks import LogToTensorBoard
 sys.path.insert(0, str(FOLDER))
 import to_lite
 
-NO_ROOM = "File too large"  # what the kernel says where `no_room` makes it fail
+NO_ROOM = "File too large"  # the kernel's message under `no_room`
 
 
 @contextlib.contextmanager
 def no_room():
-    """Every write to a file fails in here, in Python and in TensorFlow, as on a full disk."""
+    """Makes every write to a file fail as on a full disk, in Python and in TensorFlow."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     try:
@@ -62,7 +62,7 @@ def report_of_evaluation():
     }
 
 
-# Each writes to a folder, new.txt or something below it.
+# Each writes to a folder, to new.txt or to something below it.
 WRITERS = {
     "a text": lambda folder: files.write_atomically(folder / "new.txt", "text"),
     "a text in a new folder": lambda folder: files.write_atomically(folder / "a" / "b.txt", "text"),
@@ -102,7 +102,7 @@ def test_files_of_before_stay_where_new_ones_cannot_be_written(tmp_path):
 
 
 def half_a_model(module, folder, signatures):
-    """Writes as `tf.saved_model.save` does on a disk that gets full."""
+    """Writes a part of a model and fails, as `tf.saved_model.save` does on a full disk."""
     Path(folder, "variables").mkdir(parents=True, exist_ok=True)
     file = f"{folder}/saved_model.pb.tmp1"
     raise tf.errors.ResourceExhaustedError(None, None, f"{file}; No space left on device")
@@ -141,7 +141,7 @@ def source(tmp_path):
 
 
 def prepared_sets(tmp_path):
-    """The prepared data sets that are there, whole or not."""
+    """Returns the prepared data sets in the folder, complete or not."""
     return [path.name for path in (tmp_path / "prepared").glob("omniglot/*/*") if path.is_dir()]
 
 
@@ -283,7 +283,7 @@ def run_python(code, stdout):
 def test_ctrl_c_while_a_command_is_imported_ends_it_at_once():
     code = (
         "import os, signal; from tf_metalstm import ctrl_c;"
-        # A job in the background ignores it.
+        # A background job ignores it.
         "signal.signal(signal.SIGINT, signal.default_int_handler);"
         "ctrl_c.end_at_once(); os.close(2);"
         "os.kill(os.getpid(), signal.SIGINT); print('goes on')"

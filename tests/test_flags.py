@@ -1,4 +1,4 @@
-"""Flags, run.flags, and the command line as a user meets it; options are in tests/test_parts.py."""
+"""Tests flags, run.flags, and command lines; options are tested in tests/test_parts.py."""
 
 import pathlib
 import subprocess
@@ -32,13 +32,13 @@ def test_defaults_of_the_flags_are_those_of_the_options():
 
 @pytest.mark.parametrize("path", FLAGFILES, ids=lambda p: p.stem)
 def test_no_flagfile_ends_a_line_with_a_comment(path):
-    """absl takes what stands behind a value for a part of it."""
+    """absl takes a comment after a value as a part of the value."""
     for line in path.read_text().splitlines():
         assert line.startswith("#") or "#" not in line
 
 
 def flagfiles_behind(path):
-    """Yields every flagfile that one names, and those that they name."""
+    """Yields all flagfiles that a flagfile includes, directly or through others."""
     for line in path.read_text().splitlines():
         if line.startswith("--flagfile="):
             named = ROOT / line.partition("=")[2]
@@ -49,7 +49,7 @@ def flagfiles_behind(path):
 
 @pytest.mark.parametrize("path", FLAGFILES, ids=lambda p: p.stem)
 def test_no_flagfile_names_itself(path):
-    """absl skips such a line, and says nothing."""
+    """absl skips such a line without an error."""
     assert path not in flagfiles_behind(path)
 
 
@@ -69,12 +69,12 @@ def test_every_recipe_begins_with_one_head(path):
 
 def test_every_recipe_builds_a_method(monkeypatch):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(ImageTasks, "num_training_classes", 7)  # which reads images
+    monkeypatch.setattr(ImageTasks, "num_training_classes", 7)  # this property would read images
     assert recipes()
     for path in recipes():
         settings = parse(f"--flagfile={path}")
         if settings.get("filters"):
-            settings = settings.changed(filters=4)  # as the wide ones, but quick
+            settings = settings.changed(filters=4)  # the same options with a small network
         tasks = build_tasks(settings)
         method = build_method(resolve(settings, tasks), tasks)
         assert method.objective.name == tasks.objective
@@ -278,7 +278,7 @@ def test_what_is_settled_or_changes_nothing_after_training_is_refused(
 
 
 def test_another_source_may_be_asked_about(tmp_path):
-    """Its own split is no matter of the training."""
+    """The split of the source in the evaluation need not be that of the training."""
     write_settings(parse("--source=omniglot"), tmp_path)
     check_settled(read_settings(tmp_path), read_settings(tmp_path, "--source=glyphs"))
 
@@ -354,7 +354,7 @@ def run(module, *arguments):
 
 
 def test_help_with_stand_ins_is_the_help_without():
-    """Quick, and the same as from the real packages."""
+    """The help with stand-ins is quick, and equals the help with the real packages."""
     done = run("train", "--help")
     assert done.returncode == 0
     assert done.stderr == ""
@@ -383,7 +383,7 @@ def test_the_seed_of_a_method_is_that_of_its_weights():
 
 
 def test_names_that_flags_and_sources_share(tmp_path):
-    """An option reaches what it names, of which the constructor calls it otherwise."""
+    """Options reach constructor arguments that have other names."""
     said = ("--source=omniglot", f"--data_dir={tmp_path}", "--image_size=20", "--skip_corrupt")
     said += ("--omniglot_split=alphabets", "--noomniglot_rotations")
     source = build_tasks(parse(*said)).source

@@ -1,4 +1,4 @@
-"""Half a minute of fuzzing of each kind; `make test-fuzz` takes an hour for each."""
+"""Fuzzes each kind for half a minute. `make test-fuzz` does it for hours."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ def test_damaged_pictures(kind, tmp_path):
 
 @pytest.mark.parametrize("script", ["fuzz_folders.py", "fuzz_flags.py"])
 def test_odd_folders_and_command_lines(script):
-    """In a process of its own, which gives up its rights or forks."""
+    """Runs in its own process, which gives up its rights or forks."""
     command = [sys.executable, str(TESTS / script), "--seconds", "10"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

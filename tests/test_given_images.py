@@ -1,4 +1,4 @@
-"""Images as people have them: each way to give them ends in the same pixels, or in a sentence."""
+"""Images in any form give the same pixels, or a clear error."""
 
 import collections
 import io
@@ -26,7 +26,7 @@ def as_file(array):
 
 
 class Column:
-    """A column of a table, as pandas and polars have them: it is asked for `to_numpy` alone."""
+    """A column of a table as in pandas and polars. Only its `to_numpy` is used."""
 
     def __init__(self, values):
         self._values = np.empty(len(values), object)
@@ -37,7 +37,7 @@ class Column:
 
 
 class Tensor:
-    """What gives an array of itself, as tensors of other libraries do."""
+    """An object that converts itself to an array, as tensors of other libraries do."""
 
     def __init__(self, array):
         self._array = array
@@ -53,7 +53,7 @@ def paths(folder, images):
     return found
 
 
-# Ways to give the same images, [B, 16, 16, 3] of bytes, and a folder to write files in.
+# Forms of the same images, [B, 16, 16, 3] of bytes. Each gets a folder for its files.
 WAYS = {
     "paths": paths,
     "texts": lambda folder, images: [str(path) for path in paths(folder, images)],
@@ -120,7 +120,7 @@ def test_columns_of_pandas(kind, tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32])
 def test_arrays_of_any_size(dtype):
-    """As files of that size, together and one by one; gray for a model of color, too."""
+    """Arrays of any size give the same as files, together or one by one; also gray ones."""
     large = arrays(2, (40, 23, 3))
     wide, tall = arrays(1, (5, 31, 1), 1)[0], arrays(1, (31, 5, 3), 2)[0]
     for shape in (COLOR, GRAY):
@@ -159,7 +159,7 @@ def test_all_black_is_black_and_one_dark_image_is_taken():
 
 IMAGE = Image.new("L", (16, 16), 9)
 ARRAY = np.full((20, 20), 9, np.uint8)
-# What is given, and what is said. Files are not there.
+# Wrong images and the errors. The files do not exist.
 REFUSED = {
     "text": ("photo.png", "Expected a list of images, got a single one: give [image]."),
     "path": (pathlib.Path("photo.png"), "got a single one"),
@@ -210,7 +210,7 @@ def test_anything_else_is_refused_with_a_sentence(case):
 
 @pytest.fixture
 def some_bad(tmp_path):
-    """Five files: the second is damaged, the fourth is empty, the fifth is not there."""
+    """Returns five files: the second is damaged, the fourth is empty, the fifth does not exist."""
     files = paths(tmp_path, arrays(5))
     files[1].write_bytes(files[1].read_bytes()[:60])
     files[3].write_bytes(b"")

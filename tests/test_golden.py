@@ -1,4 +1,4 @@
-"""One model, one episode, the same probabilities through every client."""
+"""One model and one episode give the same probabilities in every client."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ from golden import EPISODE, MODEL, expected
 from tf_metalstm.classifier import FewShotClassifier
 
 TOLERANCE = 1e-5
-# LiteRT has kernels of its own, whose sums round otherwise; measured 2e-6.
+# LiteRT has its own kernels, with other rounding; the measured difference is 2e-6.
 LITE_TOLERANCE = 1e-4
 
 sys.path.insert(0, str(FOLDER))
@@ -28,7 +28,7 @@ def query_paths():
 
 
 def support():
-    """Images [25, 28, 28, 1], names of their classes, and files."""
+    """Returns images [25, 28, 28, 1], the names of their classes, and the files."""
     classes = folders.class_files(EPISODE / "support")
     shape = json.loads((MODEL / "manifest.json").read_text())["image_shape"]
     pixels, names, paths = images.read_support(classes, shape)
@@ -61,7 +61,7 @@ def test_the_python_client(tmp_path):
 
 
 def test_a_client_that_nobody_here_wrote(tmp_path):
-    """`saved_model_cli run`, which comes with TensorFlow. It leaves num_steps out."""
+    """Runs `saved_model_cli run` of TensorFlow without num_steps."""
     pixels, names, _, queries = support()
     numbers = np.array([sorted(set(names)).index(name) for name in names], np.int32)
     np.savez(tmp_path / "in.npz", images=pixels, labels=numbers, queries=queries)
@@ -80,9 +80,9 @@ def test_a_client_that_nobody_here_wrote(tmp_path):
 
 
 def lite(signature):
-    """LiteRT's own operations and nothing else, in the interpreter that TensorFlow ships."""
+    """Converts to LiteRT's own operations alone, and runs them in TensorFlow's interpreter."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it is to move to a package of its own
+        warnings.simplefilter("ignore")  # a warning that it moves to another package
         return tf.lite.Interpreter(model_content=to_lite.convert(MODEL, signature))
 
 
@@ -98,7 +98,7 @@ def test_predict_in_lite():
 
 
 def test_classify_in_lite_needs_more_than_comes_with_it():
-    """It converts; to run it takes the Flex library, which the interpreter of the wheel lacks."""
+    """The conversion works, but the interpreter of the wheel lacks the Flex library to run it."""
     pixels, names, _, queries = support()
     numbers = np.array([sorted(set(names)).index(name) for name in names], np.int32)
     runner = lite("classify").get_signature_runner("classify")

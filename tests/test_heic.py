@@ -1,4 +1,4 @@
-"""HEIC, which phones make: read where pillow-heif is installed, one sentence where it is not."""
+"""HEIC files of phones are read if pillow-heif is installed. Else one sentence says so."""
 
 import io
 import sys
@@ -15,7 +15,7 @@ pillow_heif = pytest.importorskip("pillow_heif")
 
 @pytest.fixture(scope="module")
 def photo():
-    """A smooth picture, and the same as a HEIC file that lies on its side."""
+    """Returns a smooth picture, and a HEIC file of it that is stored on its side."""
     rows, columns = np.mgrid[0:48, 0:64]
     pixels = np.stack([4 * columns, 5 * rows, 255 - 3 * columns], axis=-1).clip(0, 255)
     picture = Image.fromarray(pixels.astype(np.uint8))

@@ -1,4 +1,4 @@
-"""The structure of the house: who imports whom, what is a package, what may not be in a file."""
+"""Tests the structure of the package: imports, packages, and forbidden contents of files."""
 
 import ast
 import importlib.metadata
@@ -15,9 +15,9 @@ PACKAGE = ROOT / "tf_metalstm"
 CLIENT_MAY_IMPORT = {"PIL", "numpy", "tensorflow"}
 CLIENTS_WITH_MORE = {
     "grpc_client.py": {"grpc", "tensorflow_serving"},
-    "images.py": {"tqdm"},  # where it is there
+    "images.py": {"tqdm"},  # optional
 }
-# Modules that say in their first lines which extra they need.
+# Modules that name the extra they need in their first lines.
 NEEDS_EXTRA = {"celo_weights.py": "celo", "classifier.py": "sklearn", "demo.py": "demo"}
 
 
@@ -27,7 +27,7 @@ def lint_imports(folder):
 
 
 def imported_names(file):
-    """The top-level names of all absolute imports of a file, those inside functions included."""
+    """Returns the top-level names of all absolute imports of a file, also inside functions."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
@@ -80,14 +80,14 @@ def test_client_imports_nothing_of_ours():
     files = list((ROOT / "export").rglob("*.py"))
     assert files
     for file in files:
-        # In the folder of the file, and in the one above, which those of serving/ take along.
+        # Files of the same folder, and of the folder above, which serving/ needs too.
         beside_it = {f.stem for f in (*file.parent.glob("*.py"), *(ROOT / "export").glob("*.py"))}
         names = set(imported_names(file)) - sys.stdlib_module_names - beside_it
         assert names <= CLIENT_MAY_IMPORT | CLIENTS_WITH_MORE.get(file.name, set()), file
 
 
 def test_imports_are_declared_dependencies():
-    # What only matplotlib or an extra brings along would be missing one day on another machine.
+    # Packages that only matplotlib or an extra installs could be missing later.
     declared = {None: set()}
     for requirement in importlib.metadata.requires("tf_metalstm"):
         extra = re.search(r'extra == "(\w+)"', requirement)
@@ -104,7 +104,7 @@ def test_imports_are_declared_dependencies():
 def test_no_file_names_a_path_of_one_machine():
     folders = ["tf_metalstm", "tests", "flags", "export", "docs", "tools", ".ci"]
     files = [*ROOT.iterdir(), *(f for folder in folders for f in (ROOT / folder).rglob("*"))]
-    # In another working tree of the same clone .git is a file, which says where the clone is.
+    # In a second working tree of a clone, .git is a file that names the clone.
     files = [f for f in files if f.is_file() and not {"__pycache__", ".git"} & {*f.parts}]
     assert len(files) > 100
     path = re.compile(r"(?<![\w.~-])/(?:work|root|tmp|home/\w+|Users/\w+)/")

@@ -1,4 +1,4 @@
-"""A rule as a Keras optimizer: it moves as the rule does, and behaves as Keras's optimizers do."""
+"""A rule as a Keras optimizer makes the rule's updates, and behaves as Keras's optimizers do."""
 
 import functools
 import gc
@@ -26,7 +26,7 @@ P = 11
 
 @keras.saving.register_keras_serializable("tests")
 class ByLoss(Rule):
-    """theta <- theta - loss, so that the loss can be seen; counts how often it is traced."""
+    """A rule theta <- theta - loss, which makes the loss visible. It counts its traces."""
 
     traces = 0
 
@@ -89,7 +89,7 @@ def data(num_rows=8):
 
 
 def test_it_moves_all_variables_as_the_rule_moves_their_flat_vector():
-    """Matrices, scalars and vectors, over three updates, each with its loss."""
+    """The variables are matrices, scalars and vectors. Each of the three updates has its loss."""
     rule, moved = toy.lively_rule(dtype="float32"), variables()
     theta = tf.constant(flat(v.numpy() for v in moved))
     state = rule.initial_state(theta)
@@ -146,7 +146,7 @@ def test_a_gradient_of_none_leaves_its_variable():
         optimizer.scale_loss(tf.constant(1.0))
         chosen = moved if given is None else zeros
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Keras names the variable
+            warnings.simplefilter("ignore")  # Keras warns and names the variable
             optimizer.apply([*gradients(0)[:2], given], chosen)
     np.testing.assert_array_equal(moved[2].numpy(), variables()[2].numpy())
     assert np.abs(zeros[2].numpy() - moved[2].numpy()).max() > 1e-4  # the rule would move it
@@ -185,7 +185,7 @@ def test_a_sparse_gradient_is_its_dense_one():
 
 
 def test_the_loss_reaches_the_rule_whole():
-    """Not scaled; with accumulation the mean since the last update."""
+    """The loss is not scaled. With accumulation it is the mean since the last update."""
     moved = variables(shapes=[()])
     optimizer = LearnedOptimizer(
         ByLoss(), gradient_accumulation_steps=2, loss_scale_factor=4.0, learning_rate=1.0
@@ -225,8 +225,8 @@ def test_a_graph_may_build_it_although_nobody_keeps_the_rule_that_was_given():
 
 
 def test_two_devices_do_what_one_does(monkeypatch):
-    """The gradient is the sum of theirs, and the loss too: each has its share of the mean."""
-    # Strategies of one process would take the same keys for tensors of other shapes.
+    """Gradients and losses are summed over devices. Each device has its share of the mean."""
+    # Strategies in one process would use the same keys for tensors of other shapes.
     monkeypatch.setattr(tf.distribute.MirroredStrategy, "_collective_key_base", 10_000)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     with strategy.scope():
@@ -251,7 +251,7 @@ def test_two_devices_do_what_one_does(monkeypatch):
 
 
 def test_a_saved_model_goes_on_bit_for_bit(tmp_path):
-    """From .keras, and from a checkpoint of the model with another optimizer of the kind."""
+    """Loads it from .keras, and from a checkpoint into another optimizer of the same kind."""
     trained, restored = model(), model()
     trained.compile(lstm(trained_steps=100, learning_rate=0.5), "mse", run_eagerly=True)
     trained.train_on_batch(*data())
@@ -334,13 +334,13 @@ def test_where_xla_compiles_it_is_said_at_the_end_of_fit():
 
 
 def test_scaled_losses_of_half_precision():
-    """LossScaleOptimizer keeps the loss for itself: a rule that wants it says so."""
+    """LossScaleOptimizer does not pass on the loss, so a rule that needs it raises an error."""
     moved, scaled = variables(), keras.optimizers.LossScaleOptimizer
     optimizer = scaled(LearnedOptimizer(SGD(0.1)), initial_scale=8.0)
     optimizer.apply([8.0 * g for g in gradients(0)], moved)
     expected = flat(v.numpy() for v in variables()) - 0.1 * flat(gradients(0))
     np.testing.assert_allclose(flat(v.numpy() for v in moved), expected, rtol=1e-5)
-    optimizer.apply([np.inf * g for g in gradients(0)], moved)  # passed over
+    optimizer.apply([np.inf * g for g in gradients(0)], moved)  # this update is skipped
     np.testing.assert_allclose(flat(v.numpy() for v in moved), expected, rtol=1e-5)
     with pytest.raises(ValueError, match="auto_scale_loss=False to compile"):
         scaled(lstm()).apply(gradients(0), variables())

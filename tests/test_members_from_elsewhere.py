@@ -1,4 +1,4 @@
-"""Parts that somebody wrote outside the package: those of docs/examples, which the site shows."""
+"""Tests parts from outside the package: the examples in docs/examples."""
 
 import json
 import pathlib
@@ -114,7 +114,7 @@ def test_a_source_reads_the_pictures_of_its_folders(folder):
     sizes = ("--num_way=3", "--num_shot=1", "--num_query=1")
     tasks = build_tasks(parse_settings(["--parts=my_source", "--source=my_folders", *sizes]))
     episode, labels = tasks.episodes("test", 0)(0)
-    # The pixels of the training are half 0 and half 255: mean 127.5 and deviation 127.5.
+    # Half of the training pixels are 0 and half 255, so mean and deviation are 127.5.
     shades = 127.5 + 127.5 * episode["query_inputs"].numpy()[:, 0, 0, 0]
     assert sorted(np.round(shades)) == [51, 102, 153]
     np.testing.assert_array_equal(np.unique(labels), [0, 1, 2])
@@ -133,7 +133,7 @@ def test_a_method_is_exported_and_adapts_through_the_same_clients(folder):
     run(train, *chosen, *SMALL, "--run_dir=run")
     run(export, before="run")
     images = np.random.default_rng(0).integers(0, 256, (14, 16, 16, 1))
-    labels = np.arange(14) % 7  # more classes than it was trained with
+    labels = np.arange(14) % 7  # more classes than in training
     answers = []
     for model in ("run", "run/saved_model"):
         classifier = FewShotClassifier.load(model).fit(images, labels)
@@ -186,7 +186,7 @@ def test_modules_that_offer_nothing_are_said(name, message, folder):
 
 
 def test_a_command_takes_parts_from_a_file_beside(folder):
-    """The command itself, once: the file is named on the command line, then by run.flags."""
+    """Runs the real command once. The file is named on the command line, then by run.flags."""
     call = [sys.executable, "-m", "tf_metalstm.train", PARTS, "--source=valleys"]
     call += ["--method=learned_optimizer", "--rule=sign_descent", "--run_dir=run", *SMALL]
     done = subprocess.run(call, cwd=folder, capture_output=True, text=True, check=False)

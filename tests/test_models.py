@@ -1,4 +1,4 @@
-"""The trained models of the repository: they load, adapt or optimize, and say what they are."""
+"""The trained models of the repository load, adapt or optimize, and have complete manifests."""
 
 import json
 import pathlib
@@ -48,7 +48,7 @@ def test_it_carries_the_terms_of_its_data(folder):
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
 def test_it_learns_signs_of_another_kind(folder):
-    """Five characters of unseen scripts, drawn by a font; to a model for photographs, far away."""
+    """Five characters of unseen scripts, drawn by a font. They are easy even for other models."""
     classifier = FewShotClassifier.load(folder).fit(*labelled_files("support"))
     queries, labels = labelled_files("query")
     enough = {"mini_imagenet_5way_1shot": 0.35}.get(
@@ -58,7 +58,7 @@ def test_it_learns_signs_of_another_kind(folder):
 
 
 def last_loss(optimizer, seed):
-    """After 100 updates of a quadratic, drawn here as its source draws them."""
+    """Returns the loss after 100 updates of a quadratic. The quadratics are drawn here."""
     generator = np.random.default_rng(seed)
     matrix, target = (tf.constant(generator.uniform(size=s), "float32") for s in ((10, 10), 10))
     theta = keras.Variable(generator.normal(0.0, 0.01, 10).astype("float32"))
@@ -75,7 +75,7 @@ def last_loss(optimizer, seed):
 
 
 def test_the_optimizer_minimizes_new_quadratics():
-    """Below momentum at the learning rate that is best for it."""
+    """Its loss is below that of momentum at the best learning rate."""
     ours, momentum = (
         np.mean([last_loss(make(), seed) for seed in range(6)])
         for make in (

@@ -1,4 +1,4 @@
-"""Losses and scores of each kind of task, by hand; what is better than what."""
+"""Tests losses, scores and comparisons of each kind of task by hand."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def test_regression_by_hand():
 
 
 def test_optimization_by_hand():
-    """Outputs are the losses along the way: their mean is trained, the last one reported."""
+    """Outputs are the losses after each update. Their mean is trained; the last is the score."""
     losses = tf.constant([[4.0, 2.0, 0.5], [8.0, 3.0, 1.0]])
     nothing = tf.zeros([2])
     expected = np.mean([4.0, 2.0, 0.5, 8.0, 3.0, 1.0])
@@ -48,4 +48,4 @@ def test_better(objective, good, bad):
     assert objective.is_better(good, bad)
     assert not objective.is_better(bad, good)
     assert not objective.is_better(good, good)
-    assert objective.is_better(bad, float("nan"))  # the first of a run
+    assert objective.is_better(bad, float("nan"))  # the first score of a run

@@ -1,4 +1,4 @@
-"""One table of odd inputs through every client: the right answers, or the same clear sentence."""
+"""Tests a table of odd inputs in every client: right answers, or the same clear sentence."""
 
 import functools
 import importlib
@@ -33,7 +33,7 @@ _SAID = ("warning: ", "left out: ", "skipped: ", "note: ")
 
 
 class Outcome(NamedTuple):
-    """What became of a case: the answers by file, what was said of it, and why it ended."""
+    """The result of a case: the answers by file, the warnings, and the error."""
 
     answers: list[tuple[str, str]]
     said: list[str]
@@ -42,7 +42,7 @@ class Outcome(NamedTuple):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """The nearest neighbour in pixels."""
+    """Returns an export of nearest neighbour in pixels."""
     folder = tmp_path_factory.mktemp("run") / "saved_model"
     method, normalization = PixelNearestNeighbor(), Normalization((0.0,), (255.0,))
     toy.save(ServedMethod(method, normalization, odd_inputs.SHAPE, None), folder)
@@ -63,7 +63,7 @@ class Case(NamedTuple):
         return text
 
     def given(self):
-        """The support set and the queries, as they are typed."""
+        """Returns the support set and the queries as a user types them."""
         return self.fill(self.entry.support), [self.fill(one) for one in self.entry.query]
 
     def flags(self):
@@ -89,7 +89,7 @@ def cases(tmp_path_factory):
 
 
 def outcome(rows, text, refused=None):
-    """An outcome from what a program printed and said."""
+    """Makes an outcome from the output of a program."""
     lines = text.splitlines()
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     assert len(errors) <= 1
@@ -98,7 +98,7 @@ def outcome(rows, text, refused=None):
 
 
 def by_api(model, case, capsys):
-    """`FewShotClassifier`, given lists of files; of folders it knows nothing."""
+    """Runs `FewShotClassifier` with lists of files, because it does not take folders."""
     support, queries = ([pathlib.Path(one)] for one in (case.given()[0], case.given()[1][0]))
     files, queries = sorted(support[0].glob("*/*")), sorted(queries[0].glob("*"))
     classifier = FewShotClassifier(model, **case.entry.flags)
@@ -117,13 +117,14 @@ def by_api(model, case, capsys):
 
 def by_adapt(model, case, capsys):
     support, _ = case.given()
-    flags = [flag for flag in case.flags() if flag != "--skip_corrupt"]  # it always does
+    # adapt.py has no such flag: it always leaves out unreadable files.
+    flags = [flag for flag in case.flags() if flag != "--skip_corrupt"]
     arguments = ["--model", model, f"--support={support}", "--no_estimate", *flags]
     return by_command(arguments, case, capsys)
 
 
 def by_command(arguments, case, capsys):
-    """Of `adapt.py`, with the queries of a case."""
+    """Runs a command of `adapt.py` with the queries of a case."""
     report = case.root / f"answers{len(list(case.root.glob('answers*')))}.json"
     given = (*arguments, "--json", report, "--query", *case.given()[1])
     code = client.main([str(a) for a in given])
@@ -147,7 +148,7 @@ def by_server(program, place, case, capsys):
 
 
 def by_c(program, folder, model, cases):
-    """All cases in one process."""
+    """Runs all cases in one process."""
     listed = []
     for case in cases:
         support, queries = case.given()
@@ -164,7 +165,7 @@ def c_outcome(result):
 
 @pytest.fixture
 def lite(model, cases, tmp_path, capsys):
-    """A classifier of the classes that every case begins with, for LiteRT."""
+    """Returns a LiteRT classifier of the classes that every case begins with."""
     saved, written = tmp_path / "saved", tmp_path / "lite"
     ordinary = next(case.root for case in cases if case.name == "nothing")
     arguments = ["--model", model, "--support", ordinary / "support", "--save", saved]
@@ -176,7 +177,7 @@ def lite(model, cases, tmp_path, capsys):
 
 @pytest.fixture
 def ran(request, model, cases, tmp_path, tmp_path_factory, capsys, monkeypatch):
-    """The outcomes of the cases that are for a client."""
+    """Returns the outcomes of the cases for a client."""
     name = request.param
     mine = [case for case in cases if name in case.entry.clients]
     monkeypatch.setattr(client, "load_model", functools.cache(client.load_model))
@@ -197,7 +198,7 @@ def ran(request, model, cases, tmp_path, tmp_path_factory, capsys, monkeypatch):
 
 
 def wrong(name, case, found):
-    """What a client did otherwise than the table has it; nothing where it did that."""
+    """Returns the difference between a client's outcome and the table; "" if there is none."""
     refused = case.entry.refused and case.fill(case.entry.refused)
     said = [case.fill(one) for one in case.entry.said]
     if (refused is None) != (found.refused is None) or (refused or "") not in (found.refused or ""):
@@ -222,19 +223,20 @@ def test_every_client_gives_right_answers_or_one_clear_sentence(ran):
     assert not bad, "\n".join(f"{case}: {text}" for case, text in bad.items())
 
 
-# What is said of queries and support pictures together: a saved classifier has no pictures.
+# These warnings compare queries with support pictures, which a saved classifier does not have.
 _OF_BOTH = ("a query among the support pictures", "inverted queries")
 
 
 def test_litert_gives_right_answers_or_one_clear_sentence(lite, cases, capsys):
-    """To every case with the ordinary classes; a file that cannot be read is left out and named."""
+    """Runs every case with the ordinary classes. Unreadable files are left out and named."""
     bad, asked = {}, 0
     for case in cases:
         if case.name in _OF_BOTH or not odd_inputs.keeps_the_classes(case.root, case.entry):
             continue
         found = by_command(["predict", "--classifier", lite], case, capsys)
         entry = case.entry
-        if entry.clients == odd_inputs.REFUSING:  # these end, adapt.py goes on without the file
+        # The other clients end with an error; adapt.py continues without the file.
+        if entry.clients == odd_inputs.REFUSING:
             named = case.fill(entry.refused.removesuffix(f". {odd_inputs.OFFER}"))
             entry = entry._replace(refused=None, said=(f"skipped: {named}",))
         text = wrong(LITE, case._replace(entry=entry), found)

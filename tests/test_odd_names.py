@@ -1,4 +1,4 @@
-"""Names that are no text, unprintable, formulas or huge: what fuzzing found, and its kind."""
+"""Tests names that are no text, unprintable, formulas or huge, as fuzzing found them."""
 
 import io
 import os
@@ -70,8 +70,8 @@ def confusion(names):
 def test_names_are_drawn_as_they_are(name):
     x = np.linspace(0, 1, 3)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # that names leave no room
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # in the font
+        warnings.simplefilter("error")  # names that leave no room would cause a warning
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the font lacks these characters
         confusion_figure(confusion([name, "other"]), "run $x^ of").savefig(io.BytesIO())
         fits = [Fit(x, x, np.zeros((1, 2)), {0: x})]
         fit_figure({name: fits}, "run $x^ of").savefig(io.BytesIO())

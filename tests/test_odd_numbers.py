@@ -1,4 +1,4 @@
-"""Numbers out of range on real command lines: one sentence, and nothing is written or changed."""
+"""Numbers out of range on command lines cause one sentence, and no file changes."""
 
 import math
 import re
@@ -47,7 +47,7 @@ LINES = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The folder of a run that has been evaluated."""
+    """Returns the folder of a run that has been evaluated."""
     folder = tmp_path_factory.mktemp("odd") / "run"
     fresh_run(make_settings(SMALL).placed(folder))
     (folder / "evaluation").mkdir()
@@ -56,7 +56,7 @@ def run(tmp_path_factory):
 
 
 def contents(folder):
-    """What is in a folder: of each file its bytes, and when they were written."""
+    """Returns the bytes and the modification time of each file in a folder."""
     return {
         path: (path.read_bytes(), path.stat().st_mtime_ns) if path.is_file() else None
         for path in folder.rglob("*")
@@ -64,7 +64,7 @@ def contents(folder):
 
 
 def refused(run, name, *arguments):
-    """Returns what a command said that refused its arguments, and changed nothing."""
+    """Returns the error of a command that refused its arguments and changed no file."""
     if name in CONTINUE:
         arguments = (f"--run_dir={run}", *arguments)
     elif name == "train":
@@ -90,7 +90,7 @@ RANGED = [
 
 
 def outside(each):
-    """The nearest numbers that an option does not allow."""
+    """Returns the nearest numbers that an option does not allow."""
     bounds, step = each.range, 1 if each.kind is int else 1e-6
     found = [math.nan] if each.kind is float else []
     found += [] if bounds.at_least is None else [bounds.at_least - step]
@@ -99,7 +99,7 @@ def outside(each):
 
 
 def test_every_command_refuses_numbers_outside_the_ranges_of_the_options(run):
-    """Each option through one command, in turn, with the last of its numbers."""
+    """Each option goes through one command, in turn, with its highest wrong number."""
     commands, tried = ("train", *CONTINUE), set()
     for place, each in enumerate(RANGED):
         name = commands[place % len(commands)]
@@ -111,7 +111,7 @@ def test_every_command_refuses_numbers_outside_the_ranges_of_the_options(run):
 
 @pytest.mark.parametrize("name", ["train", "visualize"])
 def test_no_updates_at_all(name, run, tmp_path):
-    """A training without updates in its inner loop is possible; there is nothing to draw."""
+    """A training without updates in its inner loop is allowed. There is nothing to draw."""
     if name == "train":
         small = [f"--{key}={value}" for key, value in SMALL.items() if key != "hidden_layers"]
         small += ["--num_steps=0", "--hidden_layers=4", "--max_steps=0", "--validation_episodes=2"]

@@ -1,4 +1,4 @@
-"""Every kind of file gives the same pixels everywhere, or the same clear refusal."""
+"""Every kind of file gives the same pixels in all clients, or the same clear error."""
 
 import io
 import re
@@ -23,11 +23,11 @@ from tf_metalstm.serving.served import ServedMethod
 
 every_picture = pytest.mark.parametrize("picture", PICTURES, ids=NAMES)
 GRAY, COLOR = (*SHAPE, 1), (*SHAPE, 3)
-LEVELS = 1  # what TensorFlow's filters and mixtures may differ by
+LEVELS = 1  # TensorFlow's filters and mixtures may differ by this
 
 
 def refused(picture):
-    """The whole of what is said: the file, then the reason."""
+    """Returns the complete error: the file, then the reason."""
     return rf"^(odd|.*/odd) is not a readable image \(.*{re.escape(picture.refused)}"
 
 
@@ -45,7 +45,7 @@ def test_training(picture, shape):
 
 @every_picture
 def test_sources(picture):
-    """What a source keeps of a color image decodes to the pixels it has, as preparation does it."""
+    """The stored form of a color image decodes to the pixels of the prepared data."""
     if picture.refused is not None:
         pytest.skip("as in training")
     found, stored = pixels.color_pixels(picture.encoded, 32, "odd")
@@ -59,11 +59,11 @@ def test_sources(picture):
 
 
 def served(read):
-    """The pictures that a signature reads, or those that it refuses."""
+    """Returns the pictures that a signature reads, or those that it refuses."""
     return [picture for picture in PICTURES if (picture.not_served is None) is read]
 
 
-# Of all pictures in one test: what is compiled is forgotten between two.
+# One test has all pictures, because compiled functions are lost between tests.
 @pytest.mark.parametrize(
     "shape", [GRAY, COLOR, (9, 9, 3), pytest.param((84, 84, 1), marks=pytest.mark.slow)]
 )
@@ -100,15 +100,15 @@ def test_the_python_client(picture, shape, tmp_path):
 
 
 def test_clients_decode_by_the_same_file():
-    """export/ must not need the package, hence the copy."""
+    """export/ works without the package, so it has a copy of this file."""
     with open(decoding.__file__, encoding="utf-8") as file:
         assert (FOLDER / "decoding.py").read_text(encoding="utf-8") == file.read()
 
 
 def test_ordinary_files_are_read_as_ever():
-    """Prepared data and recorded results rest on these pixels: no level may change.
+    """No level may change: prepared data and recorded results depend on these pixels.
 
-    Checked once over all 32,460 drawings of Omniglot and all 60,000 images of mini-ImageNet.
+    This was checked once on all 32,460 drawings of Omniglot and 60,000 images of mini-ImageNet.
     """
 
     def plain(encoded, mode, size):
@@ -127,7 +127,7 @@ def test_ordinary_files_are_read_as_ever():
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """One that keeps the pixels of its support set, scaled, so that they can be looked at."""
+    """Returns a model that keeps the scaled pixels of its support set, so that they can be read."""
     folder = tmp_path_factory.mktemp("run") / "saved_model"
     method = PixelNearestNeighbor()
     toy.save(ServedMethod(method, Normalization((0.0,) * 3, (1.0,) * 3), COLOR, None), folder)
@@ -135,7 +135,7 @@ def model(tmp_path_factory):
 
 
 def check_kept(picture, features, tolerance=0):
-    """Compares what the model keeps of a picture, of length 1, with its pixels."""
+    """Compares the features that the model keeps, of length 1, with the pixels of a picture."""
     if picture.pixels is None:
         return
     expected = picture.pixels.astype(float)

@@ -1,6 +1,6 @@
-"""Every command and every block of Python in the pages can be typed as it stands.
+"""Every command and every block of Python in the pages can be typed unchanged.
 
-Here they are parsed, which is cheap. tests/test_page_runs.py runs them.
+Here they are only parsed, which is cheap. tests/test_page_runs.py runs them.
 """
 
 import configparser
@@ -27,13 +27,13 @@ PARSERS = {"demo": demo_parser(), "reproduce": reproduce_parser(TABLES)}
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
-# Words in place of which a reader puts something else.
+# Words that a reader replaces by something else.
 STANDS_FOR_ANY = re.compile(r"(--\w+=)?(\.\.\.|(.*/)?[A-Z][A-Z_]*)")
 ROWS = {"ROW.flags": "base.flags", "IMAGES.flags": "omniglot.flags"}
 
 
 def check(command):
-    """Fails unless a command can be typed: program, target, file, flags and their values."""
+    """Fails unless a user can type a command: program, target, file, flags and their values."""
     for any_row, one in ROWS.items():
         command = command.replace(any_row, one)
     program, *words = shlex.split(command)
@@ -80,7 +80,7 @@ def check_python(first, *words):
 
 
 def check_command(name, *arguments):
-    """One of the package, with its flags; without any, only its name is said."""
+    """Checks a command of the package with its flags. Without flags the text only names it."""
     if STANDS_FOR_ANY.fullmatch(name):
         return
     assert name in {*COMMANDS, *CLIENTS, "recipes"}, name
@@ -111,7 +111,7 @@ def parse_with_client(words):
 
 @pytest.fixture
 def examples(monkeypatch):
-    """The folder of the clone, where the examples can be imported; their parts go at the end."""
+    """Changes to the folder of the clone, where examples can be imported; removes their parts."""
     monkeypatch.chdir(ROOT)
     monkeypatch.syspath_prepend(ROOT / "docs" / "examples")
     before = {family.name: family.names() for family in FAMILIES.values()}
@@ -134,7 +134,7 @@ def test_every_command_of_a_page_can_be_typed(page, examples):
 
 
 def test_commands_and_python_are_found():
-    """Where the finder finds nothing, the test above tests nothing."""
+    """Without commands the test above would pass without testing anything."""
     kinds = [block.kind for page in PAGES for block in blocks(page.read_text())]
     assert kinds.count("shell") > 60
     assert kinds.count("python") >= 6

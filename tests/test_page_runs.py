@@ -1,6 +1,6 @@
-"""The commands and Python of the pages are run, page by page, in a folder like a clone.
+"""Runs the commands and the Python code of the pages, page by page, in a folder like a clone.
 
-Only trainings and evaluations are made small. Pages on many devices and on benchmarks are not run.
+Trainings and evaluations are shortened. Pages about many devices and benchmarks are not run.
 
 It takes minutes: `make test-slow PYTEST_ARGS="-k page_runs"`.
 """
@@ -23,7 +23,7 @@ PAGES = [
     *(f"docs/{name}.md" for name in ("index", "pictures", "optimizer", "results")),
     *(f"docs/write/{name}.md" for name in ("rule", "method", "start", "source", "task")),
 ]
-# Beginnings of what is not run here, and what runs it.
+# Beginnings of commands that are not run here, and the file that runs them.
 ELSEWHERE = {
     "make ": ".ci/run",
     "pip install ": "tools/try_wheel.sh",
@@ -34,14 +34,14 @@ ELSEWHERE = {
     "python -m http.server ": "tests/test_page_alone.py",
     "from tf_metalstm import Celo": "tests/rules/test_celo.py",
 }
-# What is put in place of the words that stand for anything.
+# Values for words that a reader replaces.
 WORDS = {
     "--data_dir=DIR": "--data_dir=omniglot",
     "--support DIR --query DIR": "--support few/support --query few/query",
     " MODEL ": " runs/photos/saved_model ",
 }
 SMALL = ["--checkpoint_every=2", "--validate_every=2"]
-# By the beginning of a command. A later flag replaces an earlier one.
+# Further flags, by the beginning of a command. A later flag replaces an earlier one.
 SMALLER = {
     "train --learner": [],  # trains nothing
     "train --recipe=omniglot": [
@@ -66,7 +66,7 @@ SMALLER = {
     "export ": [],
     "reproduce ": [],
 }
-# What a reader of docs/optimizer.md has before the blocks of that page.
+# Names that a reader of docs/optimizer.md has defined before the blocks of that page.
 BEFORE = """
 import keras, numpy as np, tensorflow as tf
 from tf_metalstm import MetaLSTM
@@ -84,7 +84,7 @@ state = rule.initial_state(theta)
 
 
 def smaller(command):
-    """The command with flags that make it short."""
+    """Returns the command with flags that make it short."""
     for word, value in WORDS.items():
         command = command.replace(word, value)
     found = re.match(r"(?:python -m tf_metalstm\.|tf-metalstm )(.*)", command, flags=re.DOTALL)
@@ -94,7 +94,7 @@ def smaller(command):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """Where prepared pictures are kept, and the programs `python` and `tf-metalstm`."""
+    """Makes a folder for prepared pictures and for the programs `python` and `tf-metalstm`."""
     folder = tmp_path_factory.mktemp("home")
     for name, options in (("python", ""), ("tf-metalstm", "-m tf_metalstm ")):
         program = folder / "bin" / name
@@ -106,7 +106,7 @@ def home(tmp_path_factory):
 
 @pytest.fixture
 def clone(tmp_path):
-    """What a clone has, pictures in folders, and an Omniglot of noise."""
+    """Makes a folder with the files of a clone, pictures in folders, and an Omniglot of noise."""
     for path in ROOT.iterdir():
         if path.name not in ("runs", "build", "site") and not path.name.startswith("."):
             (tmp_path / path.name).symlink_to(path)
@@ -122,7 +122,7 @@ def clone(tmp_path):
 
 
 def write_omniglot(folder):
-    """The 1,623 characters that a split by characters needs, with seven drawings each."""
+    """Writes the 1,623 characters that a split by characters needs, with seven drawings each."""
     generator = np.random.default_rng(0)
     folder.mkdir()
     for part, count in (("background", 964), ("evaluation", 659)):

@@ -1,4 +1,4 @@
-"""The public names and the pages that follow from the code."""
+"""Tests the public names and the generated pages."""
 
 import ast
 import inspect
@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def public_imports():
-    """Name -> module of the imports that only type checkers see."""
+    """Returns name -> module of the imports that only type checkers see."""
     tree = ast.parse(pathlib.Path(tf_metalstm.__file__).read_text())
     [block] = [n for n in tree.body if isinstance(n, ast.If)]
     return {a.name: node.module for node in block.body for a in node.names}
@@ -61,7 +61,7 @@ def test_importing_the_package_imports_no_tensorflow_and_sets_the_variables_firs
 
 
 def test_the_generated_pages_are_those_of_the_code():
-    """In a process of its own: other tests add parts."""
+    """Runs in its own process, because other tests add parts."""
     call = [sys.executable, "tools/write_pages.py", "--check"]
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -70,7 +70,7 @@ def test_the_generated_pages_are_those_of_the_code():
 def test_every_command_has_a_section_and_every_flag_a_row():
     page = (ROOT / "docs" / "commands.md").read_text()
     commands = {path.stem for path in (ROOT / "tf_metalstm").glob("*.py") if is_command(path)}
-    commands.remove("__main__")  # which starts them by name
+    commands.remove("__main__")  # it starts the commands by name
     assert commands == {*COMMANDS, "adapt"}
     commands |= {*CLIENTS}
     for command in commands:

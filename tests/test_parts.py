@@ -1,4 +1,4 @@
-"""Parts and their options: tables made from the catalogues, so that no member can escape them."""
+"""Tests parts and their options. The tables come from the catalogues, so every part is tested."""
 
 import dataclasses
 import functools
@@ -36,13 +36,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 FLAGFILES = sorted(ROOT.glob("flags/**/*.flags"))
 MEMBERS = [(family.name, member.part.name) for family in FAMILIES.values() for member in family]
 
-# Where something lies, no number follows from it; other tests hold what does.
+# Numbers do not depend on paths and names of files. Other tests check these options.
 PLACES = {"data_dir", "prepared_dir", "pretrained_run_dir"}
-# The same numbers, in other time or memory: these change what a method is made of.
+# These change time or memory, not numbers.
 NO_NUMBERS = {"recompute", "vectorize_episodes"}
-# It has to be what there is: tests/test_baselines.py.
+# It must name an existing run: tests/test_baselines.py.
 CHECKED = {"num_training_classes"}
-# Of networks that are large: tests/learners/test_pretrained.py.
+# These belong to large networks: tests/learners/test_pretrained.py.
 OF_PRETRAINED = {"trained_layers", "application", "application_weights", "model_file"}
 OF_PRETRAINED |= {"features_layer", "pixel_range"}
 
@@ -56,7 +56,7 @@ def own_options(family, name):
 
 
 def company(family, name):
-    """What else has to be chosen, so that a member is in use and its method can be built."""
+    """Returns further choices that a part needs, so that it is used and its method can be built."""
     said = {"source": "toys", family: name}
     if family == "learner" and name == "mlp":
         said["hidden_layers"] = (4,)
@@ -69,7 +69,7 @@ def company(family, name):
             "problems": {"method": "learned_optimizer"},
             "streams": {"method": "memory_augmented"},
         }.get(kind, {})
-    if family == "rule":  # where it costs least to see what a rule does
+    if family == "rule":  # the cheapest problems that show the effect of a rule
         said |= {"source": "quadratics", "method": "learned_optimizer"}
     if family == "method" and "problems" in member_of("method", name).kinds:
         said["source"] = "quadratics"
@@ -79,13 +79,13 @@ def company(family, name):
 
 
 def in_use(family, name):
-    """The options of a member that are in use in its company."""
+    """Returns the options of a part that are in use."""
     values = make_settings(company(family, name)).values
     return {n: each for n, each in own_options(family, name).items() if n in values}
 
 
 def other_value(each):
-    """A value that an option can have and that is not its default."""
+    """Returns a value of an option that is not its default."""
     special = {
         "downsampling": "stride",
         "learner_precision": "bfloat16",
@@ -122,7 +122,7 @@ def other_value(each):
         return "a place"
     if each.choices:
         return next(choice for choice in each.choices if choice != each.default)
-    if each.name == "memory_slots":  # each of four heads writes to one of its own
+    if each.name == "memory_slots":  # each of four heads writes to its own slot
         return 7
     for value in (3, 2, 7, 0.5, 0.25):
         if each.range.holds(value) and each.kind(value) == value != each.default:
@@ -162,7 +162,7 @@ def test_a_family_that_the_method_does_not_need_is_refused(family):
 
 
 def in_company_of(each):
-    """The values of other options without which this one does nothing."""
+    """Returns the values of other options that this option needs to have an effect."""
     company = {"unroll_steps": 1} if each.name == "curriculum_problems" else {}
     return company | {
         name: value[0] if isinstance(value, tuple) else value
@@ -262,7 +262,7 @@ def test_run_flags_hold_what_was_used_and_nothing_else(family, name, tmp_path):
 
 @pytest.fixture(scope="module")
 def raw_data(tmp_path_factory):
-    """Toy raw files of the sources that read files."""
+    """Toy raw files for the sources that read files."""
     folder = tmp_path_factory.mktemp("raw")
     toy_images.write_folder(folder / "omniglot", toy_images.omniglot_files(drawings=4))
     toy_images.write_folder(folder / "mini_imagenet", toy_images.mini_imagenet_files(images=4))
@@ -272,7 +272,7 @@ def raw_data(tmp_path_factory):
 
 
 class Footprint:
-    """Numbers that follow from settings, in stages: what differs early is asked no further."""
+    """Numbers that depend on settings, in stages. After a difference, later stages are skipped."""
 
     stages = ("made", "given", "learned", "answered")
 
@@ -287,12 +287,12 @@ class Footprint:
 
     @functools.cached_property
     def made(self):
-        """Weights."""
+        """Returns the weights."""
         return arrays(self.method.weights)
 
     @functools.cached_property
     def episodes(self):
-        """One of the training, with its labels, and one of a list."""
+        """Returns a training episode with its labels, and a listed episode."""
         method, options = type(self.method), self.settings.of_member("method")
         stream = method.training_stream(options, self.tasks, 0)
         listed = self.tasks.episodes("validation", 0)
@@ -300,13 +300,13 @@ class Footprint:
 
     @functools.cached_property
     def given(self):
-        """What is trained on and what is asked."""
+        """Returns the training data and the queries."""
         (task, _), listed = self.episodes
         return arrays([*task.values(), *listed.values()])
 
     @functools.cached_property
     def learned(self):
-        """Outputs in training, and gradients."""
+        """Returns outputs in training, and gradients."""
         (task, labels), _ = self.episodes
         toy.seed(0)
         with tf.GradientTape() as tape:
@@ -316,13 +316,13 @@ class Footprint:
 
     @functools.cached_property
     def answered(self):
-        """Answers after that."""
+        """Returns outputs after the training step."""
         assert self.learned
         return arrays([self.method(batch_of_one(self.episodes[1]), training=False)])
 
 
 class RuleFootprint:
-    """Numbers that follow from settings of a rule: its weights, and where it leads on a problem."""
+    """Numbers that depend on settings of a rule: its weights, and its updates on a problem."""
 
     stages = ("made", "moved")
 
@@ -336,12 +336,12 @@ class RuleFootprint:
 
     @functools.cached_property
     def made(self):
-        """Weights."""
+        """Returns the weights."""
         return arrays(self.rule.weights)
 
     @functools.cached_property
     def moved(self):
-        """Where it leads in two updates, what it shows of them, and the meta-gradients."""
+        """Returns theta after two updates, the trace, and the meta-gradients."""
         task, _ = self.tasks.episodes("train", 0)(tf.constant(0, tf.int64))
         with tf.GradientTape() as tape:
             found = unroll(self.rule, self.tasks.problem(task), task["theta_0"], InnerLoop(2))
@@ -360,7 +360,7 @@ def footprint(family, said):
 
 
 def enliven(layer):
-    """Moves the weights of a meta-LSTM: a fresh one hardly moves anything."""
+    """Changes the weights of a meta-LSTM, because an untrained one hardly moves theta."""
     for weight in layer.trainable_weights:
         if "meta_lstm" in weight.path:
             weight.assign(weight + np.random.default_rng(0).normal(0.0, 0.05, weight.shape))
@@ -405,7 +405,7 @@ CHANGES = [
 
 
 def small(said):
-    """A small company: what of SMALL is in use."""
+    """Returns the options of SMALL that are in use."""
     values = make_settings(said).values
     return {**{name: value for name, value in SMALL.items() if name in values}, **said}
 
@@ -429,7 +429,7 @@ def test_an_option_changes_something(family, name, each):
     value = other_value(each)
     if said.get(each.name) == value:
         said[each.name] = each.default
-    if each.name in ("features", "last_relu"):  # in the toy images it is all the same
+    if each.name in ("features", "last_relu"):  # these have no effect on the toy images
         networks = []
         for chosen in (each.default, other_value(each)):
             options = make_settings({each.name: chosen}).of_member("learner")
@@ -451,8 +451,8 @@ def test_an_option_changes_something(family, name, each):
 IN_DATA = {"skip_corrupt", "skip_small_classes", "class_split", "image_list", "tfds_name"}
 OF_OMNIGLOT = ["omniglot_trials", "omniglot_stream"]
 QUICK = [name for name in FAMILIES["source"].names() if name not in OF_OMNIGLOT]
-# Each option with one source that has it, toys if they do: they are quick.
-# What is skipped is in tests/data.
+# Each option is tested with one source that has it; with toys if possible, which is quick.
+# tests/data tests the options that are skipped here.
 SOURCES = list(
     {
         each.name: (name, each)
@@ -490,12 +490,12 @@ def test_an_option_of_a_source_changes_what_comes_from_it(name, each, raw_data, 
 
 
 class CalledError(Exception):
-    """Ends a training where it would begin."""
+    """Raised at the point where a training would begin."""
 
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory):
-    """What `train` hands to the outer loop."""
+    """Returns the arguments that `train` passes to the outer loop."""
 
     @functools.cache
     def start(**said):
@@ -524,7 +524,7 @@ def started(tmp_path_factory):
     return start
 
 
-# Devices: tests/training/test_workers.py. Determinism cannot be switched off again in a process.
+# Devices are in tests/training/test_workers.py. Determinism cannot be switched off in a process.
 OF_TRAINING = [
     each
     for owner in (TrainingOptions, OptimizerOptions)
@@ -543,7 +543,7 @@ def test_an_option_of_the_training_reaches_it(each, started):
     assert before != after
 
 
-# --- members from elsewhere --------------------------------------------------------------------
+# --- parts from elsewhere ----------------------------------------------------------------------
 
 
 def test_two_owners_of_a_name_are_refused_and_leave_no_trace():

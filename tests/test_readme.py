@@ -1,4 +1,4 @@
-"""What the README tells a user to type works."""
+"""Tests that the commands and links of the README work."""
 
 import pathlib
 import re
@@ -37,7 +37,7 @@ def test_it_is_read_in_a_minute():
 
 
 def anchors(page):
-    """The anchors of the headings of a page, as the site and GitHub make them."""
+    """Returns the anchors of the headings of a page, as the site and GitHub make them."""
     for heading in re.findall(r"^#+ +(.+)$", page.read_text(), flags=re.MULTILINE):
         text = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", heading)
         yield re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", text.lower()).strip())
@@ -54,17 +54,15 @@ def test_every_anchor_of_a_link_is_a_heading(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_file_that_a_page_names_is_there(page):
-    """Links from where the page lies, names in code type and in commands from the top."""
+    """Links start at the folder of the page, names in code type and in commands at the top."""
     text = page.read_text()
     for path in re.findall(r"\]\(((?!http)[^)#\s]+)[^)\s]*\)", text):
-        made = (
-            ROOT / "notebooks" / f"{pathlib.Path(path).stem}.ipynb"
-        )  # a page that make makes of it
+        made = ROOT / "notebooks" / f"{pathlib.Path(path).stem}.ipynb"  # a page that `make` creates
         assert (page.parent / path).exists() or ("notebooks/" in path and made.exists()), path
-        if ROOT / "docs" in page.parents:  # the site holds nothing else
+        if ROOT / "docs" in page.parents:  # the site has only this folder
             assert (page.parent / path).resolve().is_relative_to(ROOT / "docs"), path
     for path in re.findall(
         r"(?:`|--flagfile=)((?:docs|export|flags|models|tf_metalstm)/[\w./]+)", text
     ):
-        if not re.search(r"\b[A-Z]+\.", path):  # ROW.flags stands for any
+        if not re.search(r"\b[A-Z]+\.", path):  # ROW.flags stands for any file
             assert (ROOT / path.rstrip(".")).exists(), path

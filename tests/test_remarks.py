@@ -1,4 +1,4 @@
-"""What makes answers worth nothing is found, by name, and nothing else is said."""
+"""Pictures that make answers unreliable cause warnings with their names; others cause none."""
 
 import io
 import re
@@ -17,7 +17,7 @@ SIZE = 16
 
 
 def stroke(seed, ground=255, ink=0, size=SIZE):
-    """A character: some strokes on a plain ground, [size, size, 1]."""
+    """Returns a character: some strokes on a plain ground, [size, size, 1]."""
     generator = np.random.default_rng(seed)
     pixels = np.full((size, size, 1), ground, np.uint8)
     for _ in range(3):
@@ -39,7 +39,7 @@ def level(value, spread=0):
 
 
 def looks(pictures, label=None):
-    """Looks at pictures, named by the letter of their class and their number."""
+    """Returns looks at pictures. Their names are the letter of the class and a number."""
     return [look_at(f"{label or 'query'} {i}", label, one) for i, one in enumerate(pictures)]
 
 
@@ -92,7 +92,7 @@ def test_pale_pictures_are_not_blank():
 
 
 def again(pixels, how):
-    """The same picture, saved in another way and read again in the size of the model."""
+    """Saves a picture in another format, and reads it again in the size of the model."""
     picture, file = Image.fromarray(pixels), io.BytesIO()
     if how == "larger":
         picture = picture.resize((200, 150), Image.Resampling.BICUBIC)
@@ -106,7 +106,7 @@ def again(pixels, how):
 
 
 def photograph(number):
-    """One of thirty parts of two photographs, [84, 84, 3]."""
+    """Returns one of thirty parts of two photographs, [84, 84, 3]."""
     image = load_sample_image(("china.jpg", "flower.jpg")[number % 2])
     row, column = number // 2 // 5 * 120, number // 2 % 5 * 120
     return squeeze(Image.fromarray(image[row : row + 120, column : column + 120]), (84, 84, 3))
@@ -155,11 +155,11 @@ def test_each_is_said_once_and_in_few_words():
         "more than once",
     ]
     assert "a 1 (a) is a 0; a 2 (a) is a 0" in found[1]
-    assert "; and 73 more. It counts" in found[1]  # 39 of each class, five of them named
+    assert "; and 73 more. It counts" in found[1]  # 39 of each class; five are named
 
 
 def test_pictures_that_are_alike_are_not_the_same():
-    """Strokes that lie otherwise, a pale picture of other things, blank ones."""
+    """Strokes at other places, a pale picture of other things, and blank pictures differ."""
     pale = [noise(k, 120, 140, 1) for k in range(4)]
     shifted = [np.roll(stroke(1), k, axis=0) for k in (0, 1, 2)]
     assert of_support(support(a=[*pale, *shifted], b=[stroke(k) for k in range(2, 7)])) == []
@@ -228,7 +228,7 @@ def test_photographs_are_neither_inverted_nor_the_same():
     assert of_support(known) == []
     assert of_queries(known, looks(parts[15:])) == []
     negatives = [255 - part for part in parts[15:]]
-    assert of_queries(known, looks(negatives)) == []  # what only the eye can tell
+    assert of_queries(known, looks(negatives)) == []  # only a person can see this
 
 
 @pytest.mark.parametrize(
@@ -260,6 +260,6 @@ def test_thousands_of_pictures_are_compared_in_parts(monkeypatch):
 
 
 def test_clients_look_by_the_same_file():
-    """export/ must not need the package, hence the copy."""
+    """export/ works without the package, so it has a copy of this file."""
     with open(remarks.__file__, encoding="utf-8") as file:
         assert (FOLDER / "remarks.py").read_text(encoding="utf-8") == file.read()

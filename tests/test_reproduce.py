@@ -1,4 +1,4 @@
-"""Which commands are called to fill a table, and which are not."""
+"""Tests which commands are called to fill a table."""
 
 import json
 import shutil
@@ -99,7 +99,7 @@ def test_a_precision_is_said_to_no_run_that_has_none(calls, tmp_path, monkeypatc
     pixels = Run("pixels", (*FLAGS, "--method=pixel_nearest_neighbor"))
     cells = [PLAIN, Cell("pixels", 5, 1, "", pixels)]
     monkeypatch.setattr(reproduce, "TABLES", {"mini_imagenet": lambda: cells})
-    for _ in range(2):  # begun, and gone on with
+    for _ in range(2):  # a first start and a continuation
         calls.clear()
         run(tmp_path, "--learner_precision=bfloat16")
         for command, name, flags in calls:

@@ -1,4 +1,4 @@
-"""A rule in a folder: what is written is read, and what is no such folder says so."""
+"""A rule is written to a folder and read again. Other folders cause an error."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""A list that is asked quickly: the same episodes, the same scores."""
+"""The quick evaluation of a list gives the same scores of the same episodes."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def episodes():
 
 
 def asked(method, stream, answer=None):
-    """Scores, and the outputs of each episode."""
+    """Returns the scores, and the outputs of each episode."""
     outputs = []
     scores, *_ = episode_scores(
         method, stream, each=lambda _, found: outputs.append(found), answer=answer
@@ -60,7 +60,7 @@ def test_features_that_are_computed_once_give_the_same_answers(name):
 
 
 def test_each_image_goes_through_the_network_once():
-    """And to the places of the list where it was."""
+    """The features go to all places of the list that have the image."""
     images, seen = episodes(), []
 
     def features(some):
@@ -105,7 +105,7 @@ def test_as_many_episodes_at_a_time_as_divide_the_list(length, at_a_time):
 
 
 def test_large_episodes_are_few_at_a_time(monkeypatch):
-    monkeypatch.setattr(scoring, "_IMAGES", 80)  # 25 an episode
+    monkeypatch.setattr(scoring, "_IMAGES", 80)  # an episode has 25
     assert scoring._at_a_time(episodes(), 12) == 3
     monkeypatch.setattr(scoring, "_IMAGES", 20)
     assert scoring._at_a_time(episodes(), 12) == 1
@@ -120,7 +120,7 @@ def test_updates_are_made_in_every_episode_as_one_by_one():
 
 
 def test_both_modes_of_batch_norm_are_asked_in_one_pass():
-    """The second is what the method has where that mode is its own; each set is adapted to once."""
+    """The second outputs are those of a method with that mode. Each set is adapted once."""
     inductive, transductive = (
         toy.image_method(num_steps=0, query_normalization=mode) for mode in ("support", "batch")
     )

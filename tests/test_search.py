@@ -1,4 +1,4 @@
-"""The search: what it tries, what it keeps, how it goes on, and that it finds the better one."""
+"""Tests the search: its trials, its files, continuation, and that it finds the better value."""
 
 import csv
 import pathlib
@@ -62,7 +62,7 @@ def test_the_better_combination_is_found(settings, capsys):
     assert [row["episodes"] for row in rows(settings)] == ["2"] * 4 + ["10"]
     found = pathlib.Path(settings.run_dir, "found.flags").read_text().splitlines()
     best = rows(settings)[-1]
-    assert best["inner_rate"] == "1.0"  # the other moves nothing
+    assert best["inner_rate"] == "1.0"  # the other rate changes nothing
     assert found == [f"--inner_rate={best['inner_rate']}", f"--inner_decay={best['inner_decay']}"]
     assert float(best["mean"]) > 0.45  # chance is a third
     assert "Next: python -m tf_metalstm.evaluate" in capsys.readouterr().out
@@ -81,7 +81,7 @@ def test_a_search_goes_on_where_it_was_and_keeps_to_its_grid(settings, monkeypat
     assert tried[4:] == [(1.0, 0.0, 10)]
     path = pathlib.Path(settings.run_dir, "search.csv")
     whole = path.read_text()
-    path.write_text("".join(whole.splitlines(keepends=True)[:4]))  # the names and three trials
+    path.write_text("".join(whole.splitlines(keepends=True)[:4]))  # the header and three trials
     tried.clear()
     search.main(settings)
     assert tried == [(1.0, 3.0, 2), (1.0, 0.0, 10)]

@@ -1,4 +1,4 @@
-"""Recipes, clients, models and records are reached from anywhere, in a clone and in the wheel."""
+"""Recipes, clients, models and records are found from any folder, in a clone and in the wheel."""
 
 import configparser
 import json
@@ -20,7 +20,7 @@ IN_THE_CLONE = {"clients": "export", "flags": "flags", "models": "models", "tabl
 
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
-    """The present folder is none of ours."""
+    """Changes to a folder outside the repository."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -44,7 +44,7 @@ def test_a_recipe_is_the_same_by_name_and_by_file_from_anywhere(arguments):
         1,
         5,
     )
-    assert settings.training.max_steps == 7  # what is typed after it wins
+    assert settings.training.max_steps == 7  # a later flag replaces an earlier one
 
 
 NAMED = "--flagfile=a.flags"
@@ -215,7 +215,7 @@ def test_a_command_is_known_however_it_is_started(monkeypatch, started, module):
 
 @pytest.fixture
 def started(monkeypatch):
-    """What `tf-metalstm` starts: (module or file, its command line)."""
+    """Returns what `tf-metalstm` starts: (module or file, its command line)."""
     calls = []
     for name in ("run_module", "run_path"):
         monkeypatch.setattr(

@@ -1,6 +1,6 @@
-"""The pages of the site: all in the navigation, short where they should be, their numbers right.
+"""The pages are in the navigation, short enough, and have the right numbers.
 
-`make docs-check` builds them; tests/test_page_commands.py reads their commands.
+`make docs-check` builds the site; tests/test_page_commands.py checks the commands.
 """
 
 import configparser
@@ -20,7 +20,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(page for page in DOCS.glob("**/*.md") if page.parent.name != "notebooks")
 LAB_BOOK = [page for page in PAGES if page.parent.name == "lab_book" and page.stem != "index"]
 TWO_SCREENS = 60  # lines of up to 120 characters
-# In the headers of recipes that were not run: what a paper has.
+# The headers of recipes that were not run have the number of the paper.
 PUBLISHED = {
     "48.70 +- 1.84",
     "50.47 +- 1.87",
@@ -45,7 +45,8 @@ def pages_of(navigation):
 def test_the_navigation_has_every_page_once():
     settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
     written = [page.relative_to(DOCS).as_posix() for page in PAGES]
-    made = [f"notebooks/{path.stem}.md" for path in ROOT.glob("notebooks/*.ipynb")]  # by make
+    # `make` creates these pages.
+    made = [f"notebooks/{path.stem}.md" for path in ROOT.glob("notebooks/*.ipynb")]
     assert sorted(pages_of(settings["nav"])) == sorted([*written, *made])
 
 
@@ -97,7 +98,7 @@ def test_a_page_of_the_lab_book_says_question_command_result_and_conclusion(page
 
 @pytest.mark.parametrize("example", sorted(DOCS.glob("examples/*.py")), ids=name_of)
 def test_an_example_is_shown_whole_on_a_page(example):
-    """Only in this spelling is the line replaced by the file; a formatter once changed it."""
+    """The site only replaces the line by the file in this spelling. A formatter once changed it."""
     page = DOCS / "write" / f"{example.stem.removeprefix('my_')}.md"
     assert f'\n```python\n--8<-- "examples/{example.name}"\n```\n' in page.read_text()
 

@@ -1,4 +1,4 @@
-"""What a run may begin at, and what it is told where it may not."""
+"""Tests the weights that a run may start from, and the errors about others."""
 
 import pytest
 import toy
@@ -33,7 +33,7 @@ def check(tmp_path):
     [
         (META_LSTM, ("--source=mini_imagenet", *JOINT)),
         (META_LSTM, META_LSTM),
-        ((*META_LSTM, "--image_size=84"), META_LSTM),  # said, or left to the source
+        ((*META_LSTM, "--image_size=84"), META_LSTM),  # given, or left to the source
         ((*META_LSTM, "--learning_rate=1e-4", "--num_steps=8"), META_LSTM),
         ((*META_LSTM, "--learn_c_0=false"), META_LSTM),
         (("--kernel_scale=4",), JOINT),

@@ -1,4 +1,4 @@
-"""RUN_DIR/tasks.json: a run is used without its data, under the constants of its training."""
+"""With RUN_DIR/tasks.json a run is used without its data, with the constants of its training."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from tf_metalstm.data.sources.base import MissingDataError
 from tf_metalstm.flags import read_settings
 from tf_metalstm.task_facts import TASKS, facts_of, read_facts, write_facts
 
-TRAINED = Normalization((100.0,), (50.0,))  # as the toy source has them
+TRAINED = Normalization((100.0,), (50.0,))  # the constants of the toy source
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def run(tmp_path):
 
 
 def take_away(monkeypatch, *splits):
-    """The source finds no images of these splits any more, nor what was computed from them."""
+    """Removes images of these splits from the source, and the numbers computed from them."""
     load = toy.ToySource.load
 
     def gone(*_):
@@ -64,7 +64,7 @@ def test_a_run_is_exported_and_loaded_without_its_data(run, monkeypatch):
     assert experiment.load_run(run).facts.normalization == TRAINED
     export.main(run)
     images = toy.glyph_like_classes().images[::10][:12]
-    names = np.repeat(["a", "b", "c", "d"], 3)  # and of more classes than it was trained with
+    names = np.repeat(["a", "b", "c", "d"], 3)  # more classes than in training
     of_run, of_export = (
         FewShotClassifier.load(folder).fit(images, names).predict_proba(images)
         for folder in (run.run_dir, pathlib.Path(run.run_dir, "saved_model"))
@@ -96,7 +96,7 @@ def test_images_are_normalized_as_in_training_whatever_data_they_are_of(run, mon
 def test_what_else_the_tasks_are_told_is_kept(tmp_path):
     said = {"augmentation": ("flip",), "class_sampling": "permutation", "training_num_shot": 1}
     tasks = build_tasks(toy.settings(tmp_path, **said))
-    same = tasks.normalized_by(Normalization((0.0,), (255.0,)))  # those of "unit"
+    same = tasks.normalized_by(Normalization((0.0,), (255.0,)))  # the constants of "unit"
     assert same.spec == tasks.spec
     assert same.training_spec == tasks.training_spec != same.spec
     for training in (True, False):
@@ -155,7 +155,7 @@ def test_a_run_keeps_what_it_began_with(tmp_path):
 def test_a_run_does_not_go_on_with_other_data(tmp_path):
     write_facts(Described(fingerprint="a"), tmp_path)
     write_facts(Described(fingerprint="a"), tmp_path)
-    write_facts(Described(), tmp_path)  # a source that says none
+    write_facts(Described(), tmp_path)  # a source without facts
     with pytest.raises(ValueError, match=r"other data of toys \(fingerprint a, now b\)"):
         write_facts(Described(fingerprint="b"), tmp_path)
     assert read_facts(tmp_path).fingerprint == "a"

@@ -1,4 +1,4 @@
-"""What `train` says at its end."""
+"""Tests the last lines that `train` prints."""
 
 import math
 import pathlib

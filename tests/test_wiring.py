@@ -1,4 +1,4 @@
-"""What is said reaches what is built: splits, seeds, data; options are in tests/test_parts.py."""
+"""Command-line values reach the objects: splits, seeds, data. For options see test_parts.py."""
 
 import numpy as np
 import pytest
@@ -11,18 +11,18 @@ from tf_metalstm.flags import parse_settings, read_settings
 
 @pytest.fixture
 def asked():
-    """The splits that the toy source was asked for."""
+    """Returns the splits that were read from the toy source."""
     toy.ToySource.asked.clear()
     return toy.ToySource.asked
 
 
 class CalledError(Exception):
-    """Ends a training where it would begin."""
+    """Raised at the point where a training would begin."""
 
 
 @pytest.fixture
 def started(monkeypatch, tmp_path):
-    """What `train` hands to the outer loop."""
+    """Returns the arguments that `train` passes to the outer loop."""
 
     def start(**said):
         given = {}

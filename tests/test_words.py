@@ -1,4 +1,4 @@
-"""What is said of mistakes that many make names the thing in the user's words, with a remedy."""
+"""Errors about common mistakes name the thing in the user's words, and a remedy."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Small things that several tests use: a learner, a method, an episode, images of classes."""
+"""Small objects for many tests: a learner, a method, an episode, images of classes."""
 
 import random
 from typing import ClassVar
@@ -31,9 +31,9 @@ from tf_metalstm.starts.c_0 import LearnedStart
 
 
 def seed(number):
-    """Seeds what Keras draws initial weights from, and leaves compiled functions as they are.
+    """Seeds Keras's initial weights without losing compiled functions.
 
-    `keras.utils.set_random_seed` seeds TensorFlow as well, which then forgets their kernels.
+    `keras.utils.set_random_seed` also seeds TensorFlow, which then forgets its compiled functions.
     """
     random.seed(number)
 
@@ -43,12 +43,12 @@ FEW_SHOT_RULES = ("meta_lstm", "sgd", "meta_sgd")
 
 
 def noise(*shape, seed=0):
-    """Normal numbers, float32."""
+    """Returns normal random numbers, float32."""
     return tf.constant(np.random.default_rng(seed).normal(size=shape), tf.float32)
 
 
 def mlp_learner(dtype="float64", num_inputs=3, num_way=2, activation="tanh"):
-    """A network with a few coordinates, smooth, so that finite differences are exact."""
+    """Returns a small smooth network, so that finite differences are exact."""
     return FunctionalLearner(mlp((num_inputs,), num_way, (4,), activation=activation, dtype=dtype))
 
 
@@ -57,7 +57,7 @@ def conv_learner(dtype="float32", num_way=5, filters=4):
 
 
 def lively_rule(hidden_units=3, gate_feedback="value", dtype="float64"):
-    """A meta-LSTM whose gates really depend on their inputs, with rates that move theta."""
+    """Returns a meta-LSTM with large weights: gates depend on inputs, and rates move theta."""
     rule = MetaLSTM(hidden_units, gate_feedback, dtype=dtype)
     rule.build()
     generator = np.random.default_rng(5)
@@ -66,21 +66,21 @@ def lively_rule(hidden_units=3, gate_feedback="value", dtype="float64"):
 
 
 def learned_sgd():
-    """Gradient descent whose one rate is learned, float64."""
+    """Returns gradient descent with one learned rate, float64."""
     rule = SGD(0.1, learned=True, dtype="float64")
     rule.build()
     return rule
 
 
 def meta_sgd():
-    """A rate for every coordinate of `mlp_learner`, float64."""
+    """Returns a rule with a rate for every coordinate of `mlp_learner`, float64."""
     rule = MetaSGD(0.05, 0.2, dtype="float64")
     rule.build(mlp_learner().parameter_blocks)
     return rule
 
 
 def image_learner(num_way=5):
-    """A network with batch norm for the same images, whose graph is made in a third of the time."""
+    """Returns a network with batch norm for the same images, whose graph is quick to make."""
     return FunctionalLearner(mlp((16, 16, 1), num_way, (8,), batch_normalization=True))
 
 
@@ -110,7 +110,7 @@ def image_method(
 
 
 def regression_method(rule, num_steps=2, **options):
-    """Functions of one number, float64."""
+    """Returns a method for functions of one number, float64."""
     learner = FunctionalLearner(mlp((1,), 1, (4,), activation="tanh", dtype="float64"))
     inner_loop = InnerLoop(num_steps, second_order=True)
     return GradientBasedMethod(learner, rule, inner_loop, objective=REGRESSION, **options)
@@ -123,7 +123,7 @@ def vector_support(num_images=6, num_inputs=3, num_way=2, dtype="float64", seed=
 
 
 def glyph_like_classes(num_classes=12, images_per_class=20, size=16, seed=3):
-    """Classes that can be told apart: a random pattern each, with noise on every image."""
+    """Returns classes that can be told apart: each has a random pattern, and images have noise."""
     generator = np.random.default_rng(seed)
     patterns = generator.integers(0, 2, (num_classes, 4, 4)) * 200
     patterns = patterns.repeat(size // 4, axis=1).repeat(size // 4, axis=2)
@@ -137,7 +137,7 @@ def glyph_like_classes(num_classes=12, images_per_class=20, size=16, seed=3):
 
 
 class ToySource(Source):
-    """Eight such classes in each split, others in each, and a list of the splits asked for."""
+    """Eight such classes in each split, different ones in each. `asked` lists the splits read."""
 
     part = Part("toys", "Toy images for tests", "", ImageOptions)
     name = "toys"
@@ -201,7 +201,7 @@ MLP = {"learner": "mlp", "hidden_layers": (16,), "mlp_batch_normalization": True
 
 
 def settings(run_dir=None, **said):
-    """Settings of a small run on toy images; its network is `MLP` if none is named."""
+    """Returns settings of a small run on toy images. The default network is `MLP`."""
     said = {**SMALL, **said}
     method = METHODS[said.get("method", METHODS.default)].part
     if "learner" in method.needs and "learner" not in said:
@@ -210,13 +210,13 @@ def settings(run_dir=None, **said):
 
 
 def image_episodes(spec=None, split="train", seed=0):
-    """Episodes of such classes, pixels divided by 255."""
+    """Returns episodes of such classes, with pixels divided by 255."""
     sampler = EpisodeSampler(glyph_like_classes(), split, spec or EpisodeSpec(5, 2, 3), seed=seed)
     return ImageEpisodes(sampler, Normalization((0.0,), (255.0,)))
 
 
 def zero_head(method):
-    """Sets the linear layer of c_0 to zero: it cannot tell classes apart but by their support."""
+    """Sets the linear layer of c_0 to zero, so that only the support set tells classes apart."""
     start = method.c_0.numpy().copy()
     for block in method.learner.parameter_blocks:
         if block.name.startswith("linear"):
@@ -225,14 +225,14 @@ def zero_head(method):
 
 
 def save(served, folder, facts=None):
-    """Writes a model and does not read it back, which takes most of the time of `save_method`.
+    """Writes a model without reading it back, which takes most of the time of `save_method`.
 
-    tests/serving/test_saved_model.py is about the reading.
+    tests/serving/test_saved_model.py tests the reading.
     """
     with mock.patch.object(saved_model, "check_reload"):
         return saved_model.save_method(served, folder, facts)
 
 
 def files_in(folder):
-    """Paths of all files in a folder, relative to it."""
+    """Returns the paths of all files in a folder, relative to it."""
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}

@@ -1,4 +1,4 @@
-"""Toy raw data: a few small images, laid out in folders or archives of any kind."""
+"""Makes toy raw data: a few small images in folders or archives of any kind."""
 
 import io
 import tarfile
@@ -11,7 +11,7 @@ from PIL import Image
 
 
 def encode(pixels, image_format, mode=None):
-    """An image file of uint8 pixels, [h, w] gray, [h, w, 3] color or [h, w, 4] CMYK."""
+    """Returns an image file of uint8 pixels, [h, w] gray, [h, w, 3] color or [h, w, 4] CMYK."""
     file = io.BytesIO()
     image = Image.fromarray(pixels)
     if mode == "CMYK":
@@ -21,19 +21,19 @@ def encode(pixels, image_format, mode=None):
 
 
 def encode_gray(value, side=8):
-    """A BMP of one gray."""
+    """Returns a BMP file of one gray level."""
     return encode(np.full((side, side), value, np.uint8), "BMP")
 
 
 def recode(encoded, image_format):
-    """The same pixels in another format."""
+    """Returns the same pixels in another format."""
     file = io.BytesIO()
     Image.open(io.BytesIO(encoded)).save(file, format=image_format)
     return file.getvalue()
 
 
 def omniglot_files(drawings=2):
-    """{path: PNG} of 3 + 2 alphabets with 2 characters each, 1 bit, 35 x 35."""
+    """Returns {path: PNG} of 3 + 2 alphabets with 2 characters each, 1 bit, 35 x 35."""
     generator = np.random.default_rng(0)
     files = {}
     for part, alphabets in (("background", "ABC"), ("evaluation", "XY")):
@@ -47,7 +47,7 @@ def omniglot_files(drawings=2):
 
 
 def mini_imagenet_files(images=3):
-    """{path: JPEG} of 2 train, 1 val and 1 test class, 84 x 84."""
+    """Returns {path: JPEG} of 2 train, 1 val and 1 test class, 84 x 84."""
     generator = np.random.default_rng(0)
     files = {}
     for split, wnids in (("train", ("n01", "n02")), ("val", ("n03",)), ("test", ("n04",))):
@@ -60,7 +60,7 @@ def mini_imagenet_files(images=3):
 
 
 def folder_files(classes="abcdefg", images=4):
-    """{path: PNG} of class folders, 9 x 12."""
+    """Returns {path: PNG} of class folders, 9 x 12."""
     generator = np.random.default_rng(0)
     return {
         f"{name}/{number}.png": encode(generator.integers(0, 256, (9, 12, 3), np.uint8), "PNG")
@@ -70,7 +70,7 @@ def folder_files(classes="abcdefg", images=4):
 
 
 class ToyTfds(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A data set of TensorFlow Datasets: seven classes, two splits of the images."""
+    """A data set of TensorFlow Datasets with seven classes and two splits of the images."""
 
     VERSION = tfds.core.Version("1.2.3")
     code_path = None
@@ -117,7 +117,7 @@ def write_zip(archive, files):
 
 
 def write_tar(archive, files):
-    """A tar archive, compressed as the suffix says."""
+    """Writes a tar archive. The suffix of its name gives the compression."""
     compression = {".tar": "", ".gz": "gz", ".tgz": "gz", ".xz": "xz"}[Path(archive).suffix]
     with tarfile.open(archive, f"w:{compression}") as opened:
         for path, content in files.items():

@@ -1,4 +1,4 @@
-"""A toy table of two cells, and runs of it as the commands leave them."""
+"""A toy table of two cells, and its runs as the commands leave them."""
 
 import json
 import pathlib
@@ -57,9 +57,9 @@ def report(run_dir, **changes):
 
 
 def stand_in(command, flags):
-    """Does in the folder of a run what a command would leave there; returns the run's name."""
+    """Writes the files of a command to the folder of a run. Returns the name of the run."""
     [run_dir] = [pathlib.Path(f.partition("=")[2]) for f in flags if f.startswith("--run_dir=")]
-    # As the command does: a flag that there is not, or that does nothing, is an error.
+    # As in the command, unknown flags and flags without effect are errors.
     said = parse_settings(flags) if command == "train" else read_settings(run_dir, *flags)
     if command == "train":
         where = said.get("pretrained_run_dir")

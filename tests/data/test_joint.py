@@ -95,7 +95,7 @@ def test_images_of_one_batch_meet_in_another_pass_as_often_as_by_chance(passes, 
 
 
 def test_no_distance_between_neighbours_of_a_pass_is_common(passes):
-    """There are 38,400 distances, about two for each value. More than 15 of one would be a pattern."""
+    """There are 38,400 distances, about two for each value. 16 of one value would be a pattern."""
     distances = np.abs(np.diff(passes.reshape(3, -1), axis=1))
     assert max(np.bincount(of_pass).max() for of_pass in distances) < 16
 

@@ -178,7 +178,7 @@ def test_a_model_that_is_not_built_is_refused():
 
 
 def test_the_learner_of_maml_on_omniglot():
-    """Strides of two give 28 -> 14 -> 7 -> 4 -> 2; then the mean over the image. It has no gamma."""
+    """Strides of two give 28 -> 14 -> 7 -> 4 -> 2, then the mean over the image. No gamma."""
     model = conv4(
         (28, 28, 1), 5, 64, downsampling="stride", features="mean", batch_norm_scale=False
     )

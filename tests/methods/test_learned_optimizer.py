@@ -44,7 +44,7 @@ def problems(num_problems=2, seed=0):
 
 
 def losses_by_hand(tasks, rate, num_steps):
-    """Returns losses [E, T + 1] of gradient descent, theta - rate * 2 W^T (W theta - y), by NumPy."""
+    """Returns losses [E, T + 1] of gradient descent: theta - rate * 2 W^T (W theta - y)."""
     matrices, targets, starts = (tasks[n].numpy() for n in ("matrix", "target", "theta_0"))
     found = []
     for matrix, target, theta in zip(matrices, targets, starts, strict=True):

@@ -1,4 +1,4 @@
-"""Celo against a slow one in NumPy, made as its authors' code is, and the format of their file."""
+"""Tests Celo against a slow version of its authors' code in NumPy, and the format of their file."""
 
 import msgpack
 import numpy as np
@@ -19,7 +19,7 @@ DECAYS = np.array([0.9, 0.99, 0.999])
 
 
 def published(seed=0):
-    """Arrays as their file has them, of random numbers."""
+    """Returns random arrays in the format of the authors' file."""
     draw = np.random.default_rng(seed).normal
     network = {f"w0__{i}": draw(size=(1, n, 4)) * 0.5 for i, n in enumerate(GROUPS)}
     network |= {"w1": draw(size=(1, 4, 4)), "w2": draw(size=(1, 4, 3)) * 30.0}
@@ -53,7 +53,7 @@ def sigmoid(x):
 
 
 def schedule(weights, features, hidden, cell):
-    """A row for every tensor, as the authors have it; gates in the order i, g, f, o."""
+    """Computes a row of the schedule for every tensor as the authors do. Gates: i, g, f, o."""
     run = weights["rnn_params"]
 
     def linear(name, x):
@@ -69,7 +69,7 @@ def schedule(weights, features, hidden, cell):
 
 
 def second_moments(v, g):
-    """Row and column means, or all of them, and the features made of them; one decay at a time."""
+    """Returns row and column means, or full second moments, and their features, for one decay."""
     if g.ndim < 2:
         v = [d * old + (1 - d) * (g * g + 1e-30) for d, old in zip(DECAYS, v, strict=True)]
         of_g = [1.0 / np.sqrt(np.maximum(each + 1e-9, 1e-9)) for each in v]
@@ -141,12 +141,12 @@ def oracle(weights, tensors, gradients, losses, num_steps):
 
 @pytest.mark.parametrize("num_steps", [1, 6])
 def test_it_agrees_with_a_slow_one(num_steps, path):
-    """Of a matrix, a vector, a scalar and a tensor of three axes, two of the same size."""
+    """The tensors are a matrix, a vector, a scalar and one of three axes. Two have equal sizes."""
     rule = Celo(20, read_published(path), dtype="float64")
     rule.build(BLOCKS)
     generator = np.random.default_rng(1)
     tensors = [generator.normal(size=shape) for shape in SHAPES.values()]
-    size = 10.0 ** generator.integers(-3, 5, num_steps)  # some beyond the 1,000 that are let in
+    size = 10.0 ** generator.integers(-3, 5, num_steps)  # some are above the limit of 1,000
     gradients = [[s * generator.normal(size=p.shape) for p in tensors] for s in size]
     losses = [3.0, 2.0, 30.0, 1.5, 1.2, 1.3][:num_steps]
     expected = oracle(published(), tensors, gradients, losses, 20)

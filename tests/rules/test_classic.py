@@ -1,4 +1,4 @@
-"""Momentum, RMSprop and Adam against Keras's optimizers, which others have written."""
+"""Tests momentum, RMSprop and Adam against Keras's own optimizers."""
 
 import keras
 import numpy as np
@@ -43,6 +43,6 @@ def test_its_rate_is_learned_through_gradients_of_zero(name):
         tape.watch(gradient)
         moved, _ = rule(gradient, tf.zeros([], tf.float64), theta, state)
     rate, through = tape.gradient(moved, [weight.value, gradient])
-    # One update is -alpha * d: its derivative with respect to alpha is -d.
+    # One update is -alpha * d, so its derivative with respect to alpha is -d.
     np.testing.assert_allclose(rate, np.sum(moved) / 0.1, rtol=1e-6)
     assert np.all(np.isfinite(through))

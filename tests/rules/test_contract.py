@@ -1,4 +1,4 @@
-"""What every rule promises, whichever it is: those of the catalogue, each by being there."""
+"""Tests what every rule must do. A rule in the catalogue is tested automatically."""
 
 import keras
 import numpy as np
@@ -13,14 +13,14 @@ from tf_metalstm.problems import SupportProblem
 from tf_metalstm.rules.base import FORGET_GATES, INPUT_GATES
 from tf_metalstm.rules.catalogue import RULES
 
-# Two tensors, so that a rule may treat them as two.
+# There are two tensors, because a rule may treat them differently.
 BLOCKS = blocks_of([("layer_1/kernel", (2, 2)), ("layer_2/bias", (2,))])
 P = 6
 LOSS = tf.constant(0.7, tf.float64)
 
 
 def built(member, blocks=BLOCKS, **options):
-    """The rule under its default options but for some, in float64."""
+    """Builds the rule in float64, with its default options except those that are named."""
     options = member.part.options(**options)
     config = member.from_options(options).get_config()
     rule = member.from_config({**config, "dtype": "float64"})
@@ -29,7 +29,7 @@ def built(member, blocks=BLOCKS, **options):
 
 
 def other_options(member):
-    """A value that is not the default for every option."""
+    """Returns for every option a value that is not the default."""
     values = {"hidden_units": 3, "preprocessing_scale": 8.0, "meta_sgd_rates": (0.2, 0.3)}
     values |= {"coordinate_units": 3, "tensor_units": 2, "global_units": 4}
     values |= {"first_rates": (0.01, 0.1), "celo_steps": 30, "celo_weights": None}
@@ -51,7 +51,7 @@ def numbers(seed, *shape):
 
 
 def lively(rule):
-    """Moves the weights away from where a rule starts so small that nothing could be seen."""
+    """Makes the weights large. Initial ones may be so small that tests would see no effect."""
     for index, weight in enumerate(rule.weights):
         noise = np.random.default_rng(index).normal(0.0, 0.3, weight.shape)
         rule_is_positive = not rule.treats_coordinates_alike or weight.shape == ()
@@ -81,7 +81,7 @@ def test_gates_that_are_shown_are_those_that_move_theta(rule):
     theta, gradient = numbers(0, P), numbers(1, P)
     moved, state = rule(gradient, LOSS, theta, rule.initial_state(theta))
     trace = rule.trace(state)
-    if FORGET_GATES in trace:  # a rule may have none
+    if FORGET_GATES in trace:  # a rule may have no gates
         expected = trace[FORGET_GATES] * theta - trace[INPUT_GATES] * gradient
         np.testing.assert_allclose(moved, expected, rtol=1e-12)
 
@@ -109,7 +109,7 @@ def test_coordinates_that_are_treated_alike_may_change_places(rule):
 
 def test_it_says_whether_it_looks_at_the_loss(rule):
     ends = []
-    for rise in (0.0, 1.0):  # a rule may need some losses before it says anything of them
+    for rise in (0.0, 1.0):  # a rule may need some losses before they have an effect
         theta = numbers(0, P)
         state = rule.initial_state(theta)
         for t in range(4):
@@ -153,7 +153,7 @@ def test_the_same_unrolled_and_in_a_loop(member):
 
 @pytest.mark.parametrize("second_order", [False, True])
 def test_every_weight_has_a_meta_gradient_that_finite_differences_confirm(member, second_order):
-    """Along random directions, each of which moves every entry of every weight."""
+    """Each random direction moves every entry of every weight."""
     learner = toy.mlp_learner()
     few = {"hidden_units": 3, "learn_inner_rate": True}
     options = {n: v for n, v in few.items() if n in options_of(member.part.options)}
@@ -173,7 +173,7 @@ def test_every_weight_has_a_meta_gradient_that_finite_differences_confirm(member
         value = query_loss()
     gradients = tape.gradient(value, variables, unconnected_gradients="zero")
     for variable, gradient in zip(variables, gradients, strict=True):
-        # One update does not show what later ones do with the state.
+        # The effect of the state is only seen after several updates.
         assert not second_order or np.abs(gradient).max() > 0.0, variable.name
     starts = [variable.numpy() for variable in variables]
     for seed in range(3):

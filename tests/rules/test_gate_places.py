@@ -1,4 +1,4 @@
-"""Gates and rates that know the tensor and the update, against NumPy in float64."""
+"""Tests gates and rates that depend on tensor and update, against NumPy in float64."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ from tf_metalstm.rules.places import of_blocks, of_coordinates
 from tf_metalstm.settings import UnusedOptionError, make_settings
 
 BLOCKS = blocks_of([("conv/kernel", (2,)), ("linear/kernel", (2, 1)), ("linear/bias", (1,))])
-# The last two tensors once for each class: theta of three classes is 0 0 | 1 1 2 | 1 1 2 | 1 1 2.
+# The last two tensors exist for each class, so theta of 3 classes is 0 0 | 1 1 2 | 1 1 2 | 1 1 2.
 ROWS = BLOCKS[:1] + tuple(block._replace(per_class=True) for block in BLOCKS[1:])
 TENSORS = [0, 0, 1, 1, 2, 1, 1, 2, 1, 1, 2]
 P = len(TENSORS)
@@ -33,7 +33,7 @@ def built(**options):
 
 
 def path(rule, updates=3):
-    """theta and the gates after each update."""
+    """Returns theta and the gates after each update."""
     theta = numbers(0, P)
     state, found = rule.initial_state(theta), []
     for t in range(updates):
@@ -62,13 +62,13 @@ def test_values_of_blocks_are_repeated_for_each_class():
 
 
 def test_multipliers_act_on_the_rate_and_on_the_weight_decay():
-    """Gates do not depend on what came before here, so that those without multipliers are known."""
+    """Without feedback the gates are known, so the effect of the multipliers can be computed."""
     rule = built(gate_places="multipliers")
     for weight in rule.second_layer.weights:
         weight.assign(tf.zeros_like(weight))  # both gates are 1/2
     forget, entry = (np.array(weight) for weight in rule.multipliers.weights)
     for t, gates in enumerate(path(rule)):
-        row = min(t, 1)  # two updates have multipliers of their own
+        row = min(t, 1)  # the first two updates have separate multipliers
         np.testing.assert_allclose(gates[0], 1.0 - 0.5 * forget[row][TENSORS], rtol=1e-12)
         np.testing.assert_allclose(gates[1], 0.5 * entry[row][TENSORS], rtol=1e-12)
 
@@ -82,7 +82,7 @@ def test_multipliers_of_one_change_nothing_and_are_not_fed_back():
 
 
 def test_the_vectors_of_tensor_and_update_are_further_inputs():
-    """The first layer by hand: an LSTM over loss, gradient and the two vectors."""
+    """By hand: the first layer is an LSTM of loss, gradient and the two vectors."""
     rule = built(gate_places="inputs", place_units=2)
     kernel, _, bias = (np.array(w) for w in rule.first_layer.weights)
     u, v = np.array(rule.vectors.tensor_vectors), np.array(rule.vectors.update_vectors)
@@ -93,7 +93,7 @@ def test_the_vectors_of_tensor_and_update_are_further_inputs():
         seen = [np.log(0.7) / 10, 1.0, np.log(abs(g)) / 10, np.sign(g), *u[tensor], *v[0]]
         entry, forget, cell, out = np.split(np.dot(seen, kernel) + bias, 4)
         sigmoid = lambda x: 1.0 / (1.0 + np.exp(-x))  # noqa: E731
-        cell = sigmoid(entry) * np.tanh(cell)  # the cell before was 0: so the forget gate is idle
+        cell = sigmoid(entry) * np.tanh(cell)  # the cell was 0, so the forget gate has no effect
         del forget
         np.testing.assert_allclose(state.hidden[p], sigmoid(out) * np.tanh(cell), rtol=1e-10)
     gates = path(rule)

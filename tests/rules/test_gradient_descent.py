@@ -1,4 +1,4 @@
-"""The rules of MAML and Meta-SGD against arithmetic that can be done by hand."""
+"""Tests the rules of MAML and Meta-SGD against arithmetic by hand."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ from tf_metalstm.rules.sgd import SGD
 
 
 class Parabola:
-    """The problem of one parameter whose loss is theta^2 / 2."""
+    """A problem with one parameter and the loss theta^2 / 2."""
 
     def initial_carry(self):
         return ()
@@ -38,7 +38,7 @@ def adapted_loss(rule, theta_0, num_steps, second_order):
 
 
 def test_by_hand():
-    """Loss = theta^2 / 2, rate 0.1: 4 -> 3.6 -> 3.24."""
+    """With loss = theta^2 / 2 and rate 0.1: 4 -> 3.6 -> 3.24."""
     rule = SGD(0.1, dtype="float64")
     theta = tf.constant([4.0], tf.float64)
     for num_steps, expected in ((1, 3.6), (2, 3.24)):
@@ -50,7 +50,7 @@ def test_by_hand():
 
 
 def test_a_falling_rate_by_hand():
-    """Loss = theta^2 / 2, rate 0.1 / (1 + (t - 1)): 4 -> 3.6 -> 3.6 * 0.95 = 3.42."""
+    """With loss = theta^2 / 2 and rate 0.1 / (1 + (t - 1)): 4 -> 3.6 -> 3.6 * 0.95 = 3.42."""
     rule = SGD(0.1, decay=1.0, dtype="float64")
     moved, _, trajectory = adapted_loss(rule, tf.constant([4.0], tf.float64), 2, False)
     np.testing.assert_allclose(moved, [3.42], rtol=1e-12)
@@ -74,7 +74,7 @@ def test_rates_that_cannot_be_are_refused(make, message):
 @pytest.mark.parametrize("num_steps", [1, 5])
 @pytest.mark.parametrize("second_order", [False, True])
 def test_the_meta_gradient_of_maml_on_a_quadratic(num_steps, second_order):
-    """(1 - a)^(2T) theta_0 through the gradients; (1 - a)^T theta_0 in first-order MAML."""
+    """It is (1 - a)^(2T) theta_0 with second order, and (1 - a)^T theta_0 in first-order MAML."""
     a, theta_0 = 0.3, tf.Variable([2.0], dtype=tf.float64)
     with tf.GradientTape() as tape:
         start = tf.convert_to_tensor(theta_0)
@@ -86,7 +86,7 @@ def test_the_meta_gradient_of_maml_on_a_quadratic(num_steps, second_order):
 
 @pytest.mark.parametrize("num_steps", [1, 3])
 def test_the_meta_gradient_of_a_learned_rate_on_a_quadratic(num_steps):
-    """d/da of (1 - a)^(2T) theta_0^2 / 2 is -T (1 - a)^(2T - 1) theta_0^2, for either rule."""
+    """d/da of (1 - a)^(2T) theta_0^2 / 2 is -T (1 - a)^(2T - 1) theta_0^2 for either rule."""
     a, theta_0 = 0.3, tf.constant([2.0], tf.float64)
     for rule in (SGD(a, learned=True, dtype="float64"), MetaSGD(a, a, dtype="float64")):
         rule.build(blocks(1))
@@ -112,7 +112,7 @@ def test_only_learned_rates_are_weights():
 
 
 def test_rates_of_a_rule_that_is_not_built_come_with_its_blocks():
-    """Serialized before it is built it comes back so, and not built for no coordinate at all."""
+    """A copy by its config is not built before it gets blocks."""
     rule = MetaSGD(0.2, 0.3)
     for is_built in (False, True):
         if is_built:

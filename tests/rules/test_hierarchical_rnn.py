@@ -1,4 +1,4 @@
-"""The hierarchical RNN against a slow one in NumPy, and what its levels share."""
+"""Tests the hierarchical RNN against a slow version in NumPy, and the exchange between levels."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def sigmoid(x):
 
 
 def gru(cell, x, h, outer):
-    """One row: the gates r and u first, then the candidate."""
+    """Computes one row of a GRU; the gates r and u come first, then the candidate."""
     units = len(h)
     kernel, bias, candidate_kernel, candidate_bias = (w.numpy() for w in cell.weights)
     r, u = np.split(sigmoid(np.concatenate([x, h]) @ kernel + bias + outer[: 2 * units]), 2)
@@ -34,7 +34,7 @@ def gru(cell, x, h, outer):
 
 
 def oracle(rule, theta, gradients, log_rates):
-    """Updates one coordinate after the other, as the paper's section 3 and its appendix say."""
+    """Updates one coordinate after the other, as in section 3 and the appendix of the paper."""
     names = ("tensor_to_coordinate", "global_to_coordinate", "global_to_tensor")
     from_tensor, from_global, to_tensor = (getattr(rule, name).kernel.numpy() for name in names)
     h, tensors, whole = (start.numpy()[0] for start in rule.starts)
@@ -94,9 +94,9 @@ def test_it_agrees_with_a_slow_one(num_steps):
 
 
 def test_every_tensor_reaches_the_others_through_the_whole():
-    """The authors' code passes on the last tensor alone; here the first one counts too."""
+    """The authors' code passes on only the last tensor; here the first one counts too."""
     rule, ends = rule_of(), []
-    for sign in (1.0, -1.0):  # a factor on all gradients would change nothing
+    for sign in (1.0, -1.0):  # a common factor on all gradients would change nothing
         theta = tf.zeros([P], tf.float64)
         state = rule.initial_state(theta)
         for first in (0.1, 0.2 * sign, 0.1, 0.1):
@@ -114,12 +114,12 @@ def test_first_rates_lie_in_their_range_and_differ_from_tensor_to_tensor():
     assert rates.max() < 1e-2
     logs = np.log(rates).reshape(2, 500)
     assert np.abs(np.diff(logs.mean(axis=1))) > 0.1
-    # Half of the range within a tensor: uniform over ln(1e4) / 2.
+    # Within a tensor the range is half as wide: uniform over ln(1e4) / 2.
     np.testing.assert_allclose(logs.std(axis=1), np.log(1e4) / 2 / np.sqrt(12), rtol=0.1)
 
 
 def test_a_direction_has_length_one_so_the_first_step_is_the_rate():
-    """Fresh weights: the rates are as drawn, and steps have a root mean square of rate / e."""
+    """With initial weights, steps have a root mean square of rate / e."""
     rule = HierarchicalRNN(low=0.1, high=0.1, dtype="float64")
     rule.build(BLOCKS)
     theta = tf.zeros([P], tf.float64)

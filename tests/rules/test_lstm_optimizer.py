@@ -1,4 +1,4 @@
-"""The LSTM optimizer against the oracle, and where its inputs could break."""
+"""Tests the LSTM optimizer against the oracle, and with difficult inputs."""
 
 import numpy as np
 import oracle
@@ -12,7 +12,7 @@ P, T = 3, 4
 
 
 def random_rule(rule_inputs, **options):
-    """A rule whose weights are large enough for every term to matter."""
+    """Returns a rule with weights so large that every term matters."""
     rule = LSTMOptimizer(3, 7.0, rule_inputs, 0.3, 0.2, dtype="float64", **options)
     rule.build()
     generator = np.random.default_rng(1)
@@ -34,7 +34,7 @@ def weights_for_oracle(rule):
 
 
 def random_gradients():
-    """Of many magnitudes, on both sides of exp(-p)."""
+    """Returns gradients of many magnitudes, on both sides of exp(-p)."""
     generator = np.random.default_rng(2)
     return generator.normal(size=(T, P)) * 10.0 ** generator.uniform(-5, 1, (T, P))
 
@@ -60,7 +60,7 @@ def test_agrees_with_the_oracle(rule_inputs):
 
 @pytest.mark.parametrize("rule_inputs", RULE_INPUTS)
 def test_gradients_of_zero_move_no_weight_to_not_a_number(rule_inputs):
-    """As in a unit that never fires: value and meta-gradient stay finite, of second order too."""
+    """A unit that never fires has zero gradients. Values and meta-gradients stay finite."""
     rule = random_rule(rule_inputs)
     weights = [w.value for w in rule.trainable_weights]
     gradient = tf.zeros([2, P], tf.float64)

@@ -1,4 +1,4 @@
-"""The rule against the oracle, by hand, under permutation, through serialization."""
+"""Tests the rule against the oracle, by hand, under permutation, and through serialization."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ from tf_metalstm.rules.preprocessing import preprocess
 
 
 def random_rule(gate_feedback="value", hidden_units=4, dtype="float64", scale=0.7, p=10.0):
-    """A rule whose weights are large enough for every term to matter."""
+    """Returns a rule with weights so large that every term matters."""
     rule = MetaLSTM(hidden_units, gate_feedback, p, dtype=dtype)
     rule.build()
     generator = np.random.default_rng(1)
@@ -36,7 +36,7 @@ def weights_for_oracle(rule):
 
 
 def random_path(num_steps, num_coordinates):
-    """Gradients over many magnitudes (zero and both branches among them), losses, theta_0."""
+    """Returns gradients of many magnitudes (also zero, and both branches), losses, and theta_0."""
     generator = np.random.default_rng(2)
     shape = (num_steps, num_coordinates)
     gradients = generator.normal(size=shape) * 10.0 ** generator.uniform(-7, 1, shape)
@@ -80,7 +80,7 @@ def test_the_two_feedbacks_differ():
 
 
 def test_by_hand_on_a_parabola():
-    """loss = theta^2 / 2, f = 1, i = 0.1: 4 -> 3.6 -> 3.24."""
+    """With loss = theta^2 / 2, f = 1, i = 0.1: 4 -> 3.6 -> 3.24."""
     cell = MetaLSTMCell(hidden_units=3, dtype="float64")
     cell.build()
     cell.set_weights([np.zeros((5, 1)), np.array(40.0), np.zeros((5, 1)), np.log(0.1 / 0.9)])
@@ -170,7 +170,7 @@ def test_refuses_what_it_does_not_know(arguments, message):
 
 
 def test_without_a_first_layer_the_gates_see_gradient_and_loss():
-    """The "v1", by hand, one coordinate after the other."""
+    """Computes "v1" by hand, one coordinate after the other."""
     rule = MetaLSTM(first_layer="none", dtype="float64")
     rule.build()
     assert [tuple(w.shape) for w in rule.weights] == [(6, 1), (), (6, 1), ()]
@@ -197,6 +197,6 @@ def test_without_a_first_layer_the_gates_see_gradient_and_loss():
 
 
 def weights_of_gates(rule):
-    """(kernel, bias) of the forget gate and of the input gate."""
+    """Returns (kernel, bias) of the forget gate and of the input gate."""
     values = [w.numpy() for w in rule.second_layer.weights]
     return (values[0], values[1]), (values[2], values[3])

@@ -1,4 +1,4 @@
-"""How many classes a model takes, and that it makes no difference which class is which number."""
+"""Tests how many classes a model takes, and that the numbers of the classes do not matter."""
 
 import numpy as np
 import pytest
@@ -45,14 +45,14 @@ def files(images):
 
 
 def inputs_of(signature):
-    """Names of the inputs of a signature, as it is built or as it is loaded."""
+    """Returns the input names of a signature, before or after loading."""
     traced = getattr(signature, "get_concrete_function", lambda: signature)()
     named, others = traced.structured_input_signature
     return {spec.name for spec in named} | set(others)
 
 
 def answers(signatures, ending, images, labels, queries):
-    """Probabilities by `classify`, and by `adapt` and `predict`; a dict by name where there are."""
+    """Returns probabilities by `classify`, and by `adapt` and `predict`, if these exist."""
     if ending.startswith("_encoded"):
         images, queries = files(images), files(queries)
     support = {"support_images": images, "support_labels": tf.constant(labels)}
@@ -76,7 +76,7 @@ def answers(signatures, ending, images, labels, queries):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """One of them from a file: that each is written and read back, the contract tests see to."""
+    """Writes and loads one model. The contract tests do this for all methods."""
     served = ServedMethod(METHODS["prototypical_networks"](), NORMALIZATION, SHAPE, None)
     folder = tmp_path_factory.mktemp("run") / "saved_model"
     manifest = toy.save(served, folder)
@@ -122,7 +122,7 @@ def check_number_of_classes(served, signatures, num_way, endings):
 
 
 def test_features_that_were_kept_give_the_same_answers(exported):
-    """Of an image alone as beside others; and without those of one, as if it had not been there."""
+    """An image gives the same features alone and beside others. A left-out image has no effect."""
     _, signatures = exported
     images, queries = pixels(7), pixels(2, seed=1)
     numbers = tf.constant([0, 1, 2, 0, 1, 2, 0])
@@ -130,7 +130,7 @@ def test_features_that_were_kept_give_the_same_answers(exported):
     of_queries = signatures["features_encoded"](images=files(queries))["features"]
     alone = signatures["features"](images=images[2:3])["features"]
     np.testing.assert_allclose(alone[0], of_support[2], atol=1e-5)
-    for left in (7, 6):  # all of them, and all but the last
+    for left in (7, 6):  # once with all pictures, once without the last
         adapted = signatures["adapt_features"](
             support_features=of_support[:left], support_labels=numbers[:left]
         )
@@ -162,7 +162,7 @@ NUM_WAY = 4
 @pytest.fixture(scope="module", params=[True, False], ids=["learned rows", "equal rows"])
 def gradient_based(request):
     toy.seed(2)
-    # Not a meta-LSTM: its preprocessing makes much of how the sum over the images is rounded.
+    # The meta-LSTM is left out: its preprocessing amplifies rounding in the sum over images.
     method = toy.image_method(num_steps=2, num_way=NUM_WAY, rule=SGD(0.5))
     if not request.param:
         toy.zero_head(method)
@@ -175,7 +175,7 @@ def test_relabelled_classes_have_the_same_probabilities(gradient_based):
     images, queries = pixels(8), pixels(3, seed=1)
     numbers = np.arange(8, dtype=np.int32) % NUM_WAY
     for ending in ("", "_encoded"):
-        for number_of in range(2):  # classify; adapt and predict
+        for number_of in range(2):  # for classify, then for adapt and predict
             asked = [
                 list(answers(gradient_based, ending, images, (numbers + shift) % NUM_WAY, queries))
                 for shift in range(NUM_WAY)
@@ -209,7 +209,7 @@ def test_names_do_not_depend_on_the_order_of_the_images(gradient_based, names):
 
 
 def test_a_single_call_prefers_a_class_where_c_0_does():
-    """What the relabellings are for: without them the number of a class matters."""
+    """Without the average over relabellings, the number of a class matters."""
     toy.seed(2)
     method = toy.image_method(num_steps=2, num_way=NUM_WAY)
     assert not method.is_symmetric

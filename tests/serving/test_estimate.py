@@ -1,4 +1,4 @@
-"""What is estimated from the support set alone: closed forms, worked cases, simulated classes."""
+"""Tests the estimate from the support set: closed forms, cases by hand, simulated classes."""
 
 import math
 
@@ -28,7 +28,7 @@ from tf_metalstm.serving.estimate import (
 
 
 def points(sizes, spread, seed=0, size=6):
-    """Classes of points around the corners of a box, on which Bayes' rule is known."""
+    """Makes classes of points around the corners of a box. The best accuracy on them is known."""
     generator = np.random.default_rng(seed)
     labels = np.repeat(np.arange(len(sizes)), sizes)
     features = np.eye(size)[labels] + spread * generator.normal(size=[len(labels), size])
@@ -36,7 +36,7 @@ def points(sizes, spread, seed=0, size=6):
 
 
 def by_prototypes(features, labels):
-    """Prototypical networks in NumPy, as `ask_in_rounds` asks."""
+    """Prototypical networks in NumPy, with the interface of `ask_in_rounds`."""
 
     def ask(rest, left):
         means = [features[rest][labels[rest] == k].mean(axis=0) for k in range(labels.max() + 1)]
@@ -80,7 +80,7 @@ def test_where_nothing_can_be_left_out_nothing_is_said(labels):
 
 
 def test_wilson():
-    """Against SciPy, and the case of no misses by hand: n / (n + z^2)."""
+    """Compares with SciPy. Without misses the lower end is n / (n + z^2)."""
     for hits, number in ((0, 7), (3, 7), (20, 25), (25, 25)):
         interval = stats.binomtest(hits, number).proportion_ci(method="wilson")
         np.testing.assert_allclose(wilson(hits / number, number), interval, atol=1e-6)
@@ -88,7 +88,7 @@ def test_wilson():
 
 
 def test_odds_grow_with_the_root_of_the_pictures():
-    assert with_more(0.5, 4.0) == pytest.approx(2 / 3)  # odds 1 become 2
+    assert with_more(0.5, 4.0) == pytest.approx(2 / 3)  # odds of 1 become 2
     assert with_more(0.8, 1.0) == pytest.approx(0.8)
     assert [with_more(share, 1.25) for share in (0.0, 1.0)] == [0.0, 1.0]
 
@@ -107,7 +107,7 @@ def test_temperature_is_that_of_the_smallest_loss():
     found = best_temperature(logits, labels)
     assert found == pytest.approx(wanted, rel=1e-3)
     assert log_loss(labels, softmax(logits / found)) < log_loss(labels, softmax(logits))
-    # The scale of the logits, and a number added to a row, make no difference.
+    # Neither the scale of the logits nor a number added to a row has an effect.
     moved = 1e4 * logits + generator.normal(size=[300, 1])
     assert best_temperature(moved, labels) == pytest.approx(1e4 * found, rel=1e-6)
 
@@ -122,7 +122,7 @@ def test_temperature_where_all_answers_are_right_or_say_nothing(scale):
 
 
 def test_threshold_is_a_place_among_the_sorted():
-    near = np.arange(1.0, 40.0)  # 39 numbers: a twentieth of 40 is the second
+    near = np.arange(1.0, 40.0)  # a twentieth of 39 + 1 is the second number
     assert threshold(near, 0.05) == 2.0
     assert threshold(near, 0.0625) == 2.5
     assert threshold(near[:3]) == -math.inf
@@ -154,25 +154,25 @@ def test_nearness_is_a_cosine():
 
 
 def test_pictures_left_out_are_as_near_as_they_will_be_in_use():
-    """Two pictures of a class have the cosine r: the mean of K others is nearer than of K - 1."""
+    """Two pictures of a class have the cosine r. The mean of K is nearer than that of K - 1."""
     features, labels = points([2] * 40, 0.15, size=40)
     found = estimated(features, labels)
     others, _ = points([1] * 40, 0.15, seed=9, size=40)
     in_use = nearness(others, class_means(features, labels, 40))
     assert found.nearness.mean() == pytest.approx(in_use.mean(), abs=0.01)
-    # Without the closed form they would be further away.
+    # Without the correction the left-out pictures are further away.
     left = estimate_of._nearer_in_use(0.7, 1.0, 2.0)
     assert left == pytest.approx(math.sqrt(1 / 0.85))
 
 
 def test_by_hand():
-    """Two classes of two pictures: one round leaves out the first of each, one the second."""
+    """Two classes have two pictures each. A round leaves out the first, another the second."""
     logits = np.array([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0], [2.0, 0.0]])
     answers = Answers(np.array([0, 2, 1, 3]), logits, np.arange(4.0), np.full([4], 0.5))
     labels = np.array([0, 0, 1, 1])
     found = estimate(labels, answers)
     assert found.number == 4
-    odds = 3 * math.sqrt(2)  # three of four, and twice as many pictures in use
+    odds = 3 * math.sqrt(2)  # 3 of 4 right, and twice as many pictures in use
     assert found.accuracy == pytest.approx(odds / (1 + odds))
     assert (found.low, found.high) == wilson(found.accuracy, 4 / 1.2)
     np.testing.assert_array_equal(found.nearness, np.arange(4.0))
@@ -183,7 +183,7 @@ def test_by_hand():
 
 
 def test_it_is_the_accuracy_in_the_long_run():
-    """On classes whose accuracy is known: without leaving one of each class out it is far lower."""
+    """The accuracy of these classes is known. Leaving out only one picture gives far too little."""
     estimates, measured, inside = [], [], []
     for seed in range(40):
         features, labels = points([4] * 5, 0.45, seed)
@@ -214,7 +214,7 @@ def test_a_picture_in_the_wrong_folder_is_named():
 
 
 def test_clients_estimate_by_the_same_file():
-    """export/ must not need the package, hence the copy."""
+    """export/ works without the package, so it has a copy of this file."""
     ours = estimate_of.__file__
     with open(ours, "rb") as one, (FOLDER / "estimate.py").open("rb") as other:
         assert one.read() == other.read(), f"cp {ours} export/estimate.py"

@@ -1,4 +1,4 @@
-"""Images decoded inside the graph are those that Pillow reads, to a level or so."""
+"""Images decoded inside the graph equal those that Pillow reads, to about a level."""
 
 import functools
 import io
@@ -26,7 +26,7 @@ def compiled(shape):
 
 
 def photo(mode, size=(130, 97)):
-    """Something smooth with an edge in it, as photographs are."""
+    """Returns smooth colours with an edge, as photographs have."""
     x, y = np.meshgrid(np.linspace(0, 1, size[0]), np.linspace(0, 1, size[1]))
     red = 255 * x
     green = 255 * y

@@ -1,4 +1,4 @@
-"""The exported model: what it answers, what it refuses, what it leaves alone."""
+"""Tests the exported model: answers, refused inputs, and what does not change the answers."""
 
 import dataclasses
 import json
@@ -25,26 +25,26 @@ NUM_STEPS = 2
 
 
 def served_method(learned_rows=False, gradient_divisor="none", **options):
-    """A method whose c_0 has a row of its own for each class, or treats all classes alike."""
+    """Makes a method whose c_0 has different rows for the classes, or equal ones (symmetric)."""
     toy.seed(1)
     method = toy.image_method(NUM_STEPS, NUM_WAY, **options)
     method.gradient_divisor = gradient_divisor
     if not learned_rows:
         same_rows(method)
-    # An untrained rule hardly moves theta: let its gates depend on their inputs, its rate be 0.2.
+    # An untrained rule hardly moves theta. So its gates depend on their inputs, with rate 0.2.
     generator = np.random.default_rng(2)
     for weight in method.rule.weights:
         weight.assign(weight + generator.normal(0.0, 0.1, weight.shape))
         if weight.name == "input_bias":
             weight.assign(-1.4)
     served = ServedMethod(method, Normalization((120.0,), (70.0,)), SHAPE, NUM_WAY)
-    # In batches it counts which class comes first.
+    # With mini-batches the order of the classes matters.
     assert served.relabellings == (NUM_WAY if learned_rows or method.batch_size else 1)
     return served
 
 
 def same_rows(method):
-    """Gives all outputs of the linear layer of c_0 the weights of the first."""
+    """Gives all outputs of the linear layer of c_0 the weights of the first output."""
     start = method.c_0.numpy().copy()
     for block in method.learner.last_layer_blocks():
         rows = start[block.start : block.start + block.size].reshape(block.shape)
@@ -65,7 +65,7 @@ STEPS = {"num_steps": tf.constant(NUM_STEPS)}
 
 
 def adapt(signatures, ending="", **support):
-    """What `adapt` returned that `predict` takes, and the rest."""
+    """Returns the outputs of `adapt` that `predict` takes, and the others."""
     returned = signatures[f"adapt{ending}"](**{**STEPS, **support})
     taken = signatures[f"predict{ending}"].structured_input_signature[1]
     adapted = {name: value for name, value in returned.items() if name in taken}
@@ -73,9 +73,9 @@ def adapt(signatures, ending="", **support):
 
 
 def probabilities(served, support_images, support_labels, query_images):
-    """What the method itself says, by its ordinary calls, of the classes that there are.
+    """Returns probabilities by ordinary calls of the method, only of classes with support images.
 
-    Where it prefers a class: the mean over the cyclic relabellings.
+    If c_0 is not symmetric, they are the mean over the cyclic relabellings.
     """
     total = 0.0
     for shift in range(served.relabellings):
@@ -255,7 +255,7 @@ def test_any_number_of_updates(exported, steps):
             found = {name: value[shift] for name, value in adapted.items()}
         np.testing.assert_allclose(found["parameters"], theta, atol=1e-5)
         np.testing.assert_allclose(found["statistics"], statistics, rtol=1e-4, atol=1e-5)
-        if shift == 0:  # what is shown is of the classes as they were numbered
+        if shift == 0:  # the traces are of the first relabelling
             np.testing.assert_allclose(extras["support_losses"], trajectory.losses, atol=1e-5)
             assert extras.keys() == {"support_losses", *trajectory.traces}
             for name in ("input_gates", "forget_gates"):
@@ -264,8 +264,8 @@ def test_any_number_of_updates(exported, steps):
 
 def test_mini_batches_are_taken_in_turn_as_in_training_however_images_are_given():
     served = served_method(batch_size=4, gradient_divisor="batch_size")
-    assert served.relabellings == NUM_WAY  # which class comes first counts
-    _, signatures = build_signatures(served)  # that a file brings them back, others test
+    assert served.relabellings == NUM_WAY  # the order of the classes matters
+    _, signatures = build_signatures(served)  # other tests read them from a file
     by_class = np.argsort(labels(9), kind="stable")
     found = signatures["classify"](
         support_images=tf.gather(pixels(9), by_class),
@@ -289,7 +289,7 @@ def test_fewer_than_no_updates_are_refused(exported):
 
 
 def test_what_is_left_out_is_as_in_training(exported):
-    """For clients that run the graph, as a server does, and for the functions in Python."""
+    """Checks it for clients that run the graph, as servers do, and for the functions in Python."""
     served, directory, _ = exported
     support, queries = (pixels(3), labels(3)), pixels(2, seed=1)
     expected = probabilities(served, *support, queries)
@@ -324,7 +324,7 @@ def test_names_come_back(exported, names, encoded):
     served, _, signatures = exported
     images, queries = pixels(6), pixels(4, seed=1)
     given = tf.constant([names[number % len(names)] for number in range(6)])
-    if served.relabellings > 1:  # numbered otherwise than in the order of their first use
+    if served.relabellings > 1:  # their numbers follow the order of their keys
         names = [names[i] for i in np.argsort(name_keys(tf.constant(names)))]
     numbers = [names.index(name.decode()) for name in given.numpy()]
     expected = probabilities(served, images, tf.constant(numbers), queries)[:, : len(names)]
@@ -381,7 +381,7 @@ def nothing_to_train():
 
 @pytest.fixture(scope="module")
 def its_export(tmp_path_factory):
-    """Not to be written to."""
+    """Returns the folder of an export. Tests must not change it."""
     directory = tmp_path_factory.mktemp("nothing_to_train") / "saved_model"
     toy.save(without_training(), directory)
     return directory
@@ -436,14 +436,14 @@ def test_a_failure_leaves_the_earlier_export(nothing_to_train, its_export, tmp_p
         answers = ServedMethod.answers(self, adapted, images, embed)
         return answers + 0.1 if tf.inside_function() else answers
 
-    # frozen, hence not by monkeypatch
+    # The class is frozen, so monkeypatch cannot set the attribute.
     object.__setattr__(nothing_to_train, "answers", wrong_in_the_model)
     with pytest.raises(ReloadError, match="classify differs from the method by 1"):
         save_method(nothing_to_train, target, {"number": 2})
     assert toy.files_in(tmp_path) == before
     assert "number" not in json.loads((target / "manifest.json").read_text())
 
-    # As if what was read back were not what had been written.
+    # No difference is small enough, as if the loaded model differed from the written one.
     object.__delattr__(nothing_to_train, "answers")
     with monkeypatch.context() as patched:
         patched.setattr(saved_model, "_READ_BACK", -1.0)

@@ -1,4 +1,4 @@
-"""Where c_0 starts, and what of it is trained."""
+"""Tests the initial value of c_0, and which part of it is trained."""
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ from tf_metalstm.training.outer_loop import compile_method
 
 
 def of(learner, **options):
-    """Gradient descent from the c_0 of a learner."""
+    """Makes gradient descent from the c_0 of a learner."""
     start = LearnedStart(dtype=learner.dtype, **options)
     return GradientBasedMethod(learner, SGD(0.1), InnerLoop(2), start=start)
 
@@ -72,7 +72,7 @@ def test_scaled_kernels_compute_the_same_and_an_update_turns_them_by_less():
             )
             loss = tf.reduce_mean(tf.square(logits))
         gradients.append((logits, tape.gradient(loss, theta).numpy()))
-    # Not to the last digit: batch norm adds its epsilon to the variance.
+    # This is not exact: batch norm adds its epsilon to the variance.
     np.testing.assert_allclose(gradients[0][0], gradients[1][0], rtol=0.1, atol=0.02)
     for block in plain.learner.parameter_blocks:
         part = slice(block.start, block.start + block.size)
@@ -125,7 +125,7 @@ def test_a_learner_of_one_variable_can_be_adapted():
 
 
 def test_kernels_are_scaled_after_a_network_was_taken_over():
-    """What is trained counts, not what the random numbers were."""
+    """The scale applies to the trained kernels, not to the random initial ones."""
     pretrained = NearestNeighbor(conv4((16, 16, 1), 12, 4))
     method = of(toy.conv_learner(), kernel_scale=2.0)
     method.begin(pretrained)
@@ -158,7 +158,7 @@ def test_a_learner_without_convolutions_has_no_kernels_to_scale():
 
 @pytest.mark.parametrize("rule", [SGD, MetaSGD])
 def test_outputs_of_equal_weights_make_it_symmetric(rule):
-    """All outputs alike, and a rule that treats them alike: only then no class is preferred."""
+    """A symmetric c_0 has equal outputs, and its rule treats all outputs alike."""
     method = toy.conv_method(rule=rule())
     assert not method.is_symmetric
     values = method.c_0.numpy()

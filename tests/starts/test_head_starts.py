@@ -1,4 +1,4 @@
-"""Starts that make a row of the last layer for each class, against NumPy in float64."""
+"""Tests starts that make a row of the last layer for each class, against NumPy in float64."""
 
 import keras
 import numpy as np
@@ -38,7 +38,7 @@ def network(activation="tanh"):
 
 
 def network_of(last):
-    """Two features of two numbers, and a last layer."""
+    """Makes a network with two features of two inputs, and a last layer."""
     inputs = keras.Input((2,))
     return keras.Model(inputs, last(keras.layers.Dense(2)(inputs)))
 
@@ -54,7 +54,7 @@ def support_of(num_way, num_images=None):
 
 
 def features_in_numpy(start, inputs):
-    """tanh of the hidden layer of `network`, whose parameters c_0 holds."""
+    """Returns tanh of the hidden layer of `network`, whose parameters are in c_0."""
     c_0 = start.c_0.numpy()
     return np.tanh(inputs.numpy() @ c_0[:12].reshape(3, 4) + c_0[12:16])
 
@@ -104,16 +104,16 @@ def test_theta_0_is_c_0_and_the_rows_of_the_classes(member, unit):
 
 
 def test_prototypes_classify_by_squared_distance_before_the_first_update():
-    """Features (1, 2) and (3, 0) are the classes; (1, 1) is nearer to the first by 1 to 5."""
+    """The class features are (1, 2) and (3, 0). (1, 1) has squared distances of 1 and 5 to them."""
     learner = AnyWayLearner(network_of(keras.layers.Dense(1)))
     start = PrototypeStart()
     start.build(learner)
-    start.c_0.assign([1, 0, 0, 1, 0, 0])  # the first layer leaves its inputs as they are
+    start.c_0.assign([1, 0, 0, 1, 0, 0])  # the first layer returns its inputs
     support = Support(tf.constant([[1.0, 2.0], [3.0, 0.0]]), tf.constant([0, 1]))
     theta_0 = start.theta_0(learner, support, 2)
     np.testing.assert_allclose(theta_0[6:], [2, 4, -5, 6, 0, -9])
     logits, _ = learner.apply(theta_0, tf.zeros([0]), tf.constant([[1.0, 1.0]]), training=False)
-    np.testing.assert_allclose(logits, [[2 - 1, 2 - 5]])  # |f|^2 = 2 less the squared distances
+    np.testing.assert_allclose(logits, [[2 - 1, 2 - 5]])  # |f|^2 = 2 minus the squared distances
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -186,7 +186,7 @@ def test_the_meta_gradient_flows_through_the_means(unit):
 
 def test_meta_sgd_has_one_row_of_rates_for_all_classes():
     method = method_of(PrototypeStart, "meta_sgd")
-    theta = tf.range(26.0, dtype=tf.float64)  # of two classes
+    theta = tf.range(26.0, dtype=tf.float64)  # theta of two classes
     rates = method.rule.rates(theta, 0).numpy()
     assert method.rule.rate.shape == (21,)
     np.testing.assert_array_equal(rates[:21], method.rule.rate)

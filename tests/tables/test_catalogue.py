@@ -1,4 +1,4 @@
-"""Every run of a table can be started."""
+"""Tests that every run of a table can be started."""
 
 import pytest
 from toy_table import ROOT
@@ -26,7 +26,7 @@ def test_every_ablation_is_a_row():
 
 @pytest.mark.parametrize("table", TABLES)
 def test_what_is_asked_for_is_what_is_validated(table):
-    # The last checkpoint has the weights as they are, validation and the best have their average.
+    # The last checkpoint has the current weights; validation and the best one have averages.
     for cell in TABLES[table]():
         averaged = parse_settings(cell.run.flags).get("weight_average")
         assert cell.checkpoint == "best" or not averaged

@@ -1,4 +1,4 @@
-"""What was measured is kept, shown where nothing was run, and lost by no accident."""
+"""Measured numbers are kept, shown where nothing was run, and not lost by accident."""
 
 import dataclasses
 import json
@@ -43,7 +43,8 @@ def test_what_was_measured_is_recorded_and_shown_where_nothing_was_run(clone, tm
         )
     }
     run(tmp_path / "runs", "--print_only")
-    assert capsys.readouterr().out.count("| plain |") == 1  # the same number twice says no more
+    # A row with the same number is shown once.
+    assert capsys.readouterr().out.count("| plain |") == 1
     others = tmp_path / "others"
     run(others, "--print_only")
     row = "| plain | 5-way 1-shot | 43.44 +- 0.77 | 43.21 +- 1.23 | recorded | inductive (such) |"
@@ -54,7 +55,7 @@ def test_what_was_measured_is_recorded_and_shown_where_nothing_was_run(clone, tm
     run(others, "--print_only")
     table = capsys.readouterr().out
     assert "| not evaluated | here |  |  | 60 of 100, best 40 | 12 min |" in table
-    assert row in table  # what is recorded keeps its own details beside a run that has begun
+    assert row in table  # a recorded row keeps its details beside a new run
 
 
 def test_a_record_is_of_one_recipe_and_of_so_many_episodes(clone, tmp_path, capsys, monkeypatch):

@@ -1,4 +1,4 @@
-"""What of all that was measured is a number of the table."""
+"""Tests which measured numbers are in the table of results."""
 
 import pytest
 from toy_table import PLAIN, TUNED, make_run, report, run

@@ -1,4 +1,4 @@
-"""Which run is the one of a table, and what is said of one that is not."""
+"""Tests which run fills a cell of a table, and what is printed about other runs."""
 
 import json
 import shutil
@@ -66,7 +66,7 @@ def test_a_run_that_begins_at_a_run_that_begins_at_another(calls, tmp_path, monk
     assert f"--pretrained_run_dir={folder / 'joint'}" in calls[1][2]
     assert f"--pretrained_run_dir={folder / 'middle'}" in calls[2][2]
     assert "43.21" in (folder / "table.md").read_text()
-    make_run(folder / "joint", 100, best=90)  # the start of the start is another one now
+    make_run(folder / "joint", 100, best=90)  # "joint" now starts at another checkpoint
     run(tmp_path, "--print_only")
     table = (folder / "table.md").read_text()
     assert "middle: it began from update 50 of joint, which is at 90 now" in table
@@ -100,14 +100,14 @@ def test_the_precision_is_said_and_makes_no_other_recipe(calls, tmp_path, capsys
     make_run(tmp_path / "mini_imagenet" / "joint", 50, best=50, settings=coarse)
     run(tmp_path, "--only=tuned", "--learner_precision=float32")
     [joint, tuned] = [flags for command, _, flags in calls if command == "train"]
-    assert "--learner_precision=bfloat16" in joint  # it goes on as it began
+    assert "--learner_precision=bfloat16" in joint  # the run continues with its own options
     assert "--learner_precision=float32" in tuned
     run_dir = tmp_path / "mini_imagenet" / "plain"
     make_run(run_dir, 100, best=50, settings=coarse)
     report(run_dir)
     run(tmp_path, "--print_only")
     lines = capsys.readouterr().out.splitlines()
-    plain, tuned = lines[-5:-3]  # before them: what was called, the first table
+    plain, tuned = lines[-5:-3]  # the calls come first, then the first table
     assert "| inductive (such) |  | 100, best 50, bfloat16 | 12 min |" in plain
     assert (
         "| 100, best 50, found --inner_rate=0.1; from joint, 100, best 50, bfloat16 | 12 min |"
@@ -119,7 +119,7 @@ def test_the_precision_is_said_and_makes_no_other_recipe(calls, tmp_path, capsys
     ("flags", "is_another"),
     [
         (("--hidden_units=3",), True),
-        (("--hidden_units=20",), False),  # said, and the default
+        (("--hidden_units=20",), False),  # set to the default
         (("--max_steps=7", "--data_dir=elsewhere", "--learner_precision=bfloat16"), False),
     ],
 )

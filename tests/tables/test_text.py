@@ -1,4 +1,4 @@
-"""What a table says of unfinished runs, of those that diverged, of its episodes."""
+"""Tests the text of a table about unfinished runs, diverged runs and episodes."""
 
 import dataclasses
 
@@ -40,7 +40,7 @@ def test_a_cell_is_evaluated_as_it_asks(asked, flag, said, calls, tmp_path, monk
     [flags] = [flags for command, _, flags in calls if command == "evaluate"]
     assert flag in flags
     run_dir = tmp_path / "mini_imagenet" / "plain"
-    assert results.find_report(PLAIN, run_dir, 600) is None  # of the same run, asked otherwise
+    assert results.find_report(PLAIN, run_dir, 600) is None  # the same run, other episodes
     table = capsys.readouterr().out
     assert "| row | 5-way 1-shot | - | 43.21 +- 1.23 | here |" in table
     assert said in table
@@ -55,6 +55,6 @@ def test_what_was_searched_says_what_was_found(calls, tmp_path, capsys):
     run(tmp_path, "--only=tuned")
     found = tmp_path / "mini_imagenet" / "tuned" / "found.flags"
     assert "| 100, best 50, found --inner_rate=0.1; from joint, 100" in capsys.readouterr().out
-    found.write_text("--data_dir=/elsewhere\n--inner_rate=0.1\n")  # a place is nothing found
+    found.write_text("--data_dir=/elsewhere\n--inner_rate=0.1\n")  # the search found no path
     run(tmp_path, "--print_only")
     assert "best 50, found --inner_rate=0.1; from joint" in capsys.readouterr().out

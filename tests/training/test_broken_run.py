@@ -1,4 +1,4 @@
-"""The real command, broken off for real: what comes is what would have come."""
+"""The real command is interrupted, and then continues as if it had not been."""
 
 import random
 import re
@@ -15,7 +15,7 @@ from tf_metalstm.training.history import read_history
 from tf_metalstm.training.lock import lock
 
 EVERY = 2
-ENDLESS = 10_000  # more than a run can make before it is broken off
+ENDLESS = 10_000  # more updates than a run makes before the interruption
 
 
 def start(run_dir, max_steps, limit_bytes=None):
@@ -32,7 +32,7 @@ def last_step(run_dir):
 
 
 def wait_for(process, run_dir, step):
-    """Waits until a run has written the checkpoint of an update."""
+    """Waits until a run has written the checkpoint of this update."""
     while last_step(run_dir) < step:
         assert process.poll() is None, process.output()
         time.sleep(0.005)
@@ -49,7 +49,7 @@ def state(run_dir, folder):
 
 
 def assert_same_run(one, other, torn=None):
-    """`torn` is an epoch that SIGTERM fell into: its curve is the mean of the part after it."""
+    """Compares two runs, except the losses of the epoch `torn` that SIGTERM interrupted."""
     for folder in ("checkpoints", "best"):
         first, second = state(one, folder), state(other, folder)
         assert first.keys() == second.keys()
@@ -67,7 +67,7 @@ def assert_same_run(one, other, torn=None):
 
 
 def break_off(run_dir, kills, moments):
-    """Kills a run as often as asked for: before there is anything, then among its updates."""
+    """Kills a run several times: before its first checkpoint, then between updates."""
     for kill in range(kills):
         process = start(run_dir, ENDLESS)
         if kill:
@@ -79,8 +79,8 @@ def break_off(run_dir, kills, moments):
 
 
 def assert_goes_on_as_if_left_alone(broken, straight, torn=None):
-    """Lets a run go on a little, and compares it with one that is as long and never stopped."""
-    long = EVERY * (last_step(broken) // EVERY + 4)  # SIGTERM may have fallen between checkpoints
+    """Continues a run for some updates, and compares it with one that was never interrupted."""
+    long = EVERY * (last_step(broken) // EVERY + 4)  # SIGTERM may come between two checkpoints
     for process in (start(broken, long), start(straight, long)):
         process.finish()
     assert_same_run(straight, broken, torn)

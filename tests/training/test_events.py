@@ -1,4 +1,4 @@
-"""TensorBoard's files after a run that was killed: what its checkpoint does not know is gone."""
+"""After a run was killed, events later than its checkpoint are removed from TensorBoard's files."""
 
 import pytest
 import tensorflow as tf

@@ -1,4 +1,4 @@
-"""What goes wrong around a run: signals, damaged files, a full disk, a second process."""
+"""Tests faults around a run: signals, damaged files, a full disk, a second process."""
 
 import os
 import shutil
@@ -19,21 +19,21 @@ from tf_metalstm.training.lock import lock
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run of 8 updates with checkpoints of update 4 and 8, not to be written to."""
+    """A run of 8 updates with checkpoints at updates 4 and 8. Tests must not change it."""
     folder = tmp_path_factory.mktemp("finished")
     run_toy.run(folder, 8, checkpoint_every=4)
     return folder
 
 
 def final_values(run_dir):
-    """The weights, and what Adam remembers, of the last checkpoint of a run."""
+    """Returns the weights and Adam's moments of the last checkpoint of a run."""
     method = run_toy.compiled_method(seed=5)
     RunCheckpoints(run_dir, method, method.optimizer).restore()
     return run_toy.values(method)
 
 
 def interrupted_run(run_dir, max_steps, at, number=signal.SIGTERM):
-    """Sends this process a signal while it makes the update after `at`."""
+    """Sends this process a signal during the update after `at`."""
 
     def send(index, episode):
         def kill(i):
@@ -53,7 +53,7 @@ def interrupted_run(run_dir, max_steps, at, number=signal.SIGTERM):
 
 @pytest.fixture
 def ctrl_c(request):
-    """SIGINT as a program in the foreground has it, or as one in the background; then as before."""
+    """Sets the handler of SIGINT for a foreground or a background program, then restores it."""
     before = signal.signal(signal.SIGINT, request.param)
     yield
     signal.signal(signal.SIGINT, before)
@@ -69,7 +69,7 @@ def test_a_signal_is_followed_by_a_checkpoint_and_the_run_goes_on_as_if_nothing_
         interrupted_run(tmp_path / "stopped", 8, at=5, number=number)
     saved = RunCheckpoints(tmp_path / "stopped", run_toy.compiled_method())
     assert saved.restore()
-    # Episodes are prepared ahead: number 5 is drawn before update 6 ends, or earlier.
+    # Episodes are prepared ahead, so number 5 is drawn before the end of update 6.
     assert 1 <= int(saved.step) <= 6
     assert f"stopped after {int(saved.step)} updates" in str(stopped.value)
     stopped, _ = run_toy.run(tmp_path / "stopped", 8, seed=99, checkpoint_every=4)
@@ -166,7 +166,7 @@ def test_what_cannot_be_written_is_said_and_leaves_the_last_checkpoint(finished,
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     method = run_toy.compiled_method()
     checkpoints = RunCheckpoints(tmp_path, method, method.optimizer)
-    # In the way of the new file lies a folder of its name, which stops root too.
+    # A folder has the name of the new file. This stops even root.
     (tmp_path / "checkpoints" / "step-12.index" / "x").mkdir(parents=True)
     with pytest.raises(
         OSError,

@@ -1,4 +1,4 @@
-"""A first start that fails binds nobody: the next one may have other settings."""
+"""If the first start of a run fails, the next one may have other settings."""
 
 import os
 
@@ -15,7 +15,7 @@ SMALL = (
 
 
 class ReachedError(Exception):
-    """The first update would come now."""
+    """Raised in place of the first update."""
 
 
 def reached(*_, **__):
@@ -79,7 +79,7 @@ def test_faults(why, tmp_path, monkeypatch):
 
 
 def takes_the_next(run_dir, monkeypatch):
-    """All that a start with other settings does before its first update."""
+    """Runs everything that a start with other settings does before its first update."""
     monkeypatch.setattr(train, "train", reached)
     with pytest.raises(ReachedError):
         start(run_dir, "--seed=2", "--num_shot=3")

@@ -1,4 +1,4 @@
-"""Clipping: by value, by global norm, not at all; the rate of each update; averaged weights."""
+"""Tests clipping by value and by norm, the learning rate of each update, and averaged weights."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from tf_metalstm.training.optimizer import ClippedAdam, averaged_weights, make_l
 
 
 def first_moment(**limits):
-    """What Adam saw of the gradient (3, -40): its first moment after one step, over 1 - beta_1."""
+    """Returns the gradient (3, -40) as Adam sees it: first moment of a step / (1 - beta_1)."""
     optimizer = ClippedAdam(1e-3, **limits)
     weight = keras.Variable([0.0, 0.0])
     optimizer.build([weight])
@@ -34,7 +34,7 @@ def test_what_is_left_of_a_gradient(limits, expected):
 
 
 def test_a_weight_without_a_gradient_stays():
-    """As that of a rule that makes no update; the others move as if it were not there."""
+    """This happens with a rule that makes no update. The other weights move as usual."""
     optimizer = ClippedAdam(1e-1, clip_norm=1.0)
     used, unused = keras.Variable([1.0]), keras.Variable([2.0])
     optimizer.build([used, unused])
@@ -70,11 +70,11 @@ def test_a_rate_that_stays_is_a_number_and_steps_are_not_negative():
 
 
 def test_the_average_is_what_is_validated_and_the_training_does_not_notice(tmp_path):
-    """Averages a <- 0.6 a + 0.4 w, recomputed from the weights after each update."""
+    """Compares averages with a <- 0.6 a + 0.4 w, computed from the weights after each update."""
     straight, _ = run_toy.run(tmp_path / "straight", 4, checkpoint_every=1)
     options = {"checkpoint_every": 1, "compiled": {"weight_average": 0.6}}
     path = []
-    for stop in range(1, 5):  # in four starts, so that the average has to survive them
+    for stop in range(1, 5):  # four starts, so that checkpoints must keep the average
         method, checkpoints = run_toy.run(tmp_path / "run", stop, **options)
         path.append([w.numpy() for w in method.trainable_weights])
     for one, other in zip(straight.trainable_weights, path[-1], strict=True):

@@ -1,4 +1,4 @@
-"""The outer loop: resuming exactly, keeping the best, stopping in time, never saving rubbish."""
+"""Tests the outer loop: exact continuation, the best checkpoint, the time limit, NaN losses."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from tf_metalstm.training.schedule import Schedule
 def test_a_resumed_run_is_the_run_that_was_never_stopped(tmp_path):
     straight, straight_checkpoints = run_toy.run(tmp_path / "straight", 12)
     run_toy.run(tmp_path / "resumed", 4)
-    # Another seed: whatever the fresh weights are, the checkpoint decides.
+    # The seed differs: only the checkpoint decides, not the initial weights.
     resumed, resumed_checkpoints = run_toy.run(tmp_path / "resumed", 12, seed=99)
     for one, other in zip(run_toy.values(straight), run_toy.values(resumed), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -30,7 +30,7 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(tmp_path):
 
 def test_a_run_cut_between_log_and_checkpoint_writes_nothing_twice(tmp_path):
     run_toy.run(tmp_path, 4)
-    # What a run writes just before it is killed.
+    # The files that a run writes just before it is killed.
     with (tmp_path / "history.csv").open("a") as file:
         file.write("6,1.5,0.2,,,\n")
     writer = tf.summary.create_file_writer(str(tmp_path / "tensorboard"))
@@ -81,7 +81,7 @@ def test_the_best_weights_are_those_of_the_best_validation(tmp_path):
 
 def test_time_is_counted_over_all_starts(tmp_path):
     _, first = run_toy.run(tmp_path, 100, max_minutes=1e-6)
-    assert int(first.step) == 2  # the first look at the clock
+    assert int(first.step) == 2  # the first update that reads the clock
     spent = float(first.minutes)
     assert spent > 0
     _, again = run_toy.run(tmp_path, 100, max_minutes=spent / 2)
@@ -184,6 +184,6 @@ def test_one_trace_for_each_shape_of_an_episode(monkeypatch):
         )
         return len(traced)
 
-    assert fit(num_query=2) == 2  # a step of training, and one of validation
+    assert fit(num_query=2) == 2  # a training step and a validation step
     assert fit(num_query=2) == 2
     assert fit(num_query=3) == 4

@@ -1,4 +1,4 @@
-"""Weight decay: beside Adam's update, of kernels alone, in step with the learning rate."""
+"""Weight decay is added to Adam's update, only for kernels, in proportion to the learning rate."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from tf_metalstm.training.optimizer import ClippedAdam, make_learning_rate
 
 
 def layers():
-    """Two layers with kernels and biases, batch norm between them, none of them 0."""
+    """Makes two layers with kernels and biases, with batch norm between them; no weight is 0."""
     network = keras.Sequential(
         [
             keras.Input((3,)),
@@ -25,7 +25,7 @@ def layers():
 
 
 def after(gradient, steps=1, rate=0.5, **options):
-    """The trainable weights after updates with gradients of one number."""
+    """Returns the trainable weights after updates whose gradients have one value."""
     network = layers()
     optimizer = ClippedAdam(rate, clip_norm=0.0, **options)
     optimizer.build(network.trainable_weights)
@@ -44,7 +44,7 @@ def test_without_a_gradient_kernels_shrink_and_nothing_else_does():
 
 
 def test_it_is_beside_the_update_and_not_in_its_moments():
-    """The first update of Adam is the learning rate, whatever the size of the gradient."""
+    """The first update of Adam equals the learning rate, whatever the size of the gradient."""
     begun, plain, decayed = after(0.0), after(3.0), after(3.0, weight_decay=0.2)
     for path, value in begun.items():
         np.testing.assert_allclose(plain[path], value - 0.5, rtol=1e-5)

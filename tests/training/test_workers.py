@@ -1,4 +1,4 @@
-"""Several processes as several machines, over the loopback address, through the real command."""
+"""Several processes act as several machines over the loopback address, with the real command."""
 
 import json
 import signal
@@ -16,7 +16,7 @@ from tf_metalstm.train import main
 from tf_metalstm.training.devices import build_strategy
 from tf_metalstm.training.history import read_history
 
-ENDLESS = 10_000  # more than a run can make before a worker of it is lost
+ENDLESS = 10_000  # more updates than a run makes before a worker is lost
 
 
 def start(run_dir, max_steps, workers=(), index=0):

@@ -1,4 +1,4 @@
-"""The command: from a run directory to pictures, events and lines to read."""
+"""Tests the command: from a run directory to pictures, events and text."""
 
 import re
 import types
@@ -22,7 +22,7 @@ from tf_metalstm.visualization import traces
 
 
 def write_run(settings):
-    """What train leaves behind after 7 meta-updates; returns the method."""
+    """Writes the folder of a run after 7 meta-updates; returns the method."""
     tasks = build_tasks(settings)
     write_settings(settings, settings.run_dir)
     write_facts(tasks, settings.run_dir)
@@ -35,7 +35,7 @@ def write_run(settings):
 
 @pytest.fixture
 def run(tmp_path):
-    """A run of 7 meta-updates: its settings, and the folder that it is in."""
+    """A run of 7 meta-updates: its settings and its folder."""
     settings = toy.settings(
         tmp_path / "my_run",
         num_way=5,
@@ -120,7 +120,7 @@ def test_only_functions_are_drawn_beside_a_baseline(run):
 
 
 def test_a_learned_optimizer_is_looked_at_too(tmp_path, capsys):
-    """A task need not have a support set: its trace is that of the rule on the problem."""
+    """Its tasks have no support set. The trace is that of the rule on the problem."""
     said = {"source": "quadratics", "quadratic_size": 4, "method": "learned_optimizer"}
     said |= {"hidden_units": 4, "num_steps": 3, "num_evaluation_steps": 6, "num_episodes": 2}
     settings = make_settings(said).placed(tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Figures: the right data in the right panel, on an axis that does not mislead."""
+"""Figures show the right data in the right panel, on honest axes."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def curves(num_episodes=4, num_steps=5, forget=None, entry=None):
 
 
 def panels(figure):
-    """The axes as [L, 2]."""
+    """Returns the axes as [L, 2]."""
     return np.asarray(figure.axes).reshape(len(LAYERS), 2)
 
 
@@ -124,7 +124,7 @@ def test_nothing_global_is_left_behind():
 
 @pytest.mark.parametrize("names", [("rates",), ("momentum", "step_sizes", "input_gates")])
 def test_a_rule_shows_what_it_has_under_its_names(names):
-    """A column for each trace, whatever there is and however many."""
+    """Each trace has a column, whatever its name and however many there are."""
     drawn = curves()
     values = drawn.values[FORGET_GATES]
     drawn = Curves(drawn.coordinates, {name: values + i for i, name in enumerate(names)})

@@ -1,4 +1,4 @@
-"""The fits of functions: what is drawn is what the learner says."""
+"""The figures of functions show the outputs of the learner."""
 
 import numpy as np
 import tensorflow as tf

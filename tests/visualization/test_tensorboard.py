@@ -1,4 +1,4 @@
-"""What is written for TensorBoard, read back from the event files as TensorBoard does."""
+"""Events are read back from their files as TensorBoard reads them."""
 
 import numpy as np
 import pytest
@@ -117,7 +117,7 @@ def test_a_method_without_updates_has_nothing_to_write():
 
 @pytest.mark.parametrize("shown", [{"temperature": np.arange(6.0).reshape(2, 3)}, {}])
 def test_what_is_not_one_number_a_coordinate_is_no_figure(tmp_path, shown):
-    """One number an update makes a histogram; a rule that shows nothing makes no error either."""
+    """One number for each update makes a histogram. A rule without a trace makes no error."""
     traces = {"losses": np.ones([2, 3]), **shown}
     curves = curves_at(traces, make_method().blocks)
     events = write(tmp_path, lambda step: write_traces(traces, curves, "", step))

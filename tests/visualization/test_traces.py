@@ -1,4 +1,4 @@
-"""Traces: which coordinates, and that they are those of the inner loop."""
+"""Traces show the right coordinates, with the values of the inner loop."""
 
 import numpy as np
 import pytest
@@ -85,13 +85,13 @@ def test_curves_are_those_of_the_inner_loop(method):
             for name, found in curves.values.items():
                 column = expected[name].numpy()[:, coordinate.theta_index]
                 np.testing.assert_allclose(found[episode, layer], column, rtol=1e-4)
-    # The comparison would say nothing if every gate had the same value.
+    # Equal gates would make the comparison pass with wrong values.
     for axis in (0, 2):
         assert np.median(np.std(curves.values[FORGET_GATES], axis=axis)) > 1e-3
 
 
 def test_what_has_no_number_a_coordinate_makes_no_curve():
-    """A rule may show anything: one number an update, or a table of another size."""
+    """A trace may have any shape: one number for each update, or a table of another size."""
     blocks = [
         ParameterBlock("linear/kernel", (2, 2), 0, 4),
         ParameterBlock("linear/bias", (2,), 4, 2),
