@@ -122,7 +122,7 @@ def test_the_same_picture_in_two_classes(how):
         a=[photograph(2), picture], b=[photograph(3), photograph(4)], c=[again(picture, how)]
     )
     [found] = of_support(known)
-    assert found.startswith("The same picture is in two classes: c 0 (c) and a 1 (a). They cannot")
+    assert found.startswith("The same picture is in two classes: c 0 (c) and a 1 (a). The model")
 
 
 @pytest.mark.parametrize("how", SAVED)

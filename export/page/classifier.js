@@ -34,7 +34,7 @@ export async function loadClassifier(folder) {
       nearness,
       warning: isBlank(pixels)
         ? `The picture is blank, or nearly so (no two pixels differ by more than ${BLANK} of 255 ` +
-          "levels). Nothing can be learned or told of that."
+          "levels). The model can neither learn from that nor classify it."
         : "",
     };
   }
