@@ -174,16 +174,21 @@ def test_prototypical_networks_start_from_a_joint_training(joint, tmp_path):
         np.testing.assert_array_equal(weight.numpy(), expected[weight.path])
 
 
-def test_updates_of_the_last_layer_start_from_prototypical_networks(tmp_path):
+def test_rules_start_from_prototypical_networks(tmp_path):
     first = settings(tmp_path / "first", 0, method="prototypical_networks")
     train.main(first)
-    head = {"method": "head_adaptation", "rule": "sgd", "num_steps": 1, "seed": 1}
-    second = settings(tmp_path / "second", 0, **head, pretrained_run_dir=first.run_dir)
-    train.main(second)
-    (one, _), (other, _) = weights(first), weights(second)
-    pairs = zip(one.embedding.weights, other.embedding.weights, strict=True)
-    for trained, started in pairs:
-        np.testing.assert_array_equal(started, trained)
+    trained = {weight.path: weight.numpy() for weight in weights(first)[0].embedding.weights}
+    start = {"pretrained_run_dir": first.run_dir, "rule": "sgd", "num_steps": 1, "seed": 1}
+    head = settings(tmp_path / "head", 0, method="head_adaptation", **start)
+    train.main(head)
+    for weight in weights(head)[0].embedding.weights:
+        np.testing.assert_array_equal(weight, trained[weight.path])
+    everything = settings(tmp_path / "everything", 0, start="prototypes", **start)
+    train.main(everything)
+    method = weights(everything)[0]
+    [block] = [b for b in method.learner.parameter_blocks if b.name == "conv_2/kernel"]
+    of_c_0 = method.c_0.numpy()[block.start : block.start + block.size]
+    np.testing.assert_array_equal(of_c_0, trained["conv_2/kernel"].ravel())
 
 
 def test_matching_networks_start_from_a_joint_training(joint, tmp_path):

@@ -65,6 +65,11 @@ class EmbeddingMethod(FeatureMethod, abc.ABC):
             own = self if isinstance(pretrained, type(self)) else self.embedding
             copy_weights(own.weights, pretrained)
 
+    @property
+    def network(self) -> keras.Model:
+        """The network that other methods start from: the embedding."""
+        return self.embedding
+
     def build(self, input_shape: Any = None) -> None:
         """Does nothing: no weight depends on the shape of an episode."""
 

@@ -168,7 +168,7 @@ class GradientBasedMethod(FewShotMethod):
         needs=("learner", "rule", "start"),
     )
     kinds: ClassVar[tuple[str, ...]] = (IMAGES, FUNCTIONS)
-    starts_from: ClassVar[tuple[str, ...]] = ("nearest_neighbor",)
+    starts_from: ClassVar[tuple[str, ...]] = ("nearest_neighbor", "prototypical_networks")
 
     def __init__(
         self,
