@@ -1,4 +1,4 @@
-"""Fine-tuning of a pretrained network on each support set: python benchmarks/fine_tuning.py FOLDER
+"""Fine-tunes a pretrained network on each support set: python benchmarks/fine_tuning.py FOLDER
 
 The episodes are the first ones of `benchmarks/photos.py`. A new softmax layer is put on
 EfficientNet-Lite0, and the layers after `--after` are trained with it by Adam on the support set.
@@ -28,11 +28,11 @@ from tf_metalstm.learners.efficientnet_lite0 import (
 from tf_metalstm.learners.torch_file import read_torch_file
 
 LEARNER = {"learner": "efficientnet_lite0"}
-BATCH = 25  # pictures of a step; a smaller support set is one batch
+BATCH = 25  # pictures in a step; a smaller support set is one batch
 
 
 class FineTuned:
-    """The layers after one of the network with a new softmax layer, trained anew for each task."""
+    """The last layers of the network and a new softmax layer, trained anew for each task."""
 
     def __init__(self, after, way):
         trunk = efficientnet_lite0((224, 224, 3))
@@ -127,7 +127,7 @@ def main(options):
     for folder in options.folders:
         keras.mixed_precision.set_global_policy("float32")
         tasks, classes, _ = features_of(folder, LEARNER, options.prepared_dir, options.after)
-        keras.mixed_precision.set_global_policy(options.precision)  # not of the frozen layers
+        keras.mixed_precision.set_global_policy(options.precision)  # the frozen layers keep float32
         for row in rows_of(folder, tasks, classes, options):
             print({name: value for name, value in row.items() if name != "scores"}, flush=True)
             report["rows"].append(row)

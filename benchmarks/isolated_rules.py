@@ -1,9 +1,9 @@
-"""What a rule adds to a start: python benchmarks/isolated_rules.py --data_dir DIR [--out FILE]
+"""Compares rules with their start: python benchmarks/isolated_rules.py --data_dir DIR [--out FILE]
 
-One trained network, frozen; the features of every picture are computed once. The last layer begins
-at the prototypes of the classes. Each rule is trained on episodes of the training classes, then all
-answer the same test episodes, of the same data and of other folders of pictures. Beside the rules
-stand heads that are solved for. Prints a table with paired differences, and keeps the numbers as
+The network is trained and frozen, and the features of every picture are computed once. The last
+layer begins at the prototypes of the classes. Each rule is trained on episodes of the training
+classes. Then all rules, and heads in closed form, answer the same test episodes, of the same data
+and of other folders of pictures. Prints a table with paired differences, and writes the numbers as
 JSON. With `--learner=efficientnet_lite0` the features are those of `benchmarks/photos.py`, DIR is a
 folder of class folders for the training, and the test is on the other folders only.
 """
@@ -63,14 +63,14 @@ def rules(first_rate):
 
 
 def features_of(classes, normalization, embed, name):
-    """The classes of a split with the features of pictures in their place."""
+    """Returns the classes of a split with features in place of pictures."""
     batches = tqdm.tqdm(range(0, len(classes.images), 128), name, leave=False)
     found = [embed(normalization(classes.images[i : i + 128])).numpy() for i in batches]
     return classes._replace(images=np.concatenate(found))
 
 
 def kept(path, compute):
-    """Classes with features, from a file if it is there."""
+    """Returns classes with features. If the file exists, it reads them from there."""
     if path and path.is_file():
         found = np.load(path)
         names = tuple(found["class_names"].tolist())
@@ -96,7 +96,7 @@ class FeatureTasks:
 
 
 def built(said, width, way, seed):
-    """A method whose images are features."""
+    """Returns a method whose images are features."""
     keras.utils.set_random_seed(seed)
     said = {"method": "head_adaptation", "learn_features": False, **said}
     if said["method"] != "head_adaptation":
@@ -112,7 +112,7 @@ def built(said, width, way, seed):
 
 
 def trained(said, classes, spec, seed, options):
-    """A method after its training on episodes of features, and the last loss."""
+    """Trains a method on episodes of features. Returns it and the last loss."""
     method = built(said, classes.images.shape[-1], spec.num_way, seed)
     rate = make_learning_rate(options.learning_rate, 0, options.updates)
     compile_method(method, rate, clip_norm=1.0)
@@ -136,7 +136,7 @@ def interval(values):
 
 
 def sets_of(arguments):
-    """The training classes, and those of each test set, with features."""
+    """Returns the training classes, and the classes of each test set, with features."""
     if arguments.learner:
         learner, folder = {"learner": arguments.learner}, arguments.prepared_dir
         found = {
@@ -211,7 +211,7 @@ def rows_of(training, others, shot, options):
 
 
 def table(rows):
-    """Mean accuracy over seeds, and what it is above no update, a column a data set."""
+    """Returns mean accuracies over seeds, and differences from no update, for each data set."""
     columns = list(dict.fromkeys((row["data"], row["shot"]) for row in rows))
     head = [f"{data}, {shot}-shot" for data, shot in columns]
     lines = [f"| | {' | '.join(head)} |", "|---" * (len(columns) + 1) + "|"]

@@ -1,5 +1,5 @@
 /* Times the C client: MODEL REPEATS SUPPORT_COUNT FILE... -> a line of JSON.
- * The name of a support file's folder is its class. Built in the place of adapt.c. */
+ * The name of a support file's folder is its class. This file is built in place of adapt.c. */
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
 #include <stdlib.h>

@@ -12,7 +12,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 IS_MISSING = not (BROWSER and DRIVER)
 NEEDED = "needs chromium and chromedriver on the PATH: tools/install_browser.sh"
-# Where a change is checked before it lands, nothing may be left out for want of a browser.
+# In the checks before a merge, these tests must not be skipped for lack of a browser.
 needs_browser = pytest.mark.skipif(IS_MISSING and os.environ.get("CI") != "true", reason=NEEDED)
 BROWSER_FLAGS = (
     "--headless=new",
@@ -33,7 +33,7 @@ ELSEWHERE = "pictures.example"
 
 
 def open_browser(profile):
-    """Starts the browser, with a folder for its files."""
+    """Starts the browser with a folder for its files."""
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
     for flag in (*BROWSER_FLAGS, f"--user-data-dir={profile}"):
@@ -51,7 +51,7 @@ def until(driver, condition):
 
 
 def allow_camera(driver, setting):
-    """Answers for the user whether pages may use the camera: granted or denied."""
+    """Sets the user's answer to the question whether pages may use the camera."""
     given = {"permission": {"name": "camera"}, "setting": setting}
     driver.execute_cdp_cmd("Browser.setPermission", given)
 

@@ -1,6 +1,6 @@
-"""A full disk, a place where nobody may write, and Ctrl-C: every command ends in one sentence.
+"""A full disk, a read-only place and Ctrl-C: every command ends with one sentence.
 
-Nothing half written stays. What single functions do then is in tests/test_failures.py.
+No partial file stays. tests/test_failures.py tests single functions.
 """
 
 import os
@@ -25,17 +25,17 @@ from tf_metalstm.data.sources import builder
 from tf_metalstm.serving import saved_model
 from tf_metalstm.settings import make_settings
 
-# Of the kernel: nobody may write there, root neither.
+# A folder of the kernel, where not even root may write.
 NOBODYS = pathlib.Path("/sys/kernel")
 SINE = {"source": "sine", "learner": "mlp", "rule": "sgd", "num_steps": 1, "hidden_layers": (4,)}
 ADAPT = ("adapt", "--model={model}", "--support={support}", "--query={query}", "--no_estimate")
 
 
 class Work(NamedTuple):
-    """What a command writes.
+    """A command that writes.
 
-    line: the command line. "{out}" is the folder for what it writes.
-    place: where it writes, "{out}" where it is told so.
+    line: the command line. "{out}" is the folder for its output.
+    place: the folder where it writes; "{out}" if the command line names it.
     """
 
     line: tuple[str, ...]
@@ -86,7 +86,7 @@ def made(tmp_path_factory):
 
 
 class Case(NamedTuple):
-    """A piece of work in a folder of its own: that folder, its command line, where it writes."""
+    """A command in its own folder: the folder, the command line, the place of its output."""
 
     root: pathlib.Path
     line: list[str]
@@ -109,13 +109,13 @@ def case(request, made, tmp_path, unchecked, monkeypatch):
 
 
 def written(root):
-    """Files with something in them, and links, below a folder."""
+    """Returns files that are not empty, and links, below a folder."""
     found = (path for path in root.rglob("*") if path.is_symlink() or path.is_file())
     return {path for path in found if path.is_symlink() or path.stat().st_size}
 
 
 def fails(case, code, said):
-    """The command ends with an exit code and a sentence, and leaves nothing behind."""
+    """Checks that the command ends with this exit code and a sentence, and leaves no file."""
     before = written(case.root)
     ended = call(*case.line)
     assert ended.code == code, ended
@@ -123,12 +123,12 @@ def fails(case, code, said):
     assert len(ended.sentence) < 400, ended
     assert "Graph execution error" not in ended.out + ended.err
     left = {path.relative_to(case.root) for path in written(case.root) - before}
-    # A run that was not trained keeps its settings, which bind nobody.
+    # An untrained run keeps its settings, but the next start may have others.
     assert not {path for path in left if path.parts[0] != "new"}
 
 
 def some(*without):
-    """The work without some; where one test of a command is dear, the others are slow tests."""
+    """Returns the commands, without some. Expensive commands are marked as slow tests."""
     dear = {"evaluate", "visualize", "to_lite"}
     marks = {name: [pytest.mark.slow] if name in dear else [] for name in WORK}
     return [pytest.param(name, marks=marks[name]) for name in WORK if name not in without]
@@ -140,7 +140,7 @@ def test_a_full_disk(case):
         fails(case, 1, rf"cannot be written.*({NO_ROOM})")
 
 
-# An export is written beside the one before: in the folder of the run, which is read too.
+# `export` is left out: it writes into the folder of the run, which it must read.
 @pytest.mark.parametrize("case", some("export"), indirect=True)
 def test_a_place_where_nobody_may_write(case):
     if case.place.is_dir():
@@ -155,7 +155,7 @@ def stopped(*_, **__):
 
 @pytest.fixture
 def ctrl_c(monkeypatch):
-    """Ctrl-C comes when all is written and nothing is in its place yet."""
+    """Sends Ctrl-C when all files are written, and none is at its final place."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in ("replace", "rename", "write_bytes"):
         monkeypatch.setattr(pathlib.Path, name, stopped)

@@ -1,7 +1,6 @@
-"""Paths as people type them, ~, relative, with spaces, a slash at the end, a link: all find the
-place.
+"""Paths with ~, spaces, a slash at the end or links, and relative paths, all find the place.
 
-In every option that is a path, every path flag of the clients, and the Python interface.
+This is tested for every option that is a path, every path flag of the clients, and in Python.
 """
 
 import argparse
@@ -46,7 +45,7 @@ SINE = {"source": "sine", "learner": "mlp", "rule": "sgd", "num_steps": 1, "hidd
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """The home folder and the present one: it has the place, and links to it."""
+    """Makes the home folder, which is also the current folder, with the place and links to it."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a b" / "place").mkdir(parents=True)
@@ -69,7 +68,7 @@ PATHS = {each.name: each for each in known_options().values() if each.is_path}
 
 
 def owned_by(name):
-    """What else has to be chosen for an option."""
+    """Returns the other choices that an option needs."""
     for family in FAMILIES.values():
         for member in family:
             if name in options_of(member.part.options):
@@ -89,7 +88,7 @@ def test_every_option_that_is_a_path(typed, home):
 
 
 def options_of_clients():
-    """Every flag of a client and of `reproduce` that has a type for paths: what reads it."""
+    """Returns the function that reads it, for every path flag of a client and of `reproduce`."""
     parsers = {name: client._parser(name) for name in ("adapt", "check", "predict")}
     parsers |= {"to_lite": to_lite._parser(), "reproduce": reproduce.parser({"a": None})}
     return {
@@ -108,7 +107,7 @@ def test_every_path_flag_of_the_clients(typed, home):
 
 
 def test_no_client_takes_a_path_as_plain_text():
-    """Of the flags with other types each is known to be no path."""
+    """The test lists all flags of other types, none of which is a path."""
     no_paths = {"--num_steps", "--none_of_these", "--query", "--address", "--url", "--table"}
     no_paths |= {"--parts", "--only", "--max_minutes", "--num_episodes", "--learner_precision"}
     for parser in (
@@ -142,7 +141,7 @@ def test_lists_of_images(typed, home):
 def test_models_of_the_python_interface(typed, home, monkeypatch):
     found = []
     monkeypatch.setattr(loaded_model, "_load", lambda folder, times: found.append(folder))
-    with contextlib.suppress(AttributeError):  # there is no model
+    with contextlib.suppress(AttributeError):  # no model is loaded
         FewShotClassifier.load(typed)
     assert is_the_place(found[0], home)
     rule = RULES["sgd"](0.5)
@@ -169,7 +168,7 @@ def made(tmp_path_factory):
 
 @pytest.mark.parametrize("start", ["~/a b", "a b", "./a b/", "{home}/a b"])
 def test_a_client_from_end_to_end(start, made, monkeypatch):
-    """Support set, queries, and what it writes."""
+    """Tests the support set, the queries and the output files."""
     monkeypatch.setenv("HOME", str(made.parent))
     monkeypatch.chdir(made.parent)
     place = start.format(home=made.parent)
@@ -188,7 +187,7 @@ def test_a_command_finds_a_run(start, made, monkeypatch):
     monkeypatch.setenv("HOME", str(made.parent))
     monkeypatch.chdir(made.parent)
     ended = call("visualize", f"--run_dir={start}", "--num_evaluation_steps=0")
-    assert "There are no updates to draw" in ended.err  # so the run was read
+    assert "There are no updates to draw" in ended.err  # the run was read
     assert read_settings(start.replace("~", str(made.parent))).source == "sine"
 
 

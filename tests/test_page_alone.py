@@ -1,4 +1,4 @@
-"""The page that runs a classifier in the browser, without a server of ours: in a real browser."""
+"""Tests the page that runs a classifier in the browser without our server, in a real browser."""
 
 import base64
 import functools
@@ -50,7 +50,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def serve():
-    """A function from a folder to the port of a server of its files."""
+    """Returns a function that serves the files of a folder and returns the port."""
     servers = []
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -71,7 +71,7 @@ def serve():
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
-    """The folder of a saved classifier of three of the five classes."""
+    """Returns the folder of a saved classifier of three of the five classes."""
     files = sorted((EPISODE / "support").glob("*/*.png"))[:15]
     folder = tmp_path_factory.mktemp("classifier") / "mine"
     found = FewShotClassifier(MODEL).fit(files, [file.parent.name for file in files])
@@ -81,7 +81,7 @@ def classifier(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(classifier, tmp_path_factory):
-    """The folder of the page, as the command writes it."""
+    """Returns the folder of the page, as the command writes it."""
     if not NODE_MODULES.is_dir():
         pytest.fail(NO_LITERT)
     out = tmp_path_factory.mktemp("lite")
@@ -100,7 +100,7 @@ def open_page(browser, port, host="127.0.0.1"):
 
 
 def answers(browser, number):
-    """Waits for answers; returns the lines of each, in the order in which they were asked for."""
+    """Waits for answers. Returns the lines of each, in the order of the questions."""
     until(browser, lambda d: len(d.find_elements(By.CSS_SELECTOR, ".answer")) == number)
     rows = browser.find_elements(By.CSS_SELECTOR, ".answer")
     return [row.text.splitlines() for row in reversed(rows)]
@@ -170,7 +170,7 @@ def test_the_camera_is_asked_about(browser, serve, page):
 
 @needs_browser
 def test_why_there_is_no_camera_is_said(browser, serve):
-    """By camera.js, to the two pages that have it."""
+    """camera.js gives the reason on both pages that use it."""
 
     def reason(host, change=""):
         browser.get(f"http://{host}:{port}/camera.js")
@@ -209,7 +209,7 @@ def test_why_the_page_does_not_run_is_said(browser, serve, page, tmp_path):
 
 
 def read(browser, picture, shape):
-    """What pixels.js makes of a picture, [h, w, c]; or why it refuses it."""
+    """Returns the pixels by pixels.js, [h, w, c], or the reason of its refusal."""
     found = browser.execute_async_script(
         "const [encoded, shape, done] = arguments;"
         "const bytes = Uint8Array.from(atob(encoded), (c) => c.charCodeAt(0));"
@@ -223,7 +223,7 @@ def read(browser, picture, shape):
 
 @needs_browser
 def test_odd_pictures_become_the_same_pixels(browser, serve):
-    """Or are refused in the same words, as far as browsers know the kind of file."""
+    """Pictures that Python refuses are refused in the same words, if browsers know the kind."""
     browser.get(f"http://127.0.0.1:{serve(FOLDER / 'page')}/camera.js")
     for picture in PICTURES:
         found = read(browser, picture, COLOR)

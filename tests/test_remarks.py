@@ -81,10 +81,10 @@ def test_blank_pictures(blank):
     said = "1 support picture is blank, or nearly so (no two pixels differ by more than 16"
     [found] = of_support(known)
     assert found.startswith(said)
-    assert "levels): a 1 (a). Nothing" in found
+    assert "levels): a 1 (a). The model can" in found
     [found] = of_queries(two_classes(), looks([stroke(9), blank, blank]))
     assert found.startswith("2 query pictures are blank")
-    assert "query 1; query 2. Nothing" in found
+    assert "query 1; query 2. The model can" in found
 
 
 def test_pale_pictures_are_not_blank():

@@ -127,8 +127,8 @@ def exported_methods(
     """Returns exported rules as methods for the same problems and number of updates, by name.
 
     Args:
-        folders: that export wrote. The name is that of the folder, or of the run around it.
-        method: of the run.
+        folders: folders that export wrote. The name is that of the folder, or of the run around it.
+        method: the method of the run.
 
     Raises:
         OptionError: a folder has no rule, or two have the same name.
@@ -155,18 +155,18 @@ def best_baseline(losses: Mapping[str, np.ndarray]) -> str:
     """Returns the name of the baseline with the lowest mean last loss.
 
     Args:
-        losses: of the baselines by name, [E, T + 1].
+        losses: losses of each baseline by name, [E, T + 1].
     """
     last = {name: each[:, -1].mean() for name, each in losses.items()}
     return min(last, key=lambda name: last[name] if np.isfinite(last[name]) else np.inf)
 
 
 def table(facts: Mapping[str, Any], found: Mapping[str, Comparison], rates: Mapping) -> str:
-    """Returns what is printed: a row an optimizer, the lowest loss first.
+    """Returns the printed table. A row is an optimizer; the lowest loss comes first.
 
     Args:
-        facts: of the comparison.
-        found: what is said of each optimizer, by name.
+        facts: facts about the comparison.
+        found: results of each optimizer, by name.
         rates: learning rate of each baseline, by name.
     """
     lines = [
@@ -193,7 +193,7 @@ def _text(interval: tuple[float, float, float]) -> str:
 
 
 def _batch(episodes: Any, number: int) -> dict[str, tf.Tensor]:
-    """Returns the tensors of a whole list, [E, ...] each."""
+    """Returns the tensors of all problems of a list, [E, ...] each."""
     stream = episode_dataset(episodes, num_episodes=number, episodes_per_step=number)
     return dict(next(iter(stream))[0])
 
@@ -244,7 +244,7 @@ def _write(
 
 
 def _write_events(folder: Path, title: str, curves: Mapping[str, tuple]) -> None:
-    """Writes the mean losses as curves to TensorBoard, a run an optimizer."""
+    """Writes the mean losses as curves to TensorBoard, a run for each optimizer."""
     for name, (mean, _) in curves.items():
         writer = tf.summary.create_file_writer(str(folder / re.sub(r"\W", "_", name)))
         with writer.as_default():

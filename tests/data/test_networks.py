@@ -224,7 +224,7 @@ def test_the_folder_goes_with_idx_files():
 
 @pytest.fixture
 def folders_dir(tmp_path):
-    """Ten classes of plain pictures: seven in train, one in test; the level says which."""
+    """Writes ten classes: seven plain pictures in train, one in test, each with its own level."""
     for number in range(10):
         for part, count in (("train", 7), ("test", 1)):
             folder = tmp_path / part / f"class_{number}"

@@ -259,7 +259,7 @@ def test_stretches_are_a_function_of_the_number_of_the_task():
 
 
 def test_a_curriculum_doubles_the_length_of_the_runs():
-    """Five stretches: problems 0-29 begin in the first, then in 2, in 4, and in all five."""
+    """Problems 0-29 begin in the first stretch, later ones in the first 2, 4, and all five."""
     stream = QuadraticTasks(D).episodes("train", 0, training=True)
     drawn = TrainingProblems(stream, 0, num_steps=100, unroll_steps=20, doubling=30)
     firsts = [int(drawn(tf.constant(index, tf.int64))[0][FIRST_STEP]) for index in range(150)]

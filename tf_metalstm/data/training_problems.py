@@ -4,8 +4,8 @@ A run of T updates is divided into stretches of U. The number of a task determin
 its scales, so a training can continue at any task.
 
 With a curriculum the runs are short at first. Problem number n begins in one of the first
-2^(n // C) stretches (Chen et al., "Training stronger baselines for learning to optimize", NeurIPS
-2020, lengthen the runs too, whenever validation stops improving).
+2^(n // C) stretches. Chen et al., "Training stronger baselines for learning to optimize", NeurIPS
+2020, lengthen the runs when validation stops improving.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tf_metalstm.episode import Tensor
 FIRST_STEP, SCALES = "first_step", "coordinate_scales"
 """Names of the tensors that are added to a task."""
 
-_STRETCH, _SCALES = 101, 102  # streams of random numbers; those of the sources count from 0
+_STRETCH, _SCALES = 101, 102  # streams of random numbers; the streams of sources count from 0
 
 
 @dataclass(frozen=True)

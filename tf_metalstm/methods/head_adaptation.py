@@ -133,7 +133,7 @@ class HeadAdaptation(EmbeddingMethod):
         logit_scale: initial value of s; positive.
         start_penalty: initial value of the penalty of the ridge regression; positive.
         learn_features: whether the embedding is trained.
-        name: leave it as it is: weights in checkpoints are found by it.
+        name: do not change it: checkpoints find the weights by it.
     """
 
     part = Part(
