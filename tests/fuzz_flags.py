@@ -2,10 +2,20 @@
 
     python tests/fuzz_flags.py --seconds 600 [--seed 0]
 
+<<<<<<< HEAD
 Flags and values come from the options: in the range, at its ends, outside, of another type, in
 other forms; also unknown names, flagfiles and recipes. Each command must end with an exit code and
 a sentence. If it accepts the flags, run.flags must give the same settings. Each command line is
 parsed in its own process, because absl keeps the flags that it has seen.
+=======
+Flags and values are made from the options that there are: in the range, at its ends, outside, of
+another type, in other forms; unknown names, flagfiles, recipes. Each command has to end with an
+exit code and a sentence. Where it takes the flags, run.flags say the same when they are read back.
+Each command line is parsed in a process of its own, for absl keeps what it has seen.
+
+Programs that parse by themselves, `reproduce`, `demo` and the clients, run to their end, without
+trainings, a page and conversions.
+>>>>>>> 17f7c8f (The fuzzer of command lines tries reproduce, demo, adapt and to_lite too; no client says the words of TensorFlow's graphs; files that cannot be read, eleven kinds)
 """
 
 import argparse
@@ -19,16 +29,21 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
+from typing import NamedTuple
 
 import hunting
 import hypothesis.strategies as st
+import odd_inputs
+from export_client import FirstClass, client, to_lite
 from fresh_run import fresh_run
 from hunting import Find
 
-from tf_metalstm import flagfiles, flags
+from tf_metalstm import demo, flagfiles, flags, reproduce
 from tf_metalstm.catalogue import FAMILIES
 from tf_metalstm.construction import build_tasks
 from tf_metalstm.settings import known_options, make_settings
+from tf_metalstm.tables.catalogue import TABLES
 from tf_metalstm.training.schedule import Schedule
 
 COMMANDS = ("train", "evaluate", "search", "visualize", "compare_optimizers", "export")
@@ -130,10 +145,84 @@ def arguments():
     return st.tuples(pairs, st.sampled_from(forms)).map(lambda drawn: drawn[1](*drawn[0]))
 
 
+def forms(name, value):
+    """A flag with its value as argparse takes it, or nearly so."""
+    return st.sampled_from([[f"{name}={value}"], [name, value], [name], [f"{name[:-1]}={value}"]])
+
+
+def program_arguments(parser):
+    """A flag of a program that parses by itself, with a value."""
+    texts = st.sampled_from([*PLACES, *PLACES, *TEXTS, "-1", "0", "1", "1000", "1001", "0.05"])
+    flagged = [action for action in parser._actions if action.option_strings[-1] != "--help"]
+
+    def with_value(action):
+        chosen = st.sampled_from([*action.choices, ""]) if action.choices else texts
+        found = st.one_of(chosen, chosen, texts)
+        return found.flatmap(lambda value: forms(action.option_strings[-1], value))
+
+    return st.sampled_from(flagged).flatmap(with_value)
+
+
+def program_lines(name):
+    """The arguments of a program; often those that it cannot do without come first."""
+    program = PROGRAMS[name]
+    lines = st.lists(program_arguments(program.parser()), max_size=5)
+    return st.tuples(st.sampled_from([program.needed, program.needed, []]), lines).map(
+        lambda drawn: (name, [*drawn[0], *(a for each in drawn[1] for a in each)])
+    )
+
+
 def command_lines():
     """Draws a command and its arguments."""
     lines = st.lists(arguments(), max_size=5).map(lambda found: [a for each in found for a in each])
-    return st.tuples(st.sampled_from(COMMANDS), lines)
+    of_commands = st.tuples(st.sampled_from(COMMANDS), lines)
+    return st.one_of(of_commands, st.sampled_from(list(PROGRAMS)).flatmap(program_lines))
+
+
+class Program(NamedTuple):
+    """A program that parses by itself.
+
+    main: takes the arguments.
+    parser: returns its parser.
+    needed: arguments with which it works.
+    """
+
+    main: Callable[[list[str]], int | None]
+    parser: Callable[[], argparse.ArgumentParser]
+    needed: list[str]
+
+
+PLACES = ["support", "query", "model", "run", "classifier", "nowhere", "odd.flags"]
+MODEL = ["--model=model", "--support=support"]
+ASKED = ["--classifier=classifier", "--query=query"]
+PROGRAMS = {
+    "reproduce": Program(
+        reproduce.main, lambda: reproduce.parser(TABLES), ["--table=omniglot", "--print_only"]
+    ),
+    "demo": Program(demo.main, demo.parser, ["--model=model"]),
+    "adapt": Program(client.main, lambda: client._parser("adapt"), [*MODEL, "--query=query"]),
+    "check": Program(
+        lambda line: client.main(["check", *line]), lambda: client._parser("check"), MODEL
+    ),
+    "predict": Program(
+        lambda line: client.main(["predict", *line]), lambda: client._parser("predict"), ASKED
+    ),
+    "to_lite": Program(to_lite.main, to_lite._parser, ["--model=model", "--out=lite"]),
+}
+
+
+def reached(*_, **__):
+    raise ValueError("The page would open now.")
+
+
+def run_program(name, line):
+    """Runs a program, but nothing that takes long."""
+    reproduce._call = lambda command, flags: None
+    demo.build_page = reached
+    client.load_model = lambda path, needed=(): FirstClass()
+    client.read_manifest = lambda path: {"image_shape": odd_inputs.SHAPE, "num_steps": 5}
+    to_lite.convert = lambda model, signature, quantize=False: b"converted"
+    return PROGRAMS[name].main(line)
 
 
 def run(name, line):
@@ -196,8 +285,10 @@ def check(example):
     name, line = example
     if "--traceback" in line:  # it asked for a traceback
         return
-    code, out, err = in_a_process(hunting.call, run, name, line)
-    if code not in (0, 1, 2) or "Traceback" in out + err:
+    start = run_program if name in PROGRAMS else run
+    code, out, err = in_a_process(hunting.call, start, name, line)
+    wrong = ("Traceback", "Graph execution error")
+    if code not in (0, 1, 2) or any(words in out + err for words in wrong):
         raise Find(f"exit code {code}\n{out[-500:]}\n{err[-2000:]}")
     if "codec can't" in err or "Error: '" in err or "object has no" in err:
         raise Find(f"strange words: {err.strip().splitlines()[-1][:200]}\n{err[-2000:]}")
@@ -213,6 +304,10 @@ def folder_of_runs():
     try:
         settings = make_settings({"source": "sine", "learner": "mlp", "num_steps": 1}).placed("run")
         fresh_run(settings)
+        odd_inputs.ordinary(pathlib.Path())
+        for name in ("model", "classifier"):
+            pathlib.Path(name).mkdir()
+            pathlib.Path(name, "saved_model.pb").touch()
         odd = "# a\n\n--num_shot=3\n--seed 4\nword\n--filters = 3\n"
         pathlib.Path("odd.flags").write_text(odd)
         pathlib.Path("binary.flags").write_bytes(bytes(range(256)))

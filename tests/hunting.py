@@ -11,7 +11,7 @@ import traceback
 import hypothesis
 import hypothesis.errors
 
-LONGEST = 20  # seconds for an example
+LONGEST = 60  # seconds for an example; on a busy machine that may be little work
 A_WHILE = 60  # seconds for a hundred examples, or for reducing one
 
 

@@ -409,6 +409,40 @@ NAMES = {
     ),
 }
 
+_PNG = encoded(np.zeros(SHAPE[:2], np.uint8))
+_BAD_FILES = {
+    "a text": TEXT,
+    "nothing": b"",
+    "spaces": b" " * 99,
+    "a document": b"%PDF-1.7\n" * 9,
+    "an archive": b"PK\3\4" + bytes(40),
+    "a page": b"<!doctype html><html></html>\n" * 9,
+    "a film": b"\0\0\0\x20ftypisom" + bytes(40),
+    "the first bytes of a PNG": _PNG[:8],
+    "half the head of a PNG": _PNG[:20],
+    "zeros": bytes(200),
+    "a vector picture": b'<svg xmlns="http://www.w3.org/2000/svg"></svg>',
+}
+
+
+def _bad(place, contents):
+    """A file that cannot be read; `adapt.py` leaves it out, the others end: {client: case}."""
+    part, path = ("s", "ant/7.png") if place % 2 else ("q", "zoo.png")
+    folder = {"s": "support", "q": "query"}[part]
+    named = UNREADABLE.format(part, path)
+    change = put((f"{folder}/{path}", contents))
+    return {
+        "ends it": OddInput(change, named, clients=REFUSING),
+        "is left out": OddInput(change, said=("skipped: " + named,), clients=(ADAPT, LITE)),
+    }
+
+
+BAD_FILES = {
+    f"{kind} as a picture {what}": entry
+    for place, (kind, contents) in enumerate(_BAD_FILES.items())
+    for what, entry in _bad(place, contents).items()
+}
+
 BAD = {
     "text among the support pictures": OddInput(
         put(("support/ant/2.png", TEXT)),
@@ -451,4 +485,4 @@ BAD = {
     ),
 }
 
-TABLE = WORTH_LITTLE | FOLDERS | LISTS | NUMBERS | NAMES | BAD
+TABLE = WORTH_LITTLE | FOLDERS | LISTS | NUMBERS | NAMES | BAD_FILES | BAD
