@@ -1,6 +1,7 @@
 """Tests the page in a real browser: it classifies pictures right, and asks no other server."""
 
 import os
+import pathlib
 import shutil
 import socket
 import subprocess
@@ -20,12 +21,18 @@ from browser import (
     until,
 )
 from golden import EPISODE, MODEL
+from gradio.components.gallery import GalleryData, GalleryImage
+from gradio.data_classes import ImageData
+from gradio.routes import App
+from odd_pictures import PICTURES
 from PIL import Image, ImageOps
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from starlette.testclient import TestClient
 
 from tf_metalstm import demo
 from tf_metalstm.classifier import FewShotClassifier
+from tf_metalstm.data.sources.file_source import IMAGE_SUFFIXES
 from tf_metalstm.demo import build_page, main
 from tf_metalstm.loaded_model import load_model
 
@@ -273,6 +280,37 @@ def test_a_picture_that_is_dropped_is_decoded_as_all_others(tmp_path):
     assert said.pop().endswith("Remove such pictures from the page.")
     assert "is not a readable image" in said[0]
     assert "gone.png" in said[1]
+
+
+def test_odd_pictures_are_answered_or_refused_as_elsewhere(monkeypatch):
+    """What is dropped arrives as it is, and what other clients refuse is refused in their words."""
+    said = []
+    monkeypatch.setattr(demo.gr, "Warning", said.append)
+    support = sorted((EPISODE / "support").glob("*/000.png"))
+    classifier = FewShotClassifier(MODEL).fit(support, [path.parent.name for path in support])
+    page = build_page(MODEL)
+    page.max_file_size = None  # else `launch` sets it
+    client = TestClient(App.create_app(page, app_kwargs=demo.app_arguments(["testserver"])))
+    [query] = [block for block in page.blocks.values() if block.elem_id == "query"]
+    for picture in PICTURES:
+        files = [("files", ("odd.png", picture.encoded))]
+        [path] = client.post("/gradio_api/upload", files=files).json()
+        given = query.preprocess(ImageData(path=path, orig_name="odd.png"))
+        assert pathlib.Path(given).read_bytes() == picture.encoded, picture.name
+        if picture.refused is not None:
+            demo._guarded(demo._ask)(classifier, given)
+            sentence = said.pop()
+            assert sentence.startswith("odd.png is not a readable image ("), picture.name
+            assert picture.refused in sentence
+    assert said == []
+
+
+def test_a_class_takes_every_kind_of_file():
+    page = build_page(MODEL)
+    [gallery] = [block for block in page.blocks.values() if block.elem_id == "pictures_1"]
+    files = [f"{folder}/odd{suffix}" for folder in "ab" for suffix in IMAGE_SUFFIXES]
+    given = GalleryData([GalleryImage(image=ImageData(path=file)) for file in files])
+    assert demo._files(gallery.preprocess(given)) == files
 
 
 def test_what_answers_are_worth_is_said_on_the_page(monkeypatch):

@@ -31,6 +31,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import gradio as gr
 import numpy as np
+from gradio.data_classes import ImageData
 from matplotlib.figure import Figure
 from PIL import Image
 from starlette.middleware import Middleware
@@ -141,11 +142,11 @@ def build_page(
                     label="Drop a picture to ask about",
                     type="filepath",
                     format="png",
-                    image_mode=None,  # the original file, which the classifier decodes
                     sources=["upload", "clipboard"],
                     height=200,
                     elem_id="query",
                 )
+                query.preprocess = _as_dropped  # type: ignore[method-assign]
                 verdict = gr.Markdown(elem_id="verdict")
                 answer = gr.Label(label="Answer", elem_id="answer")
                 truth = gr.Radio(
@@ -222,6 +223,14 @@ def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
+def _as_dropped(picture: ImageData | None) -> str | None:
+    """Returns the file of a picture as it was dropped, which the classifier decodes or refuses.
+
+    Gradio would open it first, and refuse in its own words what is no picture.
+    """
+    return None if picture is None else picture.path
+
+
 def _missing(error: BaseException | None) -> str:
     """Returns the name of the missing file in an error or its cause."""
     while error is not None:
@@ -265,7 +274,7 @@ def _class_column(
                 pictures,
                 show_label=False,
                 format="png",
-                file_types=["image"],
+                file_types=["image", *IMAGE_SUFFIXES],
                 sources=["upload", "clipboard"],
                 columns=3,
                 height=200,
