@@ -2,20 +2,13 @@
 
     python tests/fuzz_flags.py --seconds 600 [--seed 0]
 
-<<<<<<< HEAD
 Flags and values come from the options: in the range, at its ends, outside, of another type, in
 other forms; also unknown names, flagfiles and recipes. Each command must end with an exit code and
 a sentence. If it accepts the flags, run.flags must give the same settings. Each command line is
 parsed in its own process, because absl keeps the flags that it has seen.
-=======
-Flags and values are made from the options that there are: in the range, at its ends, outside, of
-another type, in other forms; unknown names, flagfiles, recipes. Each command has to end with an
-exit code and a sentence. Where it takes the flags, run.flags say the same when they are read back.
-Each command line is parsed in a process of its own, for absl keeps what it has seen.
 
-Programs that parse by themselves, `reproduce`, `demo` and the clients, run to their end, without
-trainings, a page and conversions.
->>>>>>> 17f7c8f (The fuzzer of command lines tries reproduce, demo, adapt and to_lite too; no client says the words of TensorFlow's graphs; files that cannot be read, eleven kinds)
+Programs that parse by themselves (`reproduce`, `demo` and the clients) run to their end, but without
+training, pages and conversions.
 """
 
 import argparse
