@@ -7,8 +7,8 @@ other forms; also unknown names, flagfiles and recipes. Each command must end wi
 a sentence. If it accepts the flags, run.flags must give the same settings. Each command line is
 parsed in its own process, because absl keeps the flags that it has seen.
 
-Programs that parse by themselves (`reproduce`, `demo` and the clients) run to their end, but without
-training, pages and conversions.
+Programs that parse by themselves (`reproduce`, `demo` and the clients) run to their end, but
+without training, pages and conversions.
 """
 
 import argparse
