@@ -1,4 +1,4 @@
-"""The inner loop, the only one: T updates of theta on one problem.
+"""The inner loop: T updates of theta on one problem.
 
 Algorithm 1 of the paper, lines 6 to 12. For t = 1 ... T:
 
@@ -7,8 +7,8 @@ Algorithm 1 of the paper, lines 6 to 12. For t = 1 ... T:
     theta_t, state_t = rule(stop(grad_t), stop(L_t), theta_{t-1}, state_{t-1})
 
 stop() is the gradient independence assumption of section 3.3.1: the meta-gradient flows through
-theta and the state of the rule, not through the learner's own gradient. With `second_order` there
-is no stop(), and it flows through everything.
+theta and the state of the rule, but not through the gradient of the learner. With `second_order`
+there is no stop(), so the meta-gradient flows through everything.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from tf_metalstm.rules.base import Rule
 class InnerLoop:
     """How the inner loop runs.
 
-    num_steps: T, updates.
-    second_order: keep the path of the meta-gradient through the gradient.
-    recompute: let the meta-gradient compute the inside of the rule again instead of keeping it.
-        Kept are then only the gradient, the loss, theta and the rule's state of each update, for
-        the meta-LSTM 2 H + 4 numbers a coordinate. The same meta-gradient, in less memory and more
-        time.
+    num_steps: T, number of updates.
+    second_order: whether the meta-gradient flows through the gradient.
+    recompute: whether the meta-gradient computes the inside of the rule again instead of keeping
+        it. Each update then only keeps the gradient, the loss, theta and the state of the rule:
+        2 H + 4 numbers a coordinate for the meta-LSTM. The meta-gradient is the same; it takes
+        less memory and more time.
     """
 
     num_steps: int = 5
@@ -71,10 +71,10 @@ class InnerLoopOptions(Options):
 
 
 class Trajectory(NamedTuple):
-    """What happened in the inner loop.
+    """The losses and the traces of the inner loop.
 
-    losses: L_1 ... L_T, before each update, [T].
-    traces: what the rule shows of each update, by name, [T, ...]; see `Rule.trace`.
+    losses: L_1 ... L_T, the loss before each update, [T].
+    traces: trace of the rule in each update, by name, [T, ...]; see `Rule.trace`.
     """
 
     losses: Tensor
@@ -82,11 +82,11 @@ class Trajectory(NamedTuple):
 
 
 class Unrolled(NamedTuple):
-    """Where the inner loop ended.
+    """The result of the inner loop.
 
     theta: theta_T, [P].
-    carry: of the problem, after the pass at theta_{T-1}.
-    trajectory: the way there.
+    carry: carry of the problem after the pass at theta_{T-1}.
+    trajectory: losses and traces of all updates.
     """
 
     theta: Tensor
@@ -95,11 +95,11 @@ class Unrolled(NamedTuple):
 
 
 class InnerState(NamedTuple):
-    """Where the inner loop stands.
+    """The state of the inner loop between two updates.
 
-    theta: [P].
-    carry: of the problem.
-    rule_state: of the rule.
+    theta: parameters, [P].
+    carry: carry of the problem.
+    rule_state: state of the rule.
     """
 
     theta: Tensor
@@ -120,18 +120,18 @@ def unroll(
     start: InnerState | None = None,
     first_step: Any = 0,
 ) -> Unrolled:
-    """Runs the inner loop on one problem, each update written out in the graph.
+    """Runs the inner loop on one problem. The graph has a copy of the update for each step.
 
-    In a graph, what the caller leaves unused of the trajectory is not computed. A meta-gradient
-    may be taken of the losses as of theta.
+    In a graph, unused parts of the trajectory are not computed. A meta-gradient may be taken of the
+    losses as well as of theta.
 
     Args:
-        rule: how theta moves.
-        problem: what is minimized.
-        theta_0: where theta starts, [P].
+        rule: the update rule.
+        problem: the problem to minimize.
+        theta_0: initial parameters, [P].
         options: number of updates and the like.
-        start: where earlier updates have led; None to start with the first.
-        first_step: number of updates before, an int or a scalar.
+        start: state after earlier updates; None to start with the first update.
+        first_step: number of earlier updates, an int or a scalar.
     """
     return unroll_with_states(rule, problem, theta_0, options, start, first_step)[0]
 
@@ -162,18 +162,18 @@ def unroll_with_states(
 def advance(
     rule: Rule, problem: Problem, theta_0: Tensor, options: InnerLoop, num_steps: Any, longest: Any
 ) -> InnerState:
-    """Returns where a number of updates leads; no meta-gradient flows through them.
+    """Returns the state after a number of updates, through which no meta-gradient flows.
 
-    A loop of the graph. Problems that are treated as one batch may stop at different updates: each
-    of them is taken through the longest way, and stays where it is after its own.
+    This is a loop of the graph. Problems in one batch may need different numbers of updates. The
+    loop then runs for the longest, and each problem keeps its state after its own last update.
 
     Args:
-        rule: how theta moves.
-        problem: what is minimized.
-        theta_0: where theta starts, [P].
-        options: how an update is made; its number of updates is not looked at.
-        num_steps: updates, an int or a scalar.
-        longest: the most updates of any problem of the batch, an int or a scalar.
+        rule: the update rule.
+        problem: the problem to minimize.
+        theta_0: initial parameters, [P].
+        options: how an update is made; its number of updates is ignored.
+        num_steps: number of updates, an int or a scalar.
+        longest: largest number of updates in the batch, an int or a scalar.
     """
     update = _update(rule, problem, options)
 
@@ -198,7 +198,7 @@ def unroll_in_loop(
 ) -> Unrolled:
     """Runs the inner loop as `unroll` does, for a number of updates that is a scalar tensor.
 
-    A loop of the graph with one update in it: small, and meant for models that are trained.
+    The graph has a loop with one update in it, so it is small. This is meant for trained models.
     """
     update = _update(rule, problem, options)
     start = begin(rule, problem, theta_0)
@@ -222,7 +222,7 @@ def unroll_in_loop(
 def _update(
     rule: Rule, problem: Problem, options: InnerLoop
 ) -> Callable[[InnerState, Any], tuple[InnerState, Tensor]]:
-    """Returns one update: (state, its number) -> the state after it, the loss before it."""
+    """Returns a function (state, number of the update) -> (next state, loss before the update)."""
     move = _recomputed(rule, options.second_order) if options.recompute else rule
     scale = problem.gradient_scale()
 
@@ -248,8 +248,8 @@ def _update(
 def _recomputed(
     rule: Rule, second_order: bool
 ) -> Callable[[Tensor, Tensor, Tensor, Any], tuple[Tensor, Any]]:
-    """Returns the rule as a function of which the meta-gradient keeps the arguments alone."""
-    # As tensors and not as variables, which tf.recompute_grad does not take within a loop.
+    """Returns the rule as a function for which the meta-gradient only keeps the arguments."""
+    # tf.recompute_grad does not accept variables inside a loop, so these are tensors.
     weights, others = (
         [tf.convert_to_tensor(variable) for variable in variables]
         for variables in (rule.trainable_variables, rule.non_trainable_variables)
@@ -259,13 +259,14 @@ def _recomputed(
         arguments = (gradient, loss, theta, state)
         num_tensors = len(tf.nest.flatten(arguments))
 
-        # tf.recompute_grad takes and returns tensors, no structures of them.
+        # tf.recompute_grad takes and returns tensors, not structures of tensors.
         @tf.recompute_grad
         def flat(*tensors: Tensor) -> list[Tensor]:
             gradient, loss, theta, state = tf.nest.pack_sequence_as(
                 arguments, tensors[:num_tensors]
             )
-            if not second_order:  # said again where it is differentiated: nothing asks for it
+            # tf.recompute_grad differentiates this function, so the gradient is stopped here too.
+            if not second_order:
                 gradient, loss = tf.stop_gradient(gradient), tf.stop_gradient(loss)
             given = (gradient, loss, theta, state)
             return tf.nest.flatten(rule.stateless_call(tensors[num_tensors:], others, *given)[0])

@@ -1,4 +1,4 @@
-"""The mean of the features of each class: its prototype."""
+"""The mean of the features of each class, which is its prototype."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from tf_metalstm.episode import Tensor
 
 
 def class_means(features: Tensor, labels: Tensor, num_way: Tensor | int) -> Tensor:
-    """Returns the mean of the features of each class, [N, D]; zeros for one without images.
+    """Returns the mean of the features of each class, [N, D]; zeros for a class without images.
 
     Args:
-        features: [B, D].
-        labels: in [0, N), [B].
+        features: features of the images, [B, D].
+        labels: labels in [0, N), [B].
         num_way: N.
     """
     of_class = tf.one_hot(tf.cast(labels, tf.int32), num_way, dtype=features.dtype)  # [B, N]

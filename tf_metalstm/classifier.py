@@ -50,45 +50,45 @@ from tf_metalstm.serving.saved_classifier import (
 )
 from tf_metalstm.serving.served import MAX_STEPS
 
-_SMALLEST = 1e-30  # probability whose logarithm is taken
+_SMALLEST = 1e-30  # smaller probabilities count as this, so that logarithms are finite
 
-_LOOKS = Cache()  # of any image: what is remembered of it does not depend on a model
+_LOOKS = Cache()  # looks at images, which are the same for all models
 
 
 class ImagesWarning(UserWarning):
-    """What is wrong with images, so that an answer may be worth nothing; or which were skipped."""
+    """A warning about images that make answers unreliable, or about images that were skipped."""
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
     """Adapts a trained model to a few labelled images, then classifies others.
 
-    Images are a list (or a tuple, a column of a table, an array) of images of any size, each a
-    path, the bytes of a file, a picture of Pillow, or an array of gray or color; or one array of
-    all of them, [B, h, w] or [B, h, w, c]. Pixels go from 0 to 255. They become pixels as in
-    training: `data/sources/decoding.py` says how, and which files are read. Labels are whatever
-    scikit-learn takes as classes: numbers, names.
+    Images are a list of images of any size, or a tuple, an array or a column of a table. Each is a
+    path, the bytes of a file, a picture of Pillow, or an array of gray or color. They may also be
+    one array, [B, h, w] or [B, h, w, c]. Pixels go from 0 to 255. Images are converted as in
+    training; `data/sources/decoding.py` explains how, and which files can be read. Labels are
+    classes as in scikit-learn: numbers or names.
 
-    What makes answers worth little is said, as an `ImagesWarning`: blank or equal support images,
-    the same picture in two classes, classes of very different sizes, queries that are among the
-    support images, or that are inverted against them.
+    An `ImagesWarning` names images that make answers unreliable: blank or equal support images, the
+    same picture in two classes, classes of very different sizes, queries that are among the support
+    images, and inverted queries.
 
-    The features of images are kept by a model that compares them: one image more in `fit`, or the
-    same queries again, cost no more than those that are new.
+    A model that compares features keeps the features of images. So another call of `fit` with one
+    more image, or of `predict` with the same queries, only computes the features of new images.
 
     Args:
-        model: the folder of an exported model, or of a run.
-        num_steps: T, updates that `fit` makes; None for as many as in training.
-        skip_corrupt: leave out files that cannot be read, and warn of each. An answer to one is
-            not a number in `predict_proba`, and None in `predict`.
-        calibrated: let `predict_proba` give probabilities as they can be believed, at the
-            temperature of `estimate`; else those of the model.
+        model: folder of an exported model, or of a run.
+        num_steps: T, number of updates in `fit`; None for the number in training.
+        skip_corrupt: whether to leave out files that cannot be read, and warn of each. The answer
+            for such a file is NaN in `predict_proba`, and None in `predict`.
+        calibrated: whether `predict_proba` returns calibrated probabilities, with the temperature
+            of `estimate`, instead of those of the model.
 
     Attributes:
         classes_: the different labels, sorted, [C].
-        support_losses_: the loss before each update, [T]; missing where the method makes none.
-        trace_: what the rule shows of each update by name, such as "forget_gates" [T, P]; missing
-            likewise.
-        remarks_: what `fit` warned of, sentences.
+        support_losses_: loss before each update, [T]; missing if the method makes no updates.
+        trace_: trace of the rule in each update by name, such as "forget_gates" [T, P]; missing if
+            the method makes no updates.
+        remarks_: the warnings of `fit`, as sentences.
     """
 
     def __init__(
@@ -111,21 +111,21 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         skip_corrupt: bool = False,
         calibrated: bool = False,
     ) -> FewShotClassifier:
-        """Returns a classifier whose model has been read, and is there.
+        """Returns a classifier after reading its model.
 
         Raises:
-            FileNotFoundError: there is neither a model nor a run.
-            ValueError: the model is one of functions.
+            FileNotFoundError: the folder has neither a model nor a run.
+            ValueError: the model is for functions, not for images.
         """
         load_model(model)
         return cls(model, num_steps, skip_corrupt, calibrated)
 
     def fit(self, X: Any, y: Any) -> FewShotClassifier:  # scikit-learn's names
-        """Adapts to images and their labels, in any order, any number of each class.
+        """Adapts to images and their labels, in any order and with any number of each class.
 
         Raises:
-            FileNotFoundError: files that are not there.
-            ValueError: images or labels that the model cannot take.
+            FileNotFoundError: a file does not exist.
+            ValueError: the model does not accept the images or labels.
         """
         model = load_model(self.model)
         check_classification_targets(y)
@@ -139,11 +139,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             )
         by_updates = model.num_steps is not None
         large = of_size(len(labels), model.image_shape, by_updates, model.batch_size)
-        _warn(large)  # before it happens
+        _warn(large)  # before the large computation begins
         steps = self._steps(model)
         kept = model.features(given.pixels) if model.has_features else given.pixels
         adapted = _adapt(model, kept, numbers, steps)
-        # All at the end: what fails leaves an earlier fit as it was.
+        # The attributes are set at the end, so an error leaves an earlier fit unchanged.
         for name in {"support_losses_", "trace_"} & vars(self).keys():
             delattr(self, name)
         state = {name: adapted.pop(name) for name in model.state_names}
@@ -163,8 +163,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def estimate(self) -> Estimate:
         """Returns how good it will be, found from the support set alone; see `Estimate`.
 
-        Images are left out, and it adapts to the others: at once for a model that compares
-        features. One that learns by updates adapts up to five times more.
+        Images are left out, and the classifier adapts to the others. This is quick for a model that
+        compares features. A model that learns by updates adapts up to five more times.
         """
         model = self._loaded()
         if self._estimate is None:
@@ -189,15 +189,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def save(self, directory: str | os.PathLike[str], false_alarms: float = FALSE_ALARMS) -> None:
         """Writes a SavedModel that knows these classes and only answers.
 
-        `python -m tf_metalstm.adapt predict --classifier` and every program that runs a SavedModel
-        can ask it. Its probabilities are calibrated if those of this classifier are.
+        `python -m tf_metalstm.adapt predict --classifier` and every program that runs SavedModels
+        can use it. Its probabilities are calibrated if those of this classifier are.
 
         Args:
-            directory: which is not there yet.
-            false_alarms: share of images of these classes that it may say "none of these" of.
+            directory: path of the new folder, which must not exist.
+            false_alarms: share of images of these classes that may get the answer "none of these".
 
         Raises:
-            OSError: it cannot be written, or is there already.
+            OSError: the folder cannot be written, or exists already.
             ValueError: the path begins with `~` and the name of an unknown user.
         """
         found, model = self.estimate(), self._loaded()
@@ -236,12 +236,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
         Args:
             X: images.
-            none_of_these: the share of images of these classes that may be taken for none of them
-                by mistake, between 0 and 1: 0.05 is a usual one. The answer to an image that is
-                of none of these classes is None then. By default there is always a label.
+            none_of_these: rate of false alarms between 0 and 1, such as 0.05: the share of images
+                of these classes that may be answered with None. None then means that an image
+                belongs to none of these classes. By default there is always a label.
 
         Raises:
-            ValueError: the share is not between 0 and 1.
+            ValueError: the rate is not between 0 and 1.
         """
         probabilities, near, given, remarks = self._answer(X)
         _warn(remarks)
@@ -252,11 +252,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return best if len(best) == given.number else _of_all(given, best.astype(object), None)
 
     def remarks(self, X: Any) -> list[str]:
-        """Returns what answers to these images are warned of, sentences."""
+        """Returns the warnings about these images as queries, as sentences."""
         return self._remarks(take_images(X, self._loaded().image_shape, self.skip_corrupt))
 
     def _answer(self, X: Any) -> tuple[np.ndarray, np.ndarray, GivenImages, list[str]]:
-        """Returns probabilities and nearness of images that can be read, and what to say."""
+        """Returns probabilities and nearness of the images that can be read, and the warnings."""
         model = self._loaded()
         given = take_images(X, model.image_shape, self.skip_corrupt)
         kept = model.features(given.pixels) if model.has_features else given.pixels
@@ -279,14 +279,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return [*map(_skipped, given.skipped), *of_queries(self._looks, _looks(given, None))]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Returns what is pickled: a model stays where it is, and is read again."""
+        """Returns the state to pickle. It has no model, which is read again from its folder."""
         return {
             name: None if name == "_model" else value
             for name, value in super().__getstate__().items()
         }
 
     def _steps(self, model: LoadedModel) -> dict[str, Any]:
-        """Returns the number of updates as the signatures take it, if they do."""
+        """Returns the number of updates as an input of the signatures, if they have this input."""
         if model.num_steps is None:
             if self.num_steps is not None:
                 raise ValueError(
@@ -304,7 +304,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 def _adapt(
     model: LoadedModel, kept: np.ndarray, numbers: np.ndarray, steps: dict[str, Any]
 ) -> dict[str, np.ndarray]:
-    """Adapts to features, of a model that has them, or to pixels; of the classes `numbers`."""
+    """Adapts to features if the model has them, else to pixels, with the classes `numbers`."""
     labels = tf.constant(numbers, tf.int32)
     if model.has_features:
         return call(
@@ -317,7 +317,7 @@ def _adapt(
 def _logits(
     model: LoadedModel, state: dict[str, np.ndarray], kept: np.ndarray, num_classes: int
 ) -> np.ndarray:
-    """Returns logits of features or pixels, [B, C], float64."""
+    """Returns the logits of features or pixels, [B, C], float64."""
     given = {name: tf.constant(value) for name, value in state.items()}
     if model.has_features:
         answer = call(model.signatures["predict_features"], query_features=kept, **given)
@@ -333,7 +333,7 @@ def _logits(
 
 
 def _of_all(given: GivenImages, answers: np.ndarray, missing: Any) -> np.ndarray:
-    """Returns answers to all images given, with `missing` for those that cannot be read."""
+    """Returns answers for all images, with `missing` for those that cannot be read."""
     of_all = np.full([given.number, *answers.shape[1:]], missing, answers.dtype)
     of_all[given.places] = answers
     return of_all

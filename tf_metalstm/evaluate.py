@@ -113,7 +113,7 @@ def _listed(scores: np.ndarray) -> dict[str, list[float | None]]:
 def _by_class(
     episodes: Episodes,
 ) -> tuple[Confusion | None, Callable[[np.ndarray, np.ndarray], None] | None]:
-    """Returns counts by class and what adds one episode after the other; None without names."""
+    """Returns counts by class and a function that adds an episode; None if classes lack names."""
     if not isinstance(episodes, ImageEpisodes):
         return None, None
     confusion, numbers = Confusion(episodes.sampler.classes.class_names), itertools.count()
@@ -125,7 +125,7 @@ def _by_class(
 
 
 def write_report(report: dict, run_dir: str | Path) -> Path:
-    """Writes a report under a name that says what was evaluated; returns its path."""
+    """Writes a report, whose name tells what was evaluated; returns its path."""
     way = "{num_steps}steps_" if report["num_steps"] is not None else ""
     way += "{query_normalization}_" if report["query_normalization"] is not None else ""
     way += "".join(f"{key}{value}_" for key, value in report["changed"].items())
@@ -136,7 +136,7 @@ def write_report(report: dict, run_dir: str | Path) -> Path:
         "{split}_{task}_" + queries + way + "{checkpoint}{step}"
         "_{num_episodes}episodes_seed{evaluation_seed}.json"
     ).format(**report)
-    # "5-way 1-shot", and whatever an option may hold, in the name of a file
+    # The name of the file has "5-way 1-shot" and the values of options.
     name = re.sub(r"[^\w.=+,@]", "", name.replace("-", "").replace(" ", "_"))
     path = Path(run_dir, "evaluation", name)
     write_atomically(path, json.dumps(report, indent=1) + "\n")
@@ -149,7 +149,7 @@ def finite_or_none(value: float) -> float | None:
 
 
 def describe(report: dict) -> str:
-    """Returns a report as the table that is printed."""
+    """Returns the table of a report."""
     task = report["task"]
     if "num_query" in report:
         each = "" if report["num_way"] == 1 else " a class"

@@ -27,10 +27,10 @@ def training_episodes(
     """Returns the endless stream of training tasks or batches; the first has the number `start`.
 
     Args:
-        settings: of the run.
-        tasks: that it is trained on.
+        settings: settings of the run.
+        tasks: tasks of the run.
         start: number of the first task.
-        method: that is trained, so that frozen features are computed once; None for images.
+        method: the method to train, so that frozen features are computed once; None for images.
     """
     training = settings.training
     stream = settings.member("method").training_stream(
@@ -47,9 +47,9 @@ def validation_episodes(
     """Returns the fixed list of validation tasks.
 
     Args:
-        settings: of the run.
-        tasks: that it is trained on.
-        method: that is trained, so that frozen features are computed once; None for images.
+        settings: settings of the run.
+        tasks: tasks of the run.
+        method: the method to train, so that frozen features are computed once; None for images.
     """
     episodes = tasks.episodes("validation", settings.evaluation.evaluation_seed)
     if isinstance(method, FeatureMethod) and method.features_are_frozen:

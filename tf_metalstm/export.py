@@ -47,7 +47,7 @@ _NO_FOLDER_NAME = re.compile(r"[^A-Za-z0-9@+_-]+")
 
 
 def main(settings: Settings) -> None:
-    """Exports the run in --run_dir and says what it wrote."""
+    """Exports the run in --run_dir and prints the paths."""
     tf.get_logger().setLevel("ERROR")
     logging.set_verbosity(logging.ERROR)
     run = experiment.load_run(settings)
@@ -58,7 +58,7 @@ def main(settings: Settings) -> None:
 
 
 def _export_model(settings: Settings, run: TrainedRun) -> None:
-    """Writes a SavedModel, and the images of an episode where they are asked for."""
+    """Writes a SavedModel, and the images of an episode with --example_dir."""
     run_dir = Path(settings.run_dir or "")
     target = run_dir / "saved_model"
     check_replaceable(target)
@@ -84,7 +84,7 @@ def _export_model(settings: Settings, run: TrainedRun) -> None:
 
 
 def _export_optimizer(settings: Settings, run: TrainedRun, method: LearnedOptimizerMethod) -> None:
-    """Writes the rule of a run to a folder, and reads it back to see that it can be."""
+    """Writes the rule of a run to a folder, and reads it back to check it."""
     if settings.evaluation.example_dir is not None:
         raise OptionError("example_dir", "is for images, and an optimizer has none.")
     run_dir = Path(settings.run_dir or "")
@@ -104,14 +104,14 @@ def _export_optimizer(settings: Settings, run: TrainedRun, method: LearnedOptimi
 def matching_reports(
     run_dir: str | Path, method: Method, checkpoint: str, step: int, changed: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Returns what `evaluate` measured on unseen classes with exactly what is exported.
+    """Returns the results of `evaluate` on unseen classes for exactly the exported weights.
 
     Args:
         run_dir: folder of the run.
-        method: that is exported.
-        checkpoint: "best" or "last". Of one step they differ where weights are averaged.
-        step: after which the exported weights were taken.
-        changed: settings of the method that are not those of the training, by name.
+        method: the exported method.
+        checkpoint: "best" or "last". With averaged weights they differ even at the same step.
+        step: number of updates of the exported weights.
+        changed: settings of the method that differ from the training, by name.
     """
     wanted = {
         "split": "test",
@@ -132,9 +132,9 @@ def matching_reports(
         matches = all(report.get(name) == value for name, value in wanted.items())
         matches = matches and report.get("changed", {}) == changed
         matches = matches and not report.get("other_data", False)
-        # One episode has no interval, and reports of early versions had other names.
+        # One episode has no interval, and early reports had other names.
         if matches and None not in (report.get("mean"), report.get("interval")):
-            # The scores of single episodes and classes are not for a manifest.
+            # A manifest does not have the scores of single episodes and classes.
             report.get("transductive", {}).pop("scores", None)
             short = {name: v for name, v in report.items() if not isinstance(v, list)}
             short.pop("by_class", None)
@@ -158,7 +158,7 @@ def example_files(sampler: EpisodeSampler) -> dict[str, bytes]:
 
 
 def folder_names(class_names: Sequence[str]) -> list[str]:
-    """Returns names of the classes that any file system takes as folders, all different.
+    """Returns different names of the classes, which every file system accepts as folders.
 
     >>> folder_names(["Greek/alpha@090", "Greek alpha@090", ".."])
     ['Greek_alpha@090', 'Greek_alpha@090_2', 'class']
@@ -189,9 +189,9 @@ def check_example_dir(directory: str | Path, files: dict[str, bytes]) -> None:
 
 
 def _facts(settings: Settings, run: TrainedRun) -> dict[str, Any]:
-    """Returns what the manifest says about the origin of the weights."""
+    """Returns the facts about the origin of the weights for the manifest."""
     run_dir = settings.run_dir or ""
-    training = read_settings(run_dir)  # whatever was typed now
+    training = read_settings(run_dir)  # not the flags of this command
     weights, changed = settings.evaluation.checkpoint, changed_settings(training, settings)
     trained: dict[str, Any] = {"source": training.source}
     for name, each in options_of(training.member("source").part.options).items():
@@ -211,7 +211,7 @@ def _facts(settings: Settings, run: TrainedRun) -> dict[str, Any]:
         if name in settings.values
     }
     chosen = {family: name for family, name in settings.chosen.items() if family != "source"}
-    if of_method.get("pretrained_run_dir") is not None:  # the place says nothing to others
+    if of_method.get("pretrained_run_dir") is not None:  # a path has no meaning elsewhere
         of_method["pretrained_run_dir"] = Path(of_method["pretrained_run_dir"]).name
     return {
         "method_settings": {**chosen, **of_method},
@@ -235,7 +235,7 @@ def _describe(manifest: dict[str, Any], run_dir: Path) -> str:
 
 
 def _measured(reports: list[dict[str, Any]], objective_name: str, run_dir: Path) -> str:
-    """Returns the scores of a manifest, or how to have some."""
+    """Returns the scores for the manifest, or a sentence about how to measure them."""
     objective = OBJECTIVES[objective_name]
     if not reports:
         return (
@@ -254,7 +254,7 @@ def _classes(num_way: int | None) -> str:
 
 
 def _next_command(target: Path, example_dir: str | None) -> str:
-    # In a clone the script itself: it shows what a client needs.
+    # In a clone the script itself is named, because it shows what a client needs.
     client = "export/adapt.py" if Path("export", "adapt.py").is_file() else "-m tf_metalstm adapt"
     command = f"python {client} --model {target}"
     if example_dir is None:

@@ -1,7 +1,7 @@
-"""An exported model as the start of another run: its settings and its weights, of the folder alone.
+"""An exported model as the start of another run: its settings and weights, from its folder alone.
 
-The manifest says what the method was built from, the SavedModel has its weights by their names. An
-export holds what is used after training: one of joint training has no last layer.
+The manifest has the settings of the method, and the SavedModel has its weights by name. An export
+only has what is used after training: after joint training it has no last layer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tf_metalstm.serving.saved_model import MANIFEST, read_manifest
 from tf_metalstm.settings import Settings, known_options, make_settings
 from tf_metalstm.task_facts import TaskFacts
 
-# The place of another run says nothing here.
+# The path of another run has no meaning here.
 _LEFT_OUT = {"pretrained_run_dir"}
 
 
@@ -32,10 +32,10 @@ def is_exported(folder: str | Path) -> bool:
 
 
 def exported_settings(folder: str | Path) -> Settings:
-    """Returns the settings of the method and of the source that an exported model was trained with.
+    """Returns the settings of the method and the source of an exported model's training.
 
     Raises:
-        ValueError: the folder holds no manifest that says so.
+        ValueError: the folder has no manifest with these settings.
     """
     manifest = _manifest(folder)
     known = known_options()
@@ -52,10 +52,10 @@ def exported_settings(folder: str | Path) -> Settings:
 
 
 def load_exported(folder: str | Path) -> FewShotMethod:
-    """Returns the method of an exported model; what is not used after training has fresh weights.
+    """Returns the method of an exported model. Weights that only training uses are new.
 
     Raises:
-        ValueError: the model lacks a weight of the method that its manifest describes.
+        ValueError: the model lacks a weight of the method in its manifest.
     """
     settings = exported_settings(folder)
     method = build_method(settings, _facts(_manifest(folder), settings))
@@ -64,7 +64,7 @@ def load_exported(folder: str | Path) -> FewShotMethod:
         for variable in tf.saved_model.load(str(folder)).meta_parameters
     }
     used = {variable.path for variable in method.served_variables}
-    for weight in method.weights:  # not `variables`: those count the random states of dropout too
+    for weight in method.weights:  # not `variables`, which also has the random states of dropout
         if weight.path not in used:
             continue
         trained = found.get(weight.path)
@@ -79,7 +79,7 @@ def load_exported(folder: str | Path) -> FewShotMethod:
 
 
 def exported_step(folder: str | Path) -> int:
-    """Returns the meta-updates after which the weights of an exported model were taken."""
+    """Returns the number of meta-updates of the weights of an exported model."""
     return int(_manifest(folder)["trained"]["updates"])
 
 
@@ -100,7 +100,7 @@ def _manifest(folder: str | Path) -> dict[str, Any]:
 
 
 def _value(each: Option, value: Any) -> Any:
-    """Returns the value of an option from what JSON has made of it."""
+    """Returns the value of an option from its value in JSON."""
     if value is None or not each.many:
         return value
     return each.parse(",".join(str(one) for one in value))

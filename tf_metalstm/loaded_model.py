@@ -1,4 +1,4 @@
-"""A trained model as it is used: an export, or a run with its best weights, by its signatures."""
+"""Loads a trained model by its signatures: an export, or a run with its best weights."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from tf_metalstm.serving.signatures import build_signatures
 from tf_metalstm.shipped import model_folder, model_names
 
 _QUERIES = "query_images"
-_PIXELS_AT_A_TIME = 2**19  # of images; 74 of 84 x 84
+_PIXELS_AT_A_TIME = 2**19  # pixels of images in one call; 74 images of 84 x 84
 
 
 class LoadedModel(NamedTuple):
-    """What `fit` and `predict` need of a model.
+    """The parts of a model that `fit` and `predict` need.
 
     signatures: its functions of tensors, by name.
     image_shape: (h, w, c); () for a model of functions.
-    num_way: N, or None for any number.
+    num_way: N; None for any number.
     num_steps: T of the training, or None.
-    state_names: what `predict` takes of that which `adapt` returned.
-    batch_size: support images of an update, or None for all of them.
-    cache: of features, which are kept for as long as the model is.
-    variables: that its functions use.
+    state_names: names of the outputs of `adapt` that `predict` takes.
+    batch_size: number of support images in an update; None for all.
+    cache: the features that were computed with this model.
+    variables: the variables that its functions use.
     """
 
     signatures: Mapping[str, Callable[..., dict[str, Any]]]
@@ -55,11 +55,11 @@ class LoadedModel(NamedTuple):
 
     @property
     def has_features(self) -> bool:
-        """Whether it compares features, so that those of an image can be kept."""
+        """Whether it compares features, so that features of an image can be kept."""
         return "adapt_features" in self.signatures
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """Returns the features of images [B, h, w, c], [B, ...]; known ones are not made again."""
+        """Returns the features of images [B, h, w, c], [B, ...]; computes only new ones."""
 
         def make(unknown: np.ndarray) -> list[np.ndarray]:
             return [
@@ -74,7 +74,7 @@ class LoadedModel(NamedTuple):
 
 
 def load_model(folder: str | os.PathLike[str]) -> LoadedModel:
-    """Returns the model in a folder as it is there now, read only once."""
+    """Returns the model in a folder. A model that has not changed is read only once."""
     path = model_folder(given_path(folder, "model")).resolve()
     marks = [path / MANIFEST, path / FOUND_FLAGS, *sorted((path / "best").glob("*.index"))]
     times = tuple(mark.stat().st_mtime_ns for mark in marks if mark.is_file())
@@ -86,7 +86,7 @@ def load_model(folder: str | os.PathLike[str]) -> LoadedModel:
 
 @functools.lru_cache(maxsize=4)
 def _load(folder: str, times: tuple[int, ...]) -> LoadedModel:
-    """Returns an export, or a run with its best weights; `times` tells one state from the next."""
+    """Returns an export, or a run with its best weights; `times` changes when the files change."""
     del times
     manifest = read_manifest(folder)
     if manifest is not None:
@@ -138,7 +138,7 @@ def _load(folder: str, times: tuple[int, ...]) -> LoadedModel:
 
 
 def in_parts(pixels: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields images a few at a time, with a progress bar on a terminal."""
+    """Yields a few images at a time, with a progress bar on a terminal."""
     few = max(1, _PIXELS_AT_A_TIME // int(np.prod(pixels.shape[1:3])))
     bar = tqdm.tqdm(
         total=len(pixels), desc="Answering", unit="image", delay=1, leave=False, disable=None
@@ -153,7 +153,7 @@ def call(function: Callable[..., dict[str, Any]], **tensors: Any) -> dict[str, n
     """Calls a signature.
 
     Raises:
-        ValueError: what the model has to say of a wrong call.
+        ValueError: the model refuses the inputs; the error has its sentence.
     """
     try:
         return {name: value.numpy() for name, value in function(**tensors).items()}

@@ -75,11 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def all_tables(modules: Sequence[str]) -> dict[str, Callable[[], list[Cell]]]:
-    """Returns the tables by name, those of further modules among them.
+    """Returns the tables by name, also those of further modules.
 
     Args:
-        modules: as --parts takes them. A module with tables has a dict TABLES, name -> a function
-            that returns its cells.
+        modules: modules as in --parts. A module with tables has a dict TABLES: name -> function
+            that returns the cells.
     """
     load_parts(modules)
     found = dict(TABLES)
@@ -96,7 +96,7 @@ def _modules(arguments: Sequence[str] | None) -> list[str]:
 
 
 def parser(tables: Mapping[str, Any]) -> argparse.ArgumentParser:
-    """Returns what the command takes, for tables by name."""
+    """Returns the parser of the command, for tables by name."""
     found = argparse.ArgumentParser(
         prog="python -m tf_metalstm.reproduce", description=(__doc__ or "").splitlines()[0]
     )
@@ -137,7 +137,7 @@ def parser(tables: Mapping[str, Any]) -> argparse.ArgumentParser:
 
 
 def _as_option(name: str) -> Callable[[str], Any]:
-    """Returns what reads the text of an option, as the commands that are called do."""
+    """Returns a function that parses the text of an option as the called commands do."""
     option = known_options()[name]
 
     def read(text: str) -> Any:
@@ -157,7 +157,7 @@ def _check_place() -> None:
 
 
 def _fill(cell: Cell, folder: Path, options: argparse.Namespace) -> None:
-    """Trains, searches and evaluates what is missing of a cell."""
+    """Runs the missing training, search and evaluation of a cell."""
     places = [
         f"--{name}={value}"
         for name in ("parts", "data_dir", "prepared_dir")
@@ -201,7 +201,7 @@ def _train(run: Run, folder: Path, places: list[str], options: argparse.Namespac
     if max_minutes is not None:
         extra.append(f"--max_minutes={max_minutes}")
     precision = options.learner_precision
-    if (run_dir / RUN_FLAGS).is_file():  # it goes on as it began
+    if (run_dir / RUN_FLAGS).is_file():  # it continues with its own settings
         precision = read_settings(run_dir).get("learner_precision")
     if precision is not None and "learner_precision" in parse_settings(run.flags).values:
         extra.append(f"--learner_precision={precision}")
@@ -214,7 +214,7 @@ def _call(command: str, flags: list[str]) -> None:
     with subprocess.Popen(call) as process:
         try:
             code = process.wait()
-        except KeyboardInterrupt:  # Ctrl-C reaches both: a run writes a checkpoint first
+        except KeyboardInterrupt:  # Ctrl-C reaches both; the run first writes a checkpoint
             process.wait()
             raise
     if code:
@@ -224,7 +224,7 @@ def _call(command: str, flags: list[str]) -> None:
 def _record(
     cells: Sequence[Cell], folder: Path, options: argparse.Namespace, records: dict[str, Result]
 ) -> None:
-    """Adds what was measured here to the records, and says what becomes of each."""
+    """Adds the numbers measured here to the records, and prints what happened to each."""
     changed = False
     for cell in cells:
         new, old = result_here(cell, folder, options.num_episodes), records.get(key(cell))

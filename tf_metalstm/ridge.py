@@ -4,8 +4,8 @@
       = (X' X + l I)^-1 X' Y           D equations
       = X' (X X' + l I)^-1 Y           B equations, by the Woodbury identity
 
-Both are the same W. The smaller system of equations is solved. It is symmetric and, with l > 0,
-positive definite: so Cholesky's decomposition does it, and gradients go through.
+Both give the same W. The smaller system of equations is solved. It is symmetric and, with l > 0,
+positive definite. So Cholesky's decomposition is used, through which gradients flow.
 
     in words           code       shape
     X                  inputs     [B, D]
@@ -32,7 +32,7 @@ def ridge_weights(inputs: Tensor, targets: Tensor, penalty: Tensor | float) -> T
     inputs, targets = tf.convert_to_tensor(inputs), tf.convert_to_tensor(targets)
     penalty = tf.cast(penalty, inputs.dtype)
     size, num_inputs = inputs.shape
-    if size is not None and num_inputs is not None:  # one of the two in the graph
+    if size is not None and num_inputs is not None:  # both may be unknown in a graph
         return (_by_images if size <= num_inputs else _by_inputs)(inputs, targets, penalty)
     weights = tf.cond(
         tf.shape(inputs)[0] <= tf.shape(inputs)[1],
@@ -53,8 +53,8 @@ def regression(
     """Returns the weights of the regression of classes on features, [D + 1, N].
 
     Args:
-        features: [B, D].
-        labels: in [0, N), [B].
+        features: features of the images, [B, D].
+        labels: labels in [0, N), [B].
         num_way: N.
         penalty: l, positive.
     """

@@ -1,4 +1,4 @@
-"""The scores of a trained method on a list of episodes, and how the list is asked quickly."""
+"""The scores of a trained method on a list of episodes, computed in a quick way."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tf_metalstm.feature_cache import list_by_features, progress_bar
 from tf_metalstm.methods.base import Method
 from tf_metalstm.methods.few_shot import FewShotMethod
 
-# Episodes that are asked at a time, and the images that these may have together.
+# Number of episodes in one call, and of their images together.
 _EPISODES, _IMAGES = 20, 2000
 
 _OF_IMAGES = ("support_inputs", "query_inputs", "support_features", "query_features")
@@ -24,10 +24,10 @@ Answer = Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]
 
 
 class Questions(NamedTuple):
-    """A list of episodes as it is asked.
+    """A list of episodes, prepared for the method.
 
-    stream: the episodes, several at a time, some of features in place of images.
-    answer: to be given to `episode_scores` with it.
+    stream: the episodes, several at a time; some have features in place of images.
+    answer: function that gives the outputs; an argument of `episode_scores`.
     """
 
     stream: tf.data.Dataset
@@ -35,12 +35,12 @@ class Questions(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """What a method has on a list.
+    """The scores of a method on a list.
 
-    scores: of each episode, [episodes].
-    num_diverged: episodes with outputs that are no numbers.
-    transductive: the scores where queries are normalized with each other, [episodes]; None where
-        that was not asked for, or is no other mode of the method.
+    scores: score of each episode, [episodes].
+    num_diverged: number of episodes with outputs that are NaN or infinite.
+    transductive: scores with queries that are normalized together, [episodes]; None if this was not
+        asked for, or if the method has no such mode.
     """
 
     scores: np.ndarray
@@ -51,16 +51,17 @@ class Scores(NamedTuple):
 def questions(
     method: Method, episodes: Episodes, num_episodes: int, both_modes: bool = False
 ) -> Questions:
-    """Returns a list so that it is answered quickly: the same episodes, the same answers.
+    """Returns a list in a form that is answered quickly: the same episodes, the same answers.
 
-    Where a method sees only features, and these take no more than half a gigabyte, each image goes
-    through the network once, however many episodes have it.
+    If a method only uses features, and these take at most half a gigabyte, each image goes through
+    the network only once, even if many episodes have it.
 
     Args:
         method: the trained method.
-        episodes: of a split.
-        num_episodes: that the list has.
-        both_modes: of batch norm, where the method has a transductive one besides its own.
+        episodes: the episodes of a split.
+        num_episodes: length of the list.
+        both_modes: whether to use both modes of batch norm, if the method has a transductive one
+            besides its own.
     """
     answer = _plain(method)
     if both_modes and isinstance(method, FewShotMethod) and method.transductive_mode is not None:
@@ -83,7 +84,7 @@ def _in_both_modes(method: FewShotMethod) -> Answer:
 
 
 def _at_a_time(episodes: Episodes, num_episodes: int) -> int:
-    """Returns how many episodes make a step; it divides their number."""
+    """Returns the number of episodes in a step, which divides the length of the list."""
     inputs, _ = episodes(tf.constant(0, tf.int64))
     images = sum(len(inputs[name]) for name in _OF_IMAGES if name in inputs)
     most = max(1, min(_EPISODES, _IMAGES // images)) if images else 1
@@ -101,10 +102,11 @@ def episode_scores(
 
     Args:
         method: the trained method.
-        episodes: a list, as `episode_dataset` makes it.
-        one_of_many: lists, so that the progress bar goes when it is done, and a log file has none.
-        each: called with the labels [B, ...] and the outputs [B, ...] of every episode in turn.
-        answer: what gives outputs, where it is not the method itself, see `questions`.
+        episodes: a list made by `episode_dataset`.
+        one_of_many: whether there are several lists. The progress bar then disappears at the end,
+            and a log file gets none.
+        each: function that is called with labels [B, ...] and outputs [B, ...] of every episode.
+        answer: function that gives outputs in place of the method, see `questions`.
     """
     asked = answer or _plain(method)
 
@@ -115,7 +117,7 @@ def episode_scores(
     scores: list[float] = []
     transductive: list[float] = []
     num_diverged = 0
-    disable = None if one_of_many else False  # None: where no terminal is
+    disable = None if one_of_many else False  # None: no bar without a terminal
     bar = progress_bar(
         episodes, total=len(episodes), unit="step", leave=not one_of_many, disable=disable
     )

@@ -46,21 +46,21 @@ def model_folder(model: str | os.PathLike[str]) -> Path:
 
 
 def run_client(name: str, command: str, arguments: Sequence[str]) -> None:
-    """Runs a client as the script that it is.
+    """Runs a client as a script.
 
     Args:
-        name: of its file, without the ending.
-        command: how it was called, for its help.
-        arguments: those of the client; --model may be the name of a trained model.
+        name: name of its file without the ending.
+        command: the command in its help.
+        arguments: arguments of the client; --model may be the name of a trained model.
     """
     directory = str(folder(CLIENTS))
-    sys.path.insert(0, directory)  # as Python itself does for a script
+    sys.path.insert(0, directory)  # Python does this for scripts
     sys.argv = [command, *_with_model(arguments)]
     runpy.run_path(f"{directory}/{name}.py", run_name="__main__")
 
 
 def _with_model(arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments of a client with the folder of a model that is given by name."""
+    """Returns the arguments of a client, with the folder of a model in place of its name."""
     found = list(arguments)
     for place, argument in enumerate(found):
         flag, is_one, value = argument.partition("=")

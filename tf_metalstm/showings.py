@@ -1,8 +1,8 @@
 """Accuracy at the first, second, ... showing of a class in a stream.
 
-At the k-th showing k - 1 examples have been seen. The 82.8 and 94.9 % that tables of few-shot
-learning give for memory-augmented networks are those of the 2nd and the 5th showing, so of 1 and of
-4 examples in a stream: not of episodes with queries.
+Before the k-th showing the stream had k - 1 examples of the class. For memory-augmented networks,
+tables of few-shot learning have 82.8 and 94.9 %. These are accuracies at the 2nd and the 5th
+showing, after 1 and 4 examples in a stream, and not of episodes with queries.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ _SHOWN = (1, 2, 3, 4, 5, 10)
 
 
 class AccuracyByShowing:
-    """Collects the answers to streams, each class of which is shown equally often."""
+    """Collects the answers to streams in which each class is shown equally often."""
 
     def __init__(self) -> None:
         self._shares: list[np.ndarray] = []
 
     def add(self, labels: np.ndarray, outputs: np.ndarray) -> None:
-        """Adds the answers to a stream; logits that are no numbers are no answer.
+        """Adds the answers to a stream; outputs with NaN count as wrong.
 
         Args:
-            labels: [T].
+            labels: labels, [T].
             outputs: logits, [T, N].
         """
         right = (np.argmax(outputs, axis=1) == labels) & ~np.isnan(outputs).any(axis=1)
@@ -36,11 +36,11 @@ class AccuracyByShowing:
 
     @property
     def accuracies(self) -> np.ndarray:
-        """Accuracy of each stream at each showing, [streams, showings]."""
+        """Returns the accuracy of each stream at each showing, [streams, showings]."""
         return np.array(self._shares)
 
     def report(self) -> list[dict[str, Any]]:
-        """Returns mean and half width of the 95 % interval at each showing, for JSON."""
+        """Returns the mean and the half width of its 95 % interval at each showing, for JSON."""
         found = []
         for number, values in enumerate(self.accuracies.T, start=1):
             mean, interval = estimate(values)
@@ -49,7 +49,7 @@ class AccuracyByShowing:
         return found
 
     def table(self) -> str:
-        """Returns the accuracies at the showings that the paper names, as text."""
+        """Returns a text with the accuracies at the showings in the paper's table."""
         rows = [row for row in self.report() if row["showing"] in _SHOWN]
         lines = ["showing   accuracy"]
         for row in rows:

@@ -1,13 +1,13 @@
-"""Random affine changes of an image: turned, sheared, scaled and shifted about its centre.
+"""Random affine changes of an image: it is turned, sheared, scaled and shifted about its centre.
 
     x' = R(rotation) [[1, shear_x], [shear_y, 1]] diag(scale_x, scale_y) x + shift
 
 Koch et al., "Siamese Neural Networks for One-shot Image Recognition", 2015, section 4.1: rotation
-in +-10 degrees, shears in +-0.3, scales in 0.8 ... 1.2 and shifts by up to 2 of 105 pixels; each of
-the seven numbers with probability 1/2. Santoro et al., ICML 2016, section 4.1: rotation in +-11.25
-degrees and a shift by up to 10 of 105 pixels, always.
+in +-10 degrees, shears in +-0.3, scales in 0.8 ... 1.2 and shifts by up to 2 of 105 pixels. Each of
+the seven numbers is drawn with probability 1/2. Santoro et al., ICML 2016, section 4.1: rotation in
++-11.25 degrees and a shift by up to 10 of 105 pixels, always.
 
-What comes into the image from outside continues its border.
+Pixels from outside the image continue its border.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from tf_metalstm.episode import Tensor
 
 
 class Distortion(NamedTuple):
-    """How far images are changed, each number drawn uniformly between its bounds.
+    """The bounds of the changes. Each number is drawn uniformly between its bounds.
 
-    rotation: in radians, to either side.
-    shear: to either side.
-    scale: at most so far from 1, as a share.
-    shift: as a share of the height and the width, to either side.
-    probability: that each of the seven numbers is drawn, and is not that of no change.
+    rotation: largest rotation in radians, in both directions.
+    shear: largest shear, in both directions.
+    scale: largest difference of the scale from 1.
+    shift: largest shift as a fraction of height and width, in both directions.
+    probability: probability that each of the seven numbers is drawn; else it changes nothing.
     """
 
     rotation: float
@@ -42,12 +42,12 @@ SANTORO = Distortion(math.radians(11.25), 0.0, 0.0, 10 / 105, 1.0)
 
 
 def distort(images: Tensor, distortion: Distortion, seed: Tensor) -> Tensor:
-    """Returns images [B, h, w, c], each changed at random; of the same type.
+    """Returns images [B, h, w, c], each changed at random, in the same type.
 
     Args:
-        images: of any number type.
-        distortion: how far.
-        seed: of TensorFlow's stateless generators, [2].
+        images: images of any number type.
+        distortion: the bounds of the changes.
+        seed: seed of TensorFlow's stateless generators, [2].
     """
     height, width = images.shape[1:3]
     transforms = inverse_transforms(draw(images.shape[0], distortion, seed), height, width)
@@ -65,7 +65,7 @@ def distort(images: Tensor, distortion: Distortion, seed: Tensor) -> Tensor:
 
 
 class Drawn(NamedTuple):
-    """What happens to each of B images: rotation [B]; shear, scale and shift [B, 2], x first."""
+    """The changes of B images: rotation [B]; shear, scale and shift [B, 2], x first."""
 
     rotation: Tensor
     shear: Tensor
@@ -74,7 +74,7 @@ class Drawn(NamedTuple):
 
 
 def draw(number: int, distortion: Distortion, seed: Tensor) -> Drawn:
-    """Draws what happens to so many images."""
+    """Draws the changes of a number of images."""
     keys = [tf.random.fold_in(seed, tf.constant(i, seed.dtype)) for i in range(2)]
     uniform = tf.random.stateless_uniform([number, 7], keys[0], -1.0, 1.0)
     happens = tf.random.stateless_uniform([number, 7], keys[1]) < distortion.probability
@@ -88,7 +88,7 @@ def draw(number: int, distortion: Distortion, seed: Tensor) -> Drawn:
 
 
 def inverse_transforms(drawn: Drawn, height: int, width: int) -> Tensor:
-    """Returns where each pixel comes from, as ImageProjectiveTransformV3 takes it, [B, 8]."""
+    """Returns the transforms of ImageProjectiveTransformV3, from pixels to sources, [B, 8]."""
     cosine, sine = tf.cos(drawn.rotation), tf.sin(drawn.rotation)
     rotation = tf.reshape(tf.stack([cosine, -sine, sine, cosine], axis=1), [-1, 2, 2])
     shear_x, shear_y = tf.unstack(drawn.shear, axis=1)

@@ -1,9 +1,9 @@
-"""Images in IDX files, as MNIST and Fashion-MNIST have them.
+"""Images in IDX files, the format of MNIST and Fashion-MNIST.
 
     train-images-idx3-ubyte   train-labels-idx1-ubyte
-    t10k-images-idx3-ubyte    t10k-labels-idx1-ubyte      each as it is or as .gz
+    t10k-images-idx3-ubyte    t10k-labels-idx1-ubyte      each plain or as .gz
 
-The format: two zero bytes, the type (8 for bytes), the number of dimensions, each size as a
+A file has two zero bytes, the type (8 for bytes), the number of dimensions, each size as a
 big-endian 32-bit integer, then the values.
 """
 
@@ -31,16 +31,17 @@ _BYTES = 8  # the type
 def load_idx(folder: str | Path, split: str) -> ClassImages:
     """Returns the images of a split by class, uint8 [total, h, w, 1].
 
-    The training images but for the last 10,000 (or the last sixth, if they are fewer than 60,000)
-    are those of the split train, these those of validation, and the test images those of test.
+    The last 10,000 training images are the split validation, or the last sixth if there are fewer
+    than 60,000. The other training images are the split train, and the test images are the split
+    test.
 
     Args:
-        folder: with the four files.
+        folder: folder with the four files.
         split: one of `SPLITS`; all have the same classes.
 
     Raises:
-        MissingDataError: a file is not there.
-        CorruptImageError: a file is no IDX file of bytes, or is cut off.
+        MissingDataError: a file does not exist.
+        CorruptImageError: a file is not an IDX file of bytes, or is incomplete.
         InconsistentDataError: images and labels do not belong together.
     """
     part = "t10k" if check_split(split) == "test" else "train"
@@ -65,7 +66,7 @@ def read_idx(path: Path) -> np.ndarray:
     """Returns the values of an IDX file of bytes, uint8.
 
     Raises:
-        CorruptImageError: it is none, or is cut off.
+        CorruptImageError: it is not such a file, or is incomplete.
     """
     try:
         data = path.read_bytes()

@@ -1,8 +1,8 @@
-"""Pictures in class folders whose training and test pictures have the same classes, as CIFAR-10.
+"""Pictures in class folders, with the same classes for training and test, such as CIFAR-10.
 
     train/CLASS/PICTURE     test/CLASS/PICTURE
 
-The pictures are color, 0 ... 255, resized without cropping.
+The pictures are in color, 0 ... 255, resized without cropping.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from tf_metalstm.data.sources.class_folders import may_be_picture
 from tf_metalstm.data.sources.folders import files_below
 from tf_metalstm.data.sources.pixels import pixels
 
-_VALIDATION = 6  # a sixth of the training pictures, the last of each class
+_VALIDATION = 6  # a sixth of the training pictures of each class
 
 
 def load_folders(folder: str | Path, split: str, size: int) -> ClassImages:
     """Returns the pictures of a split by class, uint8 [total, size, size, 3].
 
-    The first five sixths of the training pictures of each class, by name, are those of the split
-    train, the rest those of validation. The test pictures are those of test.
+    The training pictures of a class are sorted by name. The first five sixths are the split train,
+    the others the split validation. The test pictures are the split test.
 
     Args:
-        folder: with the folders train and test.
+        folder: folder that has the folders train and test.
         split: one of `SPLITS`; all have the same classes.
         size: height and width in pixels.
 
     Raises:
-        MissingDataError: train or test is not there.
-        InconsistentDataError: they do not have the same classes, or a class is too small.
-        CorruptImageError: a file is no picture; the error names it.
+        MissingDataError: train or test does not exist.
+        InconsistentDataError: they have different classes, or a class is too small.
+        CorruptImageError: a file is not a picture; the error names it.
     """
     classes = {part: _classes(Path(folder, part)) for part in ("train", "test")}
     if classes["train"].keys() != classes["test"].keys():

@@ -6,8 +6,8 @@ section 3.1:
     f(theta) = |W theta - y|^2      W [D, D], y [D]
 
 The paper draws the entries of W and y from a normal distribution and starts at 0. Its authors' code
-draws them uniformly from [0, 1) and starts at a normal with deviation 0.01.
-There are no classes to keep apart: the splits are streams of random numbers.
+draws them uniformly from [0, 1) and starts at a normal vector with deviation 0.01. There are no
+classes, so the splits are different streams of random numbers.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ class Quadratic:
     target: Tensor
 
     def initial_carry(self) -> tuple[()]:
-        """Returns nothing: the loss at theta depends on theta alone."""
+        """Returns (): the loss only depends on theta."""
         return ()
 
     def loss(self, theta: Tensor, carry: Any, step: Any) -> tuple[Tensor, Any]:
-        """Returns |W theta - y|^2, and nothing."""
+        """Returns |W theta - y|^2, and the carry ()."""
         del step
         return tf.reduce_sum(tf.square(tf.linalg.matvec(self.matrix, theta) - self.target)), carry
 
@@ -71,14 +71,14 @@ class Quadratic:
 
 @dataclass(frozen=True)
 class QuadraticEpisodes:
-    """Quadratics by their number.
+    """The quadratics by their number.
 
     Args:
         size: D.
         convention: "code" or "paper".
         split: its name goes into the random numbers.
         seed: any integer that fits 32 bits.
-        training: draw from the keys of training, which no list shares.
+        training: whether to use the keys of training, which no list uses.
     """
 
     size: int
@@ -88,7 +88,7 @@ class QuadraticEpisodes:
     training: bool = False
 
     def __call__(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Returns matrix [D, D], target [D] and theta_0 [D], and a label that nothing reads, []."""
+        """Returns matrix [D, D], target [D] and theta_0 [D], and an unused label, []."""
         draw = (
             tf.random.stateless_uniform
             if self.convention == "code"
@@ -123,7 +123,7 @@ class QuadraticTasks(ProblemTasks):
 
     Args:
         size: D.
-        convention: "code" or "paper", see above.
+        convention: "code" or "paper", as explained above.
     """
 
     part = Part(
@@ -142,7 +142,7 @@ class QuadraticTasks(ProblemTasks):
 
     @property
     def task(self) -> str:
-        """Such as "10-dimensional"."""
+        """Name of the task, such as "10-dimensional"."""
         return f"{self.size}-dimensional"
 
     def episodes(self, split: str, seed: int, training: bool = False) -> QuadraticEpisodes:

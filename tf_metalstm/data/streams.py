@@ -1,9 +1,9 @@
-"""Streams: images come one after the other, each with the label of the one before it.
+"""Streams: images come one after the other, each with the label of the image before it.
 
-Santoro et al., "Meta-Learning with Memory-Augmented Neural Networks", ICML 2016, section 2.1. The
-classes of a stream and their labels are drawn anew; each class is shown as often as every other, in
-an order at random. At step t comes x_t with y_{t-1}, and y_t is asked for. So at the first showing
-of a class one can only guess, and at the k-th one has seen k - 1 examples of it.
+Santoro et al., "Meta-Learning with Memory-Augmented Neural Networks", ICML 2016, section 2.1. A
+stream has random classes with random labels. Each class is shown equally often, in random order. At
+step t the input is x_t and y_{t-1}, and the output is compared with y_t. So at the first showing of
+a class the answer can only be a guess; before the k-th showing there were k - 1 examples of it.
 
     paper       code               shape
     x_t         images             [T, h, w, c]
@@ -36,7 +36,7 @@ class StreamOptions(ImageClassOptions, AugmentationOptions):
 
 
 class StreamEpisodes(ImageEpisodes):
-    """Streams by their number; which images they have is drawn as for episodes."""
+    """The streams by their number. Their images are drawn as for episodes."""
 
     def __call__(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Returns images float32 [T, h, w, c], previous_labels int32 [T]; labels int32 [T]."""
@@ -56,7 +56,7 @@ class StreamEpisodes(ImageEpisodes):
         }, labels
 
     def fingerprint(self, num_episodes: int) -> str:
-        """Returns a hash of streams 0 ... num_episodes - 1: equal ones mean equal lists."""
+        """Returns a hash of streams 0 ... num_episodes - 1. Equal hashes mean equal lists."""
         digest = hashlib.sha256(self.sampler.fingerprint(num_episodes).encode())
         for index in range(num_episodes):
             digest.update(self._order(tf.constant(index, tf.int64)).numpy().tobytes())
@@ -70,16 +70,16 @@ class StreamEpisodes(ImageEpisodes):
 
 
 class StreamTasks(ImageTasks):
-    """Streams of the images of a source; arguments as those of `ImageTasks`.
+    """Streams of the images of a source; the arguments are those of `ImageTasks`.
 
-    Of the spec only ways and images of a class count.
+    Only the number of ways and the images of a class are used from the spec.
     """
 
     kind = STREAMS
 
     @classmethod
     def of_stream(cls, source: Source, options: StreamOptions) -> StreamTasks:
-        """Returns the streams of a source that the options say."""
+        """Returns the streams of a source with these options."""
         return cls(
             source,
             EpisodeSpec(options.num_way, 1, options.num_showings - 1),
@@ -96,16 +96,16 @@ class StreamTasks(ImageTasks):
 
     @property
     def task(self) -> str:
-        """Such as "5 classes, 10 showings"."""
+        """Name of the task, such as "5 classes, 10 showings"."""
         return f"{self.spec.num_way} classes, {self.spec.images_per_class} showings"
 
     def sizes(self) -> dict[str, Any]:
-        """Returns classes and showings."""
+        """Returns the numbers of classes and showings."""
         return {"num_way": self.spec.num_way, "num_showings": self.spec.images_per_class}
 
 
 def showings(labels: np.ndarray) -> np.ndarray:
-    """Returns which showing of its class each step is, counted from 0, [T].
+    """Returns for each step how often its class was shown before, [T].
 
     >>> showings(np.array([2, 0, 2, 2, 0])).tolist()
     [0, 0, 1, 2, 1]

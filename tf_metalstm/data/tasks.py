@@ -1,6 +1,6 @@
-"""Distributions of tasks: images of a source, functions, optimization problems.
+"""Tasks: images of a source, functions, or optimization problems.
 
-Commands ask `Tasks` for the tasks of a split by their number and need not know what is in them.
+Commands ask `Tasks` for the tasks of a split by their number, and need not know their contents.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Tasks(abc.ABC):
     """A distribution of tasks, in three splits.
 
     Attributes:
-        name: of the source.
-        kind: of the tasks, such as `IMAGES`; a method says which kinds it takes.
-        objective: name of what a task asks for, as in `tf_metalstm.objectives`.
-        task: how large a task is, in short, as papers head their tables.
+        name: name of the source.
+        kind: kind of the tasks, such as `IMAGES`; a method lists the kinds that it takes.
+        objective: name of the objective, as in `tf_metalstm.objectives`.
+        task: the size of a task in short, as in the headings of tables.
     """
 
     family: ClassVar[str] = "source"
@@ -45,7 +45,7 @@ class Tasks(abc.ABC):
 
     @classmethod
     def from_options(cls, options: Options) -> Tasks:
-        """Returns the tasks that the options say; nothing is read yet."""
+        """Returns the tasks with these options; reads no data yet."""
         raise NotImplementedError(f"{cls.__name__} lacks from_options, which builds the tasks.")
 
     @abc.abstractmethod
@@ -53,9 +53,10 @@ class Tasks(abc.ABC):
         """Returns the tasks of a split by their number.
 
         Args:
-            split: of the classes.
-            seed: of the list.
-            training: for meta-training: with its own size, augmentation and random numbers.
+            split: split of the classes.
+            seed: seed of the list.
+            training: whether the tasks are for meta-training, which has its own size, augmentation
+                and random numbers.
         """
 
     @abc.abstractmethod
@@ -72,14 +73,14 @@ class Tasks(abc.ABC):
         return {}
 
     def data_fingerprint(self) -> str:
-        """Returns sixteen hexadecimal digits: equal ones mean that tasks are of the same data.
+        """Returns sixteen hexadecimal digits. Equal ones mean that tasks have the same data.
 
-        Here of what `describe` says, which is all there is to know of a formula.
+        Here it is a hash of `describe`, which says everything about a formula.
         """
         return hashlib.sha256(self.describe().encode()).hexdigest()[:16]
 
     def facts(self) -> dict[str, Any]:
-        """Returns what a run keeps, so that it can be used without its data; values for JSON."""
+        """Returns facts that a run keeps, so that it can be used without its data, for JSON."""
         return {
             "name": self.name,
             "kind": self.kind,
@@ -107,7 +108,7 @@ class EpisodeTasks(Tasks):
     @property
     @abc.abstractmethod
     def num_outputs(self) -> int:
-        """How many outputs a learner needs."""
+        """Number of outputs that a learner needs."""
 
     @property
     def task(self) -> str:
@@ -120,7 +121,7 @@ class EpisodeTasks(Tasks):
         return {"num_way": spec.num_way, "num_shot": spec.num_shot, "num_query": spec.num_query}
 
     def facts(self) -> dict[str, Any]:
-        """Returns what a learner has to fit."""
+        """Returns the facts that a learner must fit."""
         return {
             **super().facts(),
             "input_shape": list(self.input_shape),
@@ -132,8 +133,8 @@ class ProblemTasks(Tasks):
     """Tasks that are losses to minimize.
 
     Attributes:
-        options: that they were built from.
-        blocks: the tensors that theta is made of.
+        options: the options of the tasks.
+        blocks: the tensors of theta.
     """
 
     kind = PROBLEMS
@@ -143,10 +144,10 @@ class ProblemTasks(Tasks):
 
     @abc.abstractmethod
     def problem(self, task: Mapping[str, Tensor]) -> Any:
-        """Returns the problem, a `tf_metalstm.problems.Problem`, that the tensors of a task mean.
+        """Returns the problem of a task, a `tf_metalstm.problems.Problem`.
 
         Args:
-            task: as `episodes` gives it, theta_0 [P] among the tensors.
+            task: the tensors of the task from `episodes`, with theta_0 [P].
         """
 
 
@@ -154,15 +155,15 @@ class ImageTasks(EpisodeTasks):
     """Classification of images.
 
     Args:
-        source: of images; nothing is read before episodes are asked for.
+        source: the source of images; it is read when the first episode is needed.
         spec: ways, shots and queries of validation and test.
-        normalization: "standard", "unit" or "pixels"; or the constants themselves, those of a
-            trained run.
-        augmentation: names of augmentations, in training.
-        class_sampling: how the classes of training episodes are drawn. A fixed list of episodes
-            is drawn independently.
+        normalization: "standard", "unit" or "pixels"; or the constants of a trained run.
+        augmentation: names of augmentations in training.
+        class_sampling: how the classes of training episodes are drawn. Fixed lists of episodes are
+            drawn independently.
         training_spec: ways, shots and queries of training; None for the same.
-        skip_small_classes: leave out classes with fewer images than an episode takes, and say so.
+        skip_small_classes: whether to leave out and name classes that have fewer images than an
+            episode needs.
     """
 
     kind = IMAGES
@@ -189,7 +190,7 @@ class ImageTasks(EpisodeTasks):
 
     @classmethod
     def of(cls, source: Source, options: ImageOptions) -> ImageTasks:
-        """Returns the tasks of a source that the options say."""
+        """Returns the tasks of a source with these options."""
         return cls(
             source,
             options.spec(),
@@ -201,7 +202,7 @@ class ImageTasks(EpisodeTasks):
         )
 
     def normalized_by(self, normalization: Normalization) -> ImageTasks:
-        """Returns the same tasks under the constants of a trained run."""
+        """Returns the same tasks with the normalization of a trained run."""
         names = self._augmentation.names if self._augmentation else ()
         return type(self)(
             self.source,
@@ -236,7 +237,7 @@ class ImageTasks(EpisodeTasks):
         return make_normalization(self._normalization, self.source)
 
     def sampler(self, split: str, seed: int, training: bool = False) -> EpisodeSampler:
-        """Returns which images make up the episodes of a split; reads its images."""
+        """Returns the sampler of a split, which draws images of episodes; reads its images."""
         spec = self.training_spec if training else self.spec
         classes = self.source.load(split)
         if self._skip_small_classes:
@@ -266,13 +267,13 @@ class ImageTasks(EpisodeTasks):
             training_classes: names of the classes that it was trained on.
 
         Raises:
-            ValueError: it knows what it would be tested on.
+            ValueError: it was trained on test classes.
         """
 
     def data_fingerprint(self) -> str:
         """Returns a hash of the pixels and class names of all splits; prepares the source.
 
-        Two of them are equal where the data are, wherever the raw files lie.
+        Equal data have equal hashes, wherever the raw files are.
         """
         digest = hashlib.sha256()
         for split in SPLITS:
@@ -285,20 +286,20 @@ class ImageTasks(EpisodeTasks):
 
     @property
     def num_training_classes(self) -> int:
-        """Classes of the training split."""
+        """Number of classes in the training split."""
         return len(self.source.class_names("train"))
 
     def joint_batches(self, batch_size: int, seed: int) -> JointBatches:
-        """Returns batches of all training classes together, of `batch_size` images each."""
+        """Returns batches over all training classes, with `batch_size` images each."""
         classes = self.source.load("train")
         return JointBatches(classes, batch_size, self.normalization, self._augmentation, seed)
 
     def describe(self) -> str:
-        """Returns classes and images of each split."""
+        """Returns a text with the classes and images of each split."""
         return self.source.describe()
 
     def facts(self) -> dict[str, Any]:
-        """Returns also the constants of the normalization and the classes of the training."""
+        """Returns also the constants of the normalization and the training classes."""
         return {
             **super().facts(),
             "normalization": self.normalization._asdict(),

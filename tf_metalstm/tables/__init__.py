@@ -1,1 +1,1 @@
-"""Tables of results: what they are to hold, what has been measured, and how they are printed."""
+"""Tables of results: their cells, the measured numbers, and their text."""

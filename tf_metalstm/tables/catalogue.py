@@ -1,16 +1,16 @@
-"""The tables that `reproduce` fills: which runs there are, and what was published.
+"""The tables that `reproduce` fills: their runs and the published numbers.
 
-Sources of the published numbers, accuracy in % with 95 % interval where there is one:
+Sources of the published numbers, accuracy in % with its 95 % interval if there is one:
 
 - mini-ImageNet: Ravi & Larochelle, ICLR 2017, table 1;
 - Omniglot: Vinyals et al., NIPS 2016 (matching networks, and their own siamese networks), Snell et
   al., NIPS 2017 (prototypical networks), Finn et al., ICML 2017 (MAML, transductive), Li et al.,
   2017 (Meta-SGD, transductive), Sung et al., CVPR 2018 (relation networks, transductive).
 
-The ablations are our own: what each change is worth to the preset `paper`, after the same number
-of updates, on validation episodes. Of a run from a trained network these are the last weights:
-where meta-training takes away it is best before its first update, and the table is to say what it
-did.
+The ablations are our own. They show the effect of each change to the preset `paper` after the same
+number of updates, on validation episodes. Runs that start from a trained network have their last
+weights in the table. If meta-training makes such a run worse, its best weights are those before the
+first update, which would hide the effect.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from dataclasses import dataclass
 class Run:
     """One training.
 
-    name: of its folder.
-    flags: of `train`, but for the places of data and runs.
+    name: name of its folder.
+    flags: flags of `train`, without the folders of data and runs.
     before: the run whose weights it starts from, as a tuple of one; else empty.
-    searched: whether `search` chooses settings before it is evaluated.
+    searched: whether `search` chooses settings before the evaluation.
     """
 
     name: str
@@ -38,13 +38,13 @@ class Run:
 class Cell:
     """One number.
 
-    method: the row.
+    method: name of the row.
     num_way: N.
     num_shot: K.
-    published: as text, or "" where there is nothing.
-    run: what is evaluated.
-    split: whose episodes it is evaluated on.
-    checkpoint: which weights, `best` on validation or `last`.
+    published: the published number as text, or "".
+    run: the run to evaluate.
+    split: split of the test episodes.
+    checkpoint: `best` on validation, or `last`.
     """
 
     method: str
@@ -159,7 +159,7 @@ def _omniglot() -> list[Cell]:
 def _omniglot_features(joint: Run) -> list[Cell]:
     """Returns the rows of methods that compare features, 5- and 20-way.
 
-    All but relation networks begin at a jointly trained network.
+    All except relation networks begin at a jointly trained network.
     """
     cells = [Cell("nearest neighbour", 20, shot, "", joint) for shot in (1, 5)]
     for words, name, published in (
@@ -171,7 +171,7 @@ def _omniglot_features(joint: Run) -> list[Cell]:
     ):
         for shot in (1, 5):
             recipe = f"omniglot_{shot}shot_{name}"
-            before = () if name == "relation" else (joint,)  # another network
+            before = () if name == "relation" else (joint,)  # it has another network
             run = Run(f"{shot}shot_{name}", (_recipe(recipe),), before=before)
             five, twenty = (published[(way == 20) * 2 + (shot == 5)] for way in (5, 20))
             cells += [Cell(words, 5, shot, five, run), Cell(words, 20, shot, twenty, run)]
@@ -190,7 +190,7 @@ def _glyphs() -> list[Cell]:
     return [Cell(words, 5, 5, "", Run(name, (_recipe(recipe),))) for words, name, recipe in rows]
 
 
-# Row and flagfile; those after the first list begin at a jointly trained network.
+# Row and flagfile. Rows after the first list begin at a jointly trained network.
 _ABLATIONS = (
     ("the preset `paper`", "running_statistics"),
     ("the same with one more support pass, as all below", "base"),

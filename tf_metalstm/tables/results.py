@@ -1,8 +1,7 @@
-"""What a cell of a table has: from its run on this machine, or recorded in the repository.
+"""The numbers of a table's cells, from runs on this machine or from records of the repository.
 
-`evaluate` leaves a report of each evaluation in the folder of its run. What was measured once is
-kept in the repository, TABLE.json in `RECORDS`, so that a table can be read without the hours that
-it took.
+`evaluate` writes a report of each evaluation to the folder of its run. Measured numbers are kept in
+the repository in TABLE.json in `RECORDS`, so that a table can be read without repeating the runs.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from tf_metalstm.tables.runs import (
     wrong_run,
 )
 
-# In a clone.
+# The folder in a clone.
 RECORDS = Path("docs", "tables")
 
 
@@ -35,18 +34,18 @@ RECORDS = Path("docs", "tables")
 class Result:
     """One number, and how it was measured.
 
-    mean: of the scores of all episodes.
+    mean: mean score of all episodes.
     interval: half width of its 95 % interval.
-    num_episodes: how many.
-    list_fingerprint: which.
-    batch_norm: the mode, in words.
-    updates: how many were made, of how many, and from where, in words.
-    minutes: of training.
-    commit: that it was trained at.
-    recipe: fingerprint of the recipe that made it, see `recipe_fingerprint`.
-    transductive: mean and half width of the interval on the same list where queries are normalized
-        with each other; None where that is the mode above, is no mode of the method, or was not
-        measured.
+    num_episodes: number of episodes.
+    list_fingerprint: fingerprint of the list of episodes.
+    batch_norm: mode of batch norm, in words.
+    updates: number of updates, the planned number, and the start, in words.
+    minutes: minutes of training.
+    commit: commit of the training.
+    recipe: fingerprint of the recipe, see `recipe_fingerprint`.
+    transductive: mean and half width of the interval on the same list with queries that are
+        normalized together; None if this is the mode above, the method has no such mode, or it was
+        not measured.
     """
 
     mean: float
@@ -68,7 +67,7 @@ def key(cell: Cell) -> str:
 
 
 def result_here(cell: Cell, folder: Path, num_episodes: int) -> Result | None:
-    """Returns what a cell's run on this machine has; None where it has no number of the table."""
+    """Returns the number of a cell's run on this machine; None if it has none for the table."""
     run_dir = folder / cell.run.name
     state = read_state(run_dir)
     report = find_report(cell, run_dir, num_episodes)
@@ -98,7 +97,7 @@ def _transductive(report: dict[str, Any]) -> tuple[float, float] | None:
 
 
 def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] | None:
-    """Returns what `evaluate` wrote of the weights that a cell asks for; None where it has not."""
+    """Returns the report about the weights and episodes of a cell; None if there is none."""
     state = read_state(run_dir)
     step = state and state.step_of(cell.checkpoint)
     if step is None:
@@ -133,22 +132,22 @@ def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] 
 
 
 def _as_json(values: dict[str, Any]) -> dict[str, Any]:
-    """Returns values as they are read back from a report."""
+    """Returns values as they are after reading a report."""
     return json.loads(json.dumps(values))
 
 
 def is_clone() -> bool:
-    """Returns whether the present folder is that of a clone."""
+    """Returns whether the current folder is a clone."""
     return Path("flags", "recipes").is_dir()
 
 
 def read_records(table: str) -> dict[str, Result]:
-    """Returns what the repository has of a table, by `key`.
+    """Returns the records of a table by `key`.
 
     Raises:
         ValueError: the file cannot be read.
     """
-    # In a clone those of the clone: they may have changed since the package was installed.
+    # In a clone its own records are used, which may be newer than the installed package.
     records = RECORDS if is_clone() else shipped.folder(shipped.TABLES)
     path = records / f"{table}.json"
     if not path.is_file():
@@ -176,6 +175,6 @@ def _values(result: Result) -> dict[str, Any]:
 
 
 def write_records(table: str, records: dict[str, Result]) -> None:
-    """Writes what the repository is to have of a table."""
+    """Writes the records of a table."""
     values = {name: _values(result) for name, result in sorted(records.items())}
     write_atomically(RECORDS / f"{table}.json", json.dumps(values, indent=1) + "\n")

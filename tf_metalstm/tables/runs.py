@@ -1,4 +1,4 @@
-"""The runs of a table on this machine: how far each is, and whether it is the one wanted."""
+"""The runs of a table on this machine: their progress, and whether they are those of the table."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tf_metalstm.training.provenance import commits, read_starts
 
 
 class State(NamedTuple):
-    """How far a run is.
+    """The progress of a run.
 
-    step: meta-updates made.
-    minutes: of training.
-    best_step: update of the weights that are best on validation; None before the first validation.
-    max_steps: meta-updates it is to make.
+    step: number of meta-updates.
+    minutes: minutes of training.
+    best_step: update of the best weights on validation; None before the first validation.
+    max_steps: planned number of meta-updates.
     """
 
     step: int
@@ -34,7 +34,7 @@ class State(NamedTuple):
     max_steps: int
 
     def step_of(self, checkpoint: str) -> int | None:
-        """Returns the update of the `best` or the `last` weights; None where there are none."""
+        """Returns the update of the `best` or the `last` weights; None if there are none."""
         return self.best_step if checkpoint == "best" else self.step
 
 
@@ -46,9 +46,9 @@ def in_order(run: Run) -> Iterator[Run]:
 
 
 def still_needed(run: Run, folder: Path) -> Iterator[Run]:
-    """Yields what is to be begun or gone on with for a run, and then the run itself.
+    """Yields the runs that must start or continue before a run, and then the run itself.
 
-    A run that has begun keeps in its checkpoints what it took from those before it.
+    A run that has begun has the weights of earlier runs in its checkpoints.
     """
     if read_state(folder / run.name) is None:
         for first in run.before:
@@ -57,7 +57,7 @@ def still_needed(run: Run, folder: Path) -> Iterator[Run]:
 
 
 def read_state(run_dir: Path) -> State | None:
-    """Returns how far a run is; None where it has not begun."""
+    """Returns the progress of a run; None if it has not begun."""
     last, best = (checkpoint_steps(run_dir / kind) for kind in (LAST, BEST))
     if not last:
         return None
@@ -68,7 +68,7 @@ def read_state(run_dir: Path) -> State | None:
 
 
 def wrong_run(run: Run, folder: Path) -> str:
-    """Returns what keeps a run, or one that it needs, from being that of the table; "" if none."""
+    """Returns why a run, or one that it needs, is not that of the table; "" if it is."""
     for one in in_order(run):
         if wrong := mismatch(one, folder):
             return wrong if one is run else f"{one.name}: {wrong}"
@@ -76,7 +76,7 @@ def wrong_run(run: Run, folder: Path) -> str:
 
 
 def mismatch(run: Run, folder: Path) -> str:
-    """Returns in what a run that has begun is not the one of the table; "" where it is."""
+    """Returns how a run that has begun differs from that of the table; "" if it does not."""
     run_dir = folder / run.name
     if read_state(run_dir) is None:
         return ""
@@ -84,8 +84,8 @@ def mismatch(run: Run, folder: Path) -> str:
     different = {
         name: values
         for name, values in differences(made, recipe).items()
-        # What is left open in a recipe follows from the data. So is where a run begins, see below.
-        # The precision is said beside the updates and makes no other recipe of it.
+        # Values that a recipe leaves open follow from the data. The start is checked below.
+        # The precision is shown beside the updates and does not make another recipe.
         if name != "learner_precision" and recipe.get(name) is not None
     }
     if different:
@@ -102,7 +102,7 @@ def mismatch(run: Run, folder: Path) -> str:
 
 
 def _other_start(start: dict[str, Any], first_dir: Path) -> str:
-    """Returns in what the weights that a run began at are not the best ones of another run now."""
+    """Returns how the initial weights differ from the present best weights of the other run."""
     if not start:
         return ""
     if start["run"] != first_dir.name:
@@ -121,21 +121,20 @@ def _other_start(start: dict[str, Any], first_dir: Path) -> str:
 
 
 def _start_of(run_dir: Path) -> dict[str, Any]:
-    # The last one that says it: an earlier one ended before there was a checkpoint.
+    # The last entry with a start counts: earlier starts ended before the first checkpoint.
     found = [start["pretrained"] for start in read_starts(run_dir) if "pretrained" in start]
     return found[-1] if found else {}
 
 
 def updates_text(run: Run, folder: Path, checkpoint: str = "best") -> str:
-    """Returns how many updates a run and those before it have made, in words.
+    """Returns the number of updates of a run and those before it, in words.
 
-    With the precision, where it is another than float32, and with what a search has found.
+    The text has the precision if it is not float32, and the result of a search.
 
     Args:
-        run: of a table.
-        folder: with the runs of the table.
-        checkpoint: which weights of the run are asked for, `best` or `last`; those that it began
-            at were the best.
+        run: a run of a table.
+        folder: folder with the runs of the table.
+        checkpoint: `best` or `last` weights of the run. Earlier runs always use `best`.
     """
     run_dir = folder / run.name
     state = read_state(run_dir)
@@ -169,21 +168,21 @@ def _found_flags(run: Run, run_dir: Path) -> list[str]:
 
 
 def commits_text(run_dir: Path) -> str:
-    """Returns the commits at which a run was started and taken up again, in words."""
+    """Returns the commits at which a run was started and continued, in words."""
     return ", ".join(commits(run_dir)) or "unknown"
 
 
 def recipe_fingerprint(run: Run) -> str:
-    """Returns a hash of all that is chosen otherwise than by default in a run and those before it.
+    """Returns a hash of all values that are not defaults, in a run and those before it.
 
-    Without what may change while a run goes on, and without the precision.
+    Values that may change while a run continues, and the precision, do not count.
     """
     text = json.dumps([_chosen(parse_settings(one.flags)) for one in in_order(run)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _chosen(settings: Settings) -> dict[str, Any]:
-    """Returns what is said otherwise than by default and may not change while a run goes on."""
+    """Returns the values that are not defaults and may not change while a run continues."""
     plain = make_settings(settings.chosen)
     known = known_options()
     families = {k: v for k, v in settings.chosen.items() if v != make_settings().chosen.get(k)}

@@ -1,4 +1,4 @@
-"""A table in Markdown: what is known of each cell, beside what was published."""
+"""A table in Markdown, with measured and published numbers."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _COLUMNS = (
 
 
 class Row(NamedTuple):
-    """What a table says of a cell, in words: the value, where it is from, and what made it.
+    """The texts of a row: the value, its origin, and how it was made.
 
-    `transductive` is the value on the same list with queries normalized with each other.
+    `transductive` is the value on the same list with queries that are normalized together.
     """
 
     value: str
@@ -68,17 +68,17 @@ def table_text(
 
 
 def rows(cell: Cell, folder: Path, num_episodes: int, records: dict[str, Result]) -> list[Row]:
-    """Returns what there is of a cell.
+    """Returns the rows of a cell.
 
     Args:
-        cell: of the table.
-        folder: with the runs of the table on this machine.
-        num_episodes: of an evaluation.
-        records: of the table.
+        cell: a cell of the table.
+        folder: folder with the runs of the table on this machine.
+        num_episodes: number of episodes of an evaluation.
+        records: records of the table.
 
     Returns:
-        A row of the run here, if it has begun, and one of the record, if there is another one of as
-        many episodes; where there is neither, one that says so.
+        A row for the run here if it has begun, and a row for the record if it differs and has as
+        many episodes. If there is neither, a row that says so.
     """
     found = []
     state = read_state(folder / cell.run.name)

@@ -3,18 +3,17 @@
 Lake, Salakhutdinov and Tenenbaum (2015), "Human-level concept learning through
 probabilistic program induction", Science 350(6266). MIT licence.
 
-Two splits of the classes are offered:
+There are two splits of the classes:
 
-- "characters", the split of the few-shot field: all characters, whatever their
-  alphabet, in one fixed pseudo-random order; 1,100 for training, 100 for
-  validation, 423 for testing. It needs a fixed order rather than a seed, so
-  that numbers of different runs are about the same classes.
-- "alphabets", that of the authors: the evaluation alphabets are for testing, and
-  of the background alphabets a sixth is held out for validation. Harder, for a
-  test alphabet is wholly unknown.
+- "characters" is the usual split in few-shot learning. All characters of all alphabets are in one
+  fixed pseudo-random order: 1,100 for training, 100 for validation, 423 for testing. The order has
+  no seed, so all runs have the same classes.
+- "alphabets" is the split of the authors. The evaluation alphabets are for testing. A sixth of the
+  background alphabets is for validation. This is harder, because no character of a test alphabet is
+  in the training.
 
-With `rotations` every character turned by 90, 180 and 270 degrees is a class of
-its own, in every split (Santoro et al. 2016, and most papers since).
+With `rotations` every character turned by 90, 180 and 270 degrees is a class of its own, in every
+split, as in Santoro et al. 2016 and most later papers.
 """
 
 import hashlib
@@ -46,7 +45,7 @@ IMAGE_SIZE = 28
 BACKGROUND, EVALUATION = "images_background", "images_evaluation"
 
 # Of 1,623 characters in a fixed order the first 1,100 are for training and the
-# next 100 for validation; of an incomplete copy, the same shares.
+# next 100 for validation. An incomplete copy has the same fractions.
 _TRAIN_END, _VALIDATION_END, _ALL_CHARACTERS = 1100, 1200, 1623
 
 _QUARTER_TURNS = (0, 1, 2, 3)
@@ -54,7 +53,7 @@ _QUARTER_TURNS = (0, 1, 2, 3)
 
 @dataclass(frozen=True)
 class OmniglotClassOptions(FilePlaceOptions):
-    """Which classes of Omniglot there are."""
+    """Options about the classes of Omniglot."""
 
     omniglot_split: str = option(
         "characters",
@@ -76,12 +75,11 @@ class Omniglot(FileSource):
 
     Args:
         data_dir: folder with the two official archives, zipped or unpacked.
-        prepared_dir: where the prepared data set is kept.
+        prepared_dir: folder of the prepared data sets.
         split: one of `CLASS_SPLITS`.
-        rotations: each character turned by 90, 180 and 270 degrees is a class of
-            its own.
+        rotations: whether each character turned by 90, 180 and 270 degrees is a class of its own.
         image_size: height and width in pixels.
-        skip_corrupt: leave corrupt files out instead of raising.
+        skip_corrupt: whether to leave out corrupt files instead of raising an error.
     """
 
     part = Part("omniglot", "Omniglot", "Lake et al., Science 2015", OmniglotOptions)
@@ -125,7 +123,7 @@ class Omniglot(FileSource):
 
     @classmethod
     def of_classes(cls, options: OmniglotClassOptions) -> "Omniglot":
-        """Returns the source with the classes that the options say."""
+        """Returns the source with the classes of these options."""
         return cls(
             options.data_dir,
             options.prepared_dir,
@@ -137,18 +135,18 @@ class Omniglot(FileSource):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """As high and as wide as was asked for, one channel."""
+        """Height and width of the option image_size, one channel."""
         return (self._image_size, self._image_size, 1)
 
     def config_name(self) -> str:
-        """Returns the split of the classes with the fingerprint of the raw files."""
+        """Returns the name of the class split with the fingerprint of the raw files."""
         return f"{self._class_split}-{self.fingerprint()}"
 
     def locations(self, data_dir: Path) -> list[Path]:
         """Returns the background and the evaluation set, as archives or folders."""
         found = []
         for part in (BACKGROUND, EVALUATION):
-            # An archive is whole or damaged; a folder may be half unpacked.
+            # An archive is complete or damaged, but a folder may be half unpacked.
             archive, folder = data_dir / f"{part}.zip", data_dir / part
             existing = [archive] * archive.is_file() + [folder] * folder.is_dir()
             if not existing:
@@ -160,41 +158,41 @@ class Omniglot(FileSource):
         return found
 
     def identify(self, path: PurePosixPath) -> ImageIdentity | None:
-        """Returns alphabet and character from the folders of a file."""
+        """Returns the alphabet and the character from the folders of a file."""
         if len(path.parts) < 4 or path.parts[-4] not in (BACKGROUND, EVALUATION):
             return None
         part, alphabet, character, file_name = path.parts[-4:]
         return ImageIdentity(part, f"{alphabet}/{character}", file_name)
 
     def decode(self, encoded: bytes, origin: str) -> tuple[np.ndarray, bytes]:
-        """Returns the drawing in gray, resized, and the same as PNG."""
+        """Returns the resized gray drawing, and the same as PNG."""
         return gray_as_stored(encoded, self._image_size, origin)
 
     def assign_splits(self, groups: dict[str, str]) -> dict[str, str]:
-        """Returns the split of each character, as the class split has it."""
+        """Returns the split of each character."""
         if self._class_split == "characters":
             return split_characters(groups)
         return split_alphabets(groups)
 
     def load(self, split: str) -> ClassImages:
-        """Returns the drawings of a split, with their rotations as further classes if asked for."""
+        """Returns the drawings of a split, with rotations as further classes if they are on."""
         upright = super().load(split)
         return with_rotations(upright) if self._rotations else upright
 
     def class_names(self, split: str) -> tuple[str, ...]:
-        """Returns the names of the classes of a split, the rotations among them."""
+        """Returns the names of the classes of a split, with the rotations."""
         upright = super().class_names(split)
         return rotated_names(upright) if self._rotations else upright
 
     def fingerprint_of(self, split: str) -> str:
-        """Returns that of the upright drawings; of the turned ones a hash of it."""
+        """Returns the fingerprint of the upright drawings, or with rotations a hash of it."""
         upright = super().fingerprint_of(split)
         if not self._rotations:
             return upright
         return hashlib.sha256(f"{upright}, quarter turns".encode()).hexdigest()[:16]
 
     def counts(self, split: str) -> SplitCounts:
-        """Returns how many classes and drawings there are, the rotations counted."""
+        """Returns the numbers of classes and drawings, with the rotations."""
         upright = super().counts(split)
         if not self._rotations:
             return upright
@@ -205,7 +203,7 @@ class Omniglot(FileSource):
 
 
 def split_characters(class_names: Iterable[str]) -> dict[str, str]:
-    """{class name: split}: 1,100 / 100 / 423 of 1,623 characters in a fixed order."""
+    """Returns {class name: split}: 1,100 / 100 / 423 of 1,623 characters in a fixed order."""
     ordered = sorted(class_names, key=_stable_order)
     train_end = len(ordered) * _TRAIN_END // _ALL_CHARACTERS
     validation_end = len(ordered) * _VALIDATION_END // _ALL_CHARACTERS
@@ -218,13 +216,13 @@ def split_characters(class_names: Iterable[str]) -> dict[str, str]:
 
 
 def split_alphabets(groups: dict[str, str]) -> dict[str, str]:
-    """{class name: split}, whole alphabets to each split.
+    """Returns {class name: split}; an alphabet is in one split only.
 
     Args:
         groups: {"<alphabet>/<character>": "images_background" or "images_evaluation"}.
 
     Raises:
-        InconsistentDataError: there are not two background alphabets to divide.
+        InconsistentDataError: there are fewer than two background alphabets.
     """
     alphabet_of = {name: name.split("/")[0] for name in groups}
     background = {alphabet_of[name] for name, part in groups.items() if part == BACKGROUND}
@@ -245,7 +243,7 @@ def split_alphabets(groups: dict[str, str]) -> dict[str, str]:
 
 
 def with_rotations(upright: ClassImages) -> ClassImages:
-    """Each class, and the same turned by one, two and three quarters, anticlockwise.
+    """Returns each class and the same turned anticlockwise by one, two and three quarters.
 
     Args:
         upright: C classes of square images.
@@ -262,10 +260,10 @@ def with_rotations(upright: ClassImages) -> ClassImages:
 
 
 def rotated_names(class_names: Iterable[str]) -> tuple[str, ...]:
-    """Names of each class and of its turns, side by side."""
+    """Returns the names of each class and of its rotations, side by side."""
     return tuple(f"{name}@{90 * turns:03d}" for name in class_names for turns in _QUARTER_TURNS)
 
 
 def _stable_order(name: str) -> bytes:
-    """A key that orders names pseudo-randomly, the same on every machine."""
+    """Returns a key that orders names pseudo-randomly, the same on every machine."""
     return hashlib.sha256(name.encode(errors="surrogateescape")).digest()

@@ -1,4 +1,4 @@
-"""Streams of Omniglot's characters, as memory-augmented networks are trained on them."""
+"""Streams of Omniglot's characters, for memory-augmented networks."""
 
 from __future__ import annotations
 

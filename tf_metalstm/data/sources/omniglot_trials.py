@@ -1,20 +1,20 @@
-"""One-shot trials within an alphabet of Omniglot, as siamese networks are measured by.
+"""One-shot trials within an alphabet of Omniglot, which measure siamese networks.
 
 Koch, Zemel & Salakhutdinov, "Siamese Neural Networks for One-shot Image Recognition", ICML Deep
 Learning Workshop 2015, section 4.3; after Lake et al., Science 2015. A trial shows an image and
-asks which of 20 others is of the same character:
+asks which of 20 others has the same character:
 
-- the 20 characters are of one alphabet, drawn anew for each 20 trials;
-- two of the four drawers that are kept for testing are drawn: the first drew the 20 images to
-  choose from, the second the 20 images that are asked about, one of each character;
-- twice for each of ten alphabets: 10 x 2 x 20 = 400 trials.
+- The 20 characters are of one alphabet. They are drawn anew for each 20 trials.
+- Two of the four test drawers are chosen. The first drew the 20 images to choose from, the second
+  the 20 query images, one of each character.
+- This is done twice for each of ten alphabets: 10 x 2 x 20 = 400 trials.
 
-So it is an episode, 20-way 1-shot with one query a class, and 20 episodes are the protocol. Episode
-i is of alphabet i mod 10. A longer list goes on in the same way, and has a narrower interval.
+So it is a 20-way 1-shot episode with one query a class, and the protocol has 20 episodes. Episode i
+is of alphabet i mod 10. A longer list continues in the same way, and has a narrower interval.
 
-The paper does not say which alphabets it took. Here they are the first ten, by name, of the split's
-alphabets that have 20 characters; those of the test are of the authors' evaluation set. The drawers
-are 17 to 20. They are others in every alphabet, so nobody who drew them is seen in training.
+The paper does not name its alphabets. Here they are the first ten, by name, of the split's
+alphabets with 20 or more characters. The test alphabets are from the authors' evaluation set. The
+test drawers are numbers 17 to 20. Each alphabet has other drawers, so training has none of theirs.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from tf_metalstm.episode import EpisodeSpec, Tensor
 from tf_metalstm.parts import Part
 
 NUM_ALPHABETS, NUM_WAY = 10, 20
-NUM_DRAWERS = 20  # of each character
+NUM_DRAWERS = 20  # drawers of each character
 TEST_DRAWERS = (16, 17, 18, 19)  # counted from 0
 
 
 @dataclass(frozen=True)
 class TrialSampler(EpisodeSampler):
-    """Which images make up the trials of an alphabet; arguments as those of `EpisodeSampler`.
+    """Draws the images of the trials of an alphabet; the arguments are those of `EpisodeSampler`.
 
     Raises:
         ValueError: no alphabet has enough characters, or a character lacks a drawing.
@@ -64,14 +64,14 @@ class TrialSampler(EpisodeSampler):
 
     @functools.cached_property
     def alphabets(self) -> dict[str, tuple[int, int]]:
-        """Number of the first character and number of characters of each alphabet, by name."""
+        """The first character of each alphabet, and its number of characters, by name."""
         names = np.array([alphabet_of(name) for name in self.classes.class_names])
         known, first, sizes = np.unique(names, return_index=True, return_counts=True)
         usable = [i for i in range(len(known)) if sizes[i] >= self.spec.num_way][:NUM_ALPHABETS]
         return {str(known[i]): (int(first[i]), int(sizes[i])) for i in usable}
 
     def sample(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Draws the characters [N] and, for each, the drawing to choose and the one asked for."""
+        """Returns the characters [N], and for each the drawing to choose and the query drawing."""
         index = tf.cast(index, tf.int64)
         first, size = tf.unstack(
             tf.gather(list(self.alphabets.values()), index % len(self.alphabets))
@@ -84,7 +84,7 @@ class TrialSampler(EpisodeSampler):
 
 
 class OmniglotTrials(ImageTasks):
-    """The trials of each split's alphabets."""
+    """The trials of the alphabets of each split."""
 
     part = Part(
         "omniglot_trials",
@@ -108,7 +108,7 @@ class OmniglotTrials(ImageTasks):
         return cls(source, EpisodeSpec(NUM_WAY, 1, 1))
 
     def sampler(self, split: str, seed: int, training: bool = False) -> TrialSampler:
-        """Returns which images make up the trials of a split; reads its images."""
+        """Returns the sampler of the trials of a split; reads its images."""
         return TrialSampler(
             self.source.load(split),
             split,
@@ -119,10 +119,10 @@ class OmniglotTrials(ImageTasks):
         )
 
     def check_unseen(self, training_classes: Sequence[str]) -> None:
-        """Checks that the alphabets of the test are unknown to a trained run.
+        """Checks that no test alphabet was in the training of a run.
 
         Raises:
-            ValueError: one of its training classes is of such an alphabet.
+            ValueError: one of its training classes is of a test alphabet.
         """
         asked = {alphabet_of(name) for name in self.source.class_names("test")}
         seen = sorted({alphabet_of(name) for name in training_classes} & asked)
