@@ -53,6 +53,8 @@ SMALLER = {
     "train --flagfile=flags/recipes/optimizer": [
         *SMALL,
         "--max_steps=2",
+        "--num_steps=4",
+        "--unroll_steps=2",
         "--validation_episodes=32",
     ],
     "train ": [*SMALL, "--max_steps=2", "--validation_episodes=2"],
