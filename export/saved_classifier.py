@@ -73,7 +73,7 @@ def write_classifier(
 
     target = Path(directory)
     if target.exists():
-        raise FileExistsError(f"{target} is there already, and nothing is overwritten.")
+        raise FileExistsError(f"{target} exists already, and nothing is overwritten.")
     names = tf.constant([os.fsencode(name) for name in facts.class_names])
 
     def answered(images: Any, ending: str) -> dict[str, Any]:

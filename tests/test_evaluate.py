@@ -115,7 +115,7 @@ def test_a_diverged_episode_is_counted_and_the_report_stays_json(tmp_path):
     text = describe(report)
     assert "task  5-way 1-shot, 10 queries a class\n" in text
     assert "accuracy  50.00 +- 10.00 %" in text
-    assert "diverged  1 of 3 episodes, taken as wrong" in text
+    assert "diverged  1 of 3 episodes, counted as wrong" in text
     report |= {"mean": None, "interval": None}
     path = write_report(report, tmp_path)
     assert json.loads(path.read_text(), parse_constant=pytest.fail)["mean"] is None

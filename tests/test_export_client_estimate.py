@@ -116,7 +116,7 @@ def test_adapt_save_and_predict(model, folders, tmp_path, capsys):
     saved = tf.saved_model.load(str(tmp_path / "again")).signatures["predict_encoded"]
     answer = saved(query_images=tf.constant([path.read_bytes() for path in queries]))
     np.testing.assert_allclose(answer["probabilities"], rows, atol=2e-3)
-    with pytest.raises(FileExistsError, match="again is there already"):
+    with pytest.raises(FileExistsError, match="again exists already"):
         classifier.save(tmp_path / "again")
 
 

@@ -129,5 +129,5 @@ def test_a_manifest_of_another_network_is_no_start(made, tmp_path):
         load_exported(folder)
     del manifest["trained"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match=r"no model that export wrote: its manifest.json does not"):
+    with pytest.raises(ValueError, match=r"not a model that export wrote: its manifest.json lacks"):
         exported_settings(folder)

@@ -198,7 +198,7 @@ def test_the_loss_reaches_the_rule_whole():
 
 
 def test_a_rule_that_wants_the_loss_is_not_left_without():
-    with pytest.raises(ValueError, match=r"meta_lstm looks at the loss .* optimizer.scale_loss"):
+    with pytest.raises(ValueError, match=r"meta_lstm needs the loss .* optimizer.scale_loss"):
         lstm().apply(gradients(0), variables())
 
 

@@ -55,7 +55,7 @@ def test_a_second_export_replaces_the_first_and_nothing_else(folder, tmp_path):
     write_rule(toy.lively_rule(dtype="float32"), {"hidden_units": 3}, folder, 50)
     assert read_rule(folder).trained_steps == 50
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"is not deleted: move notes.txt away"):
+    with pytest.raises(FileExistsError, match=r"are not deleted: move notes.txt away"):
         write_rule(toy.lively_rule(dtype="float32"), {"hidden_units": 3}, folder)
     (tmp_path / "file").write_text("mine")
     with pytest.raises(FileExistsError, match="move a file away"):
@@ -65,17 +65,17 @@ def test_a_second_export_replaces_the_first_and_nothing_else(folder, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": "tf_metalstm.saved_model"}, "is of 'tf_metalstm.saved_model' and not of"),
-        ({"format_version": 2}, "format version 2, and this program reads 1: take the release"),
-        ({"rule": "nobody"}, r"no rule that is known here \(rule must be one of .* got 'nobody'"),
-        ({"options": {"no_such": 1}}, "no rule that is known here .*no_such"),
-        ({"options": {"hidden_units": -1}}, "no rule that is known here .*must be a whole number"),
-        ({"options": {"hidden_units": "x"}}, "describes no rule that is known here"),
+        ({"format": "tf_metalstm.saved_model"}, "has the format 'tf_metalstm.saved_model' and not"),
+        ({"format_version": 2}, "format version 2, but this program reads 1: use the release"),
+        ({"rule": "nobody"}, r"a known rule \(rule must be one of .* got 'nobody'"),
+        ({"options": {"no_such": 1}}, "a known rule .*no_such"),
+        ({"options": {"hidden_units": -1}}, "a known rule .*must be a whole number"),
+        ({"options": {"hidden_units": "x"}}, "does not describe a known rule"),
         ({"options": {"hidden_units": 4}}, r"has weights of the shapes .* do not belong together"),
         ({"weights": {}}, "do not belong together"),
-        ({"weights": None}, "describes no rule that is known here"),
-        ({"built_for": 3}, "describes no rule that is known here"),
-        ({"trained_steps": "many"}, "describes no rule that is known here"),
+        ({"weights": None}, "does not describe a known rule"),
+        ({"built_for": 3}, "does not describe a known rule"),
+        ({"trained_steps": "many"}, "does not describe a known rule"),
         ({"sha256": "0"}, "is not the file that was exported with its manifest.json"),
     ],
 )

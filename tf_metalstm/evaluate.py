@@ -92,7 +92,7 @@ def main(settings: Settings) -> None:
         )
     print(f"Written to {path}")
     if confusion is not None:
-        print("By class, the hardest first; shares are of the queries where both are there:")
+        print("Accuracy by class, the lowest first. Shares are of episodes that have both classes:")
         print(textwrap.indent(confusion.table(_HARDEST), "  "))
         figure = confusion_figure(confusion, f"{tasks.name}/{evaluation.split}, {tasks.task}")
         drawn = path.parent.with_name("figures") / f"confusion_{path.stem}.png"
@@ -178,7 +178,7 @@ def describe(report: dict) -> str:
             text["the same"] = f"{score}, {other['batch_norm']}"
         if report["num_diverged"]:
             count = f"{report['num_diverged']} of {report['num_episodes']} episodes"
-            text["diverged"] = f"{count}, taken as wrong. Try fewer updates or a lower rate"
+            text["diverged"] = f"{count}, counted as wrong. Try fewer updates or a lower rate"
     return "\n".join(f"{name:>10}  {value}" for name, value in text.items())
 
 

@@ -93,8 +93,8 @@ def _manifest(folder: str | Path) -> dict[str, Any]:
     manifest = read_manifest(folder) or {}
     if not {"trained", "method_settings"} <= manifest.keys():
         raise ValueError(
-            f"{folder} is no model that export wrote: its {MANIFEST} does not say what it was "
-            "trained with."
+            f"{folder} is not a model that export wrote: its {MANIFEST} lacks the settings of its "
+            "training."
         )
     return manifest
 

@@ -209,7 +209,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
     ) -> None:
         if self.rule.uses_loss and not self._loss_is_given:
             raise ValueError(
-                f"The rule {self.rule.name} looks at the loss and was given none: call loss = "
+                f"The rule {self.rule.name} needs the loss but did not get it: call loss = "
                 "optimizer.scale_loss(loss) before the gradient is taken. LossScaleOptimizer does "
                 "not: give loss_scale_factor here and auto_scale_loss=False to compile instead."
             )
@@ -289,8 +289,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         self._has_warned = True
         warnings.warn(
             f"{self.name} goes beyond the {self.trained_steps} updates that its rule was trained "
-            "for: from here on nothing is known of it. Watch the validation loss, or go on with "
-            "another optimizer.",
+            "for, and may fail now. Watch the validation loss, or continue with another optimizer.",
             stacklevel=2,
         )
         return True
@@ -312,8 +311,8 @@ def fitted(copy: Rule, rule: Rule, blocks: Blocks) -> Rule:
     if shapes[0] != shapes[1]:
         raise ValueError(
             f"The rule {rule.name} has weights of the shapes {shapes[0]}, but for this model it "
-            f"needs {shapes[1]}: it learned something for each parameter that it was trained on. "
-            "Use it on that network, or take a rule that is the same for all coordinates, such as "
+            f"needs {shapes[1]}: it learned a weight for each parameter of its training. Use it "
+            "on that network, or take a rule that is the same for all coordinates, such as "
             "meta_lstm."
         )
     copy.set_weights(rule.get_weights())

@@ -113,7 +113,7 @@ def _load(folder: str, times: tuple[int, ...]) -> LoadedModel:
     if not Path(folder, RUN_FLAGS).is_file():
         raise FileNotFoundError(
             f"{folder} is neither a model that python -m tf_metalstm.export wrote, nor a run, nor "
-            f"the name of a trained model that is here: {', '.join(model_names()) or 'none'}."
+            f"the name of a trained model: {', '.join(model_names()) or 'none'}."
         )
     best_flags = Path(folder, FOUND_FLAGS)
     settings = read_settings(

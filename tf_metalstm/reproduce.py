@@ -166,7 +166,7 @@ def _fill(cell: Cell, folder: Path, options: argparse.Namespace) -> None:
     run_dir = folder / cell.run.name
     for run in in_order(cell.run):
         if wrong := mismatch(run, folder):
-            print(f"{folder / run.name} is left alone: {wrong}. Move it away to have it run again.")
+            print(f"{folder / run.name} is skipped: {wrong}. Move it away to run it again.")
             return
     for run in still_needed(cell.run, folder):
         _train(run, folder, places, options)
@@ -231,7 +231,7 @@ def _record(
         if new is None or new == old:
             continue
         if old is not None and old.num_episodes > new.num_episodes:
-            print(f"{key(cell)}: not recorded, what is recorded has {old.num_episodes} episodes.")
+            print(f"{key(cell)}: not recorded, because the record has {old.num_episodes} episodes.")
             continue
         was = "" if old is None else f" instead of {100 * old.mean:.2f} % ({old.updates})"
         print(f"{key(cell)}: recorded {100 * new.mean:.2f} % ({new.updates}){was}")

@@ -102,7 +102,7 @@ def check_replaceable(folder: str | Path) -> None:
         foreign = [] if _is_ours(folder) else [MANIFEST]
     if foreign:
         raise FileExistsError(
-            f"{folder} holds what is no learned optimizer of ours, and it is not deleted: move "
+            f"{folder} has files of something else, which are not deleted: move "
             f"{', '.join(foreign[:3])} away."
         )
 
@@ -121,8 +121,8 @@ def read_rule(folder: str | Path) -> RuleInFolder:
         steps = None if steps is None else int(steps)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
-            f"{folder / MANIFEST} describes no rule that is known here ({_words(error)}). One from "
-            "elsewhere is added by tf_metalstm.add_part first."
+            f"{folder / MANIFEST} does not describe a known rule ({_words(error)}). If it is from "
+            "outside the package, call tf_metalstm.add_part first."
         ) from error
     arrays = _read_weights(folder / WEIGHTS, manifest.get("sha256"))
     needed = {weight.path: tuple(weight.shape) for weight in rule.weights}
@@ -157,11 +157,11 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged ({error}): export the run again.") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-        raise ValueError(f"{path} is of {found!r} and not of {FORMAT!r}. {advice}")
+        raise ValueError(f"{path} has the format {found!r} and not {FORMAT!r}. {advice}")
     if manifest.get("format_version") != FORMAT_VERSION:
         raise ValueError(
-            f"{path} is of format version {manifest.get('format_version')}, and this program reads "
-            f"{FORMAT_VERSION}: take the release of tf_metalstm that wrote it."
+            f"{path} has format version {manifest.get('format_version')}, but this program reads "
+            f"{FORMAT_VERSION}: use the release of tf_metalstm that wrote it."
         )
     return manifest
 

@@ -196,8 +196,8 @@ def test_files_that_are_none_are_refused(idx_dir, tmp_path):
     labels = idx_dir / "train-labels-idx1-ubyte"
     whole = labels.read_bytes()
     for content, error, message in (
-        (whole[:-3], CorruptImageError, r"should have 60 values and has 57"),
-        (b"GIF89a", CorruptImageError, r"is no IDX file of bytes"),
+        (whole[:-3], CorruptImageError, r"should have 60 values, has 57"),
+        (b"GIF89a", CorruptImageError, r"is not an IDX file of bytes"),
         (whole[:4] + struct.pack(">I", 2) + b"\0\1", InconsistentDataError, r"do not belong"),
     ):
         labels.write_bytes(content)

@@ -171,7 +171,9 @@ def test_weights_that_cannot_be_downloaded(monkeypatch):
         raise OSError("URL fetch failure")
 
     monkeypatch.setattr(keras_application, "_known", lambda: {"MobileNet": no_network})
-    with pytest.raises(OptionError, match=r"cannot be had \(URL fetch failure\).* give the path"):
+    with pytest.raises(
+        OptionError, match=r"cannot be downloaded \(URL fetch failure\).* give the path"
+    ):
         application((32, 32, 3), "MobileNet", "imagenet")
 
 

@@ -76,7 +76,7 @@ def test_what_is_replaced_is_said_and_fewer_episodes_replace_nothing(clone, tmp_
     report(tmp_path / "mini_imagenet" / "plain", num_episodes=100)
     run(tmp_path, "--print_only", "--record", "--num_episodes=100")
     printed = capsys.readouterr().out
-    assert "not recorded, what is recorded has 600 episodes" in printed
+    assert "not recorded, because the record has 600 episodes" in printed
     assert "nothing new to record" in printed
     report(tmp_path / "mini_imagenet" / "plain")
     run(tmp_path, "--print_only", "--record", "--only=tuned")

@@ -22,7 +22,7 @@ def test_a_run_from_a_network_that_was_trained_on_is_not_shown(calls, tmp_path, 
     run(tmp_path)
     printed = capsys.readouterr().out
     wrong = "it began from update 50 of joint, which is at 90 now"
-    assert f"{folder / 'tuned'} is left alone: {wrong}. Move it away" in printed
+    assert f"{folder / 'tuned'} is skipped: {wrong}. Move it away" in printed
     assert f"| tuned | 5-way 5-shot | - | {wrong} | here |" in printed
     assert not calls
 

@@ -50,7 +50,7 @@ def load_idx(folder: str | Path, split: str) -> ClassImages:
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
         raise InconsistentDataError(
             f"{folder}: images of the shape {images.shape} and labels of the shape {labels.shape} "
-            "do not belong together: get both files anew."
+            "do not belong together: download both files again."
         )
     if part == "train":
         kept = len(images) - min(_VALIDATION, len(images) // 6)
@@ -73,15 +73,15 @@ def read_idx(path: Path) -> np.ndarray:
         if path.suffix == ".gz":
             data = gzip.decompress(data)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise CorruptImageError(f"{path} is damaged ({error}): get it anew.") from error
+        raise CorruptImageError(f"{path} is damaged ({error}): download it again.") from error
     dimensions = data[3] if len(data) > 3 else 0
     if data[:3] != bytes((0, 0, _BYTES)) or len(data) < 4 + 4 * dimensions:
-        raise CorruptImageError(f"{path} is no IDX file of bytes: get it anew.")
+        raise CorruptImageError(f"{path} is not an IDX file of bytes: download it again.")
     shape = np.frombuffer(data, ">u4", dimensions, offset=4).tolist()
     values = np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions)
     if len(values) != math.prod(shape):
         raise CorruptImageError(
-            f"{path} should have {math.prod(shape)} values and has {len(values)}: get it anew."
+            f"{path} should have {math.prod(shape)} values, has {len(values)}: download it again."
         )
     return values.reshape(shape)
 

@@ -129,8 +129,8 @@ def _with_weights(
     except Exception as error:  # a failed download may raise any error
         raise OptionError(
             "application_weights",
-            f"is imagenet, but {name} cannot be had ({error}). Where there is no network, fetch "
-            "its weights elsewhere and give the path of the file (the one whose name has no_top).",
+            f"is imagenet, but {name} cannot be downloaded ({error}). Download its weights on "
+            "another machine, and give the path of the file (the one whose name has no_top).",
         ) from error
     if weights not in (IMAGENET, FRESH):
         try:

@@ -116,7 +116,7 @@ def check_replaceable(directory: str | Path) -> None:
     foreign = found - _WRITTEN_FILES if read_manifest(directory) else found
     if foreign:
         raise FileExistsError(
-            f"{directory} holds what is no export of ours, and it is not deleted: move "
+            f"{directory} has files of something else, which are not deleted: move "
             f"{', '.join(sorted(foreign)[:3])} away."
         )
 

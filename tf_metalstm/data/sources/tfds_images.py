@@ -159,10 +159,10 @@ class TfdsImages(PreparedSource):
             ) from error
         if not is_prepared:
             raise MissingDataError(
-                f"tfds: {self._tfds_name} is not in {builder.data_dir}. Where there is a network, "
-                f"in Python tfds.load({self._tfds_name!r}, data_dir={str(self._data_dir)!r}) "
-                "fetches it; else copy its folder from another machine and give the folder that it "
-                "lies in as data_dir"
+                f"tfds: {self._tfds_name} is not in {builder.data_dir}. With a network, download "
+                f"it in Python: tfds.load({self._tfds_name!r}, data_dir={str(self._data_dir)!r}). "
+                "Without one, copy its folder from another machine, and give the folder above it "
+                "as data_dir"
             )
         return builder
 
