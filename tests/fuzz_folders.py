@@ -246,6 +246,11 @@ def served(url, body=None):
             rest.PREDICT: ["query_images", "state"],
         }
         found = {name: {"inputs": dict.fromkeys(each)} for name, each in inputs.items()}
+        sides = {"dim": [{"size": str(side)} for side in (-1, *SHAPE)]}
+        found["adapt"] = {
+            "inputs": {"support_images": {"tensor_shape": sides}},
+            "outputs": {"class_mask": {"tensor_shape": {"dim": [{"size": "-1"}]}}},
+        }
         return {"metadata": {"signature_def": {"signature_def": found}}}
     request = json.loads(body)["inputs"]
     part = "support" if "support_images" in request else "query"

@@ -127,14 +127,13 @@ def fails(case, code, said):
     assert not {path for path in left if path.parts[0] != "new"}
 
 
-def some(*without):
-    """Returns the commands, without some. Expensive commands are marked as slow tests."""
-    dear = {"evaluate", "visualize", "to_lite"}
+def some(*without, dear=("evaluate", "visualize", "to_lite")):
+    """The work without some; what is dear in slow tests."""
     marks = {name: [pytest.mark.slow] if name in dear else [] for name in WORK}
     return [pytest.param(name, marks=marks[name]) for name in WORK if name not in without]
 
 
-@pytest.mark.parametrize("case", WORK, indirect=True)
+@pytest.mark.parametrize("case", some(dear=["visualize"]), indirect=True)
 def test_a_full_disk(case):
     with no_room():
         fails(case, 1, rf"cannot be written.*({NO_ROOM})")

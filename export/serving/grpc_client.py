@@ -56,7 +56,7 @@ def signatures(metadata: Any) -> Mapping[str, Any]:
     """Returns the signatures of the served model by name, from the answer to `metadata_request`."""
     found = get_model_metadata_pb2.SignatureDefMap()
     metadata.metadata["signature_def"].Unpack(found)
-    if not {ADAPT, PREDICT} <= set(found.signature_def):
+    if not {"adapt", ADAPT, PREDICT} <= set(found.signature_def):
         raise ClientError(
             f"The served model has no signatures {ADAPT} and {PREDICT}: expected a model of images "
             "that python -m tf_metalstm.export wrote."

@@ -48,7 +48,7 @@ Signatures = Mapping[str, Mapping[str, Any]]
 def signatures(url: str) -> Signatures:
     """Returns the signatures of the served model by name, each with its "inputs" by name."""
     found = _answer(f"{url}/metadata")["metadata"]["signature_def"]["signature_def"]
-    if not {ADAPT, PREDICT} <= found.keys():
+    if not {"adapt", ADAPT, PREDICT} <= found.keys():
         raise ClientError(
             f"The model at {url} has no signatures {ADAPT} and {PREDICT}: expected a model of "
             "images that python -m tf_metalstm.export wrote."
