@@ -146,7 +146,7 @@ def build_page(
                     height=200,
                     elem_id="query",
                 )
-                query.preprocess = _as_dropped  # type: ignore[method-assign]
+                query.preprocess = _as_dropped  # type: ignore[assignment]
                 verdict = gr.Markdown(elem_id="verdict")
                 answer = gr.Label(label="Answer", elem_id="answer")
                 truth = gr.Radio(
