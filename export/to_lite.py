@@ -100,10 +100,7 @@ def _run(model: Path, out: Path, quantize: bool, node_modules: Path | None) -> N
         if node_modules:
             shown["predict.tflite"] = convert_one(model, quantize)
     except Exception as error:  # an incomplete file can raise any error
-        raise ClientError(
-            f"The model in {model} cannot be converted; is the copy complete? "
-            f"({type(error).__name__}: {str(error).strip()[:300]})"
-        ) from error
+        raise ClientError(_why_not(model, error)) from error
     if only_answers:  # what `adapt.py predict --classifier` needs besides
         converted[out / CLASSIFIER] = (model / CLASSIFIER).read_bytes()
     if node_modules:
@@ -114,6 +111,19 @@ def _run(model: Path, out: Path, quantize: bool, node_modules: Path | None) -> N
         print(f"Wrote {path}: {len(converted[path]) / 1e3:.0f} kB, needs {needs}")
     if node_modules:
         print(f"Wrote {out / PAGE}: python -m http.server --directory {out / PAGE} serves it")
+
+
+def _why_not(model: Path, error: Exception) -> str:
+    """Returns the sentence about a model that cannot be converted."""
+    if "tensor list ops" in str(error):  # a loop over the queries
+        return (
+            f"LiteRT cannot run the model in {model}: its method has a loop, as relation networks "
+            "and siamese networks do. Take a model of another method."
+        )
+    return (
+        f"The model in {model} cannot be converted; is the copy complete? "
+        f"({type(error).__name__}: {str(error).strip()[:300]})"
+    )
 
 
 def _write(files: Mapping[Path, bytes]) -> None:
