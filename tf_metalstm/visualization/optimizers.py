@@ -51,6 +51,6 @@ def curves_figure(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], caption: 
     axes.set_xlabel("update", fontsize=9)
     axes.set_ylabel("mean loss, log scale", fontsize=9)
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, ncols=2)
+    figure.legend(fontsize=8, loc="outside right upper")
     figure.supxlabel(caption, fontsize=8, color="0.35")
     return figure
