@@ -78,17 +78,22 @@ def user_path(text: str) -> Path:
     """Returns a path; `~` is the home folder of the user.
 
     Raises:
-        ClientError: it is empty, or begins with `~` and an unknown user.
+        ClientError: it is empty, begins with `~` and an unknown user, is too long, or is in a
+            folder that the user may not read.
     """
     if not text:  # for example an unset variable; for Path it would be the current folder
         raise ClientError("a path is needed, got nothing.")
     try:
-        return Path(text).expanduser()
+        path = Path(text).expanduser()
+        path.exists()  # which raises an error for these
+    except OSError as error:
+        raise ClientError(f"{text} cannot be used ({error.strerror}).") from error
     except RuntimeError as error:
         raise ClientError(
             f"{text}: there is no home folder of that name: give the whole path, or ./ before a "
             "name that begins with ~."
         ) from error
+    return path
 
 
 def class_files(root: Path) -> dict[str, list[Path]]:

@@ -18,6 +18,7 @@ folder, for --page also the folder page.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -139,7 +140,8 @@ def _write(files: Mapping[Path, bytes]) -> None:
     finally:
         if not done:
             for path in files:
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # the first error is the one to report
+                    path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

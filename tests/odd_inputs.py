@@ -350,6 +350,14 @@ LISTS = {
     "a pattern of nothing": OddInput(
         refused="{q}/*.jpg: there is no such file or folder.", query=("{q}/*.jpg",)
     ),
+    "a name that is too long": OddInput(
+        refused=f"{'x' * 300} cannot be used (File name too long).", query=("x" * 300,),
+        clients=PYTHON,
+    ),
+    "a name of classes that is too long": OddInput(
+        refused=f"{'x' * 300} cannot be used (File name too long).", support="x" * 300,
+        clients=PYTHON,
+    ),
     "no path": OddInput(refused="a path is needed, got nothing.", query=("",)),
     "no path of classes": OddInput(refused="a path is needed, got nothing.", support=""),
     "another one's home": OddInput(

@@ -85,6 +85,13 @@ def test_what_cannot_be_written_leaves_nothing_half_written(tmp_path, what):
     assert len(toy.files_in(tmp_path)) > 1
 
 
+def test_a_file_in_the_place_of_a_folder_of_models_is_one_sentence(tmp_path):
+    (tmp_path / "a").write_text("no folder")
+    with pytest.raises(folders.ClientError, match=r"a/b cannot be written \(File exists\)"):
+        to_lite._write({tmp_path / "a" / "b": b"12"})
+    assert toy.files_in(tmp_path) == {"a"}
+
+
 def test_a_file_keeps_its_old_contents(tmp_path):
     files.write_atomically(tmp_path / "a.txt", "old")
     with no_room(), pytest.raises(OSError, match=r"a\.txt cannot be written"):

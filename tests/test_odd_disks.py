@@ -128,7 +128,7 @@ def fails(case, code, said):
 
 
 def some(*without, dear=("evaluate", "visualize", "to_lite")):
-    """The work without some; what is dear in slow tests."""
+    """Returns the commands, without some. Expensive commands are marked as slow tests."""
     marks = {name: [pytest.mark.slow] if name in dear else [] for name in WORK}
     return [pytest.param(name, marks=marks[name]) for name in WORK if name not in without]
 

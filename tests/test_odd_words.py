@@ -38,6 +38,11 @@ LINES = {
     "adapt predict --classifier={model} --query={query}": "is no adapted classifier",
     "adapt --model={model} --support={support} --csv={query}": "exists already, and nothing is",
     "adapt --model={model} --support={support} --save={new}/a/b": "there is no such folder",
+    "adapt --model={long} --support={support}": "x cannot be used .File name too long",
+    "adapt --model={model} --support={support} --csv={long}": "x cannot be used .File name too",
+    "adapt predict --classifier={long} --query={query}": "x cannot be used .File name too long",
+    "evaluate --run_dir={long}": "x/run.flags: File name too long.",
+    "to_lite --model={model} --out={long}": "x cannot be used .File name too long",
     "to_lite --model={run} --out={new}": "{run} is no exported model.",
     "reproduce --table=omniglot --only=maml_ --print_only": "is in no name of a run: .*",
     "trian --source=glyphs": "trian: did you mean train?",
@@ -60,7 +65,11 @@ def places(tmp_path_factory):
         manifest |= {"image_shape": odd_inputs.SHAPE}
         (root / name / "manifest.json").write_text(json.dumps(manifest))
     names = ("support", "query", "run", "empty", "model", "old", "new")
-    return {name: root / name for name in names} | {"root": root, "zip": root / "all.zip"}
+    return {name: root / name for name in names} | {
+        "long": "x" * 300,
+        "root": root,
+        "zip": root / "all.zip",
+    }
 
 
 @pytest.mark.parametrize("line", LINES)

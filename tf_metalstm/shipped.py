@@ -40,7 +40,8 @@ def model_folder(model: str | os.PathLike[str]) -> Path:
         model: path of the folder, or one of `model_names`.
     """
     path = Path(model)
-    if not path.exists() and str(model) in model_names():
+    # os.path.exists raises no error for a path that is too long or may not be read.
+    if not os.path.exists(path) and str(model) in model_names():
         return folder(MODELS) / str(model)
     return path
 
