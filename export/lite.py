@@ -1,4 +1,4 @@
-"""A classifier that to_lite.py made, run by LiteRT: needs numpy, ai-edge-litert or tensorflow."""
+"""Runs a classifier of to_lite.py with LiteRT. Needs numpy, and ai-edge-litert or tensorflow."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def load_lite(directory: Path) -> Callable[..., dict[str, Any]]:
         directory: the folder that to_lite.py wrote.
 
     Raises:
-        ClientError: there is no LiteRT, or the file is damaged.
+        ClientError: LiteRT is not installed, or the file is damaged.
     """
     try:
         # TensorFlow warns that its own interpreter will move to the other package.

@@ -1,4 +1,4 @@
-"""Hundreds of support pictures and queries go through a network a few at a time, in all clients."""
+"""Hundreds of support pictures and queries go through the network in parts, in all clients."""
 
 import types
 
@@ -14,7 +14,7 @@ NUMBERS = [1, 2, 63, 64, 65, 127, 128, 129, 500, 1000]
 
 
 class Counting:
-    """Stands for a loaded model that compares features; notes how many images come at a time."""
+    """Stands for a model that compares features. It records the number of images in each call."""
 
     def __init__(self):
         self.sizes = []
@@ -35,7 +35,7 @@ class Counting:
 
 @pytest.fixture
 def bars(monkeypatch):
-    """The steps of every progress bar."""
+    """Records the steps of every progress bar."""
     found = []
 
     def bar(steps=None, **named):
@@ -75,7 +75,7 @@ def test_queries_of_the_python_client(number):
 
 @pytest.mark.parametrize("side", [8, 84, 224])
 def test_pictures_of_the_python_interface(side, monkeypatch):
-    """As many at a time as 64 of 84 x 84, whatever their size."""
+    """One call takes as many pixels as 64 pictures of 84 x 84 have."""
     total = []
 
     class Bar(types.SimpleNamespace):

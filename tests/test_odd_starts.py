@@ -1,6 +1,6 @@
-"""A start that failed binds nobody: what the sentence advises works in the same folder.
+"""After a failed start the advice of its error works in the same folder.
 
-And raw files may go once they are prepared: no command of the run wants them.
+Also tests that raw files may be deleted once they are prepared: no command of the run needs them.
 """
 
 import pathlib
@@ -31,7 +31,7 @@ ADAPT = ("adapt", "--model={model}", "--support={support}", "--query={query}", "
 
 
 class Start(NamedTuple):
-    """A command line that fails, what is said, and one that works in the same place."""
+    """A command line that fails, its error, and one that works in the same place."""
 
     first: tuple[str, ...]
     said: str
@@ -102,7 +102,7 @@ STARTS = {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Runs, a model and pictures, by name."""
+    """Returns runs, a model and pictures, by name."""
     folder = tmp_path_factory.mktemp("made")
     tfds.disable_progress_bar()
     files = toy_images.folder_files(images=3)
@@ -122,8 +122,8 @@ def places(made, tmp_path, unchecked, monkeypatch):
     return {name: made / name for name in names} | {"here": tmp_path, "toys": tmp_path / "toys"}
 
 
-# What a start of a training says before it looks at its data is cheaper in
-# tests/training/test_first_start.py.
+# Starts that fail before training reads its data are tested in
+# tests/training/test_first_start.py, which is cheaper.
 DEAR = {"no raw data", "another home", "no source", "a size that no network takes"}
 DEAR |= {"a flag that does nothing", "fewer classes than ways", "too many ways in an evaluation"}
 
@@ -156,7 +156,7 @@ GONE = {
 
 @pytest.fixture
 def moved(request, tmp_path, unchecked, monkeypatch):
-    """A run whose raw files are gone, asked from another folder; the path to them was relative."""
+    """A run whose raw files are gone, in another folder. The path of the files was relative."""
     source, options = request.param
     tfds.disable_progress_bar()
     monkeypatch.chdir(tmp_path)

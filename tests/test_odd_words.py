@@ -1,4 +1,4 @@
-"""What real commands and clients say of mistakes that people make: their words, and what to do."""
+"""Errors of real commands and clients about common mistakes have the user's words, and a remedy."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from tf_metalstm.settings import make_settings
 
 RUN = {"source": "sine", "learner": "mlp", "rule": "sgd", "num_steps": 1, "hidden_layers": (4,)}
 
-# A command line, and the whole of what its sentence has to have.
+# A command line, and the parts that its error must have.
 LINES = {
     "evaluate --run_dir={run} --hidden_layers=64":
         "--hidden_layers cannot change after training began, and the run in .* began with 4: leave",
@@ -58,7 +58,7 @@ def places(tmp_path_factory):
     fresh_run(make_settings(RUN).placed(root / "empty"))
     for weights in (root / "empty" / "best").iterdir():
         weights.unlink()
-    for name, version in (("model", 2), ("old", 1)):  # which no line loads
+    for name, version in (("model", 2), ("old", 1)):  # no command line loads these
         (root / name).mkdir()
         (root / name / "saved_model.pb").touch()
         manifest = {"format": "tf_metalstm.saved_model", "format_version": version}

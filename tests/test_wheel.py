@@ -1,6 +1,6 @@
-"""The wheel alone, unpacked into an empty folder: what it has is reached without the clone.
+"""The unpacked wheel works in an empty folder, without the clone.
 
-`make wheel-test` installs it into an environment of its own, trains and exports there.
+`make wheel-test` installs it into its own environment, and trains and exports there.
 """
 
 import os
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow  # `make check` tries the wheel by itself
+pytestmark = pytest.mark.slow  # `make check` tests the wheel in another way
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = "import sys, setuptools.build_meta as backend; print(backend.build_wheel(sys.argv[1]))"
-# All in one process, for each takes seconds to import TensorFlow.
+# One process for all, because each import of TensorFlow takes seconds.
 ASK = """
 import contextlib, io, pathlib, sys
 sys.path.insert(0, sys.argv[1])
@@ -50,9 +50,9 @@ call("train", "--recipe=omniglot_5way_1sht")
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """A folder with what is in the wheel."""
+    """Returns a folder with the contents of the wheel."""
     folder = tmp_path_factory.mktemp("wheel")
-    # So that nothing is written into the clone, and nothing of an earlier build is taken from it.
+    # A copy is built, so nothing is written into the clone or taken from an earlier build.
     (folder / "build.cfg").write_text(
         f"[build]\nbuild_base = {folder}/build\n[egg_info]\negg_base = {folder}\n"
     )
@@ -69,7 +69,7 @@ def wheel(tmp_path_factory):
 
 def test_recipes_models_and_records_are_reached_from_the_wheel_alone(wheel, tmp_path):
     environment = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
-    # -P: the present folder is not on the path, and it is empty.
+    # -P: the current folder, which is empty, is not on the path.
     done = subprocess.run(
         [sys.executable, "-P", "-c", ASK, wheel],
         cwd=tmp_path,

@@ -1,6 +1,6 @@
-"""The smallest exported model that the clients of export/ take: it gives the first class always.
+"""Writes the smallest exported model that clients accept. Its answer is always the first class.
 
-An export of a method has some twenty signatures, which are traced in seconds; this has three.
+Tracing the twenty signatures of a real export takes seconds; this model has three.
 """
 
 import json
@@ -33,7 +33,7 @@ def _answers(images, names):
 
 
 def write(folder):
-    """Writes the model and its manifest; returns the folder."""
+    """Writes the model and its manifest. Returns the folder."""
     tiny = _Tiny()
     names = {"adapt_named": tiny.adapt, "predict_named": tiny.predict}
     names["predict_encoded_named"] = tiny.predict_encoded

@@ -8,7 +8,7 @@ const REASONS = {
     "The camera cannot be read. Perhaps another program uses it: end that, and try again.",
 };
 
-/** Returns a video element that shows what the camera sees; of a phone the one at the back. */
+/** Returns a video element that shows the picture of the camera; on a phone of the back camera. */
 export async function openCamera() {
   if (!window.isSecureContext)
     throw new Error(

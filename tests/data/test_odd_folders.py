@@ -1,4 +1,4 @@
-"""The source of training and the clients take the same files of odd folders: one table for both."""
+"""The training source and the clients take the same files of odd folders; both use one table."""
 
 import collections
 from pathlib import Path
@@ -9,8 +9,8 @@ from export_client import folders
 
 from tf_metalstm.data.sources.folder import Folder
 
-MORE = "cdefg"  # a source splits its classes, and two are too few for that
-ALL_GONE = ("no classes", "pictures without classes")  # and what is added comes back
+MORE = "cdefg"  # a source splits its classes, so it needs more than two
+ALL_GONE = ("no classes", "pictures without classes")  # these cases get classes again
 CASES = {
     name: entry
     for name, entry in odd_inputs.FOLDERS.items()
@@ -19,7 +19,7 @@ CASES = {
 
 
 def write(root, change):
-    """The folder of a case, with more classes beside the two of the table."""
+    """Writes the folder of a case, with more classes beside the two in the table."""
     odd_inputs.ordinary(root)
     for place, name in enumerate(MORE):
         for number in range(3):
@@ -29,7 +29,7 @@ def write(root, change):
 
 
 def taken(root, tmp_path):
-    """The files that a source takes of each class, by their last names; and what it left out."""
+    """Returns the last names of the files that a source takes of each class, and those left out."""
     staged = Folder(root / "support", tmp_path / "prepared", image_size=8).stage()
     found = collections.defaultdict(list)
     for classes in staged.images.values():
@@ -45,7 +45,7 @@ def test_a_source_takes_what_the_clients_take(name, tmp_path, capsys):
     try:
         classes = folders.class_files(tmp_path / "support")
     except folders.ClientError:
-        # Clients ask about every folder and file; a source goes on with the classes that it has.
+        # Clients refuse some folders and files; a source continues with the classes that it has.
         found, left_out = taken(tmp_path, tmp_path)
         assert {*MORE} <= found.keys()
         assert "bee" not in found or len(found["bee"]) == 3
