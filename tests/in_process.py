@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import sys
+import warnings
 from typing import NamedTuple
 from unittest import mock
 
@@ -55,5 +56,8 @@ def call(name, *arguments):
     Raises:
         hunting.Find: it ended in a traceback.
     """
-    with _as_before(), mock.patch.object(sys, "argv", ["tf-metalstm", name, *map(str, arguments)]):
+    argv = ["tf-metalstm", name, *map(str, arguments)]
+    with _as_before(), mock.patch.object(sys, "argv", argv), warnings.catch_warnings():
+        # Another test has imported the module that runs as the main one.
+        warnings.filterwarnings("ignore", ".*found in sys.modules", RuntimeWarning)
         return Ended(*hunting.call(__main__.main))
