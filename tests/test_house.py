@@ -15,7 +15,7 @@ PACKAGE = ROOT / "tf_metalstm"
 CLIENT_MAY_IMPORT = {"PIL", "numpy", "tensorflow"}
 CLIENTS_WITH_MORE = {
     "grpc_client.py": {"grpc", "tensorflow_serving"},
-    "images.py": {"tqdm"},  # optional
+    "folders.py": {"tqdm"},  # optional
 }
 # Modules that name the extra they need in their first lines.
 NEEDS_EXTRA = {"celo_weights.py": "celo", "classifier.py": "sklearn", "demo.py": "demo"}
