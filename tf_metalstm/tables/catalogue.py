@@ -166,16 +166,22 @@ def _omniglot_features(joint: Run) -> list[Cell]:
         ("siamese networks", "siamese", ("97.3", "98.4", "88.2", "97.0")),
         ("matching networks, from a trained network", "matching_from_joint", _MATCHING),
         ("prototypical networks", "prototypical", ("98.8", "99.7", "96.0", "98.9")),
+        ("meta-LSTM from prototypes", "meta_lstm_from_prototypes", ("", "", "", "")),
         ("ridge regression", "ridge", ("", "", "", "")),
         ("relation networks", "relation", ("99.6", "99.8", "97.6", "99.1")),
     ):
         for shot in (1, 5):
-            recipe = f"omniglot_{shot}shot_{name}"
             before = () if name == "relation" else (joint,)  # it has another network
-            run = Run(f"{shot}shot_{name}", (_recipe(recipe),), before=before)
+            run = _omniglot_run(shot, name, before)
+            if name == "meta_lstm_from_prototypes":
+                run = _omniglot_run(shot, name, (_omniglot_run(shot, "prototypical", before),))
             five, twenty = (published[(way == 20) * 2 + (shot == 5)] for way in (5, 20))
             cells += [Cell(words, 5, shot, five, run), Cell(words, 20, shot, twenty, run)]
     return cells
+
+
+def _omniglot_run(shot: int, name: str, before: tuple[Run, ...]) -> Run:
+    return Run(f"{shot}shot_{name}", (_recipe(f"omniglot_{shot}shot_{name}"),), before=before)
 
 
 def _glyphs() -> list[Cell]:
