@@ -25,7 +25,7 @@ BROWSER_FLAGS = (
     "--disable-sync",
     "--use-fake-device-for-media-stream",  # a camera that shows a moving pattern
     "--host-resolver-rules=MAP pictures.example 127.0.0.1",
-    "--window-size=1400,1640",
+    "--window-size=1400,1200",
 )
 SECONDS = 60
 ELSEWHERE = "pictures.example"

@@ -395,4 +395,5 @@ def test_the_page_is_corrected_by_a_click(browser):
     until(browser, lambda d: "7 pictures" in d.find_element(By.ID, "report").text)
     assert answer_is(browser, folders[1].name)
     if os.environ.get("SCREENSHOT"):
+        browser.set_window_size(1400, 1640)  # all of the page
         browser.save_screenshot(os.environ["SCREENSHOT"])
