@@ -116,8 +116,6 @@ def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] 
         "checkpoint": cell.checkpoint,
         "step": step,
     }
-    if settings.get("query_normalization") is not None:
-        wanted["query_normalization"] = settings.get("query_normalization")
     if settings.get("num_steps") is not None:
         steps = settings.get("num_evaluation_steps")
         wanted["num_steps"] = settings.get("num_steps") if steps is None else steps
@@ -126,6 +124,11 @@ def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] 
     for path in sorted((run_dir / "evaluation").glob("*.json")):
         report = json.loads(path.read_text(encoding="utf-8"))
         is_wanted = whole <= report.keys() and report.get("changed", {}) == changed
+        # None: the method normalizes all images in the same way, whatever this option says.
+        is_wanted &= report.get("query_normalization") in (
+            None,
+            settings.get("query_normalization"),
+        )
         if is_wanted and all(report.get(name) == value for name, value in wanted.items()):
             return report
     return None
