@@ -61,14 +61,14 @@ class FeatureEpisodes:
         Returns:
             False if the features would take more memory; then only the first ones were computed.
         """
-        found: list[np.ndarray] = []
+        batches: list[np.ndarray] = []
         for start in progress(range(0, self.num_images, _BATCH)):
             some = features(self._episodes.images(self._rows[start : start + _BATCH])).numpy()
             if some[0].nbytes * self.num_images > most_bytes:
                 return False
-            found.append(some)
+            batches.append(some)
         with tf.device("CPU:0"):
-            self._features = tf.constant(np.concatenate(found))
+            self._features = tf.constant(np.concatenate(batches))
         return True
 
     def __call__(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:

@@ -71,8 +71,8 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
             f"{folder} is not there: give a folder with train/CLASS/PICTURE and test/CLASS/PICTURE "
             "as data_dir."
         )
-    found: dict[str, list[Path]] = {}
+    pictures: dict[str, list[Path]] = {}
     for path in files_below(folder):
         if path.parent != folder and may_be_picture(path):  # type: ignore[arg-type]
-            found.setdefault(path.relative_to(folder).parts[0], []).append(path)
-    return {name: sorted(found[name]) for name in sorted(found)}
+            pictures.setdefault(path.relative_to(folder).parts[0], []).append(path)
+    return {name: sorted(pictures[name]) for name in sorted(pictures)}

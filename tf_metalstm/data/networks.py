@@ -366,21 +366,21 @@ class NetworkTasks(ProblemTasks):
     def _load(self, split: str) -> ClassImages:
         images, size = self.options.network_images, self.options.network_image_size
         if images == "glyphs":
-            found = Glyphs(self.options.prepared_dir).load(split)
-            found = found._replace(images=255 - found.images)
+            classes = Glyphs(self.options.prepared_dir).load(split)
+            classes = classes._replace(images=255 - classes.images)
         elif self.options.data_dir is None:
-            wanted = {
+            contents = {
                 "idx": "the four files of MNIST or Fashion-MNIST",
                 "folders": "train/CLASS/PICTURE and test/CLASS/PICTURE",
             }
-            raise OptionError("data_dir", f"is needed: the folder with {wanted[images]}.")
+            raise OptionError("data_dir", f"is needed: the folder with {contents[images]}.")
         elif images == "idx":
-            found = load_idx(self.options.data_dir, split)
+            classes = load_idx(self.options.data_dir, split)
         else:
-            found = load_folders(self.options.data_dir, split, size)
-        if found.images.shape[1:3] != (size, size):
-            found = found._replace(images=resized(found.images, size))
-        return found
+            classes = load_folders(self.options.data_dir, split, size)
+        if classes.images.shape[1:3] != (size, size):
+            classes = classes._replace(images=resized(classes.images, size))
+        return classes
 
     @functools.cached_property
     def _images(self) -> Tensor:
@@ -392,5 +392,5 @@ class NetworkTasks(ProblemTasks):
 def resized(images: np.ndarray, size: int) -> np.ndarray:
     """Returns uint8 images [total, h, w, 1] averaged to size x size pixels."""
     parts = np.array_split(images, len(images) // 5000 + 1)
-    found = [tf.image.resize(part, (size, size), "area").numpy() for part in parts]
-    return np.round(np.concatenate(found)).astype(np.uint8)
+    averaged = [tf.image.resize(part, (size, size), "area").numpy() for part in parts]
+    return np.round(np.concatenate(averaged)).astype(np.uint8)

@@ -110,7 +110,7 @@ def showings(labels: np.ndarray) -> np.ndarray:
     >>> showings(np.array([2, 0, 2, 2, 0])).tolist()
     [0, 0, 1, 2, 1]
     """
-    found = np.zeros(len(labels), np.int64)
+    counts = np.zeros(len(labels), np.int64)
     for label in np.unique(labels):
-        found[labels == label] = np.arange(np.count_nonzero(labels == label))
-    return found
+        counts[labels == label] = np.arange(np.count_nonzero(labels == label))
+    return counts

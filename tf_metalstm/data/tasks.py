@@ -278,10 +278,10 @@ class ImageTasks(EpisodeTasks):
         digest = hashlib.sha256()
         for split in SPLITS:
             try:
-                found = self.source.fingerprint_of(split)
+                fingerprint = self.source.fingerprint_of(split)
             except MissingDataError:  # a copy may lack a split
-                found = "nothing"
-            digest.update(f"{split}: {found}\n".encode())
+                fingerprint = "nothing"
+            digest.update(f"{split}: {fingerprint}\n".encode())
         return digest.hexdigest()[:16]
 
     @property

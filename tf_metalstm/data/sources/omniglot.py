@@ -144,7 +144,7 @@ class Omniglot(FileSource):
 
     def locations(self, data_dir: Path) -> list[Path]:
         """Returns the background and the evaluation set, as archives or folders."""
-        found = []
+        paths = []
         for part in (BACKGROUND, EVALUATION):
             # An archive is complete or damaged, but a folder may be half unpacked.
             archive, folder = data_dir / f"{part}.zip", data_dir / part
@@ -154,8 +154,8 @@ class Omniglot(FileSource):
                     f"omniglot: neither {part}.zip nor the folder {part} is in {data_dir}. "
                     f"{self.layout}"
                 )
-            found.append(existing[0])
-        return found
+            paths.append(existing[0])
+        return paths
 
     def identify(self, path: PurePosixPath) -> ImageIdentity | None:
         """Returns the alphabet and the character from the folders of a file."""
