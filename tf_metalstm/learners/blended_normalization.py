@@ -42,7 +42,7 @@ class BlendedNormalization(BatchNormalization):
         self.blend = self.add_weight(shape=(), initializer="zeros", name="blend")
 
     def _normalize(self, inputs: Tensor, weights: Tensor | None, training: bool | None) -> Tensor:
-        given = inputs.dtype
+        dtype = inputs.dtype
         full = tf.float64 if self.variable_dtype == "float64" else tf.float32
         x = tf.cast(inputs, full)
         mean, variance = (tf.convert_to_tensor(x) for x in (self.moving_mean, self.moving_variance))
@@ -60,4 +60,4 @@ class BlendedNormalization(BatchNormalization):
             outputs = (
                 outputs if parameter is None else use(outputs, tf.convert_to_tensor(parameter))
             )
-        return tf.cast(outputs, given)
+        return tf.cast(outputs, dtype)

@@ -110,8 +110,8 @@ def _widths(path: Path) -> set[int]:
 
     def look(value: Any) -> None:
         if isinstance(value, dict):
-            found = (value.get("units"), value.get("filters"))
-            widths.update(width for width in found if isinstance(width, int))
+            sizes = (value.get("units"), value.get("filters"))
+            widths.update(width for width in sizes if isinstance(width, int))
             for each in value.values():
                 look(each)
         elif isinstance(value, list):

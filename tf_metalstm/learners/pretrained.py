@@ -136,9 +136,9 @@ def without_dropout(model: keras.Model) -> keras.Model:
 
     if not any(map(drops, model._flatten_layers())):
         return model
-    found = keras.models.clone_model(model, clone_function=copy, recursive=True)
-    found.set_weights(model.get_weights())
-    return found
+    clone = keras.models.clone_model(model, clone_function=copy, recursive=True)
+    clone.set_weights(model.get_weights())
+    return clone
 
 
 def color_input(
