@@ -51,11 +51,11 @@ def read_published(path: str | Path) -> list[np.ndarray]:
         ValueError: the file cannot be read, or does not have the weights of Celo.
     """
     arrays = read_arrays(path)
-    found = {name: array.shape for name, array in arrays.items()}
+    shapes = {name: array.shape for name, array in arrays.items()}
     wrong = [
-        f"{name} is {found.get(name, 'not there')}, not {shape}"
+        f"{name} is {shapes.get(name, 'not there')}, not {shape}"
         for name, shape in _SHAPES.items()
-        if found.get(name) != shape
+        if shapes.get(name) != shape
     ]
     if wrong:
         raise ValueError(
