@@ -99,12 +99,12 @@ def _take_over(values: np.ndarray, learner: FunctionalLearner, network: keras.Mo
     for block in learner.parameter_blocks:
         if block.start >= end:
             break
-        found = trained.get(block.name)
-        if found is None or tuple(found.shape) != block.shape:
-            has = "nothing" if found is None else f"shape {tuple(found.shape)}"
+        weight = trained.get(block.name)
+        if weight is None or tuple(weight.shape) != block.shape:
+            has = "nothing" if weight is None else f"shape {tuple(weight.shape)}"
             raise ValueError(
                 f"The trained network has {has} for {block.name}, which is {block.shape} here: "
                 "both runs need the same network."
             )
-        weights = keras.ops.convert_to_numpy(found).ravel()
+        weights = keras.ops.convert_to_numpy(weight).ravel()
         values[block.start : block.start + block.size] = weights
