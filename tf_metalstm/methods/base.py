@@ -208,11 +208,11 @@ def copy_weights(own: list[keras.Variable], trained: keras.Model) -> None:
     # Not `variables`: they also contain the random states of dropout.
     known = {weight.path: weight for weight in trained.weights}
     for variable in own:
-        found = known.get(variable.path)
-        if found is None or tuple(found.shape) != tuple(variable.shape):
-            has = "nothing" if found is None else f"shape {tuple(found.shape)}"
+        weight = known.get(variable.path)
+        if weight is None or tuple(weight.shape) != tuple(variable.shape):
+            has = "nothing" if weight is None else f"shape {tuple(weight.shape)}"
             raise ValueError(
                 f"The trained run has {has} for {variable.path}, which is "
                 f"{tuple(variable.shape)} here: both runs need the same parts and options."
             )
-        variable.assign(keras.ops.convert_to_numpy(found))
+        variable.assign(keras.ops.convert_to_numpy(weight))

@@ -288,8 +288,10 @@ class GradientBasedMethod(FewShotMethod):
         network = None if whole or pretrained is None else pretrained.network
         if network is not None and self.statistics is not None:
             trained = {weight.path: weight for weight in network.weights}
-            found = [trained[block.name] for block in self.learner.statistics_blocks]
-            self.statistics.assign(np.concatenate([keras.ops.convert_to_numpy(x) for x in found]))
+            statistics = [trained[block.name] for block in self.learner.statistics_blocks]
+            self.statistics.assign(
+                np.concatenate([keras.ops.convert_to_numpy(x) for x in statistics])
+            )
         self.start.begin(self.learner, network, whole)
 
     @property
@@ -356,8 +358,8 @@ class GradientBasedMethod(FewShotMethod):
         steps = tf.unstack(outputs, num=self.inner_loop.num_steps, axis=1)
         losses = tf.stack([self.objective.loss(labels, each) for each in steps])
         optimizer = getattr(self, "optimizer", None)  # set by `compile`
-        made = 0 if optimizer is None else tf.convert_to_tensor(optimizer.iterations)
-        weights = update_weights(len(steps), made, self.update_loss_steps)
+        meta_updates = 0 if optimizer is None else tf.convert_to_tensor(optimizer.iterations)
+        weights = update_weights(len(steps), meta_updates, self.update_loss_steps)
         return tf.reduce_sum(tf.cast(weights, losses.dtype) * losses)
 
     def compute_metrics(
@@ -388,10 +390,10 @@ class GradientBasedMethod(FewShotMethod):
             unrolled = unroll(self.rule, problem, theta_0, loop)
         else:
             unrolled = unroll_in_loop(self.rule, problem, theta_0, loop, num_steps)
-        made = loop.num_steps if num_steps is None else num_steps
+        num_updates = loop.num_steps if num_steps is None else num_steps
         adapted = Adapted(unrolled.theta, unrolled.carry)
         trace = {LOSSES: unrolled.trajectory.losses, **unrolled.trajectory.traces}
-        return adapted._replace(statistics=self._statistics(adapted, support, made)), trace
+        return adapted._replace(statistics=self._statistics(adapted, support, num_updates)), trace
 
     def _num_way(self, labels: Tensor, training: bool) -> Tensor | int:
         if not self.start.any_way:

@@ -27,7 +27,7 @@ method is an LSTM, the baseline of the paper.
     M              memory           [E, slots, width]
     w^r, w^w       read, written    [E, heads, slots]
     w^u            usage            [E, slots]
-    r              found            [E, heads * width]
+    r              contents         [E, heads * width]
 """
 
 from __future__ import annotations
@@ -226,15 +226,16 @@ class MemoryAugmentedNetwork(Method):
                 "to one of its own: lower memory_heads, or raise memory_slots.",
             )
         self.num_inputs, self.num_way = num_inputs, num_way
-        found = 0 if lstm_alone else memory_heads * memory_width
+        read_width = 0 if lstm_alone else memory_heads * memory_width
         self.controller = keras.layers.LSTMCell(
             controller_units, dtype=self.dtype_policy, name="controller"
         )
-        self.controller.build((None, num_inputs + num_way + found))
-        self.answer = self._layer(controller_units + found, num_way, "answer")
+        self.controller.build((None, num_inputs + num_way + read_width))
+        self.answer = self._layer(controller_units + read_width, num_way, "answer")
         if not lstm_alone:
             self.keys, self.values = (
-                self._layer(controller_units, found, name, "tanh") for name in ("keys", "values")
+                self._layer(controller_units, read_width, name, "tanh")
+                for name in ("keys", "values")
             )
             self.gates = self._layer(controller_units, memory_heads, "gates", "sigmoid")
         self.built = True
@@ -277,14 +278,14 @@ class MemoryAugmentedNetwork(Method):
             axis=-1,
         )
         lstm = self.controller.get_initial_state(num_tasks)
-        memory, found = self._begin(num_tasks)
+        memory, contents = self._begin(num_tasks)
         outputs = []
         for step in range(length):
-            hidden, lstm = self.controller(tf.concat([seen[:, step], *found], axis=-1), lstm)
+            hidden, lstm = self.controller(tf.concat([seen[:, step], *contents], axis=-1), lstm)
             if memory is not None:
                 memory, one = access(memory, self._heads(hidden), self.options.usage_decay)
-                found = [one]
-            outputs.append(tf.concat([hidden, *found], axis=-1))
+                contents = [one]
+            outputs.append(tf.concat([hidden, *contents], axis=-1))
         return self.answer(tf.stack(outputs, axis=1))
 
     def _begin(self, num_tasks: Tensor) -> tuple[MemoryState | None, list[Tensor]]:

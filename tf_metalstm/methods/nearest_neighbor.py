@@ -111,12 +111,12 @@ class NearestNeighbor(FeatureMethod):
     @classmethod
     def training_stream(cls, options: NearestNeighborOptions, tasks: Any, seed: int) -> Episodes:
         """Returns batches of all training classes together."""
-        wanted, there = options.num_training_classes, tasks.num_training_classes
-        if wanted is not None and wanted != there:
+        num_classes, num_in_data = options.num_training_classes, tasks.num_training_classes
+        if num_classes is not None and num_classes != num_in_data:
             raise OptionError(
                 "num_training_classes",
-                f"is {wanted}, but {tasks.name}/train has {there} classes: give that number, or "
-                "leave the option out.",
+                f"is {num_classes}, but {tasks.name}/train has {num_in_data} classes: give that "
+                "number, or leave the option out.",
             )
         return tasks.joint_batches(options.joint_batch_size, seed)
 

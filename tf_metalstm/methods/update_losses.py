@@ -10,7 +10,7 @@ At first all v_t are 1/T. Over S meta-updates the weight moves linearly to the l
 
     paper     code                 shape
     v_t       update_weights       [T]
-    s         made                 []
+    s         meta_updates         []
     S         over                 []
 """
 
@@ -21,14 +21,14 @@ import tensorflow as tf
 from tf_metalstm.episode import Tensor
 
 
-def update_weights(num_updates: int, made: Tensor, over: int) -> Tensor:
+def update_weights(num_updates: int, meta_updates: Tensor, over: int) -> Tensor:
     """Returns the weights of the losses after each update, float32 [T]; their sum is 1.
 
     Args:
         num_updates: T, at least 1.
-        made: s, number of meta-updates so far.
+        meta_updates: s, number of meta-updates so far.
         over: S, number of meta-updates after which only the last loss counts.
     """
-    left = tf.maximum(0.0, 1.0 - tf.cast(made, tf.float32) / over)
+    left = tf.maximum(0.0, 1.0 - tf.cast(meta_updates, tf.float32) / over)
     others = tf.fill([num_updates - 1], left / num_updates)
     return tf.concat([others, 1.0 - tf.reduce_sum(others, keepdims=True)], axis=0)
