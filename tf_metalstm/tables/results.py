@@ -90,10 +90,10 @@ def result_here(cell: Cell, folder: Path, num_episodes: int) -> Result | None:
 
 
 def _transductive(report: dict[str, Any]) -> tuple[float, float] | None:
-    found = report.get("transductive")  # early versions had none
-    if found is None or found["interval"] is None:
+    transductive = report.get("transductive")  # early versions had none
+    if transductive is None or transductive["interval"] is None:
         return None
-    return found["mean"], found["interval"]
+    return transductive["mean"], transductive["interval"]
 
 
 def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] | None:
@@ -102,11 +102,11 @@ def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] 
     step = state and state.step_of(cell.checkpoint)
     if step is None:
         return None
-    found = run_dir / FOUND_FLAGS
-    if cell.run.searched and not found.is_file():
+    flagfile = run_dir / FOUND_FLAGS
+    if cell.run.searched and not flagfile.is_file():
         return None
-    settings = read_settings(run_dir, *([f"--flagfile={found}"] if cell.run.searched else []))
-    wanted = {
+    settings = read_settings(run_dir, *([f"--flagfile={flagfile}"] if cell.run.searched else []))
+    expected = {
         "split": cell.split,
         "num_way": cell.num_way,
         "num_shot": cell.num_shot,
@@ -118,7 +118,7 @@ def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] 
     }
     if settings.get("num_steps") is not None:
         steps = settings.get("num_evaluation_steps")
-        wanted["num_steps"] = settings.get("num_steps") if steps is None else steps
+        expected["num_steps"] = settings.get("num_steps") if steps is None else steps
     changed = _as_json(changed_settings(read_settings(run_dir), settings))
     whole = {"mean", "interval", "batch_norm", "list_fingerprint"}  # early versions wrote less
     for path in sorted((run_dir / "evaluation").glob("*.json")):
@@ -129,7 +129,7 @@ def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] 
             None,
             settings.get("query_normalization"),
         )
-        if is_wanted and all(report.get(name) == value for name, value in wanted.items()):
+        if is_wanted and all(report.get(name) == value for name, value in expected.items()):
             return report
     return None
 

@@ -80,10 +80,10 @@ def mismatch(run: Run, folder: Path) -> str:
     run_dir = folder / run.name
     if read_state(run_dir) is None:
         return ""
-    made, recipe = read_settings(run_dir), parse_settings(run.flags)
+    settings, recipe = read_settings(run_dir), parse_settings(run.flags)
     different = {
         name: values
-        for name, values in differences(made, recipe).items()
+        for name, values in differences(settings, recipe).items()
         # Values that a recipe leaves open follow from the data. The start is checked below.
         # The precision is shown beside the updates and does not make another recipe.
         if name != "learner_precision" and recipe.get(name) is not None
@@ -91,10 +91,10 @@ def mismatch(run: Run, folder: Path) -> str:
     if different:
         words = (f"{name}: the run has {a!r}, now {b!r}" for name, (a, b) in different.items())
         return f"made by another recipe: {', '.join(words)}"
-    where = made.get("pretrained_run_dir")
+    where = settings.get("pretrained_run_dir")
     if bool(run.before) != bool(where):
-        wanted = run.before[0].name if run.before else "random numbers"
-        return f"it began at {where or 'random numbers'} and not at {wanted}"
+        start = run.before[0].name if run.before else "random numbers"
+        return f"it began at {where or 'random numbers'} and not at {start}"
     for first in run.before:
         if other := _other_start(_start_of(run_dir), folder / first.name):
             return other
@@ -122,8 +122,8 @@ def _other_start(start: dict[str, Any], first_dir: Path) -> str:
 
 def _start_of(run_dir: Path) -> dict[str, Any]:
     # The last entry with a start counts: earlier starts ended before the first checkpoint.
-    found = [start["pretrained"] for start in read_starts(run_dir) if "pretrained" in start]
-    return found[-1] if found else {}
+    starts = [start["pretrained"] for start in read_starts(run_dir) if "pretrained" in start]
+    return starts[-1] if starts else {}
 
 
 def updates_text(run: Run, folder: Path, checkpoint: str = "best") -> str:
@@ -140,25 +140,25 @@ def updates_text(run: Run, folder: Path, checkpoint: str = "best") -> str:
     state = read_state(run_dir)
     if state is None:
         return "not here"
-    made = f"{state.step:,}"
+    text = f"{state.step:,}"
     if state.step < state.max_steps:
-        made += f" of {state.max_steps:,}"
+        text += f" of {state.max_steps:,}"
     if checkpoint == "last":
-        made += ", the last"
+        text += ", the last"
     elif state.best_step is not None:
-        made += f", best {state.best_step:,}"
+        text += f", best {state.best_step:,}"
     precision = read_settings(run_dir).get("learner_precision")
     if precision not in (None, "float32"):
-        made += f", {precision}"
+        text += f", {precision}"
     if run.searched and (run_dir / FOUND_FLAGS).is_file():
-        made += f", found {' '.join(_found_flags(run, run_dir))}"
+        text += f", found {' '.join(_found_flags(run, run_dir))}"
     for first in run.before:
         start = _start_of(run_dir)
         if read_state(folder / first.name) is None and start:
-            made += f"; from {start['run']}, update {start['step']:,}, which is not here"
+            text += f"; from {start['run']}, update {start['step']:,}, which is not here"
         else:
-            made += f"; from {first.name}, {updates_text(first, folder)}"
-    return made
+            text += f"; from {first.name}, {updates_text(first, folder)}"
+    return text
 
 
 def _found_flags(run: Run, run_dir: Path) -> list[str]:

@@ -80,17 +80,17 @@ def rows(cell: Cell, folder: Path, num_episodes: int, records: dict[str, Result]
         A row for the run here if it has begun, and a row for the record if it differs and has as
         many episodes. If there is neither, a row that says so.
     """
-    found = []
+    table_rows = []
     state = read_state(folder / cell.run.name)
     if state is not None:
-        found.append(_row_here(cell, folder, num_episodes, state))
+        table_rows.append(_row_here(cell, folder, num_episodes, state))
     recorded = records.get(key(cell))
     if recorded is not None and recorded.num_episodes == num_episodes:
         is_old = recorded.recipe != recipe_fingerprint(cell.run)
         row = _row(recorded, "recorded" + ", of an earlier recipe" * is_old)
-        if row[:1] + row[2:] not in [here[:1] + here[2:] for here in found]:
-            found.append(row)
-    return found or [Row("not run", "")]
+        if row[:1] + row[2:] not in [other[:1] + other[2:] for other in table_rows]:
+            table_rows.append(row)
+    return table_rows or [Row("not run", "")]
 
 
 def _row_here(cell: Cell, folder: Path, num_episodes: int, state: State) -> Row:
