@@ -107,9 +107,9 @@ class Minimizer:
 
     def _minimize(self) -> Tensor:
         """Returns all losses, [T + 1, E]."""
-        found = tf.TensorArray(tf.float32, self._num_steps + 1)
+        curves = tf.TensorArray(tf.float32, self._num_steps + 1)
 
-        def body(step: Tensor, carry: Any, found: Any) -> tuple[Tensor, Any, Any]:
+        def body(step: Tensor, carry: Any, curves: Any) -> tuple[Tensor, Any, Any]:
             with tf.GradientTape() as tape:
                 values = [variable.value for variable in self._variables]
                 losses, after = self._losses(values, carry, step)
@@ -117,13 +117,13 @@ class Minimizer:
             gradients = tape.gradient(total, values)
             seen, _ = self._judged(losses, carry, step)
             self._optimizer.apply(gradients, self._variables)
-            return step + 1, after, found.write(step, seen)
+            return step + 1, after, curves.write(step, seen)
 
-        start = (0, self._initial_carry(), found)
-        step, carry, found = tf.while_loop(lambda step, *_: step < self._num_steps, body, start)
+        start = (0, self._initial_carry(), curves)
+        step, carry, curves = tf.while_loop(lambda step, *_: step < self._num_steps, body, start)
         values = [variable.value for variable in self._variables]
         last, _ = self._losses(values, carry, step)
-        return found.write(step, self._judged(last, carry, step)[0]).stack()
+        return curves.write(step, self._judged(last, carry, step)[0]).stack()
 
     def _judged(self, losses: Tensor, carry: Any, step: Tensor) -> tuple[Tensor, Any]:
         if self._judged_at is None:
@@ -139,8 +139,8 @@ class Minimizer:
             columns = [tf.reshape(value, [self._num_problems, -1]) for value in values]
             theta = tf.concat(columns, axis=1)
 
-        def loss(given: tuple[Any, Tensor, Any]) -> tuple[Tensor, Any]:
-            task, theta, carry = given
+        def loss(inputs: tuple[Any, Tensor, Any]) -> tuple[Tensor, Any]:
+            task, theta, carry = inputs
             return self._tasks.problem(task).loss(theta, carry, step)
 
         return tf.vectorized_map(loss, (self._inputs, theta, carry))
@@ -161,8 +161,8 @@ def _variables(theta_0: Tensor, blocks: Blocks, one_by_one: bool) -> list[keras.
             for each in blocks
         ]
 
-    found = [part for row in values for part in parts(row)] if one_by_one else parts(values)
-    return [keras.Variable(value, dtype="float32") for value in found]
+    initial = [part for row in values for part in parts(row)] if one_by_one else parts(values)
+    return [keras.Variable(value, dtype="float32") for value in initial]
 
 
 def applicable(blocks: Blocks) -> tuple[Baseline, ...]:
@@ -177,11 +177,11 @@ def search_rate(minimizer: Minimizer) -> tuple[float, dict[float, float]]:
     It tries the `RATES`, then two more near the best. A loss that is not a number counts as
     infinite.
     """
-    found = {rate: _final(minimizer, rate) for rate in RATES}
-    best = min(found, key=lambda rate: found[rate])
+    final_losses = {rate: _final(minimizer, rate) for rate in RATES}
+    best = min(final_losses, key=lambda rate: final_losses[rate])
     for rate in (best / _BETWEEN, best * _BETWEEN):
-        found[rate] = _final(minimizer, rate)
-    return min(found, key=lambda rate: found[rate]), found
+        final_losses[rate] = _final(minimizer, rate)
+    return min(final_losses, key=lambda rate: final_losses[rate]), final_losses
 
 
 def _final(minimizer: Minimizer, rate: float) -> float:
