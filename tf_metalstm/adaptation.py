@@ -268,8 +268,8 @@ def _recomputed(
             # tf.recompute_grad differentiates this function, so the gradient is stopped here too.
             if not second_order:
                 gradient, loss = tf.stop_gradient(gradient), tf.stop_gradient(loss)
-            given = (gradient, loss, theta, state)
-            return tf.nest.flatten(rule.stateless_call(tensors[num_tensors:], others, *given)[0])
+            inputs = (gradient, loss, theta, state)
+            return tf.nest.flatten(rule.stateless_call(tensors[num_tensors:], others, *inputs)[0])
 
         theta, *new = flat(*tf.nest.flatten(arguments), *weights)
         return theta, tf.nest.pack_sequence_as(state, new)

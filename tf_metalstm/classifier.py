@@ -129,8 +129,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """
         model = load_model(self.model)
         check_classification_targets(y)
-        given = take_images(X, model.image_shape, self.skip_corrupt)
-        labels = _labels_of(given, column_or_1d(y, warn=True))
+        images = take_images(X, model.image_shape, self.skip_corrupt)
+        labels = _labels_of(images, column_or_1d(y, warn=True))
         classes, numbers = np.unique(labels, return_inverse=True)
         if model.num_way is not None and len(classes) > model.num_way:
             raise ValueError(
@@ -141,7 +141,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         large = of_size(len(labels), model.image_shape, by_updates, model.batch_size)
         _warn(large)  # before the large computation begins
         steps = self._steps(model)
-        kept = model.features(given.pixels) if model.has_features else given.pixels
+        kept = model.features(images.pixels) if model.has_features else images.pixels
         adapted = _adapt(model, kept, numbers, steps)
         # The attributes are set at the end, so an error leaves an earlier fit unchanged.
         for name in {"support_losses_", "trace_"} & vars(self).keys():
@@ -154,8 +154,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self._kept, self._numbers, self._given_steps = kept, numbers, steps
         self._estimate: Estimate | None = None
         self._model: LoadedModel | None = model
-        self._looks = _looks(given, map(str, labels))
-        remarks = [*map(_skipped, given.skipped), *of_support(self._looks)]
+        self._looks = _looks(images, map(str, labels))
+        remarks = [*map(_skipped, images.skipped), *of_support(self._looks)]
         _warn(remarks)
         self.remarks_ = [*large, *remarks]
         return self
@@ -200,14 +200,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             OSError: the folder cannot be written, or exists already.
             ValueError: the path begins with `~` and the name of an unknown user.
         """
-        found, model = self.estimate(), self._loaded()
+        estimate, model = self.estimate(), self._loaded()
         facts = Facts(
             [str(name) for name in self.classes_],
             model.image_shape,
-            found.temperature if self.calibrated else 1.0,
-            threshold(found.nearness, false_alarms),
-            found.nearness.tolist(),
-            for_json(found),
+            estimate.temperature if self.calibrated else 1.0,
+            threshold(estimate.nearness, false_alarms),
+            estimate.nearness.tolist(),
+            for_json(estimate),
         )
         state = {name: tf.constant(value) for name, value in self._state.items()}
 
@@ -227,9 +227,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Returns the probability of each class, [B, C], in the order of `classes_`."""
-        probabilities, _, given, remarks = self._answer(X)
+        probabilities, _, images, remarks = self._answer(X)
         _warn(remarks)
-        return _of_all(given, probabilities, np.nan)
+        return _of_all(images, probabilities, np.nan)
 
     def predict(self, X: Any, none_of_these: float | None = None) -> np.ndarray:
         """Returns the most probable label of each image, [B].
@@ -243,13 +243,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: the rate is not between 0 and 1.
         """
-        probabilities, near, given, remarks = self._answer(X)
+        probabilities, near, images, remarks = self._answer(X)
         _warn(remarks)
         best = self.classes_[np.argmax(probabilities, axis=1)]
         if none_of_these is not None:
             best = best.astype(object)
             best[near < threshold(self.estimate().nearness, none_of_these)] = None
-        return best if len(best) == given.number else _of_all(given, best.astype(object), None)
+        return best if len(best) == images.number else _of_all(images, best.astype(object), None)
 
     def remarks(self, X: Any) -> list[str]:
         """Returns the warnings about these images as queries, as sentences."""
@@ -258,8 +258,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def _answer(self, X: Any) -> tuple[np.ndarray, np.ndarray, GivenImages, list[str]]:
         """Returns probabilities and nearness of the images that can be read, and the warnings."""
         model = self._loaded()
-        given = take_images(X, model.image_shape, self.skip_corrupt)
-        kept = model.features(given.pixels) if model.has_features else given.pixels
+        images = take_images(X, model.image_shape, self.skip_corrupt)
+        kept = model.features(images.pixels) if model.has_features else images.pixels
         logits = _logits(model, self._state, kept, len(self.classes_))
         if model.has_features:
             means = class_means(self._kept, self._numbers, len(self.classes_))
@@ -267,7 +267,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         else:
             near = certainty(logits)
         temperature = self.estimate().temperature if self.calibrated else 1.0
-        return softmax(logits / temperature), near, given, self._remarks(given)
+        return softmax(logits / temperature), near, images, self._remarks(images)
 
     def _loaded(self) -> LoadedModel:
         check_is_fitted(self)
@@ -275,8 +275,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             self._model = load_model(self.model)
         return self._model
 
-    def _remarks(self, given: GivenImages) -> list[str]:
-        return [*map(_skipped, given.skipped), *of_queries(self._looks, _looks(given, None))]
+    def _remarks(self, images: GivenImages) -> list[str]:
+        return [*map(_skipped, images.skipped), *of_queries(self._looks, _looks(images, None))]
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns the state to pickle. It has no model, which is read again from its folder."""
@@ -318,45 +318,45 @@ def _logits(
     model: LoadedModel, state: dict[str, np.ndarray], kept: np.ndarray, num_classes: int
 ) -> np.ndarray:
     """Returns the logits of features or pixels, [B, C], float64."""
-    given = {name: tf.constant(value) for name, value in state.items()}
+    tensors = {name: tf.constant(value) for name, value in state.items()}
     if model.has_features:
-        answer = call(model.signatures["predict_features"], query_features=kept, **given)
+        answer = call(model.signatures["predict_features"], query_features=kept, **tensors)
         return answer["logits"][:, :num_classes].astype(np.float64)
     predict = model.signatures["predict"]
     probabilities = np.concatenate(
         [
-            call(predict, query_images=tf.constant(part, tf.float32), **given)["probabilities"]
+            call(predict, query_images=tf.constant(part, tf.float32), **tensors)["probabilities"]
             for part in in_parts(kept)
         ]
     )[:, :num_classes]
     return np.log(np.maximum(probabilities.astype(np.float64), _SMALLEST))
 
 
-def _of_all(given: GivenImages, answers: np.ndarray, missing: Any) -> np.ndarray:
+def _of_all(images: GivenImages, answers: np.ndarray, missing: Any) -> np.ndarray:
     """Returns answers for all images, with `missing` for those that cannot be read."""
-    of_all = np.full([given.number, *answers.shape[1:]], missing, answers.dtype)
-    of_all[given.places] = answers
+    of_all = np.full([images.number, *answers.shape[1:]], missing, answers.dtype)
+    of_all[images.places] = answers
     return of_all
 
 
-def _labels_of(given: GivenImages, labels: np.ndarray) -> np.ndarray:
+def _labels_of(images: GivenImages, labels: np.ndarray) -> np.ndarray:
     """Returns the labels of the images that could be read."""
-    if given.number != len(labels):
+    if images.number != len(labels):
         raise ValueError(
-            f"There are {given.number} images but {len(labels)} labels: give one for each."
+            f"There are {images.number} images but {len(labels)} labels: give one for each."
         )
-    kept = labels[given.places]
+    kept = labels[images.places]
     lost = np.setdiff1d(labels, kept)
     if len(lost):
-        reasons = "; ".join(given.skipped)
+        reasons = "; ".join(images.skipped)
         raise ValueError(f"None of the images of class {lost[0]} can be read: {reasons}.")
     return kept
 
 
-def _looks(given: GivenImages, labels: Iterable[str] | None) -> list[Look]:
-    each = [None] * len(given.names) if labels is None else labels
-    looks = _LOOKS.of(given.pixels, lambda images: [look_at("", None, one) for one in images])
-    named = zip(looks, given.names, each, strict=True)
+def _looks(images: GivenImages, labels: Iterable[str] | None) -> list[Look]:
+    each = [None] * len(images.names) if labels is None else labels
+    looks = _LOOKS.of(images.pixels, lambda pixels: [look_at("", None, one) for one in pixels])
+    named = zip(looks, images.names, each, strict=True)
     return [look._replace(name=name, label=label) for look, name, label in named]
 
 

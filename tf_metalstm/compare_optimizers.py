@@ -87,7 +87,7 @@ def main(settings: Settings) -> None:
             losses[UNTUNED] = tested.losses(DEFAULT_RATE)
     best = best_baseline({name: losses[name] for name in chosen})
     chosen[UNTUNED] = DEFAULT_RATE
-    found = {name: compare(each, losses[best], losses[ADAM]) for name, each in losses.items()}
+    comparisons = {name: compare(each, losses[best], losses[ADAM]) for name, each in losses.items()}
     facts = {
         "source": settings.source,
         "task": tasks.task,
@@ -106,7 +106,7 @@ def main(settings: Settings) -> None:
         "step": run.step,
         "best_baseline": best,
     }
-    _write(settings.run_dir or "", facts, found, losses, chosen, rates)
+    _write(settings.run_dir or "", facts, comparisons, losses, chosen, rates)
 
 
 def _chosen_baselines(names: Sequence[str], blocks: Blocks) -> list[Baseline]:
@@ -134,11 +134,11 @@ def exported_methods(
         OptionError: a folder has no rule, or two have the same name.
         ValueError: a rule does not fit the problems.
     """
-    found: dict[str, LearnedOptimizerMethod] = {}
+    methods: dict[str, LearnedOptimizerMethod] = {}
     for folder in folders:
         path = Path(folder).resolve()
         name = path.parent.name if path.name == "optimizer" else path.name
-        if name in {*found, *(each.name for each in BASELINES), LEARNED, UNTUNED}:
+        if name in {*methods, *(each.name for each in BASELINES), LEARNED, UNTUNED}:
             raise OptionError(
                 "optimizer_dirs", f"has two optimizers called {name}: rename a folder."
             )
@@ -147,8 +147,8 @@ def exported_methods(
         except ValueError as error:
             raise OptionError("optimizer_dirs", f"cannot be used: {error}") from error
         rule = fitted(type(rule).from_config(rule.get_config()), rule, method.blocks)
-        found[name] = LearnedOptimizerMethod(rule, method.tasks, method.evaluation_loop)
-    return found
+        methods[name] = LearnedOptimizerMethod(rule, method.tasks, method.evaluation_loop)
+    return methods
 
 
 def best_baseline(losses: Mapping[str, np.ndarray]) -> str:
@@ -161,12 +161,12 @@ def best_baseline(losses: Mapping[str, np.ndarray]) -> str:
     return min(last, key=lambda name: last[name] if np.isfinite(last[name]) else np.inf)
 
 
-def table(facts: Mapping[str, Any], found: Mapping[str, Comparison], rates: Mapping) -> str:
+def table(facts: Mapping[str, Any], comparisons: Mapping[str, Comparison], rates: Mapping) -> str:
     """Returns the printed table. A row is an optimizer; the lowest loss comes first.
 
     Args:
         facts: facts about the comparison.
-        found: results of each optimizer, by name.
+        comparisons: results of each optimizer, by name.
         rates: learning rate of each baseline, by name.
     """
     lines = [
@@ -175,8 +175,8 @@ def table(facts: Mapping[str, Any], found: Mapping[str, Comparison], rates: Mapp
         f"{'':20} {'rate':>8}  {'log10 of mean final loss':>26}  {'below the best baseline':>26}  "
         f"{'speed-up':>8}  {'over Adam, IQM':>22}",
     ]
-    for name in sorted(found, key=lambda name: found[name].log10_final.value):
-        one = found[name]
+    for name in sorted(comparisons, key=lambda name: comparisons[name].log10_final.value):
+        one = comparisons[name]
         rate = f"{rates[name]:.2g}" if name in rates else "-"
         speed = "-" if one.speed_up is None else f"{one.speed_up:.2f}"
         lines.append(
@@ -201,13 +201,13 @@ def _batch(episodes: Any, number: int) -> dict[str, tf.Tensor]:
 def _write(
     run_dir: str,
     facts: dict[str, Any],
-    found: Mapping[str, Comparison],
+    comparisons: Mapping[str, Comparison],
     losses: Mapping[str, np.ndarray],
     chosen: Mapping[str, float],
     rates: Mapping[str, Mapping[float, float]],
 ) -> None:
     """Prints the table and writes everything."""
-    text = table(facts, found, chosen)
+    text = table(facts, comparisons, chosen)
     print(text)
     curves = {name: curve(each) for name, each in losses.items()}
     report = {
@@ -224,7 +224,7 @@ def _write(
                 "final_losses": _numbers(losses[name][:, -1]),
                 "searched": {f"{k:.3g}": _numbers([v])[0] for k, v in rates.get(name, {}).items()},
             }
-            for name, one in found.items()
+            for name, one in comparisons.items()
         },
     }
     changed = "".join(f"{key}{value}_" for key, value in facts["changed"].items())
@@ -234,8 +234,8 @@ def _write(
     path = Path(run_dir, "comparison", re.sub(r"[^\w.=+,@]", "", name) + ".json")
     write_atomically(path, json.dumps(report, indent=1) + "\n")
     write_atomically(path.with_suffix(".txt"), text + "\n")
-    others = [name for name in found if name != LEARNED]
-    order = [LEARNED, *sorted(others, key=lambda name: found[name].log10_final.value)]
+    others = [name for name in comparisons if name != LEARNED]
+    order = [LEARNED, *sorted(others, key=lambda name: comparisons[name].log10_final.value)]
     number = f"{facts['num_episodes']} problems of the {facts['split']} split"
     caption = f"{facts['source']}, {facts['task']}, {number}"
     curves_figure({name: curves[name] for name in order}, caption).savefig(path.with_suffix(".png"))

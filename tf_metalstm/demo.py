@@ -174,12 +174,12 @@ def build_page(
         of_classes = [number, *columns, *adders, *galleries]
         more.click(lambda now: _show(min(now + 1, most), most), number, of_classes)
         fewer.click(lambda now: _show(max(now - 1, 2), most), number, of_classes)
-        given = [steps, *names, *galleries]
+        inputs = [steps, *names, *galleries]
         learned = [adapted, report, figure, pack, download]
         said = [answer, verdict, truth]
         adapt.click(
-            _guarded(lambda steps, *given: _adapt(model, loaded, steps, given)),
-            given,
+            _guarded(lambda steps, *classes: _adapt(model, loaded, steps, classes)),
+            inputs,
             [*learned, answer],
         ).success(lambda: (None, "", gr.update(visible=False)), None, [asked, verdict, truth])
         ask.click(
@@ -192,11 +192,11 @@ def build_page(
         pack.click(_guarded(_packed), adapted, download)
         truth.input(
             _guarded(
-                lambda wanted, asked, alarms, steps, *given: _correct(
-                    model, loaded, wanted, asked, alarms, steps, given
+                lambda name, asked, alarms, steps, *classes: _correct(
+                    model, loaded, name, asked, alarms, steps, classes
                 )
             ),
-            [truth, asked, alarms, *given],
+            [truth, asked, alarms, *inputs],
             [*galleries, *learned, *said],
         )
     return page
@@ -305,17 +305,17 @@ def _examples(folder: str | os.PathLike[str], num_way: int) -> dict[str, list[st
     root = given_path(folder, "--examples")
     if not root.is_dir():
         raise FileNotFoundError(f"--examples {folder} is not a folder.")
-    found = {
+    pictures = {
         one.name: [str(file) for file in files_below(one) if file.suffix.lower() in IMAGE_SUFFIXES]
         for one in sorted(root.iterdir())
         if one.is_dir() and not is_clutter(PurePath(one.name))
     }
-    if not 1 <= len(found) <= num_way:
+    if not 1 <= len(pictures) <= num_way:
         raise ValueError(
             f"--examples {folder} must have a folder for each class, 1 to {num_way}; it has "
-            f"{len(found)}."
+            f"{len(pictures)}."
         )
-    return found
+    return pictures
 
 
 def _script() -> str:
@@ -360,13 +360,13 @@ def _show(number: int, most: int) -> list[Any]:
 
 
 def _adapt(
-    model: str | os.PathLike[str], loaded: LoadedModel, steps: int, given: Sequence[Any]
+    model: str | os.PathLike[str], loaded: LoadedModel, steps: int, classes: Sequence[Any]
 ) -> tuple[FewShotClassifier, str, Figure | None, Any, Any, None]:
     """Adapts to the names and, after them, the galleries of all classes."""
-    half = len(given) // 2
+    half = len(classes) // 2
     named = [
         (name.strip(), _files(gallery))
-        for name, gallery in zip(given[:half], given[half:], strict=True)
+        for name, gallery in zip(classes[:half], classes[half:], strict=True)
         if gallery
     ]
     names = [name for name, _ in named]
@@ -442,34 +442,36 @@ def _correct(
     asked: bytes | str,
     percent: float,
     steps: int,
-    given: Sequence[Any],
+    classes: Sequence[Any],
 ) -> list[Any]:
     """Adds the query to a class, adapts, and asks again."""
-    half = len(given) // 2
-    place = [one.strip() for one in given[:half]].index(name)
+    half = len(classes) // 2
+    place = [one.strip() for one in classes[:half]].index(name)
     galleries: list[list[tuple[Any, None]]] = [
-        [(file, None) for file in _files(gallery)] for gallery in given[half:]
+        [(file, None) for file in _files(gallery)] for gallery in classes[half:]
     ]
     galleries[place].append((asked, None))
-    *learned, _ = _adapt(model, loaded, steps, (*given[:half], *galleries))
+    *learned, _ = _adapt(model, loaded, steps, (*classes[:half], *galleries))
     _, answer, verdict, choices = _answer(learned[0], asked, percent, is_known=True)
     shown: list[Any] = [gr.skip()] * half
     is_file = isinstance(asked, str)
     picture = asked if is_file else Image.open(io.BytesIO(asked))  # type: ignore[arg-type]
-    shown[place] = [*_files(given[half + place]), picture]
+    shown[place] = [*_files(classes[half + place]), picture]
     return [*shown, *learned, answer, verdict, choices]
 
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
-    found = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m tf_metalstm.demo",
         description="A page in the browser to try a trained model on pictures of your own.",
     )
-    found.add_argument("--model", required=True, help="the folder of an exported model or of a run")
-    found.add_argument("--examples", help="a folder with a folder of pictures for each class")
-    found.add_argument("--port", type=int, default=7860, help="port of this machine, 1 to 65535")
-    found.add_argument(
+    parser.add_argument(
+        "--model", required=True, help="the folder of an exported model or of a run"
+    )
+    parser.add_argument("--examples", help="a folder with a folder of pictures for each class")
+    parser.add_argument("--port", type=int, default=7860, help="port of this machine, 1 to 65535")
+    parser.add_argument(
         "--allow_host",
         action="append",
         type=_host_name,
@@ -477,7 +479,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="another host name of the page, for example behind a proxy; may be repeated",
     )
-    return found
+    return parser
 
 
 def _host_name(text: str) -> str:

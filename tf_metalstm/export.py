@@ -113,7 +113,7 @@ def matching_reports(
         step: number of updates of the exported weights.
         changed: settings of the method that differ from the training, by name.
     """
-    wanted = {
+    expected = {
         "split": "test",
         "checkpoint": checkpoint,
         "step": step,
@@ -129,7 +129,7 @@ def matching_reports(
                 f"{path} is not the report that evaluate writes ({error}): run evaluate again, or "
                 "move the file away."
             ) from error
-        matches = all(report.get(name) == value for name, value in wanted.items())
+        matches = all(report.get(name) == value for name, value in expected.items())
         matches = matches and report.get("changed", {}) == changed
         matches = matches and not report.get("other_data", False)
         # One episode has no interval, and early reports had other names.

@@ -59,7 +59,7 @@ def load_exported(folder: str | Path) -> FewShotMethod:
     """
     settings = exported_settings(folder)
     method = build_method(settings, _facts(_manifest(folder), settings))
-    found = {
+    variables = {
         variable.name.removesuffix(":0"): variable
         for variable in tf.saved_model.load(str(folder)).meta_parameters
     }
@@ -67,7 +67,7 @@ def load_exported(folder: str | Path) -> FewShotMethod:
     for weight in method.weights:  # not `variables`, which also has the random states of dropout
         if weight.path not in used:
             continue
-        trained = found.get(weight.path)
+        trained = variables.get(weight.path)
         if trained is None or trained.shape != tuple(weight.shape):
             has = "nothing" if trained is None else f"shape {tuple(trained.shape)}"
             raise ValueError(

@@ -34,10 +34,10 @@ def list_by_features(method: Method, episodes: Episodes, num_episodes: int) -> E
     """
     if not isinstance(method, FeatureMethod) or not _are_images(episodes):
         return episodes
-    found = FeatureEpisodes(episodes, num_episodes)
-    if found.num_images >= found.num_places:
+    by_features = FeatureEpisodes(episodes, num_episodes)
+    if by_features.num_images >= by_features.num_places:
         return episodes
-    return found if _compute(found, method) else episodes
+    return by_features if _compute(by_features, method) else episodes
 
 
 def stream_by_features(method: Method, episodes: Episodes) -> Episodes:
@@ -50,18 +50,18 @@ def stream_by_features(method: Method, episodes: Episodes) -> Episodes:
     is_frozen = isinstance(method, FeatureMethod) and method.features_are_frozen
     if not is_frozen or not _are_images(episodes):
         return episodes
-    found = FeatureEpisodes(episodes)
-    return found if _compute(found, method) else episodes
+    by_features = FeatureEpisodes(episodes)
+    return by_features if _compute(by_features, method) else episodes
 
 
 def _are_images(episodes: Episodes) -> TypeGuard[ImageEpisodes]:
     return isinstance(episodes, ImageEpisodes) and not episodes.is_augmented
 
 
-def _compute(found: FeatureEpisodes, method: Any) -> bool:
+def _compute(episodes: FeatureEpisodes, method: Any) -> bool:
     features = tf.function(method.features, reduce_retracing=True)
     bar = functools.partial(progress_bar, unit="batch of images", leave=False)
-    return found.compute(features, _MOST_BYTES, bar)
+    return episodes.compute(features, _MOST_BYTES, bar)
 
 
 def progress_bar(iterable: Iterable[Any], **options: Any) -> Iterable[Any]:

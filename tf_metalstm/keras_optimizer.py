@@ -171,9 +171,11 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             ValueError: a gradient does not have the shape of its variable, or the rule needs a
                 loss and has none.
         """
-        given = self._trainable_variables if trainable_variables is None else trainable_variables
-        if len(given) == len(grads):  # else Keras raises an error
-            grads = [_dense(g, v) for g, v in zip(grads, given, strict=True)]
+        variables = (
+            self._trainable_variables if trainable_variables is None else trainable_variables
+        )
+        if len(variables) == len(grads):  # else Keras raises an error
+            grads = [_dense(g, v) for g, v in zip(grads, variables, strict=True)]
         super().apply(grads, trainable_variables)
         self._count()
 
@@ -271,14 +273,14 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         """Counts the updates, and warns at the first one beyond those of the training."""
         if self.trained_steps is None or self._has_warned:
             return
-        made = tf.convert_to_tensor(self.iterations)
+        num_updates = tf.convert_to_tensor(self.iterations)
         if tf.executing_eagerly():
-            if int(made) > self.trained_steps:
+            if int(num_updates) > self.trained_steps:
                 self._warn_of_steps()
         # XLA cannot call Python; then `finalize_variable_values` warns.
         elif not GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
             tf.cond(
-                made > self.trained_steps,
+                num_updates > self.trained_steps,
                 lambda: tf.py_function(self._warn_of_steps, [], tf.bool),
                 lambda: False,
             )

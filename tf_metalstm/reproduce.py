@@ -82,10 +82,10 @@ def all_tables(modules: Sequence[str]) -> dict[str, Callable[[], list[Cell]]]:
             that returns the cells.
     """
     load_parts(modules)
-    found = dict(TABLES)
+    tables = dict(TABLES)
     for name in modules:
-        found |= getattr(sys.modules[name], "TABLES", {})
-    return found
+        tables |= getattr(sys.modules[name], "TABLES", {})
+    return tables
 
 
 def _modules(arguments: Sequence[str] | None) -> list[str]:
@@ -97,43 +97,43 @@ def _modules(arguments: Sequence[str] | None) -> list[str]:
 
 def parser(tables: Mapping[str, Any]) -> argparse.ArgumentParser:
     """Returns the parser of the command, for tables by name."""
-    found = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m tf_metalstm.reproduce", description=(__doc__ or "").splitlines()[0]
     )
-    found.add_argument("--table", choices=sorted(tables), required=True)
-    found.add_argument(
+    parser.add_argument("--table", choices=sorted(tables), required=True)
+    parser.add_argument(
         "--parts", help="Python modules with further parts, PARTS, or tables, TABLES"
     )
     folder = os.path.expanduser
-    found.add_argument("--data_dir", type=folder, help="folder with the raw files of the images")
-    found.add_argument("--prepared_dir", type=folder, help="folder for prepared data")
-    found.add_argument(
+    parser.add_argument("--data_dir", type=folder, help="folder with the raw files of the images")
+    parser.add_argument("--prepared_dir", type=folder, help="folder for prepared data")
+    parser.add_argument(
         "--runs_dir", type=folder, default="runs/reproduce", help="folder for the runs"
     )
-    found.add_argument(
+    parser.add_argument(
         "--only", action="append", help="only runs whose name contains this; may be repeated"
     )
-    found.add_argument(
+    parser.add_argument(
         "--max_minutes", type=_as_option("max_minutes"), help="longest training time of each run"
     )
-    found.add_argument(
+    parser.add_argument(
         "--num_episodes",
         type=_as_option("num_episodes"),
         default=600,
         help="number of episodes of an evaluation",
     )
-    found.add_argument(
+    parser.add_argument(
         "--learner_precision",
         choices=sorted(PRECISIONS),
         help="number type of new runs; bfloat16 is faster on processors that have it",
     )
-    found.add_argument(
+    parser.add_argument(
         "--print_only", action="store_true", help="run nothing, print the recorded numbers"
     )
-    found.add_argument(
+    parser.add_argument(
         "--record", action="store_true", help="add the numbers measured here to docs/tables"
     )
-    return found
+    return parser
 
 
 def _as_option(name: str) -> Callable[[str], Any]:
@@ -176,18 +176,18 @@ def _fill(cell: Cell, folder: Path, options: argparse.Namespace) -> None:
             return
     task = [f"--num_way={cell.num_way}", f"--num_shot={cell.num_shot}"]
     where = [f"--run_dir={run_dir}", *task, *places]
-    found = []
+    flags = []
     if cell.run.searched:
         if not (run_dir / FOUND_FLAGS).is_file():
             _call("search", where)
-        found = [f"--flagfile={run_dir / FOUND_FLAGS}"]
+        flags = [f"--flagfile={run_dir / FOUND_FLAGS}"]
     if find_report(cell, run_dir, options.num_episodes) is None:
         asked = [
             f"--split={cell.split}",
             f"--num_episodes={options.num_episodes}",
             f"--checkpoint={cell.checkpoint}",
         ]
-        _call("evaluate", [*where, *found, *asked])
+        _call("evaluate", [*where, *flags, *asked])
 
 
 def _train(run: Run, folder: Path, places: list[str], options: argparse.Namespace) -> None:

@@ -92,13 +92,13 @@ def check_replaceable(folder: str | Path) -> None:
     if not folder.exists():
         return
     try:
-        found = {path.name for path in folder.iterdir()}
+        names = {path.name for path in folder.iterdir()}
     except NotADirectoryError:
-        found = {"a file"}
+        names = {"a file"}
     except OSError as error:
         raise not_written(folder, error) from error
-    foreign = sorted(found - {MANIFEST, WEIGHTS})
-    if not foreign and MANIFEST in found:
+    foreign = sorted(names - {MANIFEST, WEIGHTS})
+    if not foreign and MANIFEST in names:
         foreign = [] if _is_ours(folder) else [MANIFEST]
     if foreign:
         raise FileExistsError(
@@ -126,10 +126,10 @@ def read_rule(folder: str | Path) -> RuleInFolder:
         ) from error
     arrays = _read_weights(folder / WEIGHTS, manifest.get("sha256"))
     needed = {weight.path: tuple(weight.shape) for weight in rule.weights}
-    found = {name: array.shape for name, array in arrays.items()}
-    if not needed == found == {name: tuple(shape) for name, shape in names.items()}:
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if not needed == shapes == {name: tuple(shape) for name, shape in names.items()}:
         raise ValueError(
-            f"{folder / WEIGHTS} has weights of the shapes {found}, but the rule "
+            f"{folder / WEIGHTS} has weights of the shapes {shapes}, but the rule "
             f"{manifest['rule']} of the manifest has {needed}: the two files do not belong "
             "together. Export the run again."
         )
@@ -156,8 +156,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): export the run again.") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-        raise ValueError(f"{path} has the format {found!r} and not {FORMAT!r}. {advice}")
+        file_format = (
+            manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+        )
+        raise ValueError(f"{path} has the format {file_format!r} and not {FORMAT!r}. {advice}")
     if manifest.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"{path} has format version {manifest.get('format_version')}, but this program reads "

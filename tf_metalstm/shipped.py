@@ -62,11 +62,11 @@ def run_client(name: str, command: str, arguments: Sequence[str]) -> None:
 
 def _with_model(arguments: Sequence[str]) -> list[str]:
     """Returns the arguments of a client, with the folder of a model in place of its name."""
-    found = list(arguments)
-    for place, argument in enumerate(found):
+    replaced = list(arguments)
+    for place, argument in enumerate(replaced):
         flag, is_one, value = argument.partition("=")
         if flag == "--model" and is_one:
-            found[place] = f"--model={model_folder(value)}"
-        elif flag == "--model" and place + 1 < len(found):
-            found[place + 1] = str(model_folder(found[place + 1]))
-    return found
+            replaced[place] = f"--model={model_folder(value)}"
+        elif flag == "--model" and place + 1 < len(replaced):
+            replaced[place + 1] = str(model_folder(replaced[place + 1]))
+    return replaced

@@ -41,12 +41,12 @@ class AccuracyByShowing:
 
     def report(self) -> list[dict[str, Any]]:
         """Returns the mean and the half width of its 95 % interval at each showing, for JSON."""
-        found = []
+        entries = []
         for number, values in enumerate(self.accuracies.T, start=1):
             mean, interval = estimate(values)
             known = None if np.isnan(interval) else round(interval, 6)
-            found.append({"showing": number, "mean": round(mean, 6), "interval": known})
-        return found
+            entries.append({"showing": number, "mean": round(mean, 6), "interval": known})
+        return entries
 
     def table(self) -> str:
         """Returns a text with the accuracies at the showings in the paper's table."""
