@@ -66,12 +66,12 @@ _ROWS_BESIDE_FILES = 20
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the client; returns its exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     commands = {"adapt": _adapt, "check": _adapt, "predict": _predict}
-    command = given.pop(0) if given and given[0] in commands else "adapt"
+    command = words.pop(0) if words and words[0] in commands else "adapt"
     print_any_name()
     try:
-        commands[command](_parser(command).parse_args(given))
+        commands[command](_parser(command).parse_args(words))
         sys.stdout.flush()
     except ClientError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -103,11 +103,11 @@ def _adapt(options: argparse.Namespace) -> None:
     adapted = Adapted(load_model(options.model), images, labels, num_steps)
     print(f"Adapted to {len(images)} images of {len(classes)} classes.")
     asks_itself = not options.no_estimate or options.calibrated or options.none_of_these
-    found = adapted.estimate() if asks_itself else None
-    expected = _in_words(found, adapted, [str(path) for path in paths])
+    estimate = adapted.estimate() if asks_itself else None
+    expected = _in_words(estimate, adapted, [str(path) for path in paths])
     for sentence in expected:
         print(sentence)
-    temperature = found.temperature if found and options.calibrated else 1.0
+    temperature = estimate.temperature if estimate and options.calibrated else 1.0
     asked: list[remarks.Look] = []
     read_queries = looked_at(read_images((path for _, path in queries), shape), asked)
     read, probabilities, near = _answered(
@@ -115,7 +115,7 @@ def _adapt(options: argparse.Namespace) -> None:
     )
     if queries:
         said += warn(remarks.of_queries(looks, asked))
-    limit = _limit(found.nearness, options.none_of_these) if found else -math.inf
+    limit = _limit(estimate.nearness, options.none_of_these) if estimate else -math.inf
     result = report.Report(
         model=options.model,
         class_names=adapted.class_names,
@@ -124,14 +124,14 @@ def _adapt(options: argparse.Namespace) -> None:
         answers=_named(queries, known, read, adapted.class_names, probabilities, near < limit),
         remarks=said,
         expected=expected,
-        estimate=for_json(found) if found else None,
+        estimate=for_json(estimate) if estimate else None,
     )
     _write(result, options)
     if options.save:
-        if found is None:
-            found = adapted.estimate()
-        limit = _limit(found.nearness, options.none_of_these or FALSE_ALARMS)
-        adapted.save(options.save, found, temperature, limit)
+        if estimate is None:
+            estimate = adapted.estimate()
+        limit = _limit(estimate.nearness, options.none_of_these or FALSE_ALARMS)
+        adapted.save(options.save, estimate, temperature, limit)
         print(f"Wrote {options.save}")
 
 
@@ -179,10 +179,10 @@ def _asker(directory: Path) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarr
     return ask
 
 
-def _in_words(found: Estimate | None, adapted: Adapted, paths: Sequence[str]) -> list[str]:
-    if found is None:
+def _in_words(estimate: Estimate | None, adapted: Adapted, paths: Sequence[str]) -> list[str]:
+    if estimate is None:
         return []
-    return sentences(found, adapted.numbers, paths, adapted.class_names)
+    return sentences(estimate, adapted.numbers, paths, adapted.class_names)
 
 
 def _limit(nearness: np.ndarray, false_alarms: float | None) -> float:
@@ -244,12 +244,12 @@ def _named(
 def _write(result: report.Report, options: argparse.Namespace) -> None:
     """Writes the files that the flags name, and prints the table."""
     texts = {"csv": report.csv_text, "json": report.json_text, "html": report.html_text}
-    wanted = {kind: getattr(options, kind) for kind in texts if getattr(options, kind)}
-    for kind, path in wanted.items():
+    outputs = {kind: getattr(options, kind) for kind in texts if getattr(options, kind)}
+    for kind, path in outputs.items():
         report.write(path, texts[kind](result))
     if result.answers:
-        report.print_table(result, _ROWS_BESIDE_FILES if wanted else len(result.answers))
-    for path in wanted.values():
+        report.print_table(result, _ROWS_BESIDE_FILES if outputs else len(result.answers))
+    for path in outputs.values():
         print(f"Wrote {path}")
 
 

@@ -89,15 +89,15 @@ class Adapted:
 
         features = self._kept if self._has_features else None
         most = ROUNDS if self._has_features else ROUNDS_BY_UPDATES
-        found = estimate_of.ask_in_rounds(self.numbers, ask, features, most)
-        return estimate_of.estimate(self.numbers, found)
+        answers = estimate_of.ask_in_rounds(self.numbers, ask, features, most)
+        return estimate_of.estimate(self.numbers, answers)
 
-    def save(self, directory: Path, found: Estimate, temperature: float, limit: float) -> None:
+    def save(self, directory: Path, estimate: Estimate, temperature: float, limit: float) -> None:
         """Writes the classifier of these classes as a SavedModel; see `saved_classifier.py`.
 
         Args:
             directory: the folder to create.
-            found: the estimate.
+            estimate: the result of `estimate`.
             temperature: divisor of the logits.
             limit: a picture with a smaller nearness belongs to none of the classes.
 
@@ -110,8 +110,8 @@ class Adapted:
             self._image_shape(),
             temperature,
             limit,
-            found.nearness.tolist(),
-            for_json(found),
+            estimate.nearness.tolist(),
+            for_json(estimate),
         )
         try:
             write_classifier(directory, self._in_graph, kept, facts)
@@ -143,14 +143,17 @@ class Adapted:
             numbers = np.array([names.index(label) for label in labels], np.int32)
             state = self._call("adapt_features", support_features=kept, support_labels=numbers)
             return state, [], names
-        given = [os.fsencode(label) for label in labels]
+        encoded = [os.fsencode(label) for label in labels]
         adapted = self._call(
-            f"adapt{self._ending}_named", support_images=kept, support_labels=given, **self._steps
+            f"adapt{self._ending}_named",
+            support_images=kept,
+            support_labels=encoded,
+            **self._steps,
         )
         predict = self._model.signatures[f"predict{self._ending}_named"]
-        wanted = predict.structured_input_signature[1]
+        inputs = predict.structured_input_signature[1]
         losses = adapted.get("support_losses")
-        state = {name: value for name, value in adapted.items() if name in wanted}
+        state = {name: value for name, value in adapted.items() if name in inputs}
         names = [os.fsdecode(name) for name in adapted["class_names"].numpy()]
         return state, [] if losses is None else losses.numpy().tolist(), names
 

@@ -14,10 +14,10 @@ def count(pairs: Iterable[tuple[str, str]]) -> dict[str, Counter[str]]:
     Args:
         pairs: for each image its class and the answer.
     """
-    found: dict[str, Counter[str]] = {}
+    counts: dict[str, Counter[str]] = {}
     for known, predicted in pairs:
-        found.setdefault(known, Counter())[predicted] += 1
-    return found
+        counts.setdefault(known, Counter())[predicted] += 1
+    return counts
 
 
 def for_json(counts: Mapping[str, Counter[str]]) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def ask_in_rounds(
     """
     num_way = int(labels.max()) + 1
     sizes = np.bincount(labels)
-    found = []
+    rounds = []
     for left in leave_out(labels, most):
         rest = np.setdiff1d(np.arange(len(labels)), left)
         logits = np.asarray(ask(rest, left), np.float64)
@@ -139,10 +139,10 @@ def ask_in_rounds(
         else:
             near = nearness(features[left], class_means(features[rest], labels[rest], num_way))
         kept = (np.bincount(labels[rest], minlength=num_way) / sizes)[labels[left]]
-        found.append((left, logits, near, kept))
-    if not found:
+        rounds.append((left, logits, near, kept))
+    if not rounds:
         return Answers(np.zeros([0], int), np.zeros([0, num_way]), np.zeros([0]), np.zeros([0]))
-    places, logits, near, kept = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    places, logits, near, kept = (np.concatenate(parts) for parts in zip(*rounds, strict=True))
     if features is not None:
         per_class = float(sizes[labels[places]].mean())
         near = near * _nearer_in_use(float(near.mean()), per_class * float(kept.mean()), per_class)
@@ -270,44 +270,44 @@ def threshold(near: Sequence[float] | np.ndarray, false_alarms: float = FALSE_AL
     return float(np.interp(place, np.arange(1, number + 1), near))
 
 
-def contradicted(found: Estimate, labels: np.ndarray) -> np.ndarray:
+def contradicted(estimate: Estimate, labels: np.ndarray) -> np.ndarray:
     """Returns the places of support pictures that look mislabelled.
 
     A picture looks mislabelled if its own class gets a probability below 0.1 when it is left out.
 
     Args:
-        found: the estimate.
+        estimate: the result of `estimate`.
         labels: labels of the support set, in [0, N), [B].
     """
-    return np.flatnonzero(found.probabilities[np.arange(len(labels)), labels] < _OWN)
+    return np.flatnonzero(estimate.probabilities[np.arange(len(labels)), labels] < _OWN)
 
 
 def sentences(
-    found: Estimate, labels: np.ndarray, names: Sequence[str], class_names: Sequence[str]
+    estimate: Estimate, labels: np.ndarray, names: Sequence[str], class_names: Sequence[str]
 ) -> list[str]:
     """Returns sentences for the user: the estimate, and pictures that look mislabelled.
 
     Args:
-        found: the estimate.
+        estimate: the result of `estimate`.
         labels: labels of the support set, in [0, N), [B].
         names: names of the support pictures, [B].
         class_names: names of the classes, [N].
     """
-    if not found.is_known:
+    if not estimate.is_known:
         return [
             "How many answers will be right cannot be estimated: that takes two classes, and two "
             "pictures of one of them."
         ]
     said = [
-        f"About {found.accuracy:.0%} of the answers will be right (95 % interval {found.low:.0%} "
-        f"to {found.high:.0%}, from {found.number} support pictures), if the pictures are like "
-        "those of the support set."
+        f"About {estimate.accuracy:.0%} of the answers will be right (95 % interval "
+        f"{estimate.low:.0%} to {estimate.high:.0%}, from {estimate.number} support pictures), if "
+        "the pictures are like those of the support set."
     ]
-    places = contradicted(found, labels)
+    places = contradicted(estimate, labels)
     if len(places):
         listed = [
             f"{names[place]} ({class_names[labels[place]]}) looks like "
-            f"{class_names[int(np.argmax(found.probabilities[place]))]}"
+            f"{class_names[int(np.argmax(estimate.probabilities[place]))]}"
             for place in places[:_NAMES]
         ]
         more = f"; and {len(places) - _NAMES} more" if len(places) > _NAMES else ""
@@ -315,15 +315,15 @@ def sentences(
     return said
 
 
-def for_json(found: Estimate) -> dict[str, Any] | None:
+def for_json(estimate: Estimate) -> dict[str, Any] | None:
     """Returns an estimate as numbers for JSON; None if there is none."""
-    if not found.is_known:
+    if not estimate.is_known:
         return None
     return {
-        "accuracy": found.accuracy,
-        "interval": [found.low, found.high],
-        "support_pictures": found.number,
-        "temperature": found.temperature,
+        "accuracy": estimate.accuracy,
+        "interval": [estimate.low, estimate.high],
+        "support_pictures": estimate.number,
+        "temperature": estimate.temperature,
     }
 
 

@@ -159,8 +159,8 @@ def warn(remarks: Sequence[str]) -> list[str]:
 
 def sentence(error: str) -> str:
     """Returns the sentence of a model in an error message of TensorFlow."""
-    found = re.search(r"assertion failed: \[(.*?)\](?=\s|$)", error, re.DOTALL)
-    return found[1] if found else error
+    match = re.search(r"assertion failed: \[(.*?)\](?=\s|$)", error, re.DOTALL)
+    return match[1] if match else error
 
 
 def bad_image(error: str, part: str) -> tuple[int, str] | None:
@@ -170,16 +170,17 @@ def bad_image(error: str, part: str) -> tuple[int, str] | None:
         error: error message of TensorFlow.
         part: "support" or "query".
     """
-    found = re.match(rf"{part}_images\[(\d+)\]: (.*)", sentence(error), re.DOTALL)
-    return (int(found[1]), found[2]) if found else None
+    match = re.match(rf"{part}_images\[(\d+)\]: (.*)", sentence(error), re.DOTALL)
+    return (int(match[1]), match[2]) if match else None
 
 
-def check_number(support: Path, found: int, num_way: int | None) -> None:
+def check_number(support: Path, num_classes: int, num_way: int | None) -> None:
     """Raises an error for more classes than `num_way`; None is any number."""
-    if num_way is not None and found > num_way:
+    if num_way is not None and num_classes > num_way:
         raise ClientError(
-            f"{support} has {found} class folders, but the model tells at most {num_way} classes "
-            "apart: take away some, or take a model that compares features, which has no limit."
+            f"{support} has {num_classes} class folders, but the model tells at most {num_way} "
+            "classes apart: take away some, or take a model that compares features, which has no "
+            "limit."
         )
 
 
@@ -224,8 +225,8 @@ class _Reader:
         if files:
             raise ClientError(f"{files[0]} is in no class folder: move it into one, or away.")
         classes = {folder.name: self.below(folder, root) for folder in folders}
-        for name, found in classes.items():
-            if not found:
+        for name, paths in classes.items():
+            if not paths:
                 raise ClientError(f"The class folder {root / name} holds no image.")
         return classes
 
@@ -236,14 +237,14 @@ class _Reader:
             raise ClientError(f"{folder} {what}.")
         folders, files = [], []
         try:
-            found = sorted(folder.iterdir())
+            paths = sorted(folder.iterdir())
         except OSError as error:
             raise ClientError(f"{folder} cannot be read ({error.strerror}).") from error
-        here = folder.resolve()
-        for path in found:
+        resolved = folder.resolve()
+        for path in paths:
             if is_clutter(path.name):
                 self._clutter.append(path)
-            elif path.is_dir() and path.resolve() in (here, *here.parents):
+            elif path.is_dir() and path.resolve() in (resolved, *resolved.parents):
                 self._left.append((path, "a link to a folder that it is in"))
             elif path.is_dir():
                 folders.append(path)
@@ -263,8 +264,8 @@ class _Reader:
                 self._left.append((one, "a link to a folder that is read already, or it is in"))
                 continue
             seen.add(one.resolve())
-            folders, found = self.entries(one)
-            files.extend(found)
+            folders, loose = self.entries(one)
+            files.extend(loose)
             waiting.extend(reversed(folders))
         return sorted(files)
 
@@ -323,8 +324,8 @@ def _query_path(text: str) -> str:
 
 
 def _matches(pattern: str) -> list[Path]:
-    found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
-    found = [path for path in found if not is_clutter(os.path.basename(path))]
-    if not found:
+    paths = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
+    paths = [path for path in paths if not is_clutter(os.path.basename(path))]
+    if not paths:
         raise ClientError(f"{pattern}: there is no such file or folder.")
-    return [path for path in found if not path.is_dir()] or found
+    return [path for path in paths if not path.is_dir()] or paths

@@ -25,7 +25,7 @@ def read_support(
             raise ClientError(f"None of the images of class '{name}' can be read.")
         columns.append(read)
     shots = itertools.chain.from_iterable(itertools.zip_longest(*columns))
-    paths, images, labels = zip(*(found for found in shots if found is not None), strict=True)
+    paths, images, labels = zip(*(shot for shot in shots if shot is not None), strict=True)
     return np.stack(images), list(labels), list(paths)
 
 

@@ -38,10 +38,10 @@ def load_lite(directory: Path) -> Callable[..., dict[str, Any]]:
 def _interpreter() -> Any:
     for module, name in _INTERPRETERS:
         try:
-            found = importlib.import_module(module)
+            interpreter = importlib.import_module(module)
         except ImportError:
             continue
         for part in name.split("."):
-            found = getattr(found, part)
-        return found
+            interpreter = getattr(interpreter, part)
+        return interpreter
     raise ClientError("LiteRT is needed: pip install ai-edge-litert")

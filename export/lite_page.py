@@ -39,20 +39,20 @@ def page_files(node_modules: Path) -> dict[str, bytes]:
     Raises:
         ClientError: LiteRT is not there.
     """
-    here = Path(__file__).with_name(PAGE)
-    found = {path.name: path.read_bytes() for path in sorted(here.iterdir()) if path.is_file()}
+    page = Path(__file__).with_name(PAGE)
+    files = {path.name: path.read_bytes() for path in sorted(page.iterdir()) if path.is_file()}
     for package, names in _LITERT.items():
         for name in names:
             path = node_modules / "@litertjs" / package / name
             try:
-                found[f"litert/{package}/{name}"] = path.read_bytes()
+                files[f"litert/{package}/{name}"] = path.read_bytes()
             except OSError as error:
                 raise ClientError(
                     f"--page {node_modules} has no LiteRT for the browser: {path} cannot be read "
                     f"({error.strerror}). `npm install @litertjs/core` makes a folder node_modules "
                     "that has it."
                 ) from error
-    return found
+    return files
 
 
 def convert_one(model: Path, quantize: bool) -> bytes:
@@ -73,8 +73,8 @@ def convert_one(model: Path, quantize: bool) -> bytes:
 
     @tf.function(input_signature=[tf.TensorSpec([1, *shape], tf.float32, "query_images")])
     def answer(query_images: tf.Tensor) -> dict[str, tf.Tensor]:
-        found = predict(query_images=query_images)
-        return {name: found[name] for name in _OUTPUTS}
+        outputs = predict(query_images=query_images)
+        return {name: outputs[name] for name in _OUTPUTS}
 
     function = answer.get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], loaded)

@@ -54,8 +54,8 @@ class _Signature:
         self._name, self._ask = name, ask
         self.structured_input_signature = ((), dict.fromkeys(inputs))
 
-    def __call__(self, **given: Any) -> dict[str, Value]:
-        plain = {n: one.array if isinstance(one, Value) else one for n, one in given.items()}
+    def __call__(self, **inputs: Any) -> dict[str, Value]:
+        plain = {n: one.array if isinstance(one, Value) else one for n, one in inputs.items()}
         return {name: Value(array) for name, array in self._ask(self._name, plain).items()}
 
 
@@ -84,15 +84,15 @@ def share(text: str) -> float:
         ClientError: it is not between 0 and 1.
     """
     try:
-        found = float(text)
+        value = float(text)
     except ValueError:
-        found = math.nan
-    if not 0.0 < found < 1.0:
+        value = math.nan
+    if not 0.0 < value < 1.0:
         raise ClientError(
             f"--none_of_these must be between 0 and 1, got {text or 'nothing'}: give 0.05 for one "
             "in twenty."
         )
-    return found
+    return value
 
 
 def known_names(classes: Iterable[str], options: argparse.Namespace) -> list[str]:
@@ -134,11 +134,11 @@ def foreign(
     pairs = [(path, name) for name, paths in classes.items() for path in paths]
     paths, labels = [path for path, _ in pairs], [name for _, name in pairs]
     adapted = Adapted(model, files(paths), labels, options.num_steps, "_encoded")
-    found = adapted.estimate()
+    estimate = adapted.estimate()
     if options.estimate:
-        for one in sentences(found, adapted.numbers, list(map(str, paths)), adapted.class_names):
+        for one in sentences(estimate, adapted.numbers, list(map(str, paths)), adapted.class_names):
             print(one, file=sys.stderr)
     if options.none_of_these is None:
         return [False] * len(queries)
     near = adapted.answers(files(queries)).near
-    return list(near < threshold(found.nearness, options.none_of_these))
+    return list(near < threshold(estimate.nearness, options.none_of_these))

@@ -90,8 +90,8 @@ def _run(model: Path, out: Path, quantize: bool, node_modules: Path | None) -> N
     only_answers = (model / CLASSIFIER).is_file()
     if node_modules and not only_answers:
         raise ClientError(f"--page needs an adapted classifier; {model} was not adapted yet.")
-    wanted = ["predict"] if only_answers else list(SIGNATURES)
-    paths = [out / f"{signature}.tflite" for signature in wanted]
+    names = ["predict"] if only_answers else list(SIGNATURES)
+    paths = [out / f"{signature}.tflite" for signature in names]
     for path in [*paths, *([out / PAGE] if node_modules else [])]:
         if path.exists():
             raise ClientError(f"{path} exists already, and nothing is overwritten.")

@@ -54,14 +54,14 @@ def metadata_request() -> Any:
 
 def signatures(metadata: Any) -> Mapping[str, Any]:
     """Returns the signatures of the served model by name, from the answer to `metadata_request`."""
-    found = get_model_metadata_pb2.SignatureDefMap()
-    metadata.metadata["signature_def"].Unpack(found)
-    if not {"adapt", ADAPT, PREDICT} <= set(found.signature_def):
+    signature_defs = get_model_metadata_pb2.SignatureDefMap()
+    metadata.metadata["signature_def"].Unpack(signature_defs)
+    if not {"adapt", ADAPT, PREDICT} <= set(signature_defs.signature_def):
         raise ClientError(
             f"The served model has no signatures {ADAPT} and {PREDICT}: expected a model of images "
             "that python -m tf_metalstm.export wrote."
         )
-    return found.signature_def
+    return signature_defs.signature_def
 
 
 def image_shape(model: Mapping[str, Any]) -> list[int]:

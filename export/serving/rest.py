@@ -47,13 +47,13 @@ Signatures = Mapping[str, Mapping[str, Any]]
 
 def signatures(url: str) -> Signatures:
     """Returns the signatures of the served model by name, each with its "inputs" by name."""
-    found = _answer(f"{url}/metadata")["metadata"]["signature_def"]["signature_def"]
-    if not {"adapt", ADAPT, PREDICT} <= found.keys():
+    signature_defs = _answer(f"{url}/metadata")["metadata"]["signature_def"]["signature_def"]
+    if not {"adapt", ADAPT, PREDICT} <= signature_defs.keys():
         raise ClientError(
             f"The model at {url} has no signatures {ADAPT} and {PREDICT}: expected a model of "
             "images that python -m tf_metalstm.export wrote."
         )
-    return found
+    return signature_defs
 
 
 def image_shape(model: Signatures) -> list[int]:
@@ -123,8 +123,8 @@ def as_loaded(url: str, model: Signatures) -> served_model.ServedModel:
     def call(signature: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
         import numpy as np
 
-        given = {name: _in_json(np.asarray(array).tolist()) for name, array in inputs.items()}
-        outputs = ask(url, {"signature_name": signature, "inputs": given})
+        lists = {name: _in_json(np.asarray(array).tolist()) for name, array in inputs.items()}
+        outputs = ask(url, {"signature_name": signature, "inputs": lists})
         return {name: np.asarray(value) for name, value in outputs.items()}
 
     return served_model.ServedModel(

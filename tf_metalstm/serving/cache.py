@@ -32,14 +32,14 @@ class Cache:
             make: computes the values of images [b, h, w, c] that are not stored.
         """
         keys = [self._key(image) for image in images]
-        found = {key: self._values[key] for key in keys if key in self._values}
-        new = {key: place for place, key in enumerate(keys) if key not in found}
+        values = {key: self._values[key] for key in keys if key in self._values}
+        new = {key: place for place, key in enumerate(keys) if key not in values}
         if new:
-            made = make(images[list(new.values())])
-            found.update(zip(new, made, strict=True))
+            computed = make(images[list(new.values())])
+            values.update(zip(new, computed, strict=True))
         for key in keys:
-            self._keep(key, found[key])
-        return [found[key] for key in keys]
+            self._keep(key, values[key])
+        return [values[key] for key in keys]
 
     def _keep(self, key: bytes, value: Any) -> None:
         if key in self._values:

@@ -40,8 +40,8 @@ class FileBytes:
             weights = tf.where(big, powers[::-1], powers)
         at = np.int64(at) if isinstance(at, int) else tf.expand_dims(at, -1)
         places = at + np.arange(size)
-        found = tf.cast(tf.gather(self._padded, tf.minimum(places, self.size)), tf.int64)
-        return tf.reduce_sum(found * weights, axis=-1)
+        digits = tf.cast(tf.gather(self._padded, tf.minimum(places, self.size)), tf.int64)
+        return tf.reduce_sum(digits * weights, axis=-1)
 
     def has(self, at: int | Tensor, text: bytes) -> Tensor:
         """Whether the file has these bytes, at most seven, at a position."""

@@ -47,11 +47,11 @@ class GivenImages(NamedTuple):
     skipped: list[str]
 
 
-def take_images(given: Any, image_shape: Sequence[int], skip_corrupt: bool = False) -> GivenImages:
+def take_images(images: Any, image_shape: Sequence[int], skip_corrupt: bool = False) -> GivenImages:
     """Returns the pixels of images.
 
     Args:
-        given: images in one of the forms above.
+        images: in one of the forms above.
         image_shape: (h, w, c) of the model, c 1 or 3.
         skip_corrupt: whether files that cannot be read are left out. If none can be read, it is an
             error.
@@ -60,7 +60,7 @@ def take_images(given: Any, image_shape: Sequence[int], skip_corrupt: bool = Fal
         FileNotFoundError: files do not exist; the others can be read.
         ValueError: an image cannot be used. Files are named, each with the reason.
     """
-    listed = _listed(given)
+    listed = _listed(images)
     number = len(listed)
     if not number:
         raise ValueError("There are no images.")
@@ -100,22 +100,22 @@ def _refuse(errors: Sequence[Exception], number: int) -> None:
     raise (FileNotFoundError if missing else ValueError)(f"{text}.") from cause
 
 
-def _listed(given: Any) -> list[Any] | np.ndarray:
+def _listed(images: Any) -> list[Any] | np.ndarray:
     """Returns a list of images, or one array of numbers."""
-    if isinstance(given, _FILES):
+    if isinstance(images, _FILES):
         raise ValueError("Expected a list of images, got a single one: give [image].")
-    if hasattr(given, "to_numpy"):  # a column of a table
-        given = given.to_numpy()
-    is_array = hasattr(given, "__array__")
-    if not is_array and (isinstance(given, (Mapping, Set)) or not isinstance(given, Iterable)):
+    if hasattr(images, "to_numpy"):  # a column of a table
+        images = images.to_numpy()
+    is_array = hasattr(images, "__array__")
+    if not is_array and (isinstance(images, (Mapping, Set)) or not isinstance(images, Iterable)):
         raise ValueError(
-            f"Expected a list or an array of images, got {type(given).__name__}: see the help of "
+            f"Expected a list or an array of images, got {type(images).__name__}: see the help of "
             "FewShotClassifier for what can be given."
         )
     if is_array:
-        return _rows(np.asarray(given))
-    given = [np.asarray(one) if hasattr(one, "__array__") else one for one in given]
-    return given if any(isinstance(one, _FILES) for one in given) else _stacked(given)
+        return _rows(np.asarray(images))
+    images = [np.asarray(one) if hasattr(one, "__array__") else one for one in images]
+    return images if any(isinstance(one, _FILES) for one in images) else _stacked(images)
 
 
 def _rows(array: np.ndarray) -> list[Any] | np.ndarray:
@@ -132,13 +132,13 @@ def _rows(array: np.ndarray) -> list[Any] | np.ndarray:
     return array.tolist()
 
 
-def _stacked(given: list[Any]) -> list[Any] | np.ndarray:
+def _stacked(images: list[Any]) -> list[Any] | np.ndarray:
     """Returns arrays of one shape as one array; any other list is returned as it is."""
     try:
-        arrays = [np.asarray(one) for one in given]
+        arrays = [np.asarray(one) for one in images]
     except ValueError:  # rows of different lengths
-        return given
-    return np.stack(arrays) if len({array.shape for array in arrays}) == 1 else given
+        return images
+    return np.stack(arrays) if len({array.shape for array in arrays}) == 1 else images
 
 
 def _batch(array: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
@@ -202,10 +202,10 @@ def _one(one: Any, image_shape: Sequence[int], place: int) -> np.ndarray:
 def _state(path: str | os.PathLike[str]) -> tuple[int, ...]:
     """Returns facts about a file that change when the file does; () if it does not exist."""
     try:
-        found = Path(path).expanduser().stat()
+        status = Path(path).expanduser().stat()
     except (OSError, RuntimeError, ValueError):
         return ()
-    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
+    return status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev
 
 
 @functools.lru_cache(maxsize=_FILES_KEPT)

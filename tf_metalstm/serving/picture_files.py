@@ -70,8 +70,8 @@ def inspect(encoded: Tensor) -> PictureFile:
     file = FileBytes(encoded)
     starts = [b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF"]
     readers = [_jpeg, _png, _gif, _bmp, _webp]
-    found = tf.stack([tf.constant(True), *(file.has(0, start) for start in starts)])
-    number = tf.reduce_max(tf.where(found))
+    matches = tf.stack([tf.constant(True), *(file.has(0, start) for start in starts)])
+    number = tf.reduce_max(tf.where(matches))
     header = _Header(
         *tf.switch_case(
             tf.cast(number, tf.int32),
@@ -243,8 +243,8 @@ def _webp(file: FileBytes) -> _Header:
         (~(lossy | lossless | extended), "it is a damaged WebP file"),
         (moves, "it is an animated WebP file: save its first frame as PNG"),
     )
-    found = file.after(b"EXIF")
-    exif = choose(found > 0, found + 4, 0)  # after the length
+    entry = file.after(b"EXIF")
+    exif = choose(entry > 0, entry + 4, 0)  # after the length
     exif += choose((exif > 0) & file.has(exif, b"Exif\0\0"), 6, 0)
     return _header(WEBP, (height, width), exif, file.size, problem)
 
@@ -255,8 +255,8 @@ def _orientation(file: FileBytes, exif: Tensor) -> Tensor:
     table = exif + file.number(exif + 4, 4, big)
     entries = tf.minimum(file.number(table, 2, big), _MOST_ENTRIES)
     places = table + 2 + 12 * tf.range(entries)
-    found = places[file.number(places, 2, big) == _ORIENTATION]
-    at = tf.concat([found, [file.size]], 0)[0]
+    orientations = places[file.number(places, 2, big) == _ORIENTATION]
+    at = tf.concat([orientations, [file.size]], 0)[0]
     is_long = file.number(at + 2, 2, big) == _LONG
     value = choose(is_long, file.number(at + 8, 4, big), file.number(at + 8, 2, big))
     good = (big | file.has(exif, b"II")) & (file.number(exif + 2, 2, big) == 42)

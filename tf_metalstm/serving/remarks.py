@@ -167,16 +167,16 @@ def _same_within(support: Sequence[Look]) -> list[str]:
     said = []
     elsewhere = _same(support, support, lambda row: before(row, False))
     if elsewhere:
-        found = [f"{_of_class(support[i])} and {_of_class(support[j])}" for i, j in elsewhere]
+        pairs = [f"{_of_class(support[i])} and {_of_class(support[j])}" for i, j in elsewhere]
         said.append(
-            f"The same picture is in two classes: {_list(found)}. The model cannot learn from it "
+            f"The same picture is in two classes: {_list(pairs)}. The model cannot learn from it "
             "which is right: remove it from one."
         )
     again = _same(support, support, lambda row: before(row, True))
     if again:
-        found = [f"{_of_class(support[i])} is {support[j].name}" for i, j in again]
+        pairs = [f"{_of_class(support[i])} is {support[j].name}" for i, j in again]
         said.append(
-            f"The same picture is in a class more than once: {_list(found)}. It counts each time, "
+            f"The same picture is in a class more than once: {_list(pairs)}. It counts each time, "
             "and adds nothing new."
         )
     return said
@@ -184,12 +184,12 @@ def _same_within(support: Sequence[Look]) -> list[str]:
 
 def _among(support: Sequence[Look], queries: Sequence[Look]) -> str:
     pairs = _same(queries, support, lambda row: True)
-    found = [f"{queries[i].name} is {_of_class(support[j])}" for i, j in pairs]
-    if not found:
+    overlaps = [f"{queries[i].name} is {_of_class(support[j])}" for i, j in pairs]
+    if not overlaps:
         return ""
     return (
-        f"{_number(found, 'query')} among the support pictures: {_list(found)}. An accuracy that "
-        "counts them is too high."
+        f"{_number(overlaps, 'query')} among the support pictures: {_list(overlaps)}. An "
+        "accuracy that counts them is too high."
     )
 
 
@@ -222,7 +222,7 @@ def _same(
     squares = np.mean(right**2, axis=1)
     most = np.minimum(_SAME, _SAME_SHARE * np.std(right, axis=1)) ** 2
     most[[look.is_blank for look in others]] = -1.0
-    found = []
+    pairs = []
     for start in range(0, len(some), _ROWS):
         rows = some[start : start + _ROWS]
         left = _flat(rows)
@@ -232,8 +232,8 @@ def _same(
         for row in np.flatnonzero(near.any(axis=1)).tolist():
             counted = near[row] & allowed(start + row)
             if counted.any():
-                found.append((start + row, int(np.argmax(counted))))
-    return [(i, j) for i, j in found if not some[i].is_blank]
+                pairs.append((start + row, int(np.argmax(counted))))
+    return [(i, j) for i, j in pairs if not some[i].is_blank]
 
 
 def _flat(looks: Sequence[Look]) -> np.ndarray:
@@ -244,8 +244,8 @@ def _of_class(look: Look) -> str:
     return look.name if look.label is None else f"{look.name} ({look.label})"
 
 
-def _number(found: Sequence[str], kind: str) -> str:
-    return f"1 {kind} picture is" if len(found) == 1 else f"{len(found)} {kind} pictures are"
+def _number(names: Sequence[str], kind: str) -> str:
+    return f"1 {kind} picture is" if len(names) == 1 else f"{len(names)} {kind} pictures are"
 
 
 def _list(names: Iterable[str]) -> str:

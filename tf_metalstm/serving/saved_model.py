@@ -112,8 +112,8 @@ def check_replaceable(directory: str | Path) -> None:
     directory = Path(directory)
     if not directory.exists():
         return
-    found = {path.name for path in directory.iterdir()} if directory.is_dir() else {"a file"}
-    foreign = found - _WRITTEN_FILES if read_manifest(directory) else found
+    names = {path.name for path in directory.iterdir()} if directory.is_dir() else {"a file"}
+    foreign = names - _WRITTEN_FILES if read_manifest(directory) else names
     if foreign:
         raise FileExistsError(
             f"{directory} has files of something else, which are not deleted: move "
@@ -151,8 +151,8 @@ def check_reload(
         forms[NAMED] = (inputs, tf.gather(_names_in_order(labels), labels), queries)
     if served.takes_images:
         files = [_encoded(images) for images in (inputs, queries)]
-        for ending, (_, given, _) in list(forms.items()):
-            forms[ENCODED + ending] = (files[0], given, files[1])
+        for ending, (_, classes, _) in list(forms.items()):
+            forms[ENCODED + ending] = (files[0], classes, files[1])
     loaded = tf.saved_model.load(str(directory)).signatures
     for ending, episode in forms.items():
         for name, answer in _answers(loaded, ending, served, episode, taken[ending]).items():

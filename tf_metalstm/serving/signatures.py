@@ -146,8 +146,8 @@ class _Core:
 def _pixels(served: ServedMethod, core: _Core) -> Any:
     """Returns the signature that only decodes files."""
 
-    def pixels(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {"pixels": core.decode(given["images"], tf.constant("images"))}
+    def pixels(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"pixels": core.decode(inputs["images"], tf.constant("images"))}
 
     return _signature(pixels, {"images": tf.TensorSpec([None], tf.string)}, served)
 
@@ -158,19 +158,19 @@ def _of_features(served: ServedMethod, core: _Core) -> dict[str, Any]:
     spec = tf.TensorSpec([None, *features.shape[1:]], features.dtype)
     mask = tf.TensorSpec([served.num_way], tf.float32)
 
-    def of_images(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {"features": core.features(given["images"])}
+    def of_images(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"features": core.features(inputs["images"])}
 
-    def of_files(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {"features": core.features(core.decode(given["images"], tf.constant("images")))}
+    def of_files(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"features": core.features(core.decode(inputs["images"], tf.constant("images")))}
 
-    def adapt(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        adapted = served.adapt_features(given["support_features"], given["support_labels"])
+    def adapt(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        adapted = served.adapt_features(inputs["support_features"], inputs["support_labels"])
         return {**_by_name(adapted.learned), "class_mask": adapted.class_mask}
 
-    def predict(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        adapted = core.adapted(given, given["class_mask"])
-        return {"logits": served.feature_logits(adapted, given["query_features"])}
+    def predict(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        adapted = core.adapted(inputs, inputs["class_mask"])
+        return {"logits": served.feature_logits(adapted, inputs["query_features"])}
 
     support = {"support_features": spec, "support_labels": served.label_spec()}
     queries = {"query_features": spec, **core.learned_specs, "class_mask": mask}
@@ -195,34 +195,34 @@ def _triple(
     elif served.has_classes:
         class_specs["class_mask"] = tf.TensorSpec([served.num_way], tf.float32)
 
-    def pixels(given: Mapping[str, Tensor], name: str) -> Tensor:
-        return core.decode(given[name], tf.constant(name)) if encoded else given[name]
+    def pixels(inputs: Mapping[str, Tensor], name: str) -> Tensor:
+        return core.decode(inputs[name], tf.constant(name)) if encoded else inputs[name]
 
-    def adapt(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        labels, names = given["support_labels"], None
+    def adapt(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        labels, names = inputs["support_labels"], None
         if named:
             names, labels = _numbered(labels, served)
-        steps = [given["num_steps"]] if "num_steps" in given else []
-        learned, mask, extras = core.adapt(pixels(given, support_name), labels, *steps)
+        steps = [inputs["num_steps"]] if "num_steps" in inputs else []
+        learned, mask, extras = core.adapt(pixels(inputs, support_name), labels, *steps)
         classes = {"class_names": names} if named else {"class_mask": mask}
         return {**learned, **(classes if served.has_classes else {}), **extras}
 
-    def predict(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        learned = {name: given[name] for name in core.learned_specs}
-        queries = pixels(given, query_name)
+    def predict(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        learned = {name: inputs[name] for name in core.learned_specs}
+        queries = pixels(inputs, query_name)
         if not served.has_classes:
             return {served.output_name: core.answers(learned, (), queries)}
         if not named:
-            return {served.output_name: core.answers(learned, given["class_mask"], queries)}
-        names = given["class_names"]
+            return {served.output_name: core.answers(learned, inputs["class_mask"], queries)}
+        names = inputs["class_names"]
         num_way = tf.size(names) if served.num_way is None else served.num_way
         mask = tf.cast(tf.range(num_way) < tf.size(names), tf.float32)
         probabilities = core.answers(learned, mask, queries)[:, : tf.size(names)]
         best = tf.gather(names, tf.argmax(probabilities, axis=1))
         return {"class_names": names, "labels": best, served.output_name: probabilities}
 
-    def classify(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return predict({**given, **adapt(given)})
+    def classify(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return predict({**inputs, **adapt(inputs)})
 
     steps = {}
     if served.num_steps is not None:
