@@ -83,7 +83,9 @@ def test_every_option_that_is_a_path(typed, home):
         if owner and owner[0].startswith("--rule="):
             owner += ["--source=quadratics", "--method=learned_optimizer"]
         settings = parse_settings([*owner, f"--{name}={typed}", f"--run_dir={typed}"])
-        assert is_the_place(settings.get(name), home), name
+        value = settings.get(name)
+        for one in value if PATHS[name].many else (value,):
+            assert is_the_place(one, home), name
         assert is_the_place(settings.run_dir, home)
 
 

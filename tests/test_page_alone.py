@@ -30,7 +30,7 @@ from selenium.webdriver.common.by import By
 from tf_metalstm.classifier import FewShotClassifier
 from tf_metalstm.data.sources import pixels
 
-NODE_MODULES = pathlib.Path(__file__).parents[1] / ".cache" / "litert_js" / "node_modules"
+NODE_MODULES = pathlib.Path(__file__).parents[1] / "build" / "litert_js" / "node_modules"
 NO_LITERT = "needs LiteRT for the browser: tools/install_litert_js.sh"
 needs_litert = pytest.mark.skipif(
     not NODE_MODULES.is_dir() and os.environ.get("CI") != "true", reason=NO_LITERT

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Usage: tools/install_litert_js.sh
 #
-# Installs LiteRT for the browser, the npm package @litertjs/core, into .cache/litert_js. The tests of
+# Installs LiteRT for the browser, the npm package @litertjs/core, into build/litert_js. The tests of
 # the page that runs a classifier in the browser (tests/test_page_alone.py) need it.
 set -euo pipefail
 
 package=@litertjs/core@2.5.3
-folder=$(dirname "${BASH_SOURCE[0]}")/../.cache/litert_js
+folder=$(dirname "${BASH_SOURCE[0]}")/../build/litert_js
 
 cannot() {
   echo "The tests of the page that runs LiteRT need the npm package $package: $1." >&2
