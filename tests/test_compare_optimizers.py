@@ -134,6 +134,5 @@ def test_table_figure_and_curves_lie_beside_it(report):
 def test_a_run_of_another_method_is_refused(monkeypatch):
     run = mock.Mock()
     monkeypatch.setattr(experiment, "load_run", lambda settings: run)
-    monkeypatch.setattr(experiment, "tasks_of_run", lambda settings, run: None)
     with pytest.raises(ValueError, match=r"method=gradient_based is no learned optimizer"):
         compare_optimizers.main(toy.settings())

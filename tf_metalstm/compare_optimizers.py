@@ -1,8 +1,8 @@
 """Compares a learned optimizer with others: python -m tf_metalstm.compare_optimizers --run_dir=...
 
-Each of Keras's optimizers, or Adam and those in --baselines, gets the best of at least twelve
-learning rates, chosen on --validation_episodes problems of the validation split. All are then
-tested on the same --num_episodes problems of --split, and Adam also at Keras's default rate. The
+Each of Keras's optimizers, or Adam and those in --baselines, gets the best of 14 learning rates,
+chosen on --validation_episodes problems of the validation split. All are then tested on the same
+--num_episodes problems of --split, and Adam also at Keras's default rate. The
 command prints a table, writes it to RUN_DIR/comparison as .json, .txt and .png, and writes the
 curves for TensorBoard. With --num_evaluation_steps there can be more updates than in training;
 --source and its options choose other problems. Exported learned optimizers in --optimizer_dirs are
@@ -30,7 +30,6 @@ from tf_metalstm.comparison.keras_optimizers import (
 )
 from tf_metalstm.comparison.statistics import Comparison, compare, curve
 from tf_metalstm.data.episodes import episode_dataset
-from tf_metalstm.data.tasks import ProblemTasks
 from tf_metalstm.files import write_atomically
 from tf_metalstm.flags import read_settings, run_command
 from tf_metalstm.keras_optimizer import fitted
@@ -59,13 +58,13 @@ DEFAULT_RATE = 1e-3  # of Keras's Adam
 def main(settings: Settings) -> None:
     """Compares the rule of the run in --run_dir with tuned optimizers."""
     run = experiment.load_run(settings)
-    method, tasks = run.method, experiment.tasks_of_run(settings, run)
-    if not isinstance(method, LearnedOptimizerMethod) or not isinstance(tasks, ProblemTasks):
+    method = run.method
+    if not isinstance(method, LearnedOptimizerMethod):
         raise ValueError(
             f"method={settings.method} is no learned optimizer: give the run of one, trained with "
             "method=learned_optimizer."
         )
-    evaluation = settings.evaluation
+    tasks, evaluation = method.tasks, settings.evaluation
     listed = tasks.episodes(evaluation.split, evaluation.evaluation_seed)
     searched = tasks.episodes("validation", evaluation.evaluation_seed)
     test = _batch(listed, evaluation.num_episodes)

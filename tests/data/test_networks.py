@@ -259,6 +259,10 @@ def test_folders_that_do_not_fit_are_refused(folders_dir):
     (folders_dir / "train" / "class_3" / "damaged.png").write_bytes(b"no picture")
     with pytest.raises(CorruptImageError, match=r"class_3/damaged\.png"):
         load_folders(folders_dir, "validation", 4)
+    for picture in (folders_dir / "train" / "class_5").glob("[1-6].png"):
+        picture.unlink()
+    with pytest.raises(InconsistentDataError, match=r"class_5 has no pictures for validation\."):
+        load_folders(folders_dir, "validation", 4)
     shutil.rmtree(folders_dir / "test" / "class_4")
     with pytest.raises(InconsistentDataError, match=r"the same class folders.* class_4"):
         load_folders(folders_dir, "train", 4)

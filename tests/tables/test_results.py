@@ -29,6 +29,12 @@ def test_what_was_measured_otherwise_is_not_shown(changes, tmp_path):
     assert results.find_report(PLAIN, tmp_path, 600) is not None
 
 
+def test_a_method_with_one_normalization_has_none_in_its_reports(tmp_path):
+    make_run(tmp_path, 60, best=50)
+    report(tmp_path, query_normalization=None)
+    assert results.find_report(PLAIN, tmp_path, 600) is not None
+
+
 def test_what_was_searched_with_other_updates_counts_with_them(calls, tmp_path):
     run(tmp_path, "--only=tuned")
     run_dir = tmp_path / "mini_imagenet" / "tuned"

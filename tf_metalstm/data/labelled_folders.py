@@ -7,7 +7,7 @@ The pictures are in color, 0 ... 255, resized without cropping.
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -73,6 +73,6 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
         )
     pictures: dict[str, list[Path]] = {}
     for path in files_below(folder):
-        if path.parent != folder and may_be_picture(path):  # type: ignore[arg-type]
+        if path.parent != folder and may_be_picture(PurePosixPath(path)):
             pictures.setdefault(path.relative_to(folder).parts[0], []).append(path)
     return {name: sorted(pictures[name]) for name in sorted(pictures)}

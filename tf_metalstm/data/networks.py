@@ -97,7 +97,7 @@ class Network:
     layers: tuple[int, ...]
     filters: tuple[int, ...]
     activation: str
-    channels: int = 1
+    channels: int
 
     @functools.cached_property
     def blocks(self) -> Blocks:

@@ -159,9 +159,11 @@ def _omniglot() -> list[Cell]:
 def _omniglot_features(joint: Run) -> list[Cell]:
     """Returns the rows of methods that compare features, 5- and 20-way.
 
-    All except relation networks begin at a jointly trained network.
+    Relation networks have another network and begin at random numbers. The meta-LSTM begins at
+    prototypical networks, all others at a jointly trained network.
     """
     cells = [Cell("nearest neighbour", 20, shot, "", joint) for shot in (1, 5)]
+    prototypical = {shot: _omniglot_run(shot, "prototypical", joint) for shot in (1, 5)}
     for words, name, published in (
         ("siamese networks", "siamese", ("97.3", "98.4", "88.2", "97.0")),
         ("matching networks, from a trained network", "matching_from_joint", _MATCHING),
@@ -171,17 +173,16 @@ def _omniglot_features(joint: Run) -> list[Cell]:
         ("relation networks", "relation", ("99.6", "99.8", "97.6", "99.1")),
     ):
         for shot in (1, 5):
-            before = () if name == "relation" else (joint,)  # it has another network
-            run = _omniglot_run(shot, name, before)
-            if name == "meta_lstm_from_prototypes":
-                run = _omniglot_run(shot, name, (_omniglot_run(shot, "prototypical", before),))
+            before = {"relation": None, "meta_lstm_from_prototypes": prototypical[shot]}
+            run = _omniglot_run(shot, name, before.get(name, joint))
             five, twenty = (published[(way == 20) * 2 + (shot == 5)] for way in (5, 20))
             cells += [Cell(words, 5, shot, five, run), Cell(words, 20, shot, twenty, run)]
     return cells
 
 
-def _omniglot_run(shot: int, name: str, before: tuple[Run, ...]) -> Run:
-    return Run(f"{shot}shot_{name}", (_recipe(f"omniglot_{shot}shot_{name}"),), before=before)
+def _omniglot_run(shot: int, name: str, before: Run | None) -> Run:
+    flags = (_recipe(f"omniglot_{shot}shot_{name}"),)
+    return Run(f"{shot}shot_{name}", flags, before=() if before is None else (before,))
 
 
 def _glyphs() -> list[Cell]:
