@@ -32,6 +32,7 @@ from tf_metalstm.settings import make_settings
 from tf_metalstm.training.optimizer import make_learning_rate
 from tf_metalstm.training.outer_loop import compile_method
 
+FIRST_RATE = 0.1
 NONE = "no update"
 RULES = (NONE, "one learned rate", "a rate for each tensor and update", "Meta-SGD", "meta-LSTM")
 SOLVED = {
@@ -46,16 +47,16 @@ def rules(first_rate):
     Args:
         first_rate: the learning rate before the training, or the middle of its range.
     """
-    low, high = 0.5 * first_rate, 1.2 * first_rate
-    gates = [math.log(rate / (1 - rate)) for rate in (low, high)]
+    scale = first_rate / FIRST_RATE
+    gates = [gate + math.log(scale) for gate in (-3.0, -2.0)]  # 0.05 to 0.12, if scale is 1
     options = (
         {"rule": "sgd", "learn_inner_rate": True, "num_steps": 0},
         {"rule": "sgd", "inner_rate": first_rate, "learn_inner_rate": True},
         {"rule": "layer_sgd", "layer_rate": first_rate},
-        {"rule": "meta_sgd", "meta_sgd_rates": (low, 1.5 * first_rate)},
+        {"rule": "meta_sgd", "meta_sgd_rates": (0.05 * scale, 0.15 * scale)},
         {
             "rule": "meta_lstm",
-            "input_gate_bias": tuple(round(gate, 1) for gate in gates),
+            "input_gate_bias": tuple(gates),
             "forget_gate_bias": (8.0, 9.0),
         },
     )
@@ -139,11 +140,11 @@ def sets_of(arguments):
     """Returns the training classes, and the classes of each test set, with features."""
     if arguments.learner:
         learner, folder = {"learner": arguments.learner}, arguments.prepared_dir
-        found = {
+        training = photos.features_of(arguments.data_dir, learner, folder)[1]
+        return training, {
             pathlib.Path(data).name: photos.features_of(data, learner, folder)[1]
-            for data in (arguments.data_dir, *arguments.others)
+            for data in arguments.others
         }
-        return found.pop(pathlib.Path(arguments.data_dir).name), found
     trunk = load_exported(arguments.trunk)
     embed = tf.function(trunk.features, reduce_retracing=True)
     said = {"source": arguments.source, "data_dir": arguments.data_dir, "normalization": "standard"}
@@ -255,7 +256,7 @@ if __name__ == "__main__":
     parser.add_argument("--way", type=int, default=5, help="in training and test")
     parser.add_argument("--queries", type=int, default=10)
     parser.add_argument("--heads", nargs="+", default=[*RULES, *SOLVED], choices=[*RULES, *SOLVED])
-    parser.add_argument("--first_rate", type=float, default=0.1, help="of the rules")
+    parser.add_argument("--first_rate", type=float, default=FIRST_RATE, help="of the rules")
     parser.add_argument("--steps", type=int, default=10, help="updates of the last layer")
     parser.add_argument("--updates", type=int, default=500, help="meta-updates")
     parser.add_argument("--episodes_per_step", type=int, default=4)
