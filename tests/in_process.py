@@ -2,6 +2,8 @@
 
 `tf-metalstm NAME ARGUMENTS` starts in `tf_metalstm.__main__`, which runs a module or a script as
 `__main__`. The same is done here, with separate streams. Flags and signals are restored afterwards.
+Deterministic operations are not switched on, because TensorFlow cannot switch them off again: later
+tests of the process would run with them.
 """
 
 import contextlib
@@ -13,6 +15,7 @@ from typing import NamedTuple
 from unittest import mock
 
 import hunting
+import tensorflow as tf
 from absl import flags
 from absl.testing import flagsaver
 
@@ -39,7 +42,11 @@ def _as_before():
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     folder, parsed = os.getcwd(), flags.FLAGS.is_parsed()
     flags.FLAGS.unparse_flags()
-    with flagsaver.flagsaver(), mock.patch.object(sys, "path", [*sys.path]):
+    with (
+        flagsaver.flagsaver(),
+        mock.patch.object(sys, "path", [*sys.path]),
+        mock.patch.object(tf.config.experimental, "enable_op_determinism"),
+    ):
         try:
             yield
         finally:

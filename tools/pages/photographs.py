@@ -1,17 +1,28 @@
-"""The table of heads on frozen features in docs/pictures.md, as benchmarks/photos.py wrote it."""
+"""The tables of photographs, from the files that scripts in benchmarks wrote.
+
+docs/pictures.md has heads on frozen features (photos.py). docs/lab_book/photographs_learned.md has
+fine-tuning (fine_tuning.py), and rules that were trained on other classes (isolated_rules.py).
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 from pages.markdown import between, table
 
-_RESULTS = Path("benchmarks/results/2026-11-26_photos.json")
+_HEADS_FILE = Path("benchmarks/results/2026-11-26_photos.json")
+_LEARNED_FILE = Path("benchmarks/results/2026-11-26_photos_learned.json")
+_OURS = "logistic regression"
+_RATE, _EPOCHS = 1e-3, (10, 20, 30)  # of fine-tuning
 _HEADS = {
     "prototypes, cosine": "prototypes, cosine",
     "ridge regression, penalty 0.01": "ridge regression, penalty 0.01",
-    "logistic regression": "logistic regression, penalty 0.01 (the default)",
+    "logistic regression, penalty 0.1": "logistic regression, penalty 0.1",
+    _OURS: "logistic regression, penalty 0.01 (the default)",
     "scikit-learn LogisticRegression()": "`LogisticRegression()`",
     "scikit-learn LogisticRegression(C=10), features of length 1": (
         "`LogisticRegression(C=10)`, features of length 1"
@@ -24,7 +35,7 @@ _DIFFERENCE = "the best of scikit-learn minus our logistic regression"
 
 def pictures_page() -> str:
     """Returns the page with its table: a row a task, a column a head."""
-    rows = json.loads(_RESULTS.read_text(encoding="utf-8"))["rows"]
+    rows = _read(_HEADS_FILE)["rows"]
     found = {(row["data"], row["task"], row["head"]): row for row in rows}
     tasks = dict.fromkeys((row["data"], row["task"]) for row in rows)
     lines = [
@@ -39,6 +50,75 @@ def pictures_page() -> str:
     text = Path("docs/pictures.md").read_text(encoding="utf-8")
     names = ("pictures", "task", *_HEADS.values(), _DIFFERENCE)
     return between(text, "photographs", table(names, lines))
+
+
+def learned_page() -> str:
+    """Returns the page of the lab book with its tables."""
+    learned = _read(_LEARNED_FILE)
+    text = Path("docs/lab_book/photographs_learned.md").read_text(encoding="utf-8")
+    text = between(text, "fine-tuning", _fine_tuning(learned["fine_tuning"]["rows"]))
+    return between(text, "learned rules", _rules(learned["learned_rules"]["rows"]))
+
+
+def _fine_tuning(rows: list[dict]) -> list[str]:
+    """Returns a row a task: fine-tuning, and logistic regression on the same episodes."""
+    heads = {
+        (row["fingerprint"], row["task"]): row["scores"]
+        for row in _read(_HEADS_FILE)["rows"]
+        if row["head"] == _OURS
+    }
+    lines = []
+    for data, task in dict.fromkeys((row["data"], row["task"]) for row in rows):
+        found = {
+            row["epochs"]: row
+            for row in rows
+            if (row["data"], row["task"], row["rate"], row["num_episodes"])
+            == (data, task, _RATE, 20)
+        }
+        if not found:
+            continue  # the choice of the rate
+        last = found[_EPOCHS[-1]]
+        ours = heads[last["fingerprint"], task][: last["num_episodes"]]
+        differences = [a - b for a, b in zip(last["scores"], ours, strict=True)]
+        lines.append(
+            (
+                data,
+                task,
+                *(f"{found[epochs]['accuracy']:.1f}" for epochs in _EPOCHS[:-1]),
+                _text(last),
+                f"{statistics.mean(ours):.1f} ± {_half_width(ours):.1f}",
+                f"{statistics.mean(differences):+.1f} ± {_half_width(differences):.1f}",
+            )
+        )
+    epochs = [f"{each} epochs" for each in _EPOCHS]
+    names = ("pictures", "task", *epochs, _OURS, f"{epochs[-1]} minus {_OURS}")
+    return table(names, lines)
+
+
+def _rules(rows: list[dict]) -> list[str]:
+    """Returns a row a rule: its training loss, and its accuracy above that of no update."""
+    sets = list(dict.fromkeys(row["data"] for row in rows))
+    lines = []
+    for rule in dict.fromkeys(row["rule"] for row in rows):
+        cells, losses = [], {row["training_loss"] for row in rows if row["rule"] == rule}
+        for data in sets:
+            found = [row for row in rows if (row["rule"], row["data"]) == (rule, data)]
+            if rule == "no update":
+                cells.append(f"{_text(found[0])} %")
+                continue
+            above = ", ".join(f"{row['above']:+.1f}" for row in found)
+            cells.append(f"{above}; ± {max(row['above_interval'] for row in found):.1f}")
+        lines.append((rule, ", ".join(f"{loss:.2f}" for loss in sorted(losses)), *cells))
+    return table(("rule", "training loss", *sets), lines)
+
+
+def _half_width(values: Sequence[float]) -> float:
+    """Returns the half width of the 95 % interval of a mean."""
+    return 1.96 * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def _read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _text(row: dict) -> str:
