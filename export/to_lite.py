@@ -20,12 +20,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from folders import ClientError, run_client, user_path
+from folders import ClientError, read, run_client, user_path
 from lite_page import PAGE, convert_one, page_files
 from saved_classifier import CLASSIFIER
 
@@ -90,26 +91,25 @@ def _run(model: Path, out: Path, quantize: bool, node_modules: Path | None) -> N
     only_answers = (model / CLASSIFIER).is_file()
     if node_modules and not only_answers:
         raise ClientError(f"--page needs an adapted classifier; {model} was not adapted yet.")
-    names = ["predict"] if only_answers else list(SIGNATURES)
-    paths = [out / f"{signature}.tflite" for signature in names]
-    for path in [*paths, *([out / PAGE] if node_modules else [])]:
-        if path.exists():
-            raise ClientError(f"{path} exists already, and nothing is overwritten.")
+    names = {f"{name}.tflite": name for name in (["predict"] if only_answers else SIGNATURES)}
+    # What `adapt.py predict --classifier` needs besides; the folder of the classifier has it.
+    copied = [CLASSIFIER] if only_answers and out.resolve() != model.resolve() else []
+    for name in [*names, *copied, *([PAGE] if node_modules else [])]:
+        if (out / name).exists():
+            raise ClientError(f"{out / name} exists already, and nothing is overwritten.")
+    files = {name: read(model / name) for name in copied}
     shown = page_files(node_modules) if node_modules else {}
     try:
-        converted = {path: convert(model, path.stem, quantize) for path in paths}
+        files |= {name: convert(model, signature, quantize) for name, signature in names.items()}
         if node_modules:
             shown["predict.tflite"] = convert_one(model, quantize)
+            shown[CLASSIFIER] = read(model / CLASSIFIER)
     except Exception as error:  # an incomplete file can raise any error
         raise ClientError(_why_not(model, error)) from error
-    if only_answers:  # what `adapt.py predict --classifier` needs besides
-        converted[out / CLASSIFIER] = (model / CLASSIFIER).read_bytes()
-    if node_modules:
-        shown[CLASSIFIER] = converted[out / CLASSIFIER]
-    _write(converted | {out / PAGE / name: contents for name, contents in shown.items()})
-    for path in paths:
-        needs = "LiteRT and select TF ops" if SIGNATURES[path.stem] else "LiteRT"
-        print(f"Wrote {path}: {len(converted[path]) / 1e3:.0f} kB, needs {needs}")
+    _write(out, files | {f"{PAGE}/{name}": contents for name, contents in shown.items()})
+    for name, signature in names.items():
+        needs = "LiteRT and select TF ops" if SIGNATURES[signature] else "LiteRT"
+        print(f"Wrote {out / name}: {len(files[name]) / 1e3:.0f} kB, needs {needs}")
     if node_modules:
         print(f"Wrote {out / PAGE}: python -m http.server --directory {out / PAGE} serves it")
 
@@ -127,21 +127,34 @@ def _why_not(model: Path, error: Exception) -> str:
     )
 
 
-def _write(files: Mapping[Path, bytes]) -> None:
-    """Writes all files or none."""
+def _write(out: Path, files: Mapping[str, bytes]) -> None:
+    """Writes new files and folders into a folder, all of them or none.
+
+    Args:
+        out: the folder; is created if it does not exist.
+        files: path in the folder -> contents; the first part of each path does not exist yet.
+    """
+    partial = out / f".{os.getpid()}.partial"
+    made: list[Path] = []
     done = False
+    path = out
     try:
-        for path, contents in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(contents)
+        out.mkdir(parents=True, exist_ok=True)
+        for name, contents in files.items():
+            path = out / name
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).write_bytes(contents)
+        for whole in sorted(partial.iterdir()):
+            path = out / whole.name
+            made.append(whole.rename(path))
         done = True
     except OSError as error:
         raise ClientError(f"{path} cannot be written ({error.strerror}).") from error
     finally:
-        if not done:
-            for path in files:
-                with contextlib.suppress(OSError):  # the first error is the one to report
-                    path.unlink(missing_ok=True)
+        for one in [partial, *([] if done else made)]:
+            shutil.rmtree(one, ignore_errors=True)
+            with contextlib.suppress(OSError):  # the first error is the one to report
+                one.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ SANITIZED = "-g -fsanitize=address,undefined -fno-sanitize-recover=all"
 
 sys.path.insert(0, str(FOLDER))
 try:
-    client, adapted, folders, images, report, to_lite = map(
-        importlib.import_module, ("adapt", "adapted", "folders", "images", "report", "to_lite")
+    client, adapted, folders, images, lite_page, report, to_lite = map(
+        importlib.import_module,
+        ("adapt", "adapted", "folders", "images", "lite_page", "report", "to_lite"),
     )
 finally:
     sys.path.remove(str(FOLDER))

@@ -38,10 +38,10 @@ NO_ROOM = "File too large"  # the kernel's message under `no_room`
 
 
 @contextlib.contextmanager
-def no_room():
-    """Makes every write to a file fail as on a full disk, in Python and in TensorFlow."""
+def no_room(size=0):
+    """Lets no file be larger than some bytes, as on a full disk, in Python and in TensorFlow."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
         yield
     finally:
@@ -70,7 +70,7 @@ WRITERS = {
     "a figure": lambda folder: visualize._save(Figure(), folder / "new.png"),
     "an evaluation": lambda folder: evaluate.write_report(report_of_evaluation(), folder),
     "answers of the client": lambda folder: report.write(folder / "new.csv", "text"),
-    "LiteRT models": lambda folder: to_lite._write({folder / "a": b"", folder / "b": b"12"}),
+    "LiteRT models": lambda folder: to_lite._write(folder, {"a": b"", "b/c": b"12"}),
 }
 
 
@@ -87,9 +87,49 @@ def test_what_cannot_be_written_leaves_nothing_half_written(tmp_path, what):
 
 def test_a_file_in_the_place_of_a_folder_of_models_is_one_sentence(tmp_path):
     (tmp_path / "a").write_text("no folder")
-    with pytest.raises(folders.ClientError, match=r"a/b cannot be written \(File exists\)"):
-        to_lite._write({tmp_path / "a" / "b": b"12"})
+    with pytest.raises(folders.ClientError, match=r"/a cannot be written \(File exists\)"):
+        to_lite._write(tmp_path / "a", {"b": b"12"})
     assert toy.files_in(tmp_path) == {"a"}
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space"), KeyboardInterrupt()])
+@pytest.mark.parametrize("whole", [0, 1, 2])
+def test_models_and_their_page_come_together_or_not_at_all(tmp_path, monkeypatch, error, whole):
+    """The disk is full, or Ctrl-C comes, when some of the three are at their final place."""
+    renamed, real = [], Path.rename
+
+    def rename(self, target):
+        if len(renamed) == whole:
+            raise error
+        renamed.append(real(self, target))
+        return renamed[-1]
+
+    (tmp_path / "before.txt").write_text("before")
+    models = {"predict.tflite": b"1", "classifier.json": b"2", "page/a/b.js": b"3"}
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises((folders.ClientError, KeyboardInterrupt)):
+        to_lite._write(tmp_path, models)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.rglob("*")] == ["before.txt"]
+    to_lite._write(tmp_path, models)
+    assert {name: (tmp_path / name).read_bytes() for name in models} == models
+
+
+def test_the_classifier_beside_which_a_model_is_written_stays(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(to_lite, "convert", lambda *arguments: b"12")
+    for name in ("mine", "other"):
+        toy_images.write_folder(tmp_path / name, {"saved_model.pb": b"", "classifier.json": b"{}"})
+    to_mine, to_other = (
+        ["--model", str(tmp_path / "mine"), "--out", str(tmp_path / name)]
+        for name in ("mine", "other")
+    )
+    with no_room():
+        assert to_lite.main(to_mine) == 1
+    assert toy.files_in(tmp_path / "mine") == {"saved_model.pb", "classifier.json"}
+    assert to_lite.main(to_mine) == 0
+    assert (tmp_path / "mine" / "classifier.json").read_bytes() == b"{}"
+    assert to_lite.main(to_other) == 1
+    assert "other/classifier.json exists already" in capsys.readouterr().err
 
 
 def test_a_file_keeps_its_old_contents(tmp_path):
