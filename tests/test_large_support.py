@@ -1,4 +1,7 @@
-"""Hundreds of support pictures and queries go through the network in parts, in all clients."""
+"""Hundreds of support pictures and queries go through the network in parts, in all clients.
+
+The value of each picture is its place, so that another order would be seen.
+"""
 
 import types
 
@@ -47,7 +50,7 @@ def bars(monkeypatch):
 
 
 def images(number):
-    return np.zeros([number, *SHAPE], np.float32)
+    return np.broadcast_to(np.arange(number).reshape(-1, 1, 1, 1), [number, *SHAPE])
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -56,7 +59,8 @@ def test_support_pictures_of_the_python_client(number, bars):
     labels = [f"class {place % 2}" for place in range(number)]
     one = adapted.Adapted(model, images(number), labels, None)
     assert max(model.sizes) <= 64
-    assert sum(model.sizes) == number == len(one._kept)
+    assert sum(model.sizes) == number
+    np.testing.assert_array_equal(one._kept, images(number).reshape(number, -1))
     assert bars == [len(model.sizes)]
 
 
@@ -66,10 +70,14 @@ def test_queries_of_the_python_client(number):
 
     def ask(pixels):
         sizes.append(len(pixels))
-        return np.ones([len(pixels), 1]), np.zeros(len(pixels))
+        places = pixels[:, 0, 0, 0]
+        return np.stack([places, -places], axis=1), 2 * places
 
-    files, probabilities, _ = client._answered(ask, iter(enumerate(images(number))))
-    assert len(files) == len(probabilities) == sum(sizes) == number
+    files, probabilities, near = client._answered(ask, iter(enumerate(images(number))))
+    assert sum(sizes) == number
+    assert files == list(range(number))
+    np.testing.assert_array_equal(probabilities, np.outer(np.arange(number), [1, -1]))
+    np.testing.assert_array_equal(near, 2 * np.arange(number))
     assert max(sizes) <= 64
 
 
@@ -89,7 +97,8 @@ def test_pictures_of_the_python_interface(side, monkeypatch):
             total.append(number)
 
     monkeypatch.setattr(loaded_model.tqdm, "tqdm", lambda **named: Bar())
-    pixels = np.broadcast_to(np.uint8(0), [300, side, side, 3])
-    parts = [len(part) for part in loaded_model.in_parts(pixels)]
-    assert sum(parts) == sum(total) == 300
-    assert max(parts) * side * side <= loaded_model._PIXELS_AT_A_TIME
+    pixels = np.broadcast_to(np.arange(300).reshape(-1, 1, 1, 1), [300, side, side, 3])
+    parts = list(loaded_model.in_parts(pixels))
+    assert np.concatenate([part[:, 0, 0, 0] for part in parts]).tolist() == list(range(300))
+    assert sum(total) == 300
+    assert max(map(len, parts)) * side * side <= loaded_model._PIXELS_AT_A_TIME
