@@ -6,6 +6,7 @@ that lead back to a folder above. Other linked folders and files are read.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import re
@@ -85,7 +86,8 @@ def user_path(text: str) -> Path:
         raise ClientError("a path is needed, got nothing.")
     try:
         path = Path(text).expanduser()
-        path.exists()  # which raises an error for these
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # what is to be written
+            path.stat()
     except OSError as error:
         raise ClientError(f"{text} cannot be used ({error.strerror}).") from error
     except RuntimeError as error:

@@ -3,7 +3,7 @@
 import os
 import re
 import zipfile
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import keras
 import pytest
@@ -192,3 +192,14 @@ def test_an_empty_path_is_not_the_present_folder():
     for read in (folders.user_path, lambda text: folders.query_files([text], [])):
         with pytest.raises(folders.ClientError, match="a path is needed, got nothing"):
             read("")
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a/" + "b" * 300])
+def test_a_path_that_cannot_be_is_said(tmp_path, monkeypatch, name):
+    """Newer versions of Python only say that there is no such file."""
+    monkeypatch.setattr(Path, "exists", lambda path: os.path.exists(path))
+    (tmp_path / "a").mkdir()
+    for read in (folders.user_path, lambda text: folders.query_files([text], [])):
+        with pytest.raises(folders.ClientError, match=r"cannot be used \(File name too long\)"):
+            read(str(tmp_path / name))
+    assert folders.user_path(str(tmp_path / "a" / "new")) == tmp_path / "a" / "new"
