@@ -140,8 +140,6 @@ def build_page(
                 )
                 query = gr.Image(
                     label="Drop a picture to ask about",
-                    type="filepath",
-                    format="png",
                     sources=["upload", "clipboard"],
                     height=200,
                     elem_id="query",
