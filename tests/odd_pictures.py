@@ -345,6 +345,7 @@ def _refused():
     gif = encode(Image.fromarray(GRAY), "GIF")
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     avif = encode(Image.fromarray(noise), "AVIF")
+    mp4 = b"\0\0\0\x18ftypisom\0\0\2\0isommp42" + b"\0\0\0\x08mdat"
     wide = GRAY.astype(">u2") * 257
     one_gray = (b"tRNS", struct.pack(">H", 257))
     one_color = (b"tRNS", struct.pack(">HHH", 257, 0, 0))
@@ -354,6 +355,7 @@ def _refused():
         ("empty", b"", "the file is empty", "the file is empty"),
         ("text", b"no image, but text\n" * 9, "it is damaged or no file of the kinds", NO_KIND),
         ("PDF", b"%PDF-1.7\n", "it is damaged or no file of the kinds", NO_KIND),
+        ("MP4", mp4, "it is damaged or no file of the kinds", NO_KIND),
         ("half a PNG", whole_png[: len(whole_png) // 2], "", damaged),
         ("half a JPEG", whole_jpeg[: len(whole_jpeg) * 2 // 3], "runcated", damaged),
         ("the beginning of a JPEG", whole_jpeg[:30], "", "it is a damaged JPEG file"),

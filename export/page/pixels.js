@@ -17,6 +17,7 @@ const TOO_LARGE =
   "it has more than 100 million pixels, or more than 65535 in a row or column: make it smaller";
 const NO_KIND = "it is damaged or no file of the kinds AVIF, BMP, GIF, JPEG, PNG or WEBP";
 const HEIC = "it is a HEIC picture, as phones make them: save it as JPEG";
+const HEIF_BRANDS = ["heic", "heix", "heim", "heis", "hevc", "hevx", "mif1", "msf1"];
 const KINDS = [
   ["JPEG", 0, "\xff\xd8\xff"],
   ["PNG", 0, "\x89PNG"],
@@ -25,7 +26,7 @@ const KINDS = [
   ["WEBP", 8, "WEBP"],
   ["AVIF", 4, "ftypavif"],
   ["AVIF", 4, "ftypavis"],
-  ["HEIC", 4, "ftyp"],
+  ...HEIF_BRANDS.map((brand) => ["HEIC", 4, `ftyp${brand}`]),
 ];
 
 /**
