@@ -293,16 +293,7 @@ def sentences(
         names: names of the support pictures, [B].
         class_names: names of the classes, [N].
     """
-    if not estimate.is_known:
-        return [
-            "How many answers will be right cannot be estimated: that takes two classes, and two "
-            "pictures of one of them."
-        ]
-    said = [
-        f"About {estimate.accuracy:.0%} of the answers will be right (95 % interval "
-        f"{estimate.low:.0%} to {estimate.high:.0%}, from {estimate.number} support pictures), if "
-        "the pictures are like those of the support set."
-    ]
+    said = [in_words(for_json(estimate))]
     places = contradicted(estimate, labels)
     if len(places):
         listed = [
@@ -313,6 +304,25 @@ def sentences(
         more = f"; and {len(places) - _NAMES} more" if len(places) > _NAMES else ""
         said.append(f"Perhaps in the wrong class: {'; '.join(listed)}{more}.")
     return said
+
+
+def in_words(numbers: dict[str, Any] | None) -> str:
+    """Returns the sentence about the accuracy.
+
+    Args:
+        numbers: the result of `for_json`.
+    """
+    if numbers is None:
+        return (
+            "How many answers will be right cannot be estimated: that takes two classes, and two "
+            "pictures of one of them."
+        )
+    low, high = numbers["interval"]
+    return (
+        f"About {numbers['accuracy']:.0%} of the answers will be right (95 % interval {low:.0%} to "
+        f"{high:.0%}, from {numbers['support_pictures']} support pictures), if the pictures are "
+        "like those of the support set."
+    )
 
 
 def for_json(estimate: Estimate) -> dict[str, Any] | None:

@@ -2,20 +2,24 @@
 
     index.html, *.js   the page, from the folder `page` beside this file
     predict.tflite     from one image to probabilities and nearness
-    classifier.json    the classes, the shape of images, the limit of "none of these", the estimate
+    classifier.json    that of the classifier, and the sentences that the page shows
     litert             LiteRT for the browser, from the npm package @litertjs/core
 
 LiteRT for the browser (2.5.3) has neither strings nor truth values, and only fixed shapes. So the
-page has its own predict.tflite, and takes the names and the limit from classifier.json. Needs
-tensorflow.
+page has its own predict.tflite, and takes the names and the limits from classifier.json. Needs
+tensorflow, numpy, and the other files of this folder.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from estimate import in_words
 from folders import ClientError
+from remarks import BLANK, look_at, of_queries
 from saved_classifier import CLASSIFIER
 
 PAGE = "page"
@@ -53,6 +57,32 @@ def page_files(node_modules: Path) -> dict[str, bytes]:
                     "that has it."
                 ) from error
     return files
+
+
+def facts_with_sentences(classifier: bytes) -> bytes:
+    """Returns the classifier.json of the page, so that it says what the other clients say.
+
+    It has besides:
+
+        introduction    the classes, and how good the answers will be
+        blank           the warning about a blank picture; "{name}" stands for its name
+        blank_levels    most levels between the darkest and the lightest pixel of such a picture
+
+    Args:
+        classifier: the classifier.json of the classifier.
+    """
+    facts = json.loads(classifier)
+    blank = look_at("{name}", None, np.zeros(facts["image_shape"], np.float32))
+    facts["introduction"] = f"{_classes(facts['class_names'])} {in_words(facts['estimate'])}"
+    [facts["blank"]] = of_queries([], [blank])
+    facts["blank_levels"] = BLANK
+    return json.dumps(facts, indent=1).encode()
+
+
+def _classes(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"The only class is {names[0]}."
+    return f"The classes are {', '.join(names[:-1])} and {names[-1]}."
 
 
 def convert_one(model: Path, quantize: bool) -> bytes:

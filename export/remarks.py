@@ -23,8 +23,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+BLANK = 16
+"""Largest number of levels between the darkest and the lightest pixel of a blank picture.
+
+12-bit data in a file of 16 bits has that.
+"""
+
 _SIDE = 16  # pixels of a side of a thumbnail
-_BLANK = 16  # levels between the darkest and the lightest pixel; 12-bit data in 16 bits has that
 _SAME = 4.0  # levels between thumbnails, root mean square
 _SAME_SHARE = 0.25  # the same as a share of the deviation of a thumbnail, for pale pictures
 _FRAME = 14  # a side divided by the width of the frame
@@ -65,7 +70,7 @@ def look_at(name: str, label: str | None, pixels: np.ndarray) -> Look:
         pixels: 0 ... 255, [h, w, c]; all pictures have the same shape.
     """
     pixels = np.asarray(pixels, np.float32)
-    is_blank = bool(pixels.max() - pixels.min() <= _BLANK)
+    is_blank = bool(pixels.max() - pixels.min() <= BLANK)
     return Look(name, label, _thumbnail(pixels), is_blank, 0 if is_blank else _figure(pixels))
 
 
@@ -152,7 +157,7 @@ def _blank(looks: Sequence[Look], kind: str) -> str:
     if not blank:
         return ""
     return (
-        f"{_number(blank, kind)} blank, or nearly so (no two pixels differ by more than {_BLANK} "
+        f"{_number(blank, kind)} blank, or nearly so (no two pixels differ by more than {BLANK} "
         f"of 255 levels): {_list(blank)}. The model can neither learn from that nor classify it."
     )
 

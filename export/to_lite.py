@@ -11,8 +11,8 @@ With --page it also writes the folder `page` for such a classifier: a page that 
 browser. Any server of files can serve the folder. NODE_MODULES is the folder that
 `npm install @litertjs/core` made.
 
-The script needs tensorflow, and the files folders.py, lite_page.py and saved_classifier.py of this
-folder, for --page also the folder page.
+The script needs tensorflow, and the files estimate.py, folders.py, lite_page.py, remarks.py and
+saved_classifier.py of this folder, for --page also the folder page.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from folders import ClientError, read, run_client, user_path
-from lite_page import PAGE, convert_one, page_files
+from lite_page import PAGE, convert_one, facts_with_sentences, page_files
 from saved_classifier import CLASSIFIER
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -103,7 +103,7 @@ def _run(model: Path, out: Path, quantize: bool, node_modules: Path | None) -> N
         files |= {name: convert(model, signature, quantize) for name, signature in names.items()}
         if node_modules:
             shown["predict.tflite"] = convert_one(model, quantize)
-            shown[CLASSIFIER] = read(model / CLASSIFIER)
+            shown[CLASSIFIER] = facts_with_sentences(read(model / CLASSIFIER))
     except Exception as error:  # an incomplete file can raise any error
         raise ClientError(_why_not(model, error)) from error
     _write(out, files | {f"{PAGE}/{name}": contents for name, contents in shown.items()})

@@ -23,7 +23,7 @@ from browser import (
     open_browser,
     until,
 )
-from export_client import FOLDER, images, to_lite
+from export_client import FOLDER, images, lite_page, to_lite
 from golden import EPISODE, MODEL
 from odd_pictures import PICTURES, SHAPE, check, encode
 from PIL import Image
@@ -31,6 +31,7 @@ from selenium.webdriver.common.by import By
 
 from tf_metalstm.classifier import FewShotClassifier
 from tf_metalstm.data.sources import decoding, pixels
+from tf_metalstm.serving import estimate, remarks
 
 NODE_MODULES = pathlib.Path(__file__).parents[1] / "build" / "litert_js" / "node_modules"
 NO_LITERT = "needs LiteRT for the browser: tools/install_litert_js.sh"
@@ -75,12 +76,17 @@ def serve():
 
 
 @pytest.fixture(scope="module")
-def classifier(tmp_path_factory):
-    """Returns the folder of a saved classifier of three of the five classes."""
+def fitted():
+    """Returns a classifier of three of the five classes."""
     files = sorted((EPISODE / "support").glob("*/*.png"))[:15]
+    return FewShotClassifier(MODEL).fit(files, [file.parent.name for file in files])
+
+
+@pytest.fixture(scope="module")
+def classifier(fitted, tmp_path_factory):
+    """Returns the folder where it is saved."""
     folder = tmp_path_factory.mktemp("classifier") / "mine"
-    found = FewShotClassifier(MODEL).fit(files, [file.parent.name for file in files])
-    found.save(folder, false_alarms=0.2)
+    fitted.save(folder, false_alarms=0.2)
     return folder
 
 
@@ -113,7 +119,9 @@ def answers(browser, number):
 
 @needs_litert
 @needs_browser
-def test_answers_are_those_of_the_saved_classifier(browser, serve, classifier, page, tmp_path):
+def test_answers_are_those_of_the_saved_classifier(
+    browser, serve, fitted, classifier, page, tmp_path
+):
     queries = sorted((EPISODE / "query").glob("*/*.png"))
     given = np.stack([images.read_image(file, (28, 28, 1)) for file in queries])
     saved = tf.saved_model.load(str(classifier)).signatures["predict"]
@@ -127,10 +135,9 @@ def test_answers_are_those_of_the_saved_classifier(browser, serve, classifier, p
     blank = tmp_path / "blank.bmp"
     Image.new("L", (28, 28)).save(blank)
     open_page(browser, serve(page))
-    assert text(browser, "classes").startswith(
-        f"The classes are {names[0]}, {names[1]} and {names[2]}."
+    assert text(browser, "classes") == (
+        f"The classes are {names[0]}, {names[1]} and {names[2]}. {fitted.estimate_in_words()[0]}"
     )
-    assert "% of the answers will be right (95 % interval " in text(browser, "classes")
     every = [*queries, tmp_path / "no.png", blank]
     browser.find_element(By.ID, "files").send_keys("\n".join(map(str, every)))
     *found, refused, empty = answers(browser, len(every))
@@ -146,8 +153,31 @@ def test_answers_are_those_of_the_saved_classifier(browser, serve, classifier, p
         )
     [sentence] = refused
     assert sentence.startswith("no.png is not a readable image (it is damaged or no file of the ")
-    assert "no two pixels differ by more than 16 of 255 levels" in empty[2]
+    [remark] = fitted.remarks([blank])
+    assert empty[2] == remark.replace(str(blank), blank.name)
     assert not list(asked_for_elsewhere(browser))
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [("a", "The only class is a."), ("ab", "The classes are a and b."),
+     ("abc", "The classes are a, b and c.")],
+)  # fmt: skip
+@pytest.mark.parametrize("number", [0, 8])
+def test_a_page_has_the_sentences_of_python(names, said, number):
+    labels = np.zeros([8], int)
+    accuracy = 0.625 if number else np.nan  # Python rounds to the even number, JavaScript up
+    unknown = np.full([8, len(names)], np.nan)
+    found = estimate.Estimate(accuracy, 0.285, 0.875, number, 1.0, np.zeros([number]), unknown)
+    facts = {"class_names": [*names], "image_shape": [8, 8, 3], "limit": None}
+    facts["estimate"] = estimate.for_json(found)
+    shown = json.loads(lite_page.facts_with_sentences(json.dumps(facts).encode()))
+    [expected] = estimate.sentences(found, labels, [*"12345678"], [*names])
+    assert shown["introduction"] == f"{said} {expected}"
+    blank = remarks.look_at("a.png", None, np.zeros([8, 8, 3]))
+    assert [shown["blank"].replace("{name}", "a.png")] == remarks.of_queries([], [blank])
+    assert shown["blank_levels"] == 16
+    assert facts.items() <= shown.items()
 
 
 @needs_litert

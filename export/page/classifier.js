@@ -2,14 +2,12 @@
 
 import { loadAndCompile, loadLiteRt, Tensor } from "@litertjs/core";
 
-const BLANK = 16; // levels between the darkest and the lightest pixel, as in remarks.py
-
 /**
  * Loads the classifier of a folder.
  *
  * @returns {{facts: object, answer: (pixels: Float32Array) => Promise<object>}} What classifier.json
  *   says, and a function from pixels [h * w * c] to the class (null for none of these), the
- *   probability of each class, the nearness, and a warning or "".
+ *   probability of each class, the nearness, and whether the picture is blank.
  */
 export async function loadClassifier(folder) {
   const response = await fetch(new URL("classifier.json", folder));
@@ -32,16 +30,14 @@ export async function loadClassifier(folder) {
       label: isForeign ? null : facts.class_names[best],
       probabilities,
       nearness,
-      warning: isBlank(pixels)
-        ? `The picture is blank, or nearly so (no two pixels differ by more than ${BLANK} of 255 ` +
-          "levels). The model can neither learn from that nor classify it."
-        : "",
+      isBlank: levels(pixels) <= facts.blank_levels,
     };
   }
   return { facts, answer };
 }
 
-function isBlank(pixels) {
+/** Returns the difference between the lightest and the darkest pixel. */
+function levels(pixels) {
   const highest = pixels.reduce((a, b) => Math.max(a, b));
-  return highest - pixels.reduce((a, b) => Math.min(a, b)) <= BLANK;
+  return highest - pixels.reduce((a, b) => Math.min(a, b));
 }

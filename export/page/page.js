@@ -30,9 +30,9 @@ function show(file, lines) {
 }
 
 /** Returns the lines of an answer: the class, the name of the file, the most probable classes. */
-function described(name, { label, probabilities, warning }, classNames) {
+function described(name, { label, probabilities, isBlank }, { class_names: classNames, blank }) {
   const lines = [element("p", label ?? "None of these", "label"), element("p", name, "name")];
-  if (warning) lines.push(element("p", warning, "warning"));
+  if (isBlank) lines.push(element("p", blank.replace("{name}", () => name), "warning"));
   const order = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
   for (const place of order.slice(0, MOST_SHOWN)) {
     const bar = element("meter");
@@ -51,24 +51,7 @@ async function ask(classifier, file, name) {
     const sentence = `${name} is not a readable image (${error.message})`;
     return show(file, [element("p", sentence, "refused")]);
   }
-  show(file, described(name, await answer(pixels), facts.class_names));
-}
-
-/** Says of which classes the pictures are, and how good the answers will be. */
-function introduce({ class_names: names, estimate }) {
-  const text = [`The classes are ${names.slice(0, -1).join(", ")} and ${names.at(-1)}.`];
-  if (names.length === 1) text[0] = `The only class is ${names[0]}.`;
-  if (estimate) {
-    const [accuracy, low, high] = [estimate.accuracy, ...estimate.interval].map(
-      (share) => `${Math.round(100 * share)}%`,
-    );
-    text.push(
-      `About ${accuracy} of the answers will be right (95 % interval ${low} to ${high}, from ` +
-        `${estimate.support_pictures} support pictures), if the pictures are like those of the ` +
-        "support set.",
-    );
-  }
-  byId("classes").textContent = text.join(" ");
+  show(file, described(name, await answer(pixels), facts));
 }
 
 let video = null; // while the camera is on
@@ -93,7 +76,7 @@ async function switchCamera() {
 
 async function start() {
   const classifier = await loadClassifier(new URL(".", location.href));
-  introduce(classifier.facts);
+  byId("classes").textContent = classifier.facts.introduction;
   byId("files").onchange = async ({ target }) => {
     for (const file of [...target.files]) await ask(classifier, file, file.name);
     target.value = ""; // so that the same file can be chosen again
