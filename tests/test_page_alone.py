@@ -158,6 +158,45 @@ def test_answers_are_those_of_the_saved_classifier(
     assert not list(asked_for_elsewhere(browser))
 
 
+SOMETIMES_FAILS = """
+let asked = 0;
+export async function loadClassifier() {
+  const facts = await (await fetch("classifier.json")).json();
+  const answer = async () => {
+    asked += 1;
+    if (asked === 1) throw new Error("no memory");
+    if (asked > 2) throw 7;
+    return { label: "a", probabilities: [0.75, 0.25], nearness: 1, isBlank: false };
+  };
+  return { facts, answer };
+}
+"""
+
+
+@needs_browser
+def test_why_a_picture_has_no_answer_is_said_and_the_others_have_theirs(browser, serve, tmp_path):
+    shutil.copytree(FOLDER / "page", tmp_path / "page")
+    (tmp_path / "page/classifier.js").write_text(SOMETIMES_FAILS)
+    facts = {"class_names": ["a", "b"], "image_shape": [8, 8, 1], "estimate": None}
+    (tmp_path / "page/classifier.json").write_bytes(
+        lite_page.facts_with_sentences(json.dumps(facts).encode())
+    )
+    files = [tmp_path / f"{place}.png" for place in range(3)]
+    for file in files:
+        Image.new("L", (8, 8)).save(file)
+    open_page(browser, serve(tmp_path / "page"))
+    browser.find_element(By.ID, "files").send_keys("\n".join(map(str, files)))
+    first, second, third = answers(browser, 3)
+    assert first == ["0.png cannot be classified (no memory)"]
+    assert second == ["a", "1.png", "a: 75.0 %", "b: 25.0 %"]
+    assert third == ["2.png cannot be classified (7)"]
+    allow_camera(browser, "granted")
+    browser.find_element(By.ID, "camera").click()
+    until(browser, lambda d: d.find_element(By.ID, "ask").is_displayed())
+    browser.find_element(By.ID, "ask").click()
+    assert answers(browser, 4)[3] == ["The picture of the camera cannot be classified (7)"]
+
+
 @pytest.mark.parametrize(
     ("names", "said"),
     [("a", "The only class is a."), ("ab", "The classes are a and b."),

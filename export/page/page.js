@@ -42,16 +42,19 @@ function described(name, { label, probabilities, isBlank }, { class_names: class
   return lines;
 }
 
-async function ask(classifier, file, name) {
-  const { facts, answer } = classifier;
-  let pixels;
+/** Shows the answer to a picture, or why there is none. */
+async function ask({ facts, answer }, file, name) {
+  let failed = "is not a readable image";
+  let lines;
   try {
-    pixels = await readPixels(file, facts.image_shape);
+    const pixels = await readPixels(file, facts.image_shape);
+    failed = "cannot be classified";
+    lines = described(name, await answer(pixels), facts);
   } catch (error) {
-    const sentence = `${name} is not a readable image (${error.message})`;
-    return show(file, [element("p", sentence, "refused")]);
+    // LiteRT may also throw a number or a text.
+    lines = [element("p", `${name} ${failed} (${error?.message ?? error})`, "refused")];
   }
-  show(file, described(name, await answer(pixels), facts));
+  show(file, lines);
 }
 
 let video = null; // while the camera is on
@@ -83,7 +86,11 @@ async function start() {
   };
   byId("camera").onclick = switchCamera;
   byId("ask").onclick = () =>
-    takePicture(video).toBlob((blob) => ask(classifier, blob, "The picture of the camera"));
+    takePicture(video).toBlob((blob) =>
+      blob
+        ? ask(classifier, blob, "The picture of the camera")
+        : says("The camera shows no picture yet. Try again."),
+    );
   byId("files").disabled = byId("camera").disabled = false;
 }
 
