@@ -56,6 +56,13 @@ def unchecked(monkeypatch):
 
 
 @pytest.fixture
+def untraced(unchecked, monkeypatch):
+    """Exports are also written without signatures, whose tracing takes seconds."""
+    target = "tf_metalstm.serving.saved_model.build_signatures"
+    monkeypatch.setattr(target, lambda served: (tf.Module(), {}))
+
+
+@pytest.fixture
 def calls(monkeypatch):
     """Records the commands that `reproduce` calls for its toy table."""
     called = []

@@ -7,6 +7,9 @@ import json
 
 import tensorflow as tf
 
+ADAPT = ("adapt", "--model={model}", "--support={support}", "--query={query}", "--no_estimate")
+"""A command line that adapts it."""
+
 SHAPE = (16, 16, 1)
 _IMAGES = tf.TensorSpec([None, *SHAPE], tf.float32)
 _TEXTS = tf.TensorSpec([None], tf.string)

@@ -195,6 +195,9 @@ SMALL = {
 }
 
 
+SINE = {"source": "sine", "learner": "mlp", "rule": "sgd", "num_steps": 1, "hidden_layers": (4,)}
+"""The settings of the smallest run, on functions."""
+
 CONV4 = {"learner": "conv4", "filters": 4}
 MLP = {"learner": "mlp", "hidden_layers": (16,), "mlp_batch_normalization": True}
 """A network with batch norm, whose graph is made in a third of the time."""
@@ -231,6 +234,17 @@ def save(served, folder, facts=None):
     """
     with mock.patch.object(saved_model, "check_reload"):
         return saved_model.save_method(served, folder, facts)
+
+
+def contents(folder):
+    """Returns what is at each path below a folder: the bytes, the target of a link, or None."""
+
+    def at(path):
+        if path.is_symlink():
+            return path.readlink()
+        return path.read_bytes() if path.is_file() else None
+
+    return {path.relative_to(folder).as_posix(): at(path) for path in folder.rglob("*")}
 
 
 def files_in(folder):
