@@ -10,15 +10,14 @@ from typing import NamedTuple
 
 import odd_inputs
 import pytest
-import tensorflow as tf
 import tensorflow_datasets as tfds
 import tiny_model
 import toy
 import toy_images
 from fresh_run import fresh_run
 from in_process import call
+from tiny_model import ADAPT
 
-from tf_metalstm.serving import saved_model
 from tf_metalstm.settings import make_settings
 
 DATA = ("--source=folder", "--data_dir={raw}", "--prepared_dir={here}/prepared", "--image_size=8")
@@ -27,7 +26,6 @@ TRAIN = (
     *("--num_query=1", "--validation_episodes=2", "--split_fractions=0.4,0.3,0.3"),
 )
 SMALL = ("--num_way=2", "--num_shot=1")
-ADAPT = ("adapt", "--model={model}", "--support={support}", "--query={query}", "--no_estimate")
 
 
 class Start(NamedTuple):
@@ -48,7 +46,9 @@ STARTS = {
         (*TRAIN, "--num_way=9", "--num_shot=1"), "lower --num_way", (*TRAIN, *SMALL)
     ),
     "no raw data": Start(
-        (*TRAIN, *SMALL, "--data_dir={here}/nowhere"), "nowhere", (*TRAIN, *SMALL)
+        (*TRAIN, *SMALL, "--data_dir={here}/nowhere"),
+        r"folder: the --data_dir \S+/nowhere is not a folder\. ",
+        (*TRAIN, *SMALL),
     ),
     "another home": Start(
         (*TRAIN, *SMALL, "--data_dir=~nobody-here/x"), "no home folder", (*TRAIN, *SMALL)
@@ -57,7 +57,9 @@ STARTS = {
         (*TRAIN, *SMALL, "--class_split=folders"), "train, validation", (*TRAIN, *SMALL)
     ),
     "a size that no network takes": Start(
-        (*TRAIN, *SMALL, "--image_size=0"), "image_size", (*TRAIN, *SMALL)
+        (*TRAIN, *SMALL, "--image_size=0"),
+        "--image_size=0: must be a whole number at least 1, got 0",
+        (*TRAIN, *SMALL),
     ),
     "a flag that does nothing": Start(
         (*TRAIN, *SMALL, "--pretrained_run_dir={here}"), "does nothing with", (*TRAIN, *SMALL)
@@ -115,8 +117,7 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def places(made, tmp_path, unchecked, monkeypatch):
-    monkeypatch.setattr(saved_model, "build_signatures", lambda served: (tf.Module(), {}))
+def places(made, tmp_path, untraced):
     shutil.copytree(made / "toys", tmp_path / "toys")
     names = ("raw", "damaged", "model", "support", "query")
     return {name: made / name for name in names} | {"here": tmp_path, "toys": tmp_path / "toys"}
@@ -155,7 +156,7 @@ GONE = {
 
 
 @pytest.fixture
-def moved(request, tmp_path, unchecked, monkeypatch):
+def moved(request, tmp_path, untraced, monkeypatch):
     """A run whose raw files are gone, in another folder. The path of the files was relative."""
     source, options = request.param
     tfds.disable_progress_bar()
@@ -169,7 +170,6 @@ def moved(request, tmp_path, unchecked, monkeypatch):
     shutil.rmtree("raw")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    monkeypatch.setattr(saved_model, "build_signatures", lambda served: (tf.Module(), {}))
     return tmp_path / "run"
 
 

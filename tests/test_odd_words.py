@@ -5,12 +5,11 @@ import re
 
 import odd_inputs
 import pytest
+import toy
 from fresh_run import fresh_run
 from in_process import call
 
 from tf_metalstm.settings import make_settings
-
-RUN = {"source": "sine", "learner": "mlp", "rule": "sgd", "num_steps": 1, "hidden_layers": (4,)}
 
 # A command line, and the parts that its error must have.
 LINES = {
@@ -26,7 +25,8 @@ LINES = {
     "evaluate --run_dir={zip}": "has no run.flags: expected a folder written by",
     "compare_optimizers --run_dir={run}": "is no learned optimizer: give the run of one",
     "export --run_dir={run} --example_dir={new}": "--example_dir is for images",
-    "train --source=folder --data_dir={support}/ant/0.png": "0.png",
+    "train --source=folder --data_dir={support}/ant/0.png":
+        "folder: the --data_dir .*0.png is not a folder. It must hold a folder of",
     "train --recipe=omniglot_5way_5sht": "did you mean omniglot_5way_5shot",
     "train --data_dri=x": "Unknown command line flag 'data_dri'. Did you mean: data_dir",
     "adapt --model={model} --support={zip}": "{zip} is an archive: unpack it.",
@@ -54,8 +54,8 @@ def places(tmp_path_factory):
     root = tmp_path_factory.mktemp("words")
     odd_inputs.ordinary(root)
     (root / "all.zip").write_bytes(b"PK\3\4")
-    fresh_run(make_settings(RUN).placed(root / "run"))
-    fresh_run(make_settings(RUN).placed(root / "empty"))
+    fresh_run(make_settings(toy.SINE).placed(root / "run"))
+    fresh_run(make_settings(toy.SINE).placed(root / "empty"))
     for weights in (root / "empty" / "best").iterdir():
         weights.unlink()
     for name, version in (("model", 2), ("old", 1)):  # no command line loads these
