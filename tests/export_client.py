@@ -12,14 +12,15 @@ CLIENT = FOLDER / "adapt.py"
 SANITIZED = "-g -fsanitize=address,undefined -fno-sanitize-recover=all"
 """Options for a C compiler, under which a program tells what it oversteps or leaks."""
 
-sys.path.insert(0, str(FOLDER))
+sys.path[:0] = [str(FOLDER), str(FOLDER / "serving")]
 try:
     client, adapted, folders, images, lite_page, report, to_lite = map(
         importlib.import_module,
         ("adapt", "adapted", "folders", "images", "lite_page", "report", "to_lite"),
     )
+    rest, grpc_client, sending = map(importlib.import_module, ("rest", "grpc_client", "sending"))
 finally:
-    sys.path.remove(str(FOLDER))
+    del sys.path[:2]
 
 
 class Value:

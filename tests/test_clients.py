@@ -1,6 +1,5 @@
 """Tests of single clients beyond the table in `odd_inputs.py`: warnings, files, numbers."""
 
-import importlib
 import json
 import re
 import sys
@@ -8,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from export_client import FOLDER, FirstClass, client
+from export_client import FirstClass, client, rest, sending
 from PIL import Image
 
 from tf_metalstm import classifier as classifier_of
@@ -17,12 +16,6 @@ from tf_metalstm.classifier import FewShotClassifier, ImagesWarning
 from tf_metalstm.loaded_model import LoadedModel
 from tf_metalstm.serving import remarks as remarks_of
 from tf_metalstm.serving.remarks import of_size
-
-sys.path.insert(0, str(FOLDER / "serving"))
-try:
-    rest, sending = map(importlib.import_module, ("rest", "sending"))
-finally:
-    sys.path.remove(str(FOLDER / "serving"))
 
 SHAPE = (16, 16, 1)
 BAD = b"%PDF-1.7"

@@ -12,11 +12,10 @@ import pytest
 import tensorflow as tf
 import toy
 from c_programs import build_cases, call_each
-from export_client import FOLDER, client, images, to_lite
+from export_client import FOLDER, client, grpc_client, images, rest, to_lite
 from golden import EPISODE, MODEL
 from PIL import Image
 from servers import Served, grpc_server, rest_server
-from test_export_serving import grpc_client, rest
 
 from tf_metalstm.classifier import FewShotClassifier
 from tf_metalstm.data.preprocessing import Normalization

@@ -1,14 +1,11 @@
 """Requests of export/serving run on the real signatures, by the rules of TensorFlow Serving."""
 
-import importlib.util
-import sys
-
 import numpy as np
 import odd_pictures
 import pytest
 import tensorflow as tf
 import toy
-from export_client import FOLDER, folders, images
+from export_client import FOLDER, folders, grpc_client, images, rest
 from golden import EPISODE, MODEL, expected
 from google.protobuf import text_format
 from servers import Served, grpc_server, rest_server
@@ -22,19 +19,6 @@ from tf_metalstm.methods.pixel_nearest_neighbor import PixelNearestNeighbor
 from tf_metalstm.serving.served import ServedMethod
 
 class_files = folders.class_files
-
-sys.path.insert(0, str(FOLDER / "serving"))
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, FOLDER / "serving" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-rest, grpc_client = load("rest"), load("grpc_client")
-sys.path.remove(str(FOLDER / "serving"))
 
 
 @pytest.fixture(scope="module")
