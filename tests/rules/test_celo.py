@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_metalstm import LearnedOptimizer
+from tf_metalstm import Celo, LearnedOptimizer
 from tf_metalstm.options import OptionError
 from tf_metalstm.parameters import blocks_of
-from tf_metalstm.rules.celo import Celo, CeloOptions
+from tf_metalstm.rules.celo import CeloOptions
 from tf_metalstm.rules.celo_weights import read_published
 
 SHAPES = {"kernel": (2, 3), "bias": (3,), "scale": (), "filters": (3, 2, 3)}
