@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import odd_inputs
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
 import tiny_model
 import toy
