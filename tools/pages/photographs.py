@@ -1,7 +1,8 @@
 """The tables of photographs, from the files that scripts in benchmarks wrote.
 
-docs/pictures.md has heads on frozen features (photos.py). docs/lab_book/photographs_learned.md has
-fine-tuning (fine_tuning.py), and rules that were trained on other classes (isolated_rules.py).
+docs/pictures.md has heads on frozen features (photos.py). In docs/lab_book,
+photographs_fine_tuning.md has fine-tuning (fine_tuning.py), and photographs_learned.md has rules
+that were trained on other classes (isolated_rules.py).
 """
 
 from __future__ import annotations
@@ -47,17 +48,24 @@ def pictures_page() -> str:
         )
         for data, task in tasks
     ]
-    text = Path("docs/pictures.md").read_text(encoding="utf-8")
     names = ("pictures", "task", *_HEADS.values(), _DIFFERENCE)
-    return between(text, "photographs", table(names, lines))
+    return _with_table("docs/pictures.md", table(names, lines))
+
+
+def fine_tuning_page() -> str:
+    """Returns the page of the lab book on fine-tuning with its table."""
+    rows = _fine_tuning(_read(_LEARNED_FILE)["fine_tuning"]["rows"])
+    return _with_table("docs/lab_book/photographs_fine_tuning.md", rows)
 
 
 def learned_page() -> str:
-    """Returns the page of the lab book with its tables."""
-    learned = _read(_LEARNED_FILE)
-    text = Path("docs/lab_book/photographs_learned.md").read_text(encoding="utf-8")
-    text = between(text, "fine-tuning", _fine_tuning(learned["fine_tuning"]["rows"]))
-    return between(text, "learned rules", _rules(learned["learned_rules"]["rows"]))
+    """Returns the page of the lab book on learned rules with its table."""
+    rows = _rules(_read(_LEARNED_FILE)["learned_rules"]["rows"])
+    return _with_table("docs/lab_book/photographs_learned.md", rows)
+
+
+def _with_table(page: str, lines: list[str]) -> str:
+    return between(Path(page).read_text(encoding="utf-8"), "photographs", lines)
 
 
 def _fine_tuning(rows: list[dict]) -> list[str]:
@@ -100,7 +108,8 @@ def _rules(rows: list[dict]) -> list[str]:
     sets = list(dict.fromkeys(row["data"] for row in rows))
     lines = []
     for rule in dict.fromkeys(row["rule"] for row in rows):
-        cells, losses = [], {row["training_loss"] for row in rows if row["rule"] == rule}
+        cells = []
+        losses = {row["seed"]: row["training_loss"] for row in rows if row["rule"] == rule}
         for data in sets:
             found = [row for row in rows if (row["rule"], row["data"]) == (rule, data)]
             if rule == "no update":
@@ -108,7 +117,7 @@ def _rules(rows: list[dict]) -> list[str]:
                 continue
             above = ", ".join(f"{row['above']:+.1f}" for row in found)
             cells.append(f"{above}; ± {max(row['above_interval'] for row in found):.1f}")
-        lines.append((rule, ", ".join(f"{loss:.2f}" for loss in sorted(losses)), *cells))
+        lines.append((rule, ", ".join(f"{loss:.2f}" for loss in losses.values()), *cells))
     return table(("rule", "training loss", *sets), lines)
 
 
