@@ -127,4 +127,4 @@ def test_numbers_have_the_range_of_the_options_that_they_become(tmp_path, capsys
 def test_the_home_folder_is_known(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     given = reproduce.parser({"a": None}).parse_args(["--table=a", "--runs_dir=~/r"])
-    assert given.runs_dir == str(tmp_path / "r")
+    assert given.runs_dir == tmp_path / "r"

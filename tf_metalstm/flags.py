@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,7 +23,7 @@ from tf_metalstm import ctrl_c
 from tf_metalstm.argv import PARTS, RUN_FLAGS, named_modules, wants_help
 from tf_metalstm.catalogue import FAMILIES, check_owners, load_parts
 from tf_metalstm.failures import reason
-from tf_metalstm.files import check_is_text, write_atomically
+from tf_metalstm.files import check_is_text, given_path, write_atomically
 from tf_metalstm.flagfiles import RECIPE, expand
 from tf_metalstm.help import print_help
 from tf_metalstm.options import Option, OptionError
@@ -266,10 +265,10 @@ def _settings(values: flags.FlagValues, strict: set[str]) -> Settings:
 
 def _run_dir(values: flags.FlagValues) -> str | None:
     run_dir = values["run_dir"].value
-    if run_dir is None:
-        return None
+    if not run_dir:
+        return run_dir
     check_is_text(run_dir, "run_dir")
-    return os.path.expanduser(run_dir)
+    return str(given_path(run_dir, "run_dir"))
 
 
 def _typed(arguments: Sequence[str], values: flags.FlagValues) -> set[str]:

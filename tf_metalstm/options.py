@@ -22,6 +22,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from tf_metalstm.files import given_path
+
 
 class OptionError(ValueError):
     """An option has a value that is not allowed.
@@ -196,7 +198,11 @@ class Option:
         if self.kind is str and (text != text.strip() or "\n" in text):  # run.flags would lose it
             raise ValueError(f"must be one line without spaces at its ends, got {text[:50]!r}")
         if self.is_path:
-            return os.path.expanduser(text)
+            try:
+                given_path(text, self.name)
+            except ValueError as error:
+                raise ValueError(str(error).removeprefix(f"{self.name}={text}: ")) from error
+            return os.path.expanduser(text)  # otherwise as it was typed
         try:
             return self.kind(text)
         except ValueError as error:

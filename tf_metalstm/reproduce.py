@@ -11,7 +11,6 @@ the repository; --record adds the new ones. The table is also written to RUNS_DI
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import Any
 from tf_metalstm import ctrl_c
 from tf_metalstm.argv import FOUND_FLAGS, RUN_FLAGS
 from tf_metalstm.catalogue import load_parts
-from tf_metalstm.files import write_atomically
+from tf_metalstm.files import given_path, write_atomically
 from tf_metalstm.flags import parse_settings, read_settings, with_dashes
 from tf_metalstm.learners.base import PRECISIONS
 from tf_metalstm.settings import known_options
@@ -104,11 +103,14 @@ def parser(tables: Mapping[str, Any]) -> argparse.ArgumentParser:
     parser.add_argument(
         "--parts", help="Python modules with further parts, PARTS, or tables, TABLES"
     )
-    folder = os.path.expanduser
-    parser.add_argument("--data_dir", type=folder, help="folder with the raw files of the images")
-    parser.add_argument("--prepared_dir", type=folder, help="folder for prepared data")
     parser.add_argument(
-        "--runs_dir", type=folder, default="runs/reproduce", help="folder for the runs"
+        "--data_dir", type=_as_option("data_dir"), help="folder with the raw files of the images"
+    )
+    parser.add_argument(
+        "--prepared_dir", type=_as_option("prepared_dir"), help="folder for prepared data"
+    )
+    parser.add_argument(
+        "--runs_dir", type=_runs_dir, default="runs/reproduce", help="folder for the runs"
     )
     parser.add_argument(
         "--only", action="append", help="only runs whose name contains this; may be repeated"
@@ -134,6 +136,13 @@ def parser(tables: Mapping[str, Any]) -> argparse.ArgumentParser:
         "--record", action="store_true", help="add the numbers measured here to docs/tables"
     )
     return parser
+
+
+def _runs_dir(text: str) -> Path:
+    try:
+        return given_path(text, "--runs_dir")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _as_option(name: str) -> Callable[[str], Any]:

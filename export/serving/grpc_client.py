@@ -120,9 +120,7 @@ def as_loaded(service: Any, model: Mapping[str, Any]) -> served_model.ServedMode
     return served_model.ServedModel({name: list(one.inputs) for name, one in model.items()}, call)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the client."""
-    print_any_name()
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--address", default="localhost:8500")
     parser.add_argument(
@@ -138,8 +136,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--skip_corrupt", action="store_true", help="leave out files that cannot be read"
     )
     served_model.add_flags(parser)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the client."""
+    print_any_name()
     try:
-        options = parser.parse_args(arguments)
+        options = _parser().parse_args(arguments)
         classes = class_files(options.support)
         names = served_model.known_names(classes, options)
         queries = [path for _, path in query_files(options.query, names)[0]]

@@ -132,9 +132,7 @@ def as_loaded(url: str, model: Signatures) -> served_model.ServedModel:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the client."""
-    print_any_name()
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--url", default="http://localhost:8501/v1/models/few_shot")
     parser.add_argument(
@@ -150,8 +148,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--skip_corrupt", action="store_true", help="leave out files that cannot be read"
     )
     served_model.add_flags(parser)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the client."""
+    print_any_name()
     try:
-        options = parser.parse_args(arguments)
+        options = _parser().parse_args(arguments)
         url, skip = options.url.rstrip("/"), options.skip_corrupt
         classes = class_files(options.support)
         names = served_model.known_names(classes, options)
