@@ -105,6 +105,12 @@ ARGUMENTS = {
     "nothing": ((), "usage: adapt"),
     "a model alone": ((MODEL,), "usage: adapt"),
     "no number": (("--num_steps", "many", MODEL, "a", "b"), "a whole number from 0 to 1000"),
+    "a long path of a model": (("m" * 300, SUPPORT, SUPPORT), "is the copy complete?"),
+    "a long path of a support set": ((MODEL, "s" * 300, "q"), "s is not a folder."),
+    "a long path of a query": (
+        (MODEL, SUPPORT, f"/{'q' * 5000}"),
+        "q: there is no such file or folder.",
+    ),
     "another flag": (("--steps", MODEL, "a", "b"), "is none of --num_steps, --skip_corrupt, --e"),
 }
 

@@ -26,11 +26,14 @@ from test_failures import NO_ROOM, no_room
 from tiny_model import ADAPT
 
 from tf_metalstm.__main__ import CLIENTS
+from tf_metalstm.comparison import keras_optimizers
 from tf_metalstm.data.sources import builder
 from tf_metalstm.settings import make_settings
 
 # A folder of the kernel, where not even root may write.
 NOBODYS = pathlib.Path("/sys/kernel")
+BOWLS = {"source": "quadratics", "quadratic_size": 2, "method": "learned_optimizer", "rule": "sgd"}
+BOWLS |= {"num_steps": 2, "max_steps": 0, "validation_episodes": 2, "deterministic": False}
 PLACES = ("support", "query", "model", "raw", "classifier", "node_modules")
 
 
@@ -61,6 +64,13 @@ WORK = {
     "evaluate": Work(("evaluate", "--run_dir={toys}", "--num_episodes=2"), "{toys}/evaluation"),
     "export": Work(("export", "--run_dir={toys}"), "{toys}/saved_model"),
     "visualize": Work(("visualize", "--run_dir={sine}", "--num_episodes=1"), "{sine}/figures"),
+    "search": Work(
+        ("search", "--run_dir={sine}", "--grid=num_evaluation_steps=1|2"), "{sine}"
+    ),
+    "compare_optimizers": Work(
+        ("compare_optimizers", "--run_dir={bowls}", "--num_episodes=2", "--baselines=SGD"),
+        "{bowls}/comparison",
+    ),
     "reproduce": Work(
         ("reproduce", "--table=omniglot", "--print_only", "--runs_dir={out}"),
     ),
@@ -84,6 +94,7 @@ def made(tmp_path_factory):
     tfds.disable_progress_bar()
     fresh_run(make_settings(toy.SINE).placed(folder / "sine"))
     fresh_run(toy.settings(folder / "toys", method="pixel_nearest_neighbor"))
+    fresh_run(make_settings(BOWLS).placed(folder / "bowls"))
     tiny_model.write(folder / "model")
     odd_inputs.ordinary(folder)
     toy_images.write_folder(folder / "raw", toy_images.omniglot_files())
@@ -122,8 +133,9 @@ class Case(NamedTuple):
 def case(request, made, tmp_path, untraced, monkeypatch):
     work = WORK[request.param]
     monkeypatch.setattr(tf.lite, "TFLiteConverter", NoConverter)
+    monkeypatch.setattr(keras_optimizers, "RATES", (0.01, 0.1))
     places = {name: made / name for name in PLACES}
-    for name in ("sine", "toys"):
+    for name in ("sine", "toys", "bowls"):
         if f"{{{name}}}" in " ".join(work.line):
             shutil.copytree(made / name, tmp_path / name)
         places[name] = tmp_path / name
@@ -154,7 +166,7 @@ def next_start(case):
         assert ended.code == 0, ended
 
 
-def some(*without, dear=("evaluate", "visualize")):
+def some(*without, dear=("compare_optimizers", "evaluate", "search", "visualize")):
     """Returns the commands, without some. Expensive commands are marked as slow tests."""
     marks = {name: [pytest.mark.slow] if name in dear else [] for name in WORK}
     return [pytest.param(name, marks=marks[name]) for name in WORK if name not in without]
@@ -174,8 +186,8 @@ def test_a_disk_that_has_room_for_some_files_of_a_page(case):
     next_start(case)
 
 
-# `export` is left out: it writes into the folder of the run, which it must read.
-@pytest.mark.parametrize("case", some("export"), indirect=True)
+# `export` and `search` are left out: they write into the folder of the run, which they must read.
+@pytest.mark.parametrize("case", some("export", "search"), indirect=True)
 def test_a_place_where_nobody_may_write(case):
     if case.place.is_dir():
         case.place.rmdir()
