@@ -12,7 +12,7 @@ from PIL import Image
 
 from tf_metalstm.data import networks
 from tf_metalstm.data.labelled_folders import load_folders
-from tf_metalstm.data.networks import NetworkOptions, NetworkTasks, mixed, resized
+from tf_metalstm.data.networks import STARTS, NetworkOptions, NetworkTasks, mixed, resized
 from tf_metalstm.data.sources.base import (
     SPLITS,
     CorruptImageError,
@@ -141,6 +141,17 @@ def test_starts():
     for name in ("conv_1/beta", "layer_1/bias", "layer_2/bias"):
         np.testing.assert_array_equal(named[name], 0.0)
     assert of.task == "conv4 256-30-10 sigmoid on glyphs"
+
+
+def test_a_start_that_is_drawn_is_one_of_the_others():
+    starts = {name: tasks(network_start=name) for name in STARTS}
+    found = []
+    for number in range(12):
+        small, glorot, either = (drawn(of, number)["theta_0"] for of in starts.values())
+        equal = [np.array_equal(either, one) for one in (small, glorot)]
+        assert sum(equal) == 1
+        found.append(equal.index(True))
+    assert set(found) == {0, 1}
 
 
 def test_mixed_numbers_are_those_of_the_hash():

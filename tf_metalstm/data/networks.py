@@ -6,8 +6,8 @@ Andrychowicz et al., NIPS 2016, sections 3.2 and 3.3:
 
 The network has hidden layers with an activation, by default one of 20 sigmoid units. Without hidden
 layers it is softmax regression. Blocks of [3 x 3 convolution, batch normalization, ReLU, max
-pooling] may come first. The initial weights are normal with deviation 0.01, as in the paper, or
-those of Glorot.
+pooling] may come first. The initial weights are normal with deviation 0.01, as in the paper,
+those of Glorot, or one of the two, drawn for each problem.
 
 A problem on glyphs has ten random letters. Problems on IDX files (MNIST, Fashion-MNIST) or class
 folders (CIFAR-10, in color) always have the same classes. Training, validation and test have
@@ -41,12 +41,12 @@ from tf_metalstm.parts import Part
 
 IMAGES = ("glyphs", "idx", "folders")
 ACTIVATIONS = {"sigmoid": tf.sigmoid, "relu": tf.nn.relu, "tanh": tf.tanh, "elu": tf.nn.elu}
-STARTS = ("small", "glorot")
+STARTS = ("small", "glorot", "either")
 
 NUM_CLASSES = 10
 _DEVIATION = 0.01
 _EPSILON = 1e-5  # of batch normalization
-_CLASSES, _WEIGHTS, _BATCHES = range(3)  # streams of random numbers
+_CLASSES, _WEIGHTS, _BATCHES, _START = range(4)  # streams of random numbers
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class NetworkOptions(DataDirOptions, PreparedDirOptions):
     )
     network_start: str = option(
         "small",
-        "Initial weights: normal with deviation 0.01 (small), or kernels by Glorot & Bengio and "
-        "biases of zero (glorot).",
+        "Initial weights: normal with deviation 0.01 (small), kernels by Glorot & Bengio and "
+        "biases of zero (glorot), or one of the two, drawn for each problem (either).",
         choices=STARTS,
     )
     network_batch_size: int = option(128, "B, number of images of a step.", at_least=1)
@@ -205,7 +205,7 @@ class NetworkEpisodes:
 
     Args:
         blocks: the tensors of theta.
-        start: "small" or "glorot".
+        start: one of STARTS.
         class_sizes: number of images of each class of the split, [C].
         first_row: row of the first image of the split among those of all splits.
         split: its name goes into the random numbers.
@@ -250,7 +250,12 @@ class NetworkEpisodes:
     def _weights(self, index: Tensor) -> Tensor:
         num_parameters = sum(each.size for each in self.blocks)
         drawn = tf.random.stateless_normal([num_parameters], self._key(index, _WEIGHTS))
-        return drawn * _deviations(self.blocks, self.start) + _offsets(self.blocks)
+        if self.start == "either":
+            coin = tf.random.stateless_uniform([], self._key(index, _START)) < 0.5
+            deviations = tf.where(coin, *(_deviations(self.blocks, one) for one in STARTS[:2]))
+        else:
+            deviations = tf.constant(_deviations(self.blocks, self.start))
+        return drawn * deviations + _offsets(self.blocks)
 
     def _key(self, index: Tensor, stream: int) -> Tensor:
         index = tf.cast(index, tf.int64)
