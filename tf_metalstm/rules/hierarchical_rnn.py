@@ -17,7 +17,7 @@ over the level below and b is a bias from the level above:
     G <- GRU(^H, G)                            the problem
 
     d = w_d . h + sum_s v_s m_s,  divided by its root mean square over the tensor
-    l = log eta + w_e . h + b_e,  at most 33 and at least -33
+    l = log eta + w_e . h + b_e,  at least -33 and at most 33, or log of `largest_rate`
     theta <- theta - exp(l + o) d
     log eta <- a log eta + (1 - a) l
     gamma = sigmoid(w_g . h + b_g),  beta = sigmoid(w_b . h + b_b)
@@ -72,6 +72,13 @@ class HierarchicalRNNOptions(Options):
     first_rates: tuple[float, ...] = option(
         (1e-6, 1e-2),
         "Range of the learning rates before the first update, uniform in the logarithm: LOW,HIGH.",
+        above=0,
+        alike=True,
+    )
+    largest_rate: float | None = option(
+        None,
+        "Upper limit of the learning rates; default: e to the 33, as in the authors' code. In long "
+        "runs rates can rise until theta is not finite.",
         above=0,
         alike=True,
     )
@@ -206,6 +213,7 @@ class HierarchicalRNN(Rule):
         low: lower limit of the first learning rates. Their logarithm is uniform; half of it is
             drawn for each tensor, half for each coordinate.
         high: upper limit of the first learning rates.
+        largest_rate: upper limit of all learning rates; default: e to the 33.
         name: leave it as it is: weights in checkpoints are found by it.
     """
 
@@ -225,7 +233,7 @@ class HierarchicalRNN(Rule):
     ) -> HierarchicalRNN:
         low, high = options.first_rates
         units = (options.coordinate_units, options.tensor_units, options.global_units)
-        return cls(*units, low, high)
+        return cls(*units, low, high, options.largest_rate)
 
     def __init__(
         self,
@@ -234,13 +242,17 @@ class HierarchicalRNN(Rule):
         global_units: int = 20,
         low: float = 1e-6,
         high: float = 1e-2,
+        largest_rate: float | None = None,
         name: str = "hierarchical_rnn",
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, **kwargs)
-        HierarchicalRNNOptions(coordinate_units, tensor_units, global_units, (low, high))  # checks
+        HierarchicalRNNOptions(
+            coordinate_units, tensor_units, global_units, (low, high), largest_rate
+        )  # checks
         self.units = (coordinate_units, tensor_units, global_units)
-        self.low, self.high = low, high
+        self.low, self.high, self.largest_rate = low, high, largest_rate
+        self._limit = math.log(largest_rate) if largest_rate else _LARGEST_LOG_RATE
         policy = self.dtype_policy
         self.coordinate_cell, self.tensor_cell, self.global_cell = (
             BiasedGRU(units, dtype=policy, name=name)
@@ -333,7 +345,7 @@ class HierarchicalRNN(Rule):
         change, scale_decay, input_decay = tf.unstack(read[:, 1:] + self.readout_bias, axis=1)
         log_step = state.log_rates + change
         # The value is clipped, its derivative is not.
-        clipped = tf.clip_by_value(log_step, -_LARGEST_LOG_RATE, _LARGEST_LOG_RATE)
+        clipped = tf.clip_by_value(log_step, -_LARGEST_LOG_RATE, self._limit)
         log_step += tf.stop_gradient(clipped - log_step)
         kept = tf.sigmoid(self.rate_momentum)
         return theta - tf.exp(log_step + self.step_offset) * direction, HierarchicalRNNState(
@@ -354,8 +366,9 @@ class HierarchicalRNN(Rule):
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
         names = ("coordinate_units", "tensor_units", "global_units")
-        own = {**dict(zip(names, self.units, strict=True)), "low": self.low, "high": self.high}
-        return {**super().get_config(), **own}
+        rates = {"low": self.low, "high": self.high, "largest_rate": self.largest_rate}
+        own = dict(zip(names, self.units, strict=True))
+        return {**super().get_config(), **own, **rates}
 
     def _networks(
         self, inputs: Tensor, state: HierarchicalRNNState
