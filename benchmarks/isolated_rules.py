@@ -2,13 +2,16 @@
 
 The network is trained and frozen, and the features of every picture are computed once. The last
 layer begins at the prototypes of the classes. Each rule is trained on episodes of the training
-classes. Then all rules, and heads in closed form, answer the same test episodes, of the same data
-and of other folders of pictures. Prints a table with paired differences, and writes the numbers as
-JSON. With `--learner=efficientnet_lite0` the features are those of `benchmarks/photos.py`, DIR is a
-folder of class folders for the training, and the test is on the other folders only.
+classes. Then all rules, heads in closed form, and the outer-product LSTM answer the same test
+episodes, of the same data and of other folders of pictures. Prints a table with paired differences,
+and writes the numbers as JSON. With `--training_shots` each is trained once, on episodes with these
+numbers of images a class in turn. With `--learner=efficientnet_lite0` the features are those of
+`benchmarks/photos.py`, DIR is a folder of class folders for the training, and the test is on the
+other folders only.
 """
 
 import argparse
+import itertools
 import json
 import math
 import pathlib
@@ -35,10 +38,12 @@ from tf_metalstm.training.outer_loop import compile_method
 FIRST_RATE = 0.1
 NONE = "no update"
 RULES = (NONE, "one learned rate", "a rate for each tensor and update", "Meta-SGD", "meta-LSTM")
-SOLVED = {
+OTHERS = {
+    "OP-LSTM": {"method": "outer_product_lstm", "num_steps": 3},
     "ridge regression": {"method": "ridge_regression"},
     "logistic regression": {"method": "logistic_regression"},
 }
+HEADS = (*RULES, *OTHERS)
 
 
 def rules(first_rate):
@@ -99,9 +104,9 @@ class FeatureTasks:
 def built(said, width, way, seed):
     """Returns a method whose images are features."""
     keras.utils.set_random_seed(seed)
-    said = {"method": "head_adaptation", "learn_features": False, **said}
-    if said["method"] != "head_adaptation":
-        del said["learn_features"]
+    said = {"method": "head_adaptation", **said}
+    if said["method"] in ("head_adaptation", "outer_product_lstm"):
+        said["learn_features"] = False
     settings = make_settings({"learner": "mlp", "hidden_layers": (), "source": "glyphs", **said})
 
     class Tasks:
@@ -112,13 +117,21 @@ def built(said, width, way, seed):
     )
 
 
-def trained(said, classes, spec, seed, options):
-    """Trains a method on episodes of features. Returns it and the last loss."""
-    method = built(said, classes.images.shape[-1], spec.num_way, seed)
+def trained(said, classes, shots, seed, options):
+    """Trains a method on episodes with these shots in turn. Returns it and the last loss."""
+    method = built(said, classes.images.shape[-1], options.way, seed)
     rate = make_learning_rate(options.learning_rate, 0, options.updates)
     compile_method(method, rate, clip_norm=1.0)
-    episodes = FeatureTasks(classes, "train", spec, seed, training=True)
-    stream = episode_dataset(episodes, episodes_per_step=options.episodes_per_step)
+    specs = [EpisodeSpec(options.way, shot, options.queries) for shot in shots]
+    streams = [
+        episode_dataset(
+            FeatureTasks(classes, "train", spec, seed, training=True),
+            episodes_per_step=options.episodes_per_step,
+        )
+        for spec in specs
+    ]
+    turns = tf.data.Dataset.range(len(streams)).repeat()
+    stream = tf.data.Dataset.choose_from_datasets(streams, turns)
     found = method.fit(stream, steps_per_epoch=options.updates, verbose=0)
     return method, found.history["loss"][-1]
 
@@ -147,12 +160,14 @@ def sets_of(arguments):
         }
     trunk = load_exported(arguments.trunk)
     embed = tf.function(trunk.features, reduce_retracing=True)
-    said = {"source": arguments.source, "data_dir": arguments.data_dir, "normalization": "standard"}
+    said = {"source": arguments.source, "normalization": "standard"}
     said |= {"method": "prototypical_networks", "prepared_dir": arguments.prepared_dir}
+    if arguments.data_dir:
+        said["data_dir"] = arguments.data_dir
     tasks = build_tasks(make_settings(said))
     folder = arguments.features and pathlib.Path(arguments.features)
     found = {}
-    for split in ("train", "test"):
+    for split in ("train", arguments.split):
         path = folder and folder / f"{arguments.source}_{split}.npz"
         found[split] = kept(
             path,
@@ -160,10 +175,11 @@ def sets_of(arguments):
                 tasks.source.load(split), tasks.normalization, embed, split
             ),
         )
-    training, others = found.pop("train"), {arguments.source: found["test"]}
+    training, others = found.pop("train"), {arguments.source: found[arguments.split]}
     for data in arguments.others:
         said = {"source": "folder", "data_dir": data, "split_fractions": (1.0, 0.0, 0.0)}
-        said |= {"image_size": tasks.input_shape[0], "prepared_dir": arguments.prepared_dir}
+        said |= {"image_size": tasks.input_shape[0], "color": tasks.input_shape[-1] == 3}
+        said |= {"prepared_dir": arguments.prepared_dir}
         other = build_tasks(make_settings({**said, "method": "prototypical_networks"}))
         name = pathlib.Path(data).name
         others[name] = kept(
@@ -175,26 +191,26 @@ def sets_of(arguments):
     return training, others
 
 
-def rows_of(training, others, shot, options):
+def rows_of(training, others, training_shots, shots, options):
     reference = {}
-    heads = {**rules(options.first_rate), **SOLVED}
+    heads = {**rules(options.first_rate), **OTHERS}
     for name in dict.fromkeys((NONE, *options.heads)):
         said = heads[name]
         said = {"num_steps": options.steps, **said} if name in RULES else said
         for seed in range(options.seeds if name != NONE else 1):
             started = time.monotonic()
-            spec = EpisodeSpec(options.way, shot, options.queries)
-            method, loss = trained(said, training, spec, seed, options)
+            method, loss = trained(said, training, training_shots, seed, options)
             seconds = time.monotonic() - started
-            for data, classes in others.items():
+            for shot, (data, classes) in itertools.product(shots, others.items()):
+                spec = EpisodeSpec(options.way, shot, options.queries)
                 if min(classes.class_sizes) < spec.images_per_class:
                     continue
                 if len(classes.class_sizes) < spec.num_way:
                     continue
                 found = scores(method, classes, spec, options.num_episodes)
                 if name == NONE:
-                    reference[data] = found
-                above = found - reference[data]
+                    reference[data, shot] = found
+                above = found - reference[data, shot]
                 yield {
                     "data": data,
                     "way": options.way,
@@ -232,9 +248,9 @@ def main(options):
     training, others = sets_of(options)
     report = {"machine": machine(), "commit": commit(), "when": time.strftime("%F")}
     report |= {"options": {name: str(value) for name, value in vars(options).items()}, "rows": []}
-    for shot in options.shots:
+    for shots in [options.shots] if options.training_shots else [[shot] for shot in options.shots]:
         found = []
-        for row in rows_of(training, others, shot, options):
+        for row in rows_of(training, others, options.training_shots or shots, shots, options):
             found.append(row)
             print({name: value for name, value in row.items() if name != "scores"}, flush=True)
             report["rows"].append(row)
@@ -249,13 +265,15 @@ if __name__ == "__main__":
     parser.add_argument("--trunk", default="models/mini_imagenet_trunk_conv4_64")
     parser.add_argument("--learner", help="instead of a trunk: a network with pretrained weights")
     parser.add_argument("--source", default="mini_imagenet")
-    parser.add_argument("--data_dir", required=True)
+    parser.add_argument("--data_dir", help="of the source; glyphs need none")
     parser.add_argument("--prepared_dir")
     parser.add_argument("--features", help="folder to keep features in")
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5, 20, 50])
+    parser.add_argument("--training_shots", type=int, nargs="+", help="default: as in the test")
+    parser.add_argument("--split", default="test", help="validation, to choose settings")
     parser.add_argument("--way", type=int, default=5, help="in training and test")
     parser.add_argument("--queries", type=int, default=10)
-    parser.add_argument("--heads", nargs="+", default=[*RULES, *SOLVED], choices=[*RULES, *SOLVED])
+    parser.add_argument("--heads", nargs="+", default=HEADS, choices=HEADS)
     parser.add_argument("--first_rate", type=float, default=FIRST_RATE, help="of the rules")
     parser.add_argument("--steps", type=int, default=10, help="updates of the last layer")
     parser.add_argument("--updates", type=int, default=500, help="meta-updates")

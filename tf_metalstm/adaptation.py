@@ -47,13 +47,19 @@ class InnerLoop:
 
 
 @dataclass(frozen=True)
-class InnerLoopOptions(Options):
-    """Options of every method that runs the inner loop."""
+class UpdateOptions(Options):
+    """Options of every method that makes a number of updates."""
 
     num_steps: int = option(5, "T, the number of updates of the inner loop.", at_least=0)
     num_evaluation_steps: int | None = option(
         None, "T in validation, test and export; default: num_steps.", at_least=0
     )
+
+
+@dataclass(frozen=True)
+class InnerLoopOptions(UpdateOptions):
+    """Options of every method that runs the inner loop."""
+
     second_order: bool = option(
         False, "Differentiate through the gradients of the inner loop as well.", training_only=True
     )

@@ -50,7 +50,7 @@ def company(member):
 
 def variants():
     """Returns every method with its defaults, with rules, and with each choice of its own."""
-    found = {}
+    found, shared = {}, set()
     for member in METHODS:
         name, said = member.part.name, {"method": member.part.name, **company(member)}
         found[name] = said
@@ -58,8 +58,12 @@ def variants():
             others = [rule for rule in toy.FEW_SHOT_RULES if rule != RULES.default]
             found |= {f"{name}-{rule}": {**said, "rule": rule} for rule in others}
         for each in options_of(member.part.options).values():
-            if each.training_only or each.owner is not member.part.options:
+            if each.training_only or each.name in shared:
                 continue
+            if (
+                each.owner is not member.part.options
+            ):  # a base class: tested with one of its methods
+                shared.add(each.name)
             others = each.choices or ((True,) if each.kind is bool else ())
             for value in others:
                 if value not in (each.default, "batch"):  # "batch" is transductive

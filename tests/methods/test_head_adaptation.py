@@ -12,7 +12,8 @@ from tf_metalstm.construction import build_method, build_tasks, resolve
 from tf_metalstm.episode import Support
 from tf_metalstm.learners.embedding import embedding_of
 from tf_metalstm.learners.mlp import mlp
-from tf_metalstm.methods.head_adaptation import HEAD_STARTS, HeadAdaptation
+from tf_metalstm.methods.head_adaptation import HeadAdaptation
+from tf_metalstm.methods.last_layer import HEAD_STARTS
 from tf_metalstm.methods.ridge_regression import RidgeRegression
 from tf_metalstm.options import OptionError
 from tf_metalstm.rules.sgd import SGD

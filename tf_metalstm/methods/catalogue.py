@@ -7,6 +7,7 @@ from tf_metalstm.methods.logistic_regression import LogisticRegression
 from tf_metalstm.methods.matching_networks import MatchingNetworks
 from tf_metalstm.methods.memory_augmented import MemoryAugmentedNetwork
 from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
+from tf_metalstm.methods.outer_product_lstm import OuterProductLSTM
 from tf_metalstm.methods.pixel_nearest_neighbor import PixelNearestNeighbor
 from tf_metalstm.methods.prototypical_networks import PrototypicalNetworks
 from tf_metalstm.methods.relation_networks import RelationNetworks
@@ -28,6 +29,7 @@ METHODS = Family(
         RidgeRegression,
         LogisticRegression,
         HeadAdaptation,
+        OuterProductLSTM,
         MemoryAugmentedNetwork,
         LearnedOptimizerMethod,
     ),

@@ -73,6 +73,11 @@ _CHOICES = (
         "Good features, and 5 to 50 pictures of classes that are like those of the training.",
     ),
     Choice(
+        "outer-product LSTM",
+        ("--method=outer_product_lstm",),
+        "To compare with Huisman et al.: an LSTM updates the last layer without a gradient.",
+    ),
+    Choice(
         "meta-LSTM",
         ("--method=gradient_based", "--rule=meta_lstm"),
         "To study a learned learning rate and weight decay, or to reproduce the paper.",
