@@ -33,7 +33,7 @@ def other_options(member):
     values = {"hidden_units": 3, "preprocessing_scale": 8.0, "meta_sgd_rates": (0.2, 0.3)}
     values |= {"coordinate_units": 3, "tensor_units": 2, "global_units": 4}
     values |= {"first_rates": (0.01, 0.1), "celo_steps": 30, "celo_weights": None}
-    values |= {"rate_updates": 2, "gate_updates": 2, "place_units": 2}
+    values |= {"rate_updates": 2, "gate_updates": 2, "place_units": 2, "gate_units": 3}
     values |= {"forget_gate_bias": (3.0, 4.0), "input_gate_bias": (-4.0, -3.0)}
     found = {}
     for each in options_of(member.part.options).values():

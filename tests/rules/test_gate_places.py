@@ -92,7 +92,6 @@ def test_the_vectors_of_tensor_and_update_are_further_inputs():
         g = gradient.numpy()[p]
         seen = [np.log(0.7) / 10, 1.0, np.log(abs(g)) / 10, np.sign(g), *u[tensor], *v[0]]
         entry, forget, cell, out = np.split(np.dot(seen, kernel) + bias, 4)
-        sigmoid = lambda x: 1.0 / (1.0 + np.exp(-x))  # noqa: E731
         cell = sigmoid(entry) * np.tanh(cell)  # the cell was 0, so the forget gate has no effect
         del forget
         np.testing.assert_allclose(state.hidden[p], sigmoid(out) * np.tanh(cell), rtol=1e-10)
@@ -101,7 +100,61 @@ def test_the_vectors_of_tensor_and_update_are_further_inputs():
     assert np.abs(np.subtract(path(rule)[0], gates[0])).max() > 1e-3
 
 
-@pytest.mark.parametrize("places", ["multipliers", "inputs"])
+def sigmoid(x):
+    return 1.0 / (1.0 + np.exp(-x))
+
+
+def slow_gru(seen, hidden, weights):
+    """Returns the next state of Keras's GRU for one example; gates: update, reset, candidate."""
+    kernel, recurrent, (bias, recurrent_bias) = weights
+    update, reset, candidate = np.split(np.dot(seen, kernel) + bias, 3)
+    update_h, reset_h, candidate_h = np.split(np.dot(hidden, recurrent) + recurrent_bias, 3)
+    update = sigmoid(update + update_h)
+    return update * hidden + (1 - update) * np.tanh(
+        candidate + sigmoid(reset + reset_h) * candidate_h
+    )
+
+
+def copy_layers(rule, plain):
+    plain.first_layer.set_weights(rule.first_layer.get_weights())
+    plain.second_layer.set_weights(rule.second_layer.get_weights())
+
+
+def test_a_network_sees_the_gradient_of_a_tensor_as_a_whole():
+    """The logits of the gates differ from the paper's by what a GRU in NumPy says of the tensor."""
+    rule, plain = built(gate_places="tensors", gate_units=2), built()
+    copy_layers(rule, plain)
+    gru, readout = rule.tensor_gates.cell.get_weights(), np.array(rule.tensor_gates.readout)
+    for layer in (
+        rule.second_layer,
+        plain.second_layer,
+    ):  # no theta, no feedback: they would differ
+        for weight in (layer.forget_kernel, layer.input_kernel):
+            weight.assign(tf.tensor_scatter_nd_update(weight, [[3, 0], [4, 0]], [0.0, 0.0]))
+    logit = lambda gate: np.log(gate / (1.0 - gate))  # noqa: E731
+    hidden = np.zeros([3, 2])
+    for t, (found, without) in enumerate(zip(path(rule), path(plain), strict=True)):
+        gradient = numbers(t + 1, P).numpy()
+        for tensor in range(3):
+            of_tensor = gradient[np.equal(TENSORS, tensor)]
+            seen = [np.log(np.sqrt(np.mean(of_tensor**2))), 0.7]
+            hidden[tensor] = slow_gru(seen, hidden[tensor], gru)
+        for column in range(2):
+            added = logit(found[column]) - logit(without[column])
+            np.testing.assert_allclose(added, (hidden @ readout)[TENSORS, column], atol=1e-8)
+    assert np.ptp(hidden @ readout, axis=0).min() > 1e-3
+
+
+def test_the_network_of_the_tensors_starts_as_the_paper():
+    rule = MetaLSTM(3, dtype="float64", gate_places="tensors")
+    rule.build(ROWS)
+    plain = MetaLSTM(3, dtype="float64")
+    plain.build()
+    copy_layers(rule, plain)
+    np.testing.assert_array_equal(path(rule), path(plain))
+
+
+@pytest.mark.parametrize("places", ["multipliers", "inputs", "tensors"])
 def test_survives_serialization(places):
     rule = built(gate_places=places, forget_gate_bias=(8.0, 9.0), input_gate_bias=(-9.0, -8.0))
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(rule))
@@ -139,3 +192,7 @@ def test_options_that_do_nothing_are_refused():
         UnusedOptionError, match=r"^place_units does nothing without gate_places=inp"
     ):
         make_settings({"gate_places": "multipliers", "place_units": 3})
+    with pytest.raises(
+        UnusedOptionError, match=r"^gate_units does nothing without gate_places=tens"
+    ):
+        make_settings({"gate_units": 3})

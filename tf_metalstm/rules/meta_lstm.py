@@ -43,7 +43,7 @@ from tf_metalstm.options import check_bounds, option
 from tf_metalstm.parameters import Blocks
 from tf_metalstm.parts import Part
 from tf_metalstm.rules.base import Gates, Rule
-from tf_metalstm.rules.gate_places import GateMultipliers, PlaceVectors
+from tf_metalstm.rules.gate_places import GateMultipliers, PlaceVectors, TensorGates
 from tf_metalstm.rules.meta_lstm_cell import (
     FORGET_BIAS,
     GATE_FEEDBACKS,
@@ -54,7 +54,7 @@ from tf_metalstm.rules.meta_lstm_cell import (
 from tf_metalstm.rules.preprocessing import LSTMOptions, preprocess
 
 FIRST_LAYERS = ("lstm", "none")
-GATE_PLACES = ("none", "multipliers", "inputs")
+GATE_PLACES = ("none", "multipliers", "inputs", "tensors")
 
 _NUM_INPUTS = 4  # magnitude and sign of the loss, and of the gradient
 
@@ -78,7 +78,8 @@ class MetaLSTMOptions(LSTMOptions):
     gate_places: str = option(
         "none",
         "Whether the gates depend on the tensor and the number of the update: no (none), by "
-        "learned multipliers of both gates, or by learned vectors as further inputs.",
+        "learned multipliers of both gates, by learned vectors as further inputs (inputs), or by a "
+        "recurrent network that sees each tensor as a whole (tensors).",
         choices=GATE_PLACES,
         alike=True,
         settled=True,
@@ -98,6 +99,14 @@ class MetaLSTMOptions(LSTMOptions):
         alike=True,
         settled=True,
         only_with={"gate_places": "inputs"},
+    )
+    gate_units: int = option(
+        8,
+        "Units of the recurrent network of a tensor.",
+        at_least=1,
+        alike=True,
+        settled=True,
+        only_with={"gate_places": "tensors"},
     )
 
     def __post_init__(self) -> None:
@@ -130,6 +139,7 @@ class MetaLSTMState(NamedTuple):
     input: the input gate as it is fed back (value or logit), [P]. Both gates are fed back without
         the multipliers of `gate_places`.
     updates: number of updates so far, a scalar.
+    tensors: H of each tensor with gate_places="tensors", [tensors, G]; else ().
     """
 
     hidden: Tensor
@@ -137,6 +147,7 @@ class MetaLSTMState(NamedTuple):
     forget: Tensor
     input: Tensor
     updates: Tensor
+    tensors: Any = ()
 
 
 @keras.saving.register_keras_serializable("tf_metalstm")
@@ -153,9 +164,10 @@ class MetaLSTM(Rule):
         first_layer: "lstm", or "none" for gates that see only the present gradient and loss.
         forget_gate_bias: range of the initial bias of the forget gate.
         input_gate_bias: range of the initial bias of the input gate.
-        gate_places: "none", "multipliers" or "inputs", see `rules/gate_places.py`.
+        gate_places: "none", "multipliers", "inputs" or "tensors", see `rules/gate_places.py`.
         gate_updates: number of updates with their own multipliers or vectors.
         place_units: U, the length of a vector.
+        gate_units: G, units of the recurrent network of a tensor.
         name: leave it as it is: weights in checkpoints are found by it.
     """
 
@@ -173,6 +185,7 @@ class MetaLSTM(Rule):
             options.gate_places,
             options.gate_updates,
             options.place_units,
+            options.gate_units,
         )
 
     def __init__(
@@ -186,6 +199,7 @@ class MetaLSTM(Rule):
         gate_places: str = "none",
         gate_updates: int = 5,
         place_units: int = 4,
+        gate_units: int = 8,
         name: str = "meta_lstm",
         **kwargs: Any,
     ) -> None:
@@ -198,6 +212,7 @@ class MetaLSTM(Rule):
             gate_places,
             gate_updates,
             place_units,
+            gate_units,
             gate_feedback,
             first_layer,
         )
@@ -205,10 +220,10 @@ class MetaLSTM(Rule):
         self.gate_feedback = gate_feedback
         self.preprocessing_scale = preprocessing_scale
         self.gate_places, self.gate_updates = gate_places, gate_updates
-        self.place_units = place_units
-        # With multipliers or vectors the tensors differ; the coordinates of a tensor are alike.
+        self.place_units, self.gate_units = place_units, gate_units
+        # With gate_places the tensors differ; the coordinates of a tensor are alike.
         self.treats_coordinates_alike = gate_places == "none"
-        self.multipliers = self.vectors = None
+        self.multipliers = self.vectors = self.tensor_gates = None
         if gate_places == "multipliers":
             self.multipliers = GateMultipliers(
                 gate_updates, dtype=self.dtype_policy, name="multipliers"
@@ -216,6 +231,10 @@ class MetaLSTM(Rule):
         elif gate_places == "inputs":
             self.vectors = PlaceVectors(
                 gate_updates, place_units, dtype=self.dtype_policy, name="vectors"
+            )
+        elif gate_places == "tensors":
+            self.tensor_gates = TensorGates(
+                gate_units, dtype=self.dtype_policy, name="tensor_gates"
             )
         self.num_inputs = _NUM_INPUTS + (2 * place_units if gate_places == "inputs" else 0)
 
@@ -239,23 +258,24 @@ class MetaLSTM(Rule):
         )
 
     def build(self, blocks: Blocks = ()) -> None:
-        """Builds the layers; only the multipliers or vectors of `gate_places` depend on theta."""
+        """Builds the layers; only the layers of `gate_places` depend on theta."""
         if self.first_layer is not None:
             self.first_layer.build((None, self.num_inputs))
         self.second_layer.build()
-        for layer in (self.multipliers, self.vectors):
+        for layer in (self.multipliers, self.vectors, self.tensor_gates):
             if layer is not None:
                 layer.build(blocks)
         self.built = True
 
     def initial_state(self, theta: Tensor) -> MetaLSTMState:
-        """Returns zeros for h1, c1 and both gates."""
+        """Returns zeros for h1, c1, both gates, and H."""
         dtype = self.compute_dtype
         units = 0 if self.first_layer is None else self.hidden_units
         by_unit = tf.zeros([tf.size(theta), units], dtype)
         by_coordinate = tf.zeros([tf.size(theta)], dtype)
         none = tf.zeros([], dtype)
-        return MetaLSTMState(by_unit, by_unit, by_coordinate, by_coordinate, none)
+        tensors = () if self.tensor_gates is None else self.tensor_gates.initial_state()
+        return MetaLSTMState(by_unit, by_unit, by_coordinate, by_coordinate, none, tensors)
 
     def call(
         self, gradient: Tensor, loss: Tensor, theta: Tensor, state: MetaLSTMState
@@ -271,14 +291,19 @@ class MetaLSTM(Rule):
         hidden, cell = state.hidden, state.cell
         if self.first_layer is not None:
             seen, (hidden, cell) = self.first_layer(seen, (hidden, cell))
+        added, tensors = None, state.tensors
+        if self.tensor_gates is not None:
+            added, tensors = self.tensor_gates(gradient, loss, tensors)
         theta, gates = self.second_layer(
             seen,
             gradient,
             theta,
             (state.forget, state.input),
             multiplied=self._multiplied_by(state.updates),
+            added=added,
         )
-        return theta, MetaLSTMState(hidden, cell, gates.forget, gates.input, state.updates + 1)
+        after = (hidden, cell, gates.forget, gates.input, state.updates + 1, tensors)
+        return theta, MetaLSTMState(*after)
 
     def _multiplied_by(self, updates: Tensor) -> Callable[[Gates], Gates] | None:
         multipliers = self.multipliers
@@ -304,5 +329,6 @@ class MetaLSTM(Rule):
             "gate_places": self.gate_places,
             "gate_updates": self.gate_updates,
             "place_units": self.place_units,
+            "gate_units": self.gate_units,
         }
         return {**super().get_config(), **config}

@@ -65,6 +65,7 @@ class MetaLSTMCell(keras.layers.Layer):
         theta: theta_{t-1}, [P].
         fed_back: the gates that the last update returned; zeros at first.
         multiplied: a function from gates to the gates that change theta; None changes nothing.
+        added: what is added to the gates before the sigmoid, [P] each; None for nothing.
 
     Returns:
         theta_t [P] and the gates to feed back.
@@ -109,12 +110,15 @@ class MetaLSTMCell(keras.layers.Layer):
         theta: Tensor,
         fed_back: tuple[Tensor, Tensor],
         multiplied: Callable[[Gates], Gates] | None = None,
+        added: Gates | None = None,
     ) -> tuple[Tensor, Gates]:
         """Returns theta_t and the gates to feed back (equation 2)."""
         logits = Gates(
             forget=gate_logit(hidden, theta, fed_back[0], self.forget_kernel, self.forget_bias),
             input=gate_logit(hidden, theta, fed_back[1], self.input_kernel, self.input_bias),
         )
+        if added is not None:
+            logits = Gates(*map(tf.add, logits, added))
         values = Gates(*map(tf.sigmoid, logits))
         moving = values if multiplied is None else multiplied(values)
         theta = cell_update(moving, theta, gradient)

@@ -45,6 +45,21 @@ def of_blocks(values: Tensor, blocks: Blocks, theta: Tensor) -> Tensor:
     return of_coordinates(tf.gather(values, numbers), blocks, theta)
 
 
+def means_of_blocks(values: Tensor, blocks: Blocks) -> Tensor:
+    """Returns the mean over the coordinates of each block, also over its rows, [len(blocks)].
+
+    Args:
+        values: a number for each coordinate of theta, [P].
+        blocks: the blocks of theta.
+    """
+    fixed, size = num_fixed(blocks), num_parameters(blocks)
+    if fixed < size:
+        by_row = tf.reshape(values[fixed:], [-1, size - fixed])
+        values = tf.concat([values[:fixed], tf.reduce_mean(by_row, axis=0)], axis=0)
+    parts = tf.split(values, [block.size for block in blocks])
+    return tf.stack([tf.reduce_mean(part) for part in parts])
+
+
 def row_of(updates: Tensor, num_updates: int) -> Tensor:
     """Returns the row, from 0 on, for the update that comes after `updates` updates."""
     return tf.minimum(tf.cast(updates, tf.int32), num_updates - 1)
