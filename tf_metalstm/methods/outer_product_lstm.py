@@ -64,7 +64,7 @@ class OuterProductLSTMOptions(LastLayerOptions, UpdateOptions):
         settled=True,
     )
     outer_step: float = option(
-        0.01,
+        0.1,
         "Initial value of the learned step length: the root mean square of the change of a row of "
         "the last layer.",
         above=0,
@@ -120,7 +120,7 @@ class OuterProductLSTM(LastLayerMethod):
         num_steps: int = 3,
         num_evaluation_steps: int | None = None,
         pair_units: tuple[int, ...] = (40, 20),
-        outer_step: float = 0.01,
+        outer_step: float = 0.1,
         name: str = "outer_product_lstm",
         **kwargs: Any,
     ) -> None:
