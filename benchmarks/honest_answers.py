@@ -30,6 +30,7 @@ from tf_metalstm.loaded_model import load_model
 from tf_metalstm.serving import estimate as estimate_of
 from tf_metalstm.serving.given_images import take_images
 
+EACH = ("accuracy", "estimate", "low", "high")  # numbers that are kept of each task
 BINS = 15  # bins of confidence, for the calibration error
 
 
@@ -39,6 +40,8 @@ class Model:
     def __init__(self, folder):
         self.name = pathlib.Path(folder).resolve().as_posix().replace("/", "_")
         self.model = load_model(folder)
+        manifest = json.loads(pathlib.Path(folder, "manifest.json").read_text())
+        self.settings = manifest["method_settings"]
         self.most = estimate_of.ROUNDS if self.model.has_features else estimate_of.ROUNDS_BY_UPDATES
         steps = self.model.num_steps
         self.steps = {} if steps is None else {"num_steps": np.int32(steps)}
@@ -118,8 +121,7 @@ def one_task(model, generator, classes, others, way, shot, options):
     answers = logits[: len(right)]
     accuracy = float(np.mean(answers.argmax(axis=1) == right))
     numbers |= {"accuracy": accuracy, "estimate": found.accuracy}
-    numbers["covered"] = found.low <= accuracy <= found.high
-    numbers["width"] = found.high - found.low
+    numbers |= {"low": found.low, "high": found.high}
     numbers["named"] = len(estimate_of.contradicted(found, labels)) / len(labels)
     if shot > 2 and model.model.has_features:  # one picture in a wrong class
         place = int(generator.integers(len(labels)))
@@ -144,6 +146,19 @@ def percent(values):
     return [round(100 * float(values.mean()), 2), round(100 * float(half), 2)]
 
 
+def summary(numbers):
+    """Returns the means over tasks, and the ends of each interval, for a row."""
+    values = {name: np.asarray([one[name] for one in numbers], float) for name in numbers[0]}
+    accuracy, expected, low, high = (values[name] for name in EACH)
+    values["above"] = accuracy - expected
+    values["covered"] = (low <= accuracy) & (accuracy <= high)
+    values["too_low"], values["too_high"] = accuracy > high, accuracy < low
+    values["width"] = high - low
+    means = {name: percent(each) for name, each in values.items() if name not in ("low", "high")}
+    each = {name: [round(100 * float(one), 2) for one in values[name]] for name in EACH}
+    return {**means, "each": each}
+
+
 def measure(model, classes, others, way, shot, tasks, options):
     """Returns the means of all numbers over tasks of one kind, as a row."""
     generator = np.random.default_rng(options.seed)
@@ -154,7 +169,7 @@ def measure(model, classes, others, way, shot, tasks, options):
     numbers, raw, calibrated, right = zip(*each, strict=True)
     right = np.concatenate(right)
     return {
-        **{name: percent([one[name] for one in numbers]) for name in numbers[0]},
+        **summary(numbers),
         "calibration_error": calibration_error(np.concatenate(raw), right),
         "calibrated_error": calibration_error(np.concatenate(calibrated), right),
         "queries": len(right),
@@ -192,12 +207,13 @@ def main():
             far = names[(place + 1) % len(names)]
             others = list(kept[far].values()) if far != name else []
             row = {
-                "model": pathlib.Path(options.model).name,
+                "model": model.settings,
                 "pictures": name,
                 "others": far if others else None,
                 "num_way": way,
                 "num_shot": shot,
                 "tasks": tasks,
+                "seed": options.seed,
                 "commit": commit(),
                 **measure(model, kept[name], others, way, shot, tasks, options),
             }
