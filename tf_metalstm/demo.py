@@ -45,6 +45,7 @@ from tf_metalstm.files import given_path
 from tf_metalstm.loaded_model import LoadedModel, load_model
 from tf_metalstm.serving.given_images import OFFER
 from tf_metalstm.visualization.figures import adaptation_figure
+from tf_metalstm.visualization.traces import with_weight_decay
 
 _OWN_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _MOST_UPDATES = 30
@@ -385,7 +386,9 @@ def _adapt(
         f"Learned **{len(named)} classes** from **{len(files)} pictures**{updates}.",
         *map(_without_folders, classifier.estimate_in_words()),
     ]
-    figure = adaptation_figure(losses, classifier.trace_) if len(losses) else None
+    figure = (
+        adaptation_figure(losses, with_weight_decay(classifier.trace_)) if len(losses) else None
+    )
     buttons = gr.update(visible=True), gr.update(visible=False)
     return classifier, "\n\n".join(report), figure, *buttons, None
 

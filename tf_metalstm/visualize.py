@@ -3,8 +3,9 @@
 It uses the first 20 tasks of the fixed list of --split, or --num_episodes if that is less. (The
 authors of the meta-LSTM used validation.) It writes RUN_DIR/figures/trace.png, as figure 3 of the
 paper, and RUN_DIR/figures/loss.png. For a run on functions it also writes RUN_DIR/figures/fits.png,
-with the run of --baseline_run_dir below. The same figures, and histograms, are written to
-RUN_DIR/tensorboard/visualize, which TensorBoard shows as a separate run.
+with the run of --baseline_run_dir below. The same figures are written to
+RUN_DIR/tensorboard/visualize, which TensorBoard shows as a separate run. Histograms are written in
+the training only: TensorBoard's DISTRIBUTIONS are empty where there is one step.
 """
 
 from __future__ import annotations
@@ -27,8 +28,14 @@ from tf_metalstm.options import OptionError
 from tf_metalstm.settings import Settings
 from tf_metalstm.visualization.figures import figure_image, loss_figure, title_of, trace_figure
 from tf_metalstm.visualization.fits import Fit, fit, fit_figure
-from tf_metalstm.visualization.tensorboard import write_traces
-from tf_metalstm.visualization.traces import collect, curves_at, first_tasks, trace_function
+from tf_metalstm.visualization.traces import (
+    WEIGHT_DECAY,
+    collect,
+    curves_at,
+    first_tasks,
+    trace_function,
+    with_weight_decay,
+)
 
 USES = ("split", "num_episodes", "evaluation_seed", "checkpoint", "baseline_run_dir")
 
@@ -54,7 +61,7 @@ def main(settings: Settings) -> None:
         tasks.episodes(evaluation.split, evaluation.evaluation_seed),
         num_episodes=evaluation.num_episodes,
     )
-    traces = collect(trace_function(method), first_tasks(episodes, _CURVES))
+    traces = with_weight_decay(collect(trace_function(method), first_tasks(episodes, _CURVES)))
     curves = curves_at(traces, method.blocks)
     caption = (
         f"{run_dir.name} after {run.step:,} meta-updates: {len(traces[LOSSES])} "
@@ -67,12 +74,13 @@ def main(settings: Settings) -> None:
         # hides the later events of the first writing.
         run_dir / "tensorboard" / "visualize",
     ]
-    if curves.values:
-        figure = trace_figure(curves, caption)
+    figure = trace_figure(curves, caption) if curves.values else None
+    if figure is not None:
         written.insert(0, _save(figure, run_dir / "figures" / "trace.png"))
     writer = tf.summary.create_file_writer(str(run_dir / "tensorboard" / "visualize"))
     with writer.as_default(step=run.step):
-        write_traces(traces, curves, caption, run.step)
+        if figure is not None:
+            tf.summary.image("trace/figure", figure_image(figure))
         tf.summary.image("trace/loss", figure_image(losses))
         if isinstance(tasks, SineTasks) and isinstance(method, FewShotMethod):
             fits = _fits(settings, tasks, {run_dir.name: method})
@@ -82,7 +90,7 @@ def main(settings: Settings) -> None:
     print(caption)
     for name, values in traces.items():
         if name != LOSSES:
-            print(f"{title_of(name):>16}  {_in_words(values)}")
+            print(f"{title_of(name):>16}  {_in_words(name, values)}")
     print("\n".join(f"Written to {path}" for path in written))
 
 
@@ -117,12 +125,13 @@ def _save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def _in_words(values: np.ndarray) -> str:
+def _in_words(name: str, values: np.ndarray) -> str:
     """Returns a text with mean and range of a trace [E, T, ...] in the first and last update."""
+    digits = ".1e" if name == WEIGHT_DECAY else ".5f"
     num_steps = values.shape[1]
     return "; ".join(
-        f"update {t}: mean {values[:, t - 1].mean():.5f}, "
-        f"{values[:, t - 1].min():.5f} to {values[:, t - 1].max():.5f}"
+        f"update {t}: mean {values[:, t - 1].mean():{digits}}, "
+        f"{values[:, t - 1].min():{digits}} to {values[:, t - 1].max():{digits}}"
         for t in sorted({1, num_steps})
     )
 

@@ -11,7 +11,7 @@ from tf_metalstm.visualization.figures import (
     title_of,
     trace_figure,
 )
-from tf_metalstm.visualization.traces import Coordinate, Curves
+from tf_metalstm.visualization.traces import Coordinate, Curves, with_weight_decay
 
 LAYERS = ("conv_1", "conv_2", "linear")
 
@@ -59,6 +59,27 @@ def test_a_column_has_one_scale_that_spans_its_values():
         low, high = limits.pop()
         assert low < gates.min() < gates.max() < high
         assert high - low < 1.3 * np.ptp(gates)
+
+
+def test_the_weight_decay_has_a_column_with_a_logarithmic_scale():
+    """Forget gates of 0.999 to 1 differ there; a gate of 1 has no place on this scale."""
+    drawn = curves(num_episodes=1, forget=1.0)
+    drawn.values[FORGET_GATES][:] = 1.0 - np.logspace(-3, -6, 15).reshape(1, 3, 5)
+    drawn.values[FORGET_GATES][0, 2, 4] = 1.0
+    drawn = Curves(drawn.coordinates, with_weight_decay(drawn.values))
+    figure = trace_figure(drawn, "caption")
+    axes = np.asarray(figure.axes).reshape(len(LAYERS), 3)
+    assert [a.get_title() for a in axes[0]][1] == "weight decay $1 - f_t$"
+    assert {a.get_yscale() for a in axes[:, 1]} == {"log"}
+    assert {a.get_yscale() for a in axes[:, [0, 2]].flat} == {"linear"}
+    np.testing.assert_allclose(axes[0, 1].get_ylim(), (1e-6, 1e-2), rtol=1e-6)
+    decay = axes[1, 1].get_lines()[0].get_ydata()
+    np.testing.assert_allclose(decay, 1.0 - drawn.values[FORGET_GATES][0, 1])
+    figure_image(figure)
+    labels = [text.get_text() for text in axes[0, 1].get_yticklabels()]
+    assert len(set(labels)) == len(labels) >= 2
+    shut = Curves(drawn.coordinates, with_weight_decay(curves(forget=1.0).values))
+    assert figure_image(trace_figure(shut, "caption")).ndim == 4  # 1 - f is 0 everywhere
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.5])

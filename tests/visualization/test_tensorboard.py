@@ -18,10 +18,17 @@ from tf_metalstm.visualization.tensorboard import (
     write_hyper_parameters,
     write_traces,
 )
-from tf_metalstm.visualization.traces import collect, curves_at, first_tasks, trace_function
+from tf_metalstm.visualization.traces import (
+    collect,
+    curves_at,
+    first_tasks,
+    trace_function,
+    with_weight_decay,
+)
 
 NUM_STEPS = 3
-HISTOGRAMS = {f"trace/{g}/update_{t}" for g in (FORGET_GATES, INPUT_GATES) for t in (1, 2, 3)}
+SHOWN = (FORGET_GATES, "log10_weight_decay", INPUT_GATES)
+HISTOGRAMS = {f"trace/{g}/update_{t}" for g in SHOWN for t in (1, 2, 3)}
 
 
 def make_method(num_steps=NUM_STEPS):
@@ -68,6 +75,19 @@ def test_the_hook_writes_histograms_and_the_figure_at_the_step(tmp_path):
             np.testing.assert_allclose(buckets[-1, 1], gates[:, t].max(), rtol=1e-4)
     width, height, png = values(events, "trace/figure")[500]
     assert tf.io.decode_png(png).shape == (int(height), int(width), 3)
+
+
+def test_the_weight_decay_is_shown_by_its_logarithm(tmp_path):
+    """Forget gates of 1 - 1e-3 and 1 - 1e-6 have decays of -3 and -6; 1 has that of float32."""
+    gates = np.float32([[[1.0 - 1e-3, 1.0 - 1e-6, 1.0]]])
+    shown = with_weight_decay({FORGET_GATES: gates})
+    nothing = curves_at({}, make_method().blocks)
+    events = write(tmp_path, lambda step: write_traces(shown, nothing, "", step))
+    buckets = values(events, "trace/log10_weight_decay/update_1")[500]
+    drawn = buckets[buckets[:, 2] > 0]
+    for (low, high, number), decay in zip(drawn, (-7.2247, -6.0, -3.0), strict=True):
+        assert number == 1
+        assert low - 0.02 <= decay <= high + 0.02
 
 
 def test_the_hook_follows_the_weights_without_tracing_again(tmp_path, monkeypatch):

@@ -8,10 +8,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, ScalarFormatter
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogFormatterSciNotation,
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+    ScalarFormatter,
+)
 
 from tf_metalstm.rules.base import FORGET_GATES, INPUT_GATES
-from tf_metalstm.visualization.traces import Curves
+from tf_metalstm.visualization.traces import WEIGHT_DECAY, Curves
 
 _WIDTH = 8.0  # inches; 800 pixels, the width of a README
 _DPI = 100
@@ -20,7 +27,11 @@ _FRAME_HEIGHT = 1.15  # inches for titles, axis label and caption
 _ROUNDING = 1e-5  # relative to the values; curves with a smaller range are drawn as constant
 _MARGIN = 0.08  # relative to the range, above and below the curves
 _SMALL, _GRAY = 8, "0.35"
-_TITLES = {FORGET_GATES: "forget gate $f_t$", INPUT_GATES: "input gate $i_t$"}
+_TITLES = {
+    FORGET_GATES: "forget gate $f_t$",
+    WEIGHT_DECAY: "weight decay $1 - f_t$",
+    INPUT_GATES: "input gate $i_t$",
+}
 _COLORS = (  # colour-blind people can distinguish these (Okabe and Ito, without yellow)
     "#0072b2",
     "#d55e00",
@@ -35,7 +46,8 @@ _COLORS = (  # colour-blind people can distinguish these (Okabe and Ito, without
 def trace_figure(curves: Curves, caption: str) -> Figure:
     """Returns figure 3: traces over the updates, a row for each layer and a curve for each task.
 
-    All panels of a column have the same scale, which covers all drawn values.
+    All panels of a column have the same scale, which covers all drawn values. The weight decay has
+    a logarithmic scale, without the values that are 0.
 
     Args:
         curves: curves of E tasks at L coordinates.
@@ -59,7 +71,7 @@ def trace_figure(curves: Curves, caption: str) -> Figure:
             _draw(axes, values[:, layer])
             if column == 0:
                 axes.set_ylabel(f"{coordinate.layer}\n{coordinate.position}", fontsize=_SMALL)
-        _set_scale(panels[0, column], values)
+        _set_scale(panels[0, column], values, name)
     return figure
 
 
@@ -118,7 +130,7 @@ def adaptation_figure(losses: np.ndarray, traces: Mapping[str, np.ndarray]) -> F
         _draw(axes, middle[np.newaxis])
         title = f"{title_of(name)} of all parameters: median, 5 to 95 %"
         axes.set_title(title, fontsize=9)
-        _set_scale(axes, np.stack([low, high]))
+        _set_scale(axes, np.stack([low, high]), name)
     panels[-1].set_xlabel("update t", fontsize=9)
     return figure
 
@@ -152,7 +164,10 @@ def _draw(axes: Axes, curves: np.ndarray) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _set_scale(axes: Axes, values: np.ndarray) -> None:
+def _set_scale(axes: Axes, values: np.ndarray, name: str) -> None:
+    if name == WEIGHT_DECAY and np.any(values > 0):
+        _set_log_scale(axes, values[values > 0])
+        return
     low, high = float(np.min(values)), float(np.max(values))
     if not np.isfinite([low, high]).all():
         return
@@ -163,6 +178,16 @@ def _set_scale(axes: Axes, values: np.ndarray) -> None:
     margin = _MARGIN * (high - low)
     axes.set_ylim(low - margin, high + margin)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]))
+
+
+def _set_log_scale(axes: Axes, values: np.ndarray) -> None:
+    axes.set_yscale("log", nonpositive="mask")
+    decades = np.log10([np.min(values), np.max(values)])
+    low, high = np.floor(decades[0] - 1e-3), np.ceil(decades[1] + 1e-3)  # at least one decade
+    axes.set_ylim(10.0**low, 10.0**high)
+    axes.yaxis.set_major_locator(LogLocator(numticks=5))
+    axes.yaxis.set_major_formatter(LogFormatterSciNotation())
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _plain_number(value: float, _position: int | None = None) -> str:

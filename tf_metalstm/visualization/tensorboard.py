@@ -13,12 +13,16 @@ from tensorboard.plugins.hparams import api as hparams  # type: ignore[import-un
 from tf_metalstm.methods.base import LOSSES, Method
 from tf_metalstm.visualization.figures import figure_image, trace_figure
 from tf_metalstm.visualization.traces import (
+    WEIGHT_DECAY,
     Curves,
     collect,
     curves_at,
     first_tasks,
     trace_function,
+    with_weight_decay,
 )
+
+_SMALLEST_DECAY = 2.0**-24  # half the distance of 1 to the next lower float32
 
 
 def trace_summaries(
@@ -47,7 +51,7 @@ def trace_summaries(
     trace_of = trace_function(method)
 
     def write(step: int) -> None:
-        traces = collect(trace_of, tasks)
+        traces = with_weight_decay(collect(trace_of, tasks))
         curves = curves_at(traces, method.blocks)
         write_traces(traces, curves, f"{caption}, after {step:,} meta-updates", step)
 
@@ -58,7 +62,9 @@ def write_traces(traces: Mapping[str, np.ndarray], curves: Curves, caption: str,
     """Writes traces with the default summary writer.
 
     The image trace/figure is figure 3 of the paper. The histograms trace/NAME/update_t, t = 1 ...
-    T, such as trace/forget_gates/update_1, are over all tasks and all parameters.
+    T, such as trace/forget_gates/update_1, are over all tasks and all parameters. The weight decay
+    is shown by its logarithm, trace/log10_weight_decay/update_t; where it is 0, by that of 6e-8, as
+    a forget gate that is nearer to 1 is 1 in float32.
 
     Args:
         traces: traces of E tasks, from `collect`.
@@ -73,6 +79,8 @@ def write_traces(traces: Mapping[str, np.ndarray], curves: Curves, caption: str,
         for name, values in traces.items():
             if name == LOSSES:
                 continue
+            if name == WEIGHT_DECAY:
+                name, values = f"log10_{name}", np.log10(np.maximum(values, _SMALLEST_DECAY))
             for t in range(values.shape[1]):
                 tf.summary.histogram(f"trace/{name}/update_{t + 1}", values[:, t], step=step)
 

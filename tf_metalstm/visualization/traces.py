@@ -22,6 +22,10 @@ import tensorflow as tf
 from tf_metalstm.episode import Tensor
 from tf_metalstm.methods.base import LOSSES, Method
 from tf_metalstm.parameters import ParameterBlock, is_length_of
+from tf_metalstm.rules.base import FORGET_GATES
+
+WEIGHT_DECAY = "weight_decay"
+"""Name of 1 - f_t; forget gates near 1 can only be told apart by it."""
 
 Task = Mapping[str, Tensor]
 
@@ -87,6 +91,16 @@ def collect(
     """
     traces = [trace_of(task) for task in tasks]
     return {name: np.stack([trace[name] for trace in traces]) for name in traces[0]}
+
+
+def with_weight_decay(traces: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the traces, with 1 - f_t after the forget gates if there are any."""
+    found: dict[str, np.ndarray] = {}
+    for name, values in traces.items():
+        found[name] = values
+        if name == FORGET_GATES:
+            found[WEIGHT_DECAY] = 1.0 - values
+    return found
 
 
 def curves_at(
