@@ -42,7 +42,8 @@ class Model:
         self.model = load_model(folder)
         manifest = json.loads(pathlib.Path(folder, "manifest.json").read_text())
         self.settings = manifest["method_settings"]
-        self.most = estimate_of.ROUNDS if self.model.has_features else estimate_of.ROUNDS_BY_UPDATES
+        is_quick = self.model.has_features and self.model.num_steps is None
+        self.most = estimate_of.ROUNDS if is_quick else estimate_of.ROUNDS_BY_UPDATES
         steps = self.model.num_steps
         self.steps = {} if steps is None else {"num_steps": np.int32(steps)}
 

@@ -88,7 +88,8 @@ class Adapted:
             return self._logits(state, names, self._kept[left])
 
         features = self._kept if self._has_features else None
-        most = ROUNDS if self._has_features else ROUNDS_BY_UPDATES
+        is_quick = self._has_features and not self._steps
+        most = ROUNDS if is_quick else ROUNDS_BY_UPDATES
         answers = estimate_of.ask_in_rounds(self.numbers, ask, features, most)
         return estimate_of.estimate(self.numbers, answers)
 
@@ -160,8 +161,9 @@ class Adapted:
     def _logits(self, state: dict[str, Any], names: list[str], kept: np.ndarray) -> np.ndarray:
         """Returns logits of features or pixels, [B, C], in the order of `class_names`."""
         if self._has_features:
-            answer = self._call("predict_features", query_features=kept, **state)
-            return answer["logits"].numpy().astype(np.float64)
+            parts = [kept[at : at + _AT_A_TIME] for at in range(0, len(kept), _AT_A_TIME)]
+            answers = [self._call("predict_features", query_features=x, **state) for x in parts]
+            return np.concatenate([x["logits"].numpy() for x in answers]).astype(np.float64)
         answer = self._call(f"predict{self._ending}_named", query_images=kept, **state)
         probabilities = answer["probabilities"].numpy().astype(np.float64)
         order = [names.index(name) for name in self.class_names]  # the order may differ in a round

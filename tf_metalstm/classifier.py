@@ -50,6 +50,7 @@ from tf_metalstm.serving.saved_classifier import (
 )
 from tf_metalstm.serving.served import MAX_STEPS
 
+_AT_A_TIME = 256  # features that are compared in one call
 _SMALLEST = 1e-30  # smaller probabilities count as this, so that logarithms are finite
 
 _LOOKS = Cache()  # looks at images, which are the same for all models
@@ -176,7 +177,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 return _logits(model, state, kept[left], len(self.classes_))
 
             features = self._kept if model.has_features else None
-            most = ROUNDS if model.has_features else ROUNDS_BY_UPDATES
+            is_quick = model.has_features and model.num_steps is None
+            most = ROUNDS if is_quick else ROUNDS_BY_UPDATES
             answers = ask_in_rounds(self._numbers, ask, features, most)
             self._estimate = estimate(self._numbers, answers)
         return self._estimate
@@ -320,8 +322,10 @@ def _logits(
     """Returns the logits of features or pixels, [B, C], float64."""
     tensors = {name: tf.constant(value) for name, value in state.items()}
     if model.has_features:
-        answer = call(model.signatures["predict_features"], query_features=kept, **tensors)
-        return answer["logits"][:, :num_classes].astype(np.float64)
+        compare = model.signatures["predict_features"]
+        parts = [kept[at : at + _AT_A_TIME] for at in range(0, len(kept), _AT_A_TIME)]
+        answers = [call(compare, query_features=part, **tensors)["logits"] for part in parts]
+        return np.concatenate(answers)[:, :num_classes].astype(np.float64)
     predict = model.signatures["predict"]
     probabilities = np.concatenate(
         [

@@ -196,8 +196,9 @@ static int make_round(fs_trust *of, const unsigned char *left_out, left_answers 
 }
 
 static int make_rounds(fs_trust *of, char *error) {
+  int is_quick = of->features && !fs_makes_updates(of->model);
   round_list rounds = rounds_of(of->numbers, of->count, of->ways,
-                                of->features ? ROUNDS : ROUNDS_BY_UPDATES);
+                                is_quick ? ROUNDS : ROUNDS_BY_UPDATES);
   size_t most = rounds.count * of->count + 1;
   left_answers answers = {0, checked(calloc(most, sizeof *answers.places)),
                           checked(calloc(most * of->ways, sizeof *answers.logits)),

@@ -43,7 +43,7 @@ def company(member):
         said["statistics_momentum"] = 0.8
     if "rule" in member.part.needs:
         said |= {"num_steps": 2, "statistics_momentum": 0.05}
-    if member.part.name == "logistic_regression":
+    if "logistic_steps" in options_of(member.part.options):
         said["logistic_steps"] = 5
     return said
 

@@ -1,5 +1,6 @@
 """The methods."""
 
+from tf_metalstm.methods.fine_tuning import FineTuning
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
 from tf_metalstm.methods.head_adaptation import HeadAdaptation
 from tf_metalstm.methods.learned_optimizer import LearnedOptimizerMethod
@@ -28,6 +29,7 @@ METHODS = Family(
         RelationNetworks,
         RidgeRegression,
         LogisticRegression,
+        FineTuning,
         HeadAdaptation,
         OuterProductLSTM,
         MemoryAugmentedNetwork,

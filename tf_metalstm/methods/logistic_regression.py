@@ -26,6 +26,7 @@ is learned, so l stays positive.
 
 from __future__ import annotations
 
+import abc
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -90,15 +91,64 @@ def logistic_weights(
     return tf.matmul(inputs, dual, transpose_a=True)
 
 
-@keras.saving.register_keras_serializable("tf_metalstm")
-class LogisticRegression(EmbeddingMethod):
-    """Adapts by searching for the head with the lowest loss on the support set.
+class LogisticHead(EmbeddingMethod, abc.ABC):
+    """The base class of methods whose last layer is logistic regression.
 
     Args:
         embedding: images -> features.
         training_way: see `EmbeddingMethod`.
         logistic_penalty: initial value of l; positive.
         logistic_steps: number of steps of the search.
+        **kwargs: further arguments of `EmbeddingMethod`.
+    """
+
+    def __init__(
+        self,
+        embedding: keras.Model,
+        training_way: int | None = None,
+        logistic_penalty: float = 0.01,
+        logistic_steps: int = 60,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(embedding, training_way, **kwargs)
+        LogisticRegressionOptions(None, logistic_penalty, logistic_steps)  # checks them
+        self.logistic_penalty, self.logistic_steps = logistic_penalty, logistic_steps
+        begin = keras.initializers.Constant(math.log(logistic_penalty))
+        self.log_penalty = self.add_weight(shape=(), initializer=begin, name="log_penalty")
+        self.built = True
+
+    def solution(self, inputs: Tensor, labels: Tensor, num_way: Tensor | int) -> Tensor:
+        """Returns `logistic_weights` at the learned penalty, [D + 1, N].
+
+        Args:
+            inputs: features of length 1, with a column of ones, [B, D + 1].
+            labels: labels in [0, N), [B].
+            num_way: N.
+        """
+        targets = tf.one_hot(tf.cast(labels, tf.int32), num_way, dtype=inputs.dtype)
+        penalty = tf.exp(tf.convert_to_tensor(self.log_penalty))
+        return logistic_weights(inputs, targets, penalty, self.logistic_steps)
+
+    def facts(self) -> dict[str, Any]:
+        """Returns the learned penalty."""
+        penalty = float(keras.ops.convert_to_numpy(keras.ops.exp(self.log_penalty)))
+        return {"logistic_penalty": round(penalty, 6)}
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the config of an equal method with fresh weights."""
+        own = {"logistic_penalty": self.logistic_penalty, "logistic_steps": self.logistic_steps}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable("tf_metalstm")
+class LogisticRegression(LogisticHead):
+    """Adapts by searching for the head with the lowest loss on the support set.
+
+    Args:
+        embedding: images -> features.
+        training_way: see `EmbeddingMethod`.
+        logistic_penalty: see `LogisticHead`.
+        logistic_steps: see `LogisticHead`.
         name: leave it as it is: weights in checkpoints are found by it.
     """
 
@@ -120,30 +170,14 @@ class LogisticRegression(EmbeddingMethod):
         name: str = "logistic_regression",
         **kwargs: Any,
     ) -> None:
-        super().__init__(embedding, training_way, name=name, **kwargs)
-        LogisticRegressionOptions(None, logistic_penalty, logistic_steps)  # checks them
-        self.logistic_penalty, self.logistic_steps = logistic_penalty, logistic_steps
-        begin = keras.initializers.Constant(math.log(logistic_penalty))
-        self.log_penalty = self.add_weight(shape=(), initializer=begin, name="log_penalty")
-        self.built = True
+        super().__init__(
+            embedding, training_way, logistic_penalty, logistic_steps, name=name, **kwargs
+        )
 
     def summarize(self, features: Tensor, labels: Tensor, num_way: Tensor | int) -> Regression:
         """Searches for the weights of the head."""
-        targets = tf.one_hot(tf.cast(labels, tf.int32), num_way, dtype=features.dtype)
-        penalty = tf.exp(tf.convert_to_tensor(self.log_penalty))
-        inputs = with_ones(features)
-        return Regression(logistic_weights(inputs, targets, penalty, self.logistic_steps))
+        return Regression(self.solution(with_ones(features), labels, num_way))
 
     def compare(self, summary: Regression, features: Tensor, training: bool = False) -> Tensor:
         """Returns the logits of the head, [B, N]."""
         return tf.matmul(with_ones(features), summary.weights)
-
-    def facts(self) -> dict[str, Any]:
-        """Returns the learned penalty."""
-        penalty = float(keras.ops.convert_to_numpy(keras.ops.exp(self.log_penalty)))
-        return {"logistic_penalty": round(penalty, 6)}
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the config of an equal method with fresh weights."""
-        own = {"logistic_penalty": self.logistic_penalty, "logistic_steps": self.logistic_steps}
-        return {**super().get_config(), **own}

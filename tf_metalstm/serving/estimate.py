@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 ROUNDS, ROUNDS_BY_UPDATES = 20, 5
-"""Largest number of rounds: of a model that compares features, and of one with updates."""
+"""Largest number of rounds: of a model that compares features, and of one that makes updates."""
 
 FALSE_ALARMS = 0.05
 """Default share of pictures of known classes that may be called foreign."""
