@@ -13,6 +13,7 @@ from tf_metalstm.training.checkpoints import BEST
 JOINT = ("--method=nearest_neighbor",)
 MATCHING = ("--method=matching_networks",)
 PROTOTYPICAL = ("--method=prototypical_networks",)
+RELATION = ("--method=relation_networks",)
 META_LSTM = ("--source=mini_imagenet",)
 SGD = ("--rule=sgd", "--learn_inner_rate=true")
 
@@ -43,6 +44,7 @@ def check(tmp_path):
         (MATCHING, MATCHING),
         (PROTOTYPICAL, JOINT),
         ((*PROTOTYPICAL, "--training_num_way=20"), PROTOTYPICAL),
+        ((*RELATION, "--halvings=2"), JOINT),
         (JOINT, JOINT),
         (SGD, SGD),
     ],
@@ -88,6 +90,9 @@ def test_what_may_be_begun_at(check, own, other):
             (*META_LSTM, *JOINT),
             r"inputs of the shape \(84, 84, 3\), .* shape \(42, 42, 3\): use the same image_size",
         ),
+        ((*RELATION, "--halvings=2"), RELATION, "halvings is 2 in this run, .* was trained with 4"),
+        ((*RELATION, "--filters=64"), JOINT, "filters is 64 in this run, .* was trained with 32"),
+        ((*PROTOTYPICAL, "--halvings=2"), JOINT, "halvings is 2 in this run, .* trained with 4"),
         (("--filters=64",), JOINT, "filters is 64 in this run, .* was trained with 32"),
         (
             ("--learner=mlp", "--hidden_layers=20,40"),

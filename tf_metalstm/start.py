@@ -77,8 +77,12 @@ def check_pretrained(settings: Settings, pretrained: Settings) -> None:
             f"{where} has no weights yet: training writes them at its first validation. Train that "
             "run longer."
         )
-    families = tuple(settings.chosen) if own == other else _OF_THE_NETWORK
-    for name in _to_compare(settings, families):
+    if own == other:
+        names = _to_compare(settings, tuple(settings.chosen))
+    else:
+        free = settings.member("method").differs_from_start
+        names = [each for each in _to_compare(settings, _OF_THE_NETWORK) if each not in free]
+    for name in names:
         value, trained_with = settings.get(name), pretrained.get(name)
         if value != trained_with:
             raise OptionError(

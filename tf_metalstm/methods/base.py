@@ -94,6 +94,9 @@ class Method(keras.Model, abc.ABC):
     starts_from: ClassVar[tuple[str, ...]] = ()
     """Names of other methods whose trained weights it can start from."""
 
+    differs_from_start: ClassVar[tuple[str, ...]] = ()
+    """Options of the network in which it may differ from such another method."""
+
     is_trained: ClassVar[bool] = True
     """Whether the method has weights that training changes."""
 

@@ -19,7 +19,7 @@ the running statistics of the training are used after training.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -109,6 +109,8 @@ class RelationNetworks(EmbeddingMethod):
         RelationNetworksOptions,
         needs=("learner",),
     )
+    # Without halvings the maps are larger, but the kernels of the convolutions stay the same.
+    differs_from_start: ClassVar[tuple[str, ...]] = ("halvings",)
 
     def __init__(
         self,
