@@ -77,7 +77,7 @@ def main(options):
     said |= {"method": "prototypical_networks", "prepared_dir": options.prepared_dir}
     tasks = build_tasks(make_settings(said))
     given = types.SimpleNamespace(**vars(options), learner=None, source="mini_imagenet")
-    given = types.SimpleNamespace(**vars(given), others=(), split="test", way=5)
+    given = types.SimpleNamespace(**vars(given), others=(), split="test", only_others=False, way=5)
     training, sets = isolated_rules.sets_of(given)
     classes, features = tasks.source.load("test"), sets["mini_imagenet"].images
     report = {"machine": machine(), "commit": commit(), "when": time.strftime("%F"), "rows": []}

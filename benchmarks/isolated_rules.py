@@ -176,6 +176,8 @@ def sets_of(arguments):
             ),
         )
     training, others = found.pop("train"), {arguments.source: found[arguments.split]}
+    if arguments.only_others:
+        others = {}
     for data in arguments.others:
         said = {"source": "folder", "data_dir": data, "split_fractions": (1.0, 0.0, 0.0)}
         said |= {"image_size": tasks.input_shape[0], "color": tasks.input_shape[-1] == 3}
@@ -262,6 +264,7 @@ def main(options):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("others", nargs="*", help="folders of class folders, for tests only")
+    parser.add_argument("--only_others", action="store_true", help="no test on the source")
     parser.add_argument("--trunk", default="models/mini_imagenet_trunk_conv4_64")
     parser.add_argument("--learner", help="instead of a trunk: a network with pretrained weights")
     parser.add_argument("--source", default="mini_imagenet")
