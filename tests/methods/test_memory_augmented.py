@@ -40,9 +40,9 @@ def slow_access(memory, read, usage, keys, values, gates):
     written = np.zeros_like(read)
     for j in range(HEADS):
         for i in range(SLOTS):
-            written[j, i] = gates[j] * read[j, i] + (1 - gates[j]) * (i == free[j])
+            written[j, i] = gates[j] * read[j, i] + (1 - gates[j]) * (i in free)
     memory = memory.copy()
-    memory[free] = 0.0
+    memory[free[0]] = 0.0
     for j in range(HEADS):
         for i in range(SLOTS):
             memory[i] += written[j, i] * values[j]
@@ -102,23 +102,24 @@ def test_agrees_with_the_oracle(lstm_alone):
     np.testing.assert_allclose(method(inputs), expected, rtol=1e-6, atol=1e-6)
 
 
-def test_the_least_used_slots_in_their_order():
-    found = least_used(tf.constant([[0.3, 0.1, 0.2, 0.9]]), 2)
-    np.testing.assert_array_equal(found, [[[0, 1, 0, 0], [0, 0, 1, 0]]])
+def test_the_least_used_slots_and_the_first_of_them():
+    free, least = least_used(tf.constant([[0.3, 0.1, 0.2, 0.9]]), 2)
+    np.testing.assert_array_equal(free, [[0, 1, 1, 0]])
+    np.testing.assert_array_equal(least, [[0, 1, 0, 0]])
 
 
-def test_a_shut_gate_writes_to_the_least_used_slot_and_wipes_it_first():
-    """By hand: slot 0 was used last; slots 1 and 2 are free and take the values unchanged."""
+def test_a_shut_gate_writes_to_all_little_used_slots_and_the_least_used_is_cleared():
+    """By hand: slot 0 was used last; slots 1 and 2 are free and take the sum of both values."""
     state = empty_memory(1, SLOTS, WIDTH, HEADS, tf.float64)
     old = tf.ones_like(state.memory)
     values = tf.constant([[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]], tf.float64)
     heads = Heads(values, values, tf.zeros([1, HEADS], tf.float64))
     memory = access(state._replace(memory=old), heads, DECAY)[0].memory[0]
-    np.testing.assert_allclose(memory, [[1, 1, 1], [1, 2, 3], [4, 5, 6], [1, 1, 1], [1, 1, 1]])
-    # An open gate adds to slot 0, which was read. The free slots are wiped all the same.
+    np.testing.assert_allclose(memory, [[1, 1, 1], [5, 7, 9], [6, 8, 10], [1, 1, 1], [1, 1, 1]])
+    # An open gate adds to slot 0, which was read. The least used slot is cleared all the same.
     heads = heads._replace(gates=tf.ones([1, HEADS], tf.float64))
     memory = access(state._replace(memory=old), heads, DECAY)[0].memory[0]
-    np.testing.assert_allclose(memory, [[6, 8, 10], [0, 0, 0], [0, 0, 0], [1, 1, 1], [1, 1, 1]])
+    np.testing.assert_allclose(memory, [[6, 8, 10], [0, 0, 0], [1, 1, 1], [1, 1, 1], [1, 1, 1]])
 
 
 def test_a_label_is_told_one_step_later():

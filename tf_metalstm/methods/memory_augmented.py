@@ -11,21 +11,22 @@ Each of the n heads j has its own linear layers on h_t:
     k_j      = tanh(K_j h_t)                              what is looked for
     a_j      = tanh(A_j h_t)                              what is written
     s_j      = sigmoid(b_j h_t)                           where: the slots read last, or little used
-    w^w_j    = s_j w^r_j(t-1) + (1 - s_j) w^lu_j(t-1)
-    M_t      = (M_{t-1}, its n least used slots set to 0) + sum over j of w^w_j a_j'
+    w^w_j    = s_j w^r_j(t-1) + (1 - s_j) w^lu(t-1)
+    M_t      = (M_{t-1}, its least used slot set to 0) + sum over j of w^w_j a_j'
     w^r_j    = softmax over slots i of cos(k_j, M_t[i])
     r_j      = sum over i of w^r_j[i] M_t[i]
     w^u_t    = g w^u_{t-1} + sum over j of (w^r_j + w^w_j)
     logits_t = O [h_t, r_t]
 
-w^lu_j(t-1) is 1 at the slot with the j-th smallest w^u_{t-1}, else 0. The paper writes the
-key itself. Public implementations that reach its numbers write A_j h_t. Without the memory the
-method is an LSTM, the baseline of the paper.
+w^lu(t-1) is 1 at the n slots with the smallest w^u_{t-1}, else 0: each head writes to all of them,
+and only the first is cleared before. The paper writes the key itself. Public implementations that
+reach its numbers write A_j h_t. Without the memory the method is an LSTM, as in the paper.
 
     paper          code             shape
     x_t, y_{t-1}   inputs           [E, D + N]
     M              memory           [E, slots, width]
     w^r, w^w       read, written    [E, heads, slots]
+    w^lu           free             [E, slots]
     w^u            usage            [E, slots]
     r              contents         [E, heads * width]
 """
@@ -134,16 +135,20 @@ def empty_memory(
     )
 
 
-def least_used(usage: Tensor, heads: int) -> Tensor:
-    """Returns w^lu [E, heads, slots]: for head j, 1 at the slot with the j-th smallest usage."""
+def least_used(usage: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    """Returns w^lu [E, slots], 1 at the slots with the smallest usages, and the first of them."""
     slots = tf.math.top_k(-usage, heads).indices
-    return tf.one_hot(slots, usage.shape[-1], dtype=usage.dtype)
+    each = tf.one_hot(slots, usage.shape[-1], dtype=usage.dtype)
+    return tf.reduce_sum(each, axis=1), each[:, 0]
 
 
 def addresses(keys: Tensor, memory: Tensor) -> Tensor:
     """Returns w^r, the softmax of the cosines of keys [E, heads, width] with all slots."""
-    unit = [tf.math.l2_normalize(x, axis=-1) for x in (keys, memory)]
-    return tf.nn.softmax(tf.matmul(*unit, transpose_b=True))
+    # Scaling the products is cheaper than scaling the memory.
+    lengths = tf.maximum(tf.reduce_sum(tf.square(memory), axis=-1), 1e-12)
+    inverse = tf.math.rsqrt(lengths)[:, tf.newaxis]
+    keys = tf.math.l2_normalize(keys, axis=-1)
+    return tf.nn.softmax(tf.matmul(keys, memory, transpose_b=True) * inverse)
 
 
 def access(state: MemoryState, heads: Heads, usage_decay: float) -> tuple[MemoryState, Tensor]:
@@ -152,11 +157,10 @@ def access(state: MemoryState, heads: Heads, usage_decay: float) -> tuple[Memory
     Returns:
         The new state, and r of all heads, [E, heads * width].
     """
-    free = least_used(state.usage, heads.keys.shape[1])
+    free, least = least_used(state.usage, heads.keys.shape[1])
     gates = heads.gates[..., tf.newaxis]
-    written = gates * state.read + (1.0 - gates) * free
-    kept = 1.0 - tf.reduce_sum(free, axis=1)  # 0 at the slots that are cleared
-    memory = state.memory * kept[..., tf.newaxis]
+    written = gates * state.read + (1.0 - gates) * free[:, tf.newaxis]
+    memory = state.memory * (1.0 - least)[..., tf.newaxis]  # the least used slot is cleared
     memory += tf.matmul(written, heads.values, transpose_a=True)
     read = addresses(heads.keys, memory)
     usage = usage_decay * state.usage + tf.reduce_sum(read + written, axis=1)
@@ -222,8 +226,8 @@ class MemoryAugmentedNetwork(Method):
         if memory_heads > memory_slots:
             raise OptionError(
                 "memory_heads",
-                f"is {memory_heads} but the memory has {memory_slots} slots, and each head writes "
-                "to one of its own: lower memory_heads, or raise memory_slots.",
+                f"is {memory_heads} but the memory has {memory_slots} slots, and the heads write "
+                "to as many slots as there are heads: lower memory_heads, or raise memory_slots.",
             )
         self.num_inputs, self.num_way = num_inputs, num_way
         read_width = 0 if lstm_alone else memory_heads * memory_width
