@@ -108,6 +108,7 @@ def other_value(each):
         "pixel_range": (0.0, 1.0),
         "augmentation": ("flip", "crop"),
         "hidden_layers": (3,),
+        "pair_units": (3, 2),
         "network_layers": (3,),
         "network_filters": (2,),
         "statistics_momentum": 0.5,
