@@ -3,7 +3,8 @@
 The episodes are the first ones of `benchmarks/photos.py`. A new softmax layer is put on
 EfficientNet-Lite0, and the layers after `--after` are trained with it by Adam on the support set.
 Batch norm keeps the statistics of the pretraining. The frozen layers answer each picture once.
-Prints the accuracy after each tenth epoch, and keeps the numbers as JSON.
+Prints the accuracy after each tenth epoch, and keeps the numbers as JSON. With `--ours` it measures
+our method fine_tuning instead, which starts at logistic regression.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import tqdm
 from machine import commit, machine
 from photos import QUERIES, features_of, mean_and_interval
 
+from tf_metalstm.construction import Builder
 from tf_metalstm.data.episodes import EpisodeSampler, ImageEpisodes
 from tf_metalstm.episode import EpisodeSpec
 from tf_metalstm.learners.efficientnet_lite0 import (
@@ -26,6 +28,8 @@ from tf_metalstm.learners.efficientnet_lite0 import (
     weights_file,
 )
 from tf_metalstm.learners.torch_file import read_torch_file
+from tf_metalstm.methods.catalogue import METHODS
+from tf_metalstm.settings import make_settings
 
 LEARNER = {"learner": "efficientnet_lite0"}
 BATCH = 25  # pictures in a step; a smaller support set is one batch
@@ -87,37 +91,81 @@ def episodes_of(classes, way, shot, number):
         yield rows[:, :shot], rows[:, shot:]
 
 
+def pictures_of(classes, episodes, way):
+    """Yields support, queries and the labels of both for each episode."""
+    for parts in tqdm.tqdm(episodes, f"{way} classes", leave=False):
+        inputs = [classes.images[part.ravel()].astype(np.float32) for part in parts]
+        yield *inputs, [np.repeat(np.arange(way), part.shape[1]) for part in parts]
+
+
+def from_random(classes, episodes, way, options):
+    """Yields the rate and epochs, and the shares of right answers, of plain fine-tuning."""
+    tuned = FineTuned(options.after, way)
+    for rate in options.rates:
+        found = [
+            tuned.shares(*pictures, rate, options.epochs, seed)
+            for seed, pictures in enumerate(pictures_of(classes, episodes, way))
+        ]
+        for tens, right in enumerate(np.transpose(found), start=1):
+            yield {"rate": rate, "epochs": 10 * tens}, right
+
+
+def from_logistic_regression(classes, episodes, way, options):
+    """Yields the rate and updates, and the shares of right answers, of our method."""
+    for rate in options.rates:
+        method = our_method(rate, options)
+        adapt = tf.function(lambda x, y: method.summarize(x, y, way), reduce_retracing=True)
+        answer = tf.function(method.compare, reduce_retracing=True)
+        found = []
+        for support, queries, labels in pictures_of(classes, episodes, way):
+            state = adapt(tf.constant(support), tf.constant(labels[0]))
+            answers = answer(state, tf.constant(queries)).numpy().argmax(axis=1)
+            found.append(np.mean(answers == labels[1]))
+        yield {"rate": rate, "updates": options.updates}, found
+
+
+def our_method(rate, options):
+    """Returns the method fine_tuning, whose front ends where the kept features do."""
+    said = {"method": "fine_tuning", "rule": "adam", "inner_rate": rate}
+    said |= {"num_steps": options.updates, "trained_layers": options.trained_layers, **LEARNER}
+    settings = make_settings({**said, "source": "glyphs"})
+
+    class Pictures:
+        input_shape, training_way, num_outputs, objective = (224, 224, 3), None, 1, "classification"
+
+    method = METHODS[settings.method].from_options(
+        settings.of_member("method"), Builder(settings, Pictures)
+    )
+    end = method.halves.front.layers[-1].name
+    if end != options.after:
+        raise SystemExit(f"--trained_layers {options.trained_layers} needs --after {end}")
+    return method
+
+
 def rows_of(folder, tasks, classes, options):
     """Returns a row of results for each size of task, learning rate and number of epochs."""
     for way, shot in options.sizes:
         if way > len(classes.class_names):
             continue
-        tuned = FineTuned(options.after, way)
-        found = {rate: [] for rate in options.rates}
-        started = time.monotonic()
         episodes = list(episodes_of(classes, way, shot, options.num_episodes))
-        for seed, parts in enumerate(tqdm.tqdm(episodes, f"{way}-way {shot}-shot", leave=False)):
-            pictures = [classes.images[part.ravel()].astype(np.float32) for part in parts]
-            labels = [np.repeat(np.arange(way), part.shape[1]) for part in parts]
-            for rate, shares in found.items():
-                shares.append(tuned.shares(*pictures, labels, rate, options.epochs, seed))
-        seconds = (time.monotonic() - started) / len(episodes) / len(found)
-        for rate, shares in found.items():
-            for tens, right in enumerate(np.transpose(shares), start=1):
-                accuracy, interval = mean_and_interval(right)
-                yield {
-                    "data": pathlib.Path(folder).name,
-                    "fingerprint": tasks.data_fingerprint(),
-                    "after": options.after,
-                    "task": f"{way}-way {shot}-shot",
-                    "rate": rate,
-                    "epochs": 10 * tens,
-                    "num_episodes": len(right),
-                    "accuracy": accuracy,
-                    "interval": interval,
-                    "seconds": round(seconds, 1),
-                    "scores": [round(100 * float(each), 2) for each in right],
-                }
+        measure = from_logistic_regression if options.ours else from_random
+        started = time.process_time()
+        for choice, right in measure(classes, episodes, way, options):
+            accuracy, interval = mean_and_interval(right)
+            seconds = (time.process_time() - started) / len(episodes)
+            yield {
+                "data": pathlib.Path(folder).name,
+                "fingerprint": tasks.data_fingerprint(),
+                "method": "fine_tuning" if options.ours else "new layer",
+                "after": options.after,
+                "task": f"{way}-way {shot}-shot",
+                **choice,
+                "num_episodes": len(right),
+                "accuracy": accuracy,
+                "interval": interval,
+                "processor_seconds_so_far": round(seconds, 1),
+                "scores": [round(100 * float(each), 2) for each in right],
+            }
 
 
 def main(options):
@@ -148,6 +196,9 @@ if __name__ == "__main__":
     parser.add_argument("--sizes", type=size, nargs="+", default=[(5, 1), (5, 5), (5, 10)])
     parser.add_argument("--rates", type=float, nargs="+", default=[3e-4], help="of Adam")
     parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--ours", action="store_true", help="measure method=fine_tuning instead")
+    parser.add_argument("--updates", type=int, default=20, help="of ours")
+    parser.add_argument("--trained_layers", type=int, default=4, help="of ours")
     parser.add_argument("--num_episodes", type=int, default=20)
     parser.add_argument("--precision", default="float32", choices=["float32", "mixed_bfloat16"])
     parser.add_argument("--prepared_dir")

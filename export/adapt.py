@@ -23,6 +23,7 @@ The script needs tensorflow, numpy and pillow, and the other files of this folde
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import math
@@ -346,7 +347,8 @@ def _import_tensorflow() -> Any:
     # Ctrl-C ends the process here; during an import it would look like a broken package.
     handler = signal.signal(signal.SIGINT, signal.SIG_DFL) if on_main else None
     try:
-        import tensorflow
+        with _without_keras():
+            import tensorflow
     except ImportError as error:
         raise ClientError(f"{error}: pip install tensorflow numpy pillow") from error
     finally:
@@ -356,6 +358,19 @@ def _import_tensorflow() -> Any:
         os.close(before)
         os.close(nowhere)
     return tensorflow
+
+
+@contextlib.contextmanager
+def _without_keras() -> Iterator[None]:
+    """Keeps TensorFlow from importing Keras, which takes two seconds and which no export needs."""
+    if "keras" in sys.modules:
+        yield
+        return
+    sys.modules["keras"] = None  # type: ignore[assignment]  # an import then raises ImportError
+    try:
+        yield
+    finally:
+        del sys.modules["keras"]
 
 
 def _parser(command: str) -> argparse.ArgumentParser:
