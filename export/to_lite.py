@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from folders import ClientError, read, run_client, user_path
+from folders import ClientError, print_any_name, read, run_client, user_path
 from lite_page import PAGE, convert_one, facts_with_sentences, page_files
 from saved_classifier import CLASSIFIER
 
@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    print_any_name()
     try:
         options = _parser().parse_args(arguments)
         _run(options.model, options.out, options.quantize, options.page)

@@ -3,6 +3,7 @@
 import importlib
 import pathlib
 import sys
+import types
 
 import numpy as np
 
@@ -21,6 +22,9 @@ try:
     rest, grpc_client, sending = map(importlib.import_module, ("rest", "grpc_client", "sending"))
 finally:
     del sys.path[:2]
+
+
+SHAPE = (28, 28, 1)  # of the pictures of `FirstClass`
 
 
 class Value:
@@ -45,7 +49,8 @@ class FirstClass:
 
         def __init__(self, function, *names):
             self.function = function
-            self.structured_input_signature = ((), dict.fromkeys(names))
+            pictures = types.SimpleNamespace(shape=(None, *SHAPE))
+            self.structured_input_signature = ((), dict.fromkeys(names, pictures))
 
         def __call__(self, **tensors):
             return self.function(**tensors)

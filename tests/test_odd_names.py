@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 import toy_images
-from export_client import client, folders
+from export_client import client, folders, grpc_client, rest, to_lite
 from PIL import Image
 
-from tf_metalstm import argv, flagfiles, flags
+from tf_metalstm import argv, flagfiles, flags, reproduce
 from tf_metalstm.confusion import Confusion
 from tf_metalstm.data.sources.base import MissingDataError
 from tf_metalstm.data.sources.mini_imagenet import MiniImagenet
@@ -114,7 +114,27 @@ def test_answers_about_files_of_any_name_are_printed(capfd):
         print(NO_TEXT)
     stream.flush()
     assert stream.buffer.getvalue() == b"caf\\udce9\n"
-    assert client.print_any_name is folders.print_any_name
+
+
+@pytest.mark.parametrize("module", [client, grpc_client, rest, to_lite, reproduce])
+def test_every_program_prints_names_that_are_not_text(module, monkeypatch):
+    def called():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "print_any_name", called)
+    with pytest.raises(KeyboardInterrupt):
+        module.main(["--no-such-flag"])
+
+
+def test_to_lite_names_a_folder_that_is_no_text(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "saved_model.pb").write_bytes(b"")
+    monkeypatch.setattr(to_lite, "convert", lambda *_: b"converted")
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    monkeypatch.setattr(folders.sys, "stdout", stream)
+    assert to_lite.main([f"--model={tmp_path / 'model'}", f"--out={tmp_path / NO_TEXT}"]) == 0
+    stream.flush()
+    assert b"caf\\udce9/predict" in stream.buffer.getvalue()
 
 
 def test_pictures_of_any_name_are_read(tmp_path):

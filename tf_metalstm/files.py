@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -13,6 +14,12 @@ from tf_metalstm.failures import not_written
 def printable(name: object) -> str:
     """Returns the name of a file in one line, with codes for characters that cannot be printed."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(name))
+
+
+def print_any_name() -> None:
+    """Lets `print` show names of files that are not text, by their codes."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def check_is_text(path: str | Path, name: str) -> None:

@@ -23,7 +23,7 @@ from tf_metalstm import ctrl_c
 from tf_metalstm.argv import PARTS, RUN_FLAGS, named_modules, wants_help
 from tf_metalstm.catalogue import FAMILIES, check_owners, load_parts
 from tf_metalstm.failures import reason
-from tf_metalstm.files import check_is_text, given_path, write_atomically
+from tf_metalstm.files import check_is_text, given_path, print_any_name, write_atomically
 from tf_metalstm.flagfiles import RECIPE, expand
 from tf_metalstm.help import print_help
 from tf_metalstm.options import Option, OptionError
@@ -50,8 +50,7 @@ def run_command(
     """
     if wants_help(sys.argv):
         print_help(sys.argv)
-    if hasattr(sys.stdout, "reconfigure"):  # file names may have bytes that are not text
-        sys.stdout.reconfigure(errors="backslashreplace")
+    print_any_name()
     command: dict[str, Settings] = {}
 
     def parse(argv: list[str]) -> list[str]:

@@ -20,7 +20,7 @@ from typing import Any
 from tf_metalstm import ctrl_c
 from tf_metalstm.argv import FOUND_FLAGS, RUN_FLAGS
 from tf_metalstm.catalogue import load_parts
-from tf_metalstm.files import given_path, write_atomically
+from tf_metalstm.files import given_path, print_any_name, write_atomically
 from tf_metalstm.flags import parse_settings, read_settings, with_dashes
 from tf_metalstm.learners.base import PRECISIONS
 from tf_metalstm.settings import known_options
@@ -40,6 +40,7 @@ from tf_metalstm.tables.text import table_text
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Fills a table and prints it."""
+    print_any_name()
     try:
         tables = all_tables(_modules(arguments))
     except ValueError as error:
