@@ -114,11 +114,11 @@ def from_logistic_regression(classes, episodes, way, options):
     """Yields the rate and updates, and the shares of right answers, of our method."""
     for rate in options.rates:
         method = our_method(rate, options)
-        adapt = tf.function(lambda x, y: method.summarize(x, y, way), reduce_retracing=True)
+        adapt = tf.function(method.summarize, reduce_retracing=True)
         answer = tf.function(method.compare, reduce_retracing=True)
         found = []
         for support, queries, labels in pictures_of(classes, episodes, way):
-            state = adapt(tf.constant(support), tf.constant(labels[0]))
+            state = adapt(tf.constant(support), tf.constant(labels[0]), tf.constant(way))
             answers = answer(state, tf.constant(queries)).numpy().argmax(axis=1)
             found.append(np.mean(answers == labels[1]))
         yield {"rate": rate, "updates": options.updates}, found

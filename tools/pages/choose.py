@@ -68,6 +68,11 @@ _CHOICES = (
         "Features of a pretrained network, with several pictures of each class.",
     ),
     Choice(
+        "fine-tuning from logistic regression",
+        ("--method=fine_tuning", "--rule=adam", "--trained_layers=4"),
+        "A pretrained network, five or more pictures of each class, and seconds to adapt.",
+    ),
+    Choice(
         "updates of the last layer",
         ("--method=head_adaptation", "--rule=meta_lstm"),
         "Good features, and 5 to 50 pictures of classes that are like those of the training.",
