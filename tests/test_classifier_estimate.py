@@ -174,9 +174,9 @@ def test_only_new_images_are_embedded(backend, tmp_path, monkeypatch):
 
 
 def _counting(function, calls):
-    def counted(*arguments):
+    def counted(*arguments, **named):
         calls.append(arguments)
-        return function(*arguments)
+        return function(*arguments, **named)
 
     return counted
 
@@ -204,3 +204,14 @@ def test_labels_stay_of_their_type_where_every_image_has_one(backend):
         warnings.simplefilter("ignore")
         classifier = FewShotClassifier("model").fit(images(range(2), 2), [3, 3, 7, 7])
     assert classifier.predict(images([0], 2)).dtype == np.int64
+
+
+@pytest.mark.parametrize(("num_steps", "rounds"), [(None, 18), (3, 5)])
+def test_updates_of_features_are_repeated_in_five_rounds_at_most(num_steps, rounds, monkeypatch):
+    backend, asked = Prototypes(), []
+    signatures = backend.signatures()
+    signatures["adapt_features"] = _counting(backend.adapt_features, asked)
+    model = LoadedModel(signatures, SHAPE, None, num_steps, ("means",), None, Cache())
+    monkeypatch.setattr(classifier_of, "load_model", lambda folder: model)
+    fitted(6).estimate()
+    assert len(asked) == 1 + rounds
