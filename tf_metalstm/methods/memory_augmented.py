@@ -110,6 +110,10 @@ class MemoryState(NamedTuple):
     usage: Tensor
 
 
+_State = tuple[list[Tensor], MemoryState | tuple[()], Tensor]
+"""State of the controller, of the memory, and what was read last."""
+
+
 class Heads(NamedTuple):
     """The outputs of the controller for the heads.
 
@@ -281,25 +285,34 @@ class MemoryAugmentedNetwork(Method):
             ],
             axis=-1,
         )
-        lstm = self.controller.get_initial_state(num_tasks)
-        memory, contents = self._begin(num_tasks)
-        outputs = []
-        for step in range(length):
-            hidden, lstm = self.controller(tf.concat([seen[:, step], *contents], axis=-1), lstm)
-            if memory is not None:
-                memory, one = access(memory, self._heads(hidden), self.options.usage_decay)
-                contents = [one]
-            outputs.append(tf.concat([hidden, *contents], axis=-1))
-        return self.answer(tf.stack(outputs, axis=1))
+        state = (self.controller.get_initial_state(num_tasks), *self._begin(num_tasks))
+        outputs = tf.TensorArray(self.compute_dtype, length)
 
-    def _begin(self, num_tasks: Tensor) -> tuple[MemoryState | None, list[Tensor]]:
+        # A loop in the graph: XLA compiles one step, not all of them.
+        def step(number: Tensor, state: _State, outputs: Any) -> tuple[Tensor, _State, Any]:
+            lstm, memory, contents = state
+            hidden, lstm = self.controller(tf.concat([seen[:, number], contents], axis=-1), lstm)
+            if not self.options.lstm_alone:
+                memory, contents = access(memory, self._heads(hidden), self.options.usage_decay)
+            output = tf.concat([hidden, contents], axis=-1)
+            return number + 1, (lstm, memory, contents), outputs.write(number, output)
+
+        loop = tf.while_loop(
+            lambda number, *_: number < length,
+            step,
+            (tf.constant(0), state, outputs),
+            maximum_iterations=length,
+        )
+        return self.answer(tf.transpose(loop[-1].stack(), [1, 0, 2]))
+
+    def _begin(self, num_tasks: Tensor) -> tuple[MemoryState | tuple[()], Tensor]:
         """Returns an empty memory, and zeros as what was read from it."""
         options = self.options
         if options.lstm_alone:
-            return None, []
+            return (), tf.zeros([num_tasks, 0], self.compute_dtype)
         slots, width, heads = options.memory_slots, options.memory_width, options.memory_heads
         state = empty_memory(num_tasks, slots, width, heads, self.compute_dtype)
-        return state, [tf.zeros([num_tasks, heads * width], self.compute_dtype)]
+        return state, tf.zeros([num_tasks, heads * width], self.compute_dtype)
 
     def _heads(self, hidden: Tensor) -> Heads:
         shape = [-1, self.options.memory_heads, self.options.memory_width]
