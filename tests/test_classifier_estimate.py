@@ -108,7 +108,7 @@ def test_it_says_how_good_it_will_be(backend):
     assert 0.8 < found.low < found.high == 1.0
     assert classifier.estimate() is found
     [said] = classifier.estimate_in_words()
-    assert said.startswith("About 100% of the answers will be right (95 % interval 84% to 100%")
+    assert said.startswith("About 100% of the answers will be right (95 % interval 82% to 100%")
     if isinstance(backend, ByUpdates):
         assert backend.adapted == 1 + 5
 

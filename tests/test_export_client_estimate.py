@@ -73,7 +73,7 @@ def test_adapt_save_and_predict(model, folders, tmp_path, capsys):
     assert (code, error) == (0, "")
     lines = output.splitlines()
     assert lines[0] == "Adapted to 30 images of 6 classes."
-    assert lines[1].startswith("About 100% of the answers will be right (95 % interval 87% to 100%")
+    assert lines[1].startswith("About 100% of the answers will be right (95 % interval 85% to 100%")
     found = json.loads((tmp_path / "a.json").read_text())
     assert found["estimate"]["support_pictures"] == 30
     assert found["estimate_in_words"][0] == lines[1]

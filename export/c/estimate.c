@@ -9,7 +9,7 @@
 #include "folders.h"
 
 /* The constants of export/estimate.py. */
-static const double z_95 = 1.959964, scatter = 1.2, smoothing = 0.25, own = 0.1;
+static const double z_95 = 1.959964, scatter = 1.4, smoothing = 0.25, own = 0.1;
 enum { FEWEST = 4, NAMES = 5 };
 
 /* NumPy's random numbers of default_rng(0) (O'Neill 2014, PCG XSL RR 128/64). With them each round leaves out

@@ -174,7 +174,7 @@ def test_by_hand():
     assert found.number == 4
     odds = 3 * math.sqrt(2)  # 3 of 4 right, and twice as many pictures in use
     assert found.accuracy == pytest.approx(odds / (1 + odds))
-    assert (found.low, found.high) == wilson(found.accuracy, 4 / 1.2)
+    assert (found.low, found.high) == wilson(found.accuracy, 4 / 1.4)
     np.testing.assert_array_equal(found.nearness, np.arange(4.0))
     temperature = best_temperature(logits, labels[answers.places])
     assert found.temperature == pytest.approx(temperature / math.sqrt(2))

@@ -5,7 +5,7 @@ those left out:
 
     odds       = hits / misses of all rounds * sqrt(K / (K - 1))
     accuracy   = odds / (1 + odds)
-    interval   that of Wilson, 95 %; the number of trials is that of pictures, divided by 1.2
+    interval   that of Wilson, 95 %; the number of trials is that of pictures, divided by 1.4
     T          minimizes the mean of -log softmax(logits / T) at the right classes; / the root
     nearness   = cosine of a picture's features with the nearest mean of a class
     foreign    a picture whose nearness is below that of nearly all pictures left out
@@ -13,8 +13,8 @@ those left out:
 One picture of *every* class is left out, because a class with fewer pictures than the others is
 chosen less often. The root corrects for the number of pictures: a model has K pictures of a class
 in use and K - 1 in a round. With K it makes fewer errors, and its logits differ more. The factor
-1.2 is there because the answers are not independent: the pictures left out of one round are support
-pictures in the next. Root and 1.2 were measured on photographs of clothes, hand signs and textures
+1.4 is there because the answers are not independent: the pictures left out of one round are support
+pictures in the next. Root and 1.4 were measured on photographs of clothes, hand signs and textures
 with 2 to 10 pictures a class; docs/lab_book/honest_answers.md says how well they hold.
 
 This file is in `tf_metalstm/serving` and in `export`, twice the same, because `export` must not
@@ -40,7 +40,7 @@ FALSE_ALARMS = 0.05
 """Default share of pictures of known classes that may be called foreign."""
 
 _Z = 1.959964  # for 95 %
-_SCATTER = 1.2
+_SCATTER = 1.4
 _SMOOTHING = 0.25  # pictures of unknown class, which keep T above 0 if all answers are right
 _FEWEST = 4  # pictures that a threshold needs
 _NAMES = 5  # names in a sentence
