@@ -147,7 +147,8 @@ def rows_of(folder, tasks, classes, options):
     for way, shot in options.sizes:
         if way > len(classes.class_names):
             continue
-        episodes = list(episodes_of(classes, way, shot, options.num_episodes))
+        episodes = list(episodes_of(classes, way, shot, options.skip + options.num_episodes))
+        episodes = episodes[options.skip :]
         measure = from_logistic_regression if options.ours else from_random
         started = time.process_time()
         for choice, right in measure(classes, episodes, way, options):
@@ -200,6 +201,7 @@ if __name__ == "__main__":
     parser.add_argument("--updates", type=int, default=20, help="of ours")
     parser.add_argument("--trained_layers", type=int, default=4, help="of ours")
     parser.add_argument("--num_episodes", type=int, default=20)
+    parser.add_argument("--skip", type=int, default=0, help="number of episodes to leave out first")
     parser.add_argument("--precision", default="float32", choices=["float32", "mixed_bfloat16"])
     parser.add_argument("--prepared_dir")
     parser.add_argument("--out", type=pathlib.Path)
