@@ -292,7 +292,7 @@ class MemoryAugmentedNetwork(Method):
         def step(number: Tensor, state: _State, outputs: Any) -> tuple[Tensor, _State, Any]:
             lstm, memory, contents = state
             hidden, lstm = self.controller(tf.concat([seen[:, number], contents], axis=-1), lstm)
-            if not self.options.lstm_alone:
+            if isinstance(memory, MemoryState):  # and not an LSTM alone
                 memory, contents = access(memory, self._heads(hidden), self.options.usage_decay)
             output = tf.concat([hidden, contents], axis=-1)
             return number + 1, (lstm, memory, contents), outputs.write(number, output)
