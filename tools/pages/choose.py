@@ -70,7 +70,7 @@ _CHOICES = (
     Choice(
         "fine-tuning from logistic regression",
         ("--method=fine_tuning", "--rule=adam", "--trained_layers=4"),
-        "A pretrained network, five or more pictures of each class, and seconds to adapt.",
+        "A pretrained network, and five or more pictures of each class; 100 pictures take 8 s.",
     ),
     Choice(
         "updates of the last layer",

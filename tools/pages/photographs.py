@@ -19,8 +19,8 @@ _HEADS_FILE = Path("benchmarks/results/2026-11-26_photos.json")
 _LEARNED_FILE = Path("benchmarks/results/2026-11-26_photos_learned.json")
 _TUNED_FILE = Path("benchmarks/results/2026-11-26_photos_fine_tuned.json")
 _OURS = "logistic regression"
-_TUNED = "from logistic regression"  # our fine-tuning
-_RATE, _EPOCHS = 1e-3, (10, 20, 30)  # of fine-tuning
+_TUNED_RATES, _UPDATES = (3e-4, 1e-3), 20  # of our fine-tuning
+_RATE, _EPOCHS = 1e-3, 30  # of fine-tuning with a new layer
 _HEADS = {
     "prototypes, cosine": "prototypes, cosine",
     "ridge regression, penalty 0.01": "ridge regression, penalty 0.01",
@@ -77,35 +77,32 @@ def _fine_tuning(rows: list[dict]) -> list[str]:
         for row in _read(_HEADS_FILE)["rows"]
         if row["head"] == _OURS
     }
-    tuned = {(row["fingerprint"], row["task"]): row for row in _read(_TUNED_FILE)["rows"]}
+    tuned = {
+        (row["fingerprint"], row["task"], row["rate"]): row
+        for row in _read(_TUNED_FILE)["rows"]
+        if row["updates"] == _UPDATES
+    }
     lines = []
-    for data, task in dict.fromkeys((row["data"], row["task"]) for row in rows):
-        found = {
-            row["epochs"]: row
-            for row in rows
-            if (row["data"], row["task"], row["rate"], row["num_episodes"])
-            == (data, task, _RATE, 20)
-        }
-        if not found:
-            continue  # the choice of the rate
-        last = found[_EPOCHS[-1]]
-        ours = heads[last["fingerprint"], task][: last["num_episodes"]]
-        best = tuned[last["fingerprint"], task]
+    for row in rows:
+        if (row["rate"], row["epochs"], row["num_episodes"]) != (_RATE, _EPOCHS, 20):
+            continue  # the choice of the rate, and fewer epochs
+        task = row["fingerprint"], row["task"]
+        ours, found = heads[task][:20], [tuned[*task, rate] for rate in _TUNED_RATES]
         lines.append(
             (
-                data,
-                task,
-                *(f"{found[epochs]['accuracy']:.1f}" for epochs in _EPOCHS[:-1]),
-                _text(last),
+                row["data"],
+                row["task"],
                 f"{statistics.mean(ours):.1f} ± {_half_width(ours):.1f}",
-                _text(best),
-                _above(best["scores"], ours),
-                _above(best["scores"], last["scores"]),
+                _text(row),
+                *map(_text, found),
+                *(_above(each["scores"], ours) for each in found),
+                _above(found[-1]["scores"], row["scores"]),
             )
         )
-    epochs = [f"new layer, {each} epochs" for each in _EPOCHS]
-    minus = (f"it minus {_OURS}", f"it minus {epochs[-1]}")
-    names = ("pictures", "task", *epochs, _OURS, _TUNED, *minus)
+    tunings = [f"`fine_tuning`, rate {rate:g}" for rate in _TUNED_RATES]
+    minus = [f"rate {rate:g} minus {_OURS}" for rate in _TUNED_RATES]
+    last = f"rate {_TUNED_RATES[-1]:g} minus new layer"
+    names = ("pictures", "task", _OURS, f"new layer, {_EPOCHS} epochs", *tunings, *minus, last)
     return table(names, lines)
 
 
