@@ -110,12 +110,13 @@ def _mini_imagenet() -> list[Cell]:
 
 
 def _mini_imagenet_from_trunk() -> list[Cell]:
-    """Returns the rows of a network that was trained jointly for long, with three heads."""
+    """Returns the rows of a network that was trained jointly for long, with four heads."""
     trunk = Run("trunk_64", (_recipe("mini_imagenet_trunk_64"),))
     heads = [("nearest neighbour", trunk)]
     for words, name in (
         ("prototypical networks by cosine", "prototypes"),
         ("ridge regression", "ridge"),
+        ("OP-LSTM, from prototypes", "outer_product"),
     ):
         recipe = _recipe(f"mini_imagenet_trunk_64_{name}")
         heads.append((words, Run(f"trunk_64_{name}", (recipe,), before=(trunk,))))
