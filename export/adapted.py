@@ -142,7 +142,8 @@ class Adapted:
         if self._has_features:
             names = list(dict.fromkeys(self._labels))  # no round leaves out all pictures of a class
             numbers = np.array([names.index(label) for label in labels], np.int32)
-            state = self._call("adapt_features", support_features=kept, support_labels=numbers)
+            support = {"support_features": kept, "support_labels": numbers, **self._steps}
+            state = self._call("adapt_features", **support)
             return state, [], names
         encoded = [os.fsencode(label) for label in labels]
         adapted = self._call(

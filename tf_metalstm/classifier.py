@@ -309,9 +309,8 @@ def _adapt(
     """Adapts to features if the model has them, else to pixels, with the classes `numbers`."""
     labels = tf.constant(numbers, tf.int32)
     if model.has_features:
-        return call(
-            model.signatures["adapt_features"], support_features=kept, support_labels=labels
-        )
+        adapt = model.signatures["adapt_features"]
+        return call(adapt, support_features=kept, support_labels=labels, **steps)
     images = tf.constant(kept, tf.float32)
     return call(model.signatures["adapt"], support_images=images, support_labels=labels, **steps)
 

@@ -82,13 +82,16 @@ static int ask_by_features(const fs_trust *of, const size_t *rest, size_t num_re
                            const size_t *left, size_t num_left, double *logits, char *error) {
   const signature *predict = &of->model->predict_features;
   named_tensor support[] = {{"support_features", features_at(of, rest, num_rest)},
-                            {"support_labels", numbers_at(of, rest, num_rest)}};
+                            {"support_labels", numbers_at(of, rest, num_rest)},
+                            {"num_steps", model_number(of->num_steps)}};
+  size_t num_support = of->num_steps == FS_DEFAULT_STEPS ? 2 : 3;
   named_tensor state[SIGNATURE_TENSORS] = {{"query_features", NULL}}, answer = {"logits", NULL};
   size_t number = 1;
   for (size_t i = 0; i < predict->num_inputs; ++i)
     if (strcmp(predict->inputs[i].name, "query_features") != 0)
       state[number++].name = predict->inputs[i].name;
-  int bad = model_run(of->model, &of->model->adapt_features, support, 2, state + 1, number - 1, error);
+  int bad = model_run(of->model, &of->model->adapt_features, support, num_support, state + 1,
+                      number - 1, error);
   if (!bad) {
     state[0].tensor = features_at(of, left, num_left);
     bad = model_run(of->model, predict, state, number, &answer, 1, error);
@@ -99,7 +102,7 @@ static int ask_by_features(const fs_trust *of, const size_t *rest, size_t num_re
     for (size_t i = 0; i < num_left; ++i)
       for (size_t k = 0; k < of->ways; ++k) logits[i * of->ways + k] = found[i * columns + k];
   }
-  model_delete(support, 2);
+  model_delete(support, 3);
   model_delete(state, number);
   model_delete(&answer, 1);
   return bad;

@@ -365,6 +365,37 @@ def test_its_signatures_answer_as_the_method(name):
     )
 
 
+BY_UPDATES = [
+    name
+    for name in CLASSES
+    if name in FEW_SHOT and "num_steps" in options_of(METHODS[name].part.options)
+]
+
+
+@pytest.mark.parametrize("name", BY_UPDATES)
+def test_the_number_of_updates_is_that_which_was_asked_for(name):
+    method = built(name)
+    _, signatures = build_signatures(ServedMethod(method, PIXELS, SHAPE, method.num_outputs))
+    inputs, _ = one_step()
+    support, labels = inputs["support_inputs"][0] * 255.0, inputs["support_labels"][0]
+    queries = inputs["query_inputs"][0] * 255.0
+
+    def asked(number):
+        steps = {"num_steps": tf.constant(number)}
+        if "adapt_features" not in signatures:
+            support_set = {"support_images": support, "support_labels": labels}
+            return signatures["classify"](**support_set, query_images=queries, **steps)[
+                "probabilities"
+            ]
+        kept, asked_of = (signatures["features"](images=x)["features"] for x in (support, queries))
+        state = signatures["adapt_features"](support_features=kept, support_labels=labels, **steps)
+        return signatures["predict_features"](query_features=asked_of, **state)["logits"]
+
+    usual = asked(method.num_updates)
+    assert np.abs(usual - asked(0)).max() > 1e-6
+    assert np.abs(usual - asked(method.num_updates + 3)).max() > 1e-6
+
+
 @pytest.mark.parametrize("name", [name for name in CLASSES if name in TRAINED])
 def test_a_second_step_is_not_traced_again(name):
     assert trained(name).traces == trained(name).first_traces > 0

@@ -45,6 +45,12 @@ class FeatureMethod(FewShotMethod, abc.ABC):
             num_way: N.
         """
 
+    def summarize_after(
+        self, features: Tensor, labels: Tensor, num_way: Tensor | int, num_steps: Tensor
+    ) -> Any:
+        """Returns the summary after T updates. Methods with updates have their own version."""
+        raise NotImplementedError(f"{type(self).__name__} makes no updates.")
+
     def summarize_in_training(self, features: Tensor, labels: Tensor, num_way: Tensor | int) -> Any:
         """Returns the summary of a support set in meta-training; default: the same."""
         return self.summarize(features, labels, num_way)

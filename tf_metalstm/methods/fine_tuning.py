@@ -198,6 +198,12 @@ class FineTuning(LogisticHead):
         """Returns the network after the updates outside training."""
         return self._tuned(features, labels, num_way, self.num_updates)[0]
 
+    def summarize_after(
+        self, features: Tensor, labels: Tensor, num_way: Tensor | int, num_steps: Tensor
+    ) -> Tuned:
+        """Returns the network after T updates."""
+        return self._tuned(features, labels, num_way, num_steps)[0]
+
     def summarize_in_training(
         self, features: Tensor, labels: Tensor, num_way: Tensor | int
     ) -> Tuned:

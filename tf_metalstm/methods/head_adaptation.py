@@ -151,6 +151,12 @@ class HeadAdaptation(LastLayerMethod):
         """Returns the last layer after the updates outside training."""
         return self._updated(features, labels, num_way, self.evaluation_loop)[0]
 
+    def summarize_after(
+        self, features: Tensor, labels: Tensor, num_way: Tensor | int, num_steps: Tensor
+    ) -> LastLayer:
+        """Returns the last layer after T updates."""
+        return self._updated(features, labels, num_way, self.evaluation_loop, num_steps)[0]
+
     def summarize_in_training(
         self, features: Tensor, labels: Tensor, num_way: Tensor | int
     ) -> LastLayer:

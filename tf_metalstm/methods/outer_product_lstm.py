@@ -166,6 +166,12 @@ class OuterProductLSTM(LastLayerMethod):
         """Returns the last layer after the updates outside training."""
         return self._updated(features, labels, num_way, self.num_updates)[0]
 
+    def summarize_after(
+        self, features: Tensor, labels: Tensor, num_way: Tensor | int, num_steps: Tensor
+    ) -> LastLayer:
+        """Returns the last layer after T updates."""
+        return self._updated(features, labels, num_way, num_steps)[0]
+
     def summarize_in_training(
         self, features: Tensor, labels: Tensor, num_way: Tensor | int
     ) -> LastLayer:

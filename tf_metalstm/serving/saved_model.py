@@ -204,8 +204,9 @@ def _answers(
             functions[f"features{ending}"](images=images)["features"]
             for images in (episode[0], episode[2])
         )
+        steps = {} if served.num_steps is None else {"num_steps": tf.constant(served.num_steps)}
         adapted = functions["adapt_features"](
-            support_features=of_support, support_labels=episode[1]
+            support_features=of_support, support_labels=episode[1], **steps
         )
         logits = functions["predict_features"](query_features=of_queries, **adapted)["logits"]
         answers[f"features{ending}"] = tf.nn.softmax(logits)

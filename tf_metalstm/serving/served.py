@@ -146,7 +146,8 @@ class ServedMethod:
             num_steps = None if num_steps is None else tf.identity(num_steps)
         inputs = self._normalized(inputs)
         if self.compares_features:
-            return self.adapt_features(self.method.support_features(inputs), labels), {}
+            features = self.method.support_features(inputs)
+            return self.adapt_features(features, labels, num_steps), {}
         mask: Tensor = ()
         if self.has_classes:
             mask = class_mask(labels, self._num_way(labels))
@@ -192,23 +193,32 @@ class ServedMethod:
         with tf.control_dependencies([check]):
             return self.method.features(self._normalized(tf.identity(inputs)))
 
-    def adapt_features(self, features: Tensor, labels: Tensor) -> AdaptedClasses:
+    def adapt_features(
+        self, features: Tensor, labels: Tensor, num_steps: Tensor | None = None
+    ) -> AdaptedClasses:
         """Adapts to the features of a support set.
 
         Args:
             features: the result of `features`, [B, ...].
             labels: labels in [0, N), [B].
+            num_steps: as in `adapt`.
 
         Raises:
             tf.errors.InvalidArgumentError: when run: as `adapt`.
         """
         checks = _support_checks("features", features, labels) + _class_checks(labels, self.num_way)
+        if num_steps is not None:
+            checks += _step_checks(num_steps)
         with tf.control_dependencies(checks):
             features, labels = tf.identity(features), tf.identity(labels)
+            num_steps = None if num_steps is None else tf.identity(num_steps)
         num_way = self._num_way(labels)
         order = _shot_by_shot(labels, num_way)
         features, labels = tf.gather(features, order), tf.gather(labels, order)
-        learned = self.method.summarize(features, labels, num_way)
+        if num_steps is None:
+            learned = self.method.summarize(features, labels, num_way)
+        else:
+            learned = self.method.summarize_after(features, labels, num_way, num_steps)
         return AdaptedClasses(learned, class_mask(labels, num_way))
 
     def feature_logits(self, adapted: AdaptedClasses, features: Tensor) -> Tensor:

@@ -39,7 +39,8 @@ A method that only uses the features of images also has
 
     features           images                                  features
     features_encoded   images, as files                        features
-    adapt_features     support_features, support_labels        as `adapt`, without traces
+    adapt_features     support_features, support_labels,       as `adapt`, without traces
+                       num_steps
     predict_features   query_features, and outputs of          logits
                        `adapt_features`, as in `predict`
 
@@ -165,14 +166,16 @@ def _of_features(served: ServedMethod, core: _Core) -> dict[str, Any]:
         return {"features": core.features(core.decode(inputs["images"], tf.constant("images")))}
 
     def adapt(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        adapted = served.adapt_features(inputs["support_features"], inputs["support_labels"])
+        adapted = served.adapt_features(
+            inputs["support_features"], inputs["support_labels"], inputs.get("num_steps")
+        )
         return {**_by_name(adapted.learned), "class_mask": adapted.class_mask}
 
     def predict(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         adapted = core.adapted(inputs, inputs["class_mask"])
         return {"logits": served.feature_logits(adapted, inputs["query_features"])}
 
-    support = {"support_features": spec, "support_labels": served.label_spec()}
+    support = {"support_features": spec, "support_labels": served.label_spec(), **_steps(served)}
     queries = {"query_features": spec, **core.learned_specs, "class_mask": mask}
     files = {"images": tf.TensorSpec([None], tf.string)}
     return {
@@ -181,6 +184,11 @@ def _of_features(served: ServedMethod, core: _Core) -> dict[str, Any]:
         "adapt_features": _signature(adapt, support, served),
         "predict_features": _signature(predict, queries, served),
     }
+
+
+def _steps(served: ServedMethod) -> dict[str, tf.TensorSpec]:
+    """Returns the input num_steps of `adapt`, for a method with updates."""
+    return {} if served.num_steps is None else {"num_steps": tf.TensorSpec([], tf.int32)}
 
 
 def _triple(
@@ -224,9 +232,7 @@ def _triple(
     def classify(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return predict({**inputs, **adapt(inputs)})
 
-    steps = {}
-    if served.num_steps is not None:
-        steps["num_steps"] = tf.TensorSpec([], tf.int32)
+    steps = _steps(served)
     support = {support_name: input_spec, "support_labels": label_spec}
     queries = {query_name: input_spec}
     adapted = {**core.learned_specs, **class_specs}
