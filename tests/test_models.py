@@ -59,8 +59,8 @@ def test_it_learns_signs_of_another_kind(folder):
     assert np.mean(classifier.predict(queries) == np.array(labels)) > enough
 
 
-def last_loss(optimizer, seed):
-    """Returns the loss after 100 updates of a quadratic. The quadratics are drawn here."""
+def last_loss(optimizer, seed, updates=100):
+    """Returns the loss after some updates of a quadratic. The quadratics are drawn here."""
     generator = np.random.default_rng(seed)
     matrix, target = (tf.constant(generator.uniform(size=s), "float32") for s in ((10, 10), 10))
     theta = keras.Variable(generator.normal(0.0, 0.01, 10).astype("float32"))
@@ -73,7 +73,7 @@ def last_loss(optimizer, seed):
         optimizer.apply([tape.gradient(loss, theta.value)], [theta])
         return loss
 
-    return [float(update()) for _ in range(101)][-1]
+    return [float(update()) for _ in range(updates + 1)][-1]
 
 
 def tuned_rate(comparison, name):
@@ -92,6 +92,15 @@ def test_the_optimizer_minimizes_new_quadratics():
         )
     )
     assert ours < 0.8 * momentum
+
+
+def test_the_hierarchical_rnn_goes_on_for_more_updates_than_it_was_trained_with():
+    """After 1,000 updates its loss is below that of Adam at its default rate."""
+    folder = MODELS / "optimizers" / "hierarchical_rnn"
+    with pytest.warns(UserWarning, match="trained"):
+        ours = [last_loss(LearnedOptimizer.load(folder), seed, 1000) for seed in range(2)]
+    adam = [last_loss(keras.optimizers.Adam(0.001), seed, 1000) for seed in range(2)]
+    assert np.all(np.array(ours) < np.array(adam)), (ours, adam)
 
 
 def last_losses_of_networks(optimizer, seeds):
