@@ -100,6 +100,7 @@ def other_value(each):
         "sine_phases": (7.0, 8.0),
         "meta_sgd_rates": (0.2, 0.3),
         "first_rates": (0.01, 0.1),
+        "largest_rate": 1e-5,
         "celo_steps": 30,
         "unroll_steps": 1,
         "normalization": "unit",
@@ -123,7 +124,7 @@ def other_value(each):
         return "a place"
     if each.choices:
         return next(choice for choice in each.choices if choice != each.default)
-    if each.name == "memory_slots":  # each of four heads writes to its own slot
+    if each.name == "memory_slots":  # more than the four heads
         return 7
     for value in (3, 2, 7, 0.5, 0.25):
         if each.range.holds(value) and each.kind(value) == value != each.default:
