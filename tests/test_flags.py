@@ -156,8 +156,8 @@ def test_the_same_flags_in_a_flagfile_that_somebody_wrote_are_refused(tmp_path):
         (
             ("--method=matching_networks", "--num_steps=99"),
             "num_steps does nothing with method=matching_networks: it belongs to "
-            "method=gradient_based, head_adaptation, outer_product_lstm or learned_optimizer. "
-            "Leave it out.",
+            "method=gradient_based, fine_tuning, head_adaptation, outer_product_lstm or "
+            "learned_optimizer. Leave it out.",
         ),
         (
             ("--cosine_scale=10",),
