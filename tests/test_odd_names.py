@@ -126,6 +126,15 @@ def test_every_program_prints_names_that_are_not_text(module, monkeypatch):
         module.main(["--no-such-flag"])
 
 
+def test_every_command_prints_names_that_are_not_text(monkeypatch):
+    monkeypatch.setattr(flags.sys, "argv", ["evaluate", "--run_dir=nowhere"])
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    monkeypatch.setattr(flags.sys, "stdout", stream)
+    with pytest.raises(SystemExit):
+        flags.run_command(lambda settings: None, continues_a_run=True)
+    assert stream.errors == "backslashreplace"
+
+
 def test_to_lite_names_a_folder_that_is_no_text(tmp_path, monkeypatch):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "saved_model.pb").write_bytes(b"")

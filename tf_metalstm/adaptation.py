@@ -13,6 +13,7 @@ there is no stop(), so the meta-gradient flows through everything.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -44,6 +45,10 @@ class InnerLoop:
     def __post_init__(self) -> None:
         if self.num_steps < 0:
             raise OptionError("num_steps", f"must be at least 0, got {self.num_steps}.")
+
+    def with_steps(self, num_steps: int | None) -> InnerLoop:
+        """Returns the same loop with another number of updates; None keeps the number."""
+        return self if num_steps is None else dataclasses.replace(self, num_steps=num_steps)
 
 
 @dataclass(frozen=True)

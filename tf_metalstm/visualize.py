@@ -90,7 +90,8 @@ def main(settings: Settings) -> None:
     print(caption)
     for name, values in traces.items():
         if name != LOSSES:
-            print(f"{title_of(name):>16}  {_in_words(name, values)}")
+            title = title_of(name).replace("$", "")  # the dollars are for figures
+            print(f"{title:>18}  {_in_words(name, values)}")
     print("\n".join(f"Written to {path}" for path in written))
 
 

@@ -382,14 +382,15 @@ def test_the_number_of_updates_is_that_which_was_asked_for(name):
 
     def asked(number):
         steps = {"num_steps": tf.constant(number)}
+        support_set = {"support_images": support, "support_labels": labels, **steps}
+        found = signatures["classify"](**support_set, query_images=queries)["probabilities"]
         if "adapt_features" not in signatures:
-            support_set = {"support_images": support, "support_labels": labels}
-            return signatures["classify"](**support_set, query_images=queries, **steps)[
-                "probabilities"
-            ]
+            return found
         kept, asked_of = (signatures["features"](images=x)["features"] for x in (support, queries))
         state = signatures["adapt_features"](support_features=kept, support_labels=labels, **steps)
-        return signatures["predict_features"](query_features=asked_of, **state)["logits"]
+        logits = signatures["predict_features"](query_features=asked_of, **state)["logits"]
+        np.testing.assert_allclose(tf.nn.softmax(logits), found, rtol=1e-3, atol=1e-5)
+        return found
 
     usual = asked(method.num_updates)
     assert np.abs(usual - asked(0)).max() > 1e-6

@@ -76,7 +76,7 @@ def test_pictures_events_and_numbers(run, capsys, monkeypatch):
     )
     shown = [collected[0][name] for name in (FORGET_GATES, INPUT_GATES)]
     assert collected[0].keys() == {LOSSES, FORGET_GATES, INPUT_GATES}
-    assert "weight decay $1 - f_t$" in printed[2]
+    assert "weight decay 1 - f_t" in printed[2]
     for line, values in zip((printed[1], printed[3]), shown, strict=True):
         assert re.findall(r"update (\d)", line) == ["1", "3"]
         found = list(map(float, re.findall(r"\d\.\d{5}", line)))

@@ -31,7 +31,6 @@ class FrontAndBack:
         front: the layers that stay, [B, h, w, c] -> [B, ...]. If the first layer is trained, it
             only returns its input.
         back: the other layers as a function of theta.
-
     """
 
     def __init__(self, model: keras.Model) -> None:

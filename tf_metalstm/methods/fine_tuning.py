@@ -148,9 +148,8 @@ class FineTuning(LogisticHead):
         self.halves = FrontAndBack(embedding)
         if inner_loop.second_order:
             check_second_order(self.halves.back.model)
-        self.inner_loop = self.evaluation_loop = inner_loop
-        if num_evaluation_steps is not None:
-            self.evaluation_loop = dataclasses.replace(inner_loop, num_steps=num_evaluation_steps)
+        self.inner_loop = inner_loop
+        self.evaluation_loop = inner_loop.with_steps(num_evaluation_steps)
         if not rule.built:
             rule.build(self.blocks)
         self.rule = rule

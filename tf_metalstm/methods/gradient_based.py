@@ -209,9 +209,7 @@ class GradientBasedMethod(FewShotMethod):
             check_second_order(learner.model)
         self.learner = learner
         self.inner_loop = inner_loop
-        self.evaluation_loop = inner_loop
-        if num_evaluation_steps is not None:
-            self.evaluation_loop = dataclasses.replace(inner_loop, num_steps=num_evaluation_steps)
+        self.evaluation_loop = inner_loop.with_steps(num_evaluation_steps)
         self.support_normalization = support_normalization
         self.query_normalization: str | None = query_normalization
         self.statistics: Any = None

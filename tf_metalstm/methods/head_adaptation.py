@@ -116,9 +116,8 @@ class HeadAdaptation(LastLayerMethod):
                 f"{rule.part.name} needs a fixed number of parameters, and the last layer has a "
                 "row for each class: use another rule.",
             )
-        self.inner_loop = self.evaluation_loop = inner_loop
-        if num_evaluation_steps is not None:
-            self.evaluation_loop = dataclasses.replace(inner_loop, num_steps=num_evaluation_steps)
+        self.inner_loop = inner_loop
+        self.evaluation_loop = inner_loop.with_steps(num_evaluation_steps)
         if not rule.built:
             rule.build(self.blocks)
         self.rule = rule

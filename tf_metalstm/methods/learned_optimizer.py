@@ -165,9 +165,8 @@ class LearnedOptimizerMethod(Method):
         **kwargs: Any,
     ) -> None:
         super().__init__(OPTIMIZATION, name=name, **{"dtype": rule.dtype_policy, **kwargs})
-        self.inner_loop = self.evaluation_loop = inner_loop
-        if num_evaluation_steps is not None:
-            self.evaluation_loop = dataclasses.replace(inner_loop, num_steps=num_evaluation_steps)
+        self.inner_loop = inner_loop
+        self.evaluation_loop = inner_loop.with_steps(num_evaluation_steps)
         LearnedOptimizerOptions(  # checks them
             num_steps=inner_loop.num_steps,
             unroll_steps=unroll_steps,
@@ -262,7 +261,7 @@ class LearnedOptimizerMethod(Method):
         loop, start, first = self.inner_loop, None, task.get(FIRST_STEP, 0)
         if self.unroll_steps not in (None, loop.num_steps):
             start = advance(self.rule, problem, theta_0, loop, first, longest)
-            loop = dataclasses.replace(loop, num_steps=self.unroll_steps)
+            loop = loop.with_steps(self.unroll_steps)
         unrolled = unroll(self.rule, problem, theta_0, loop, start, first)
         last, _ = problem.loss(unrolled.theta, unrolled.carry, first + loop.num_steps)
         return tf.concat([unrolled.trajectory.losses, [last]], axis=0)
