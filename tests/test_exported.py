@@ -117,6 +117,16 @@ def test_train_takes_an_export_for_a_run(made, tmp_path):
     assert (start["pretrained"]["run"], start["pretrained"]["step"]) == ("saved_model", 7)
 
 
+def test_an_export_from_before_an_option_has_its_default(made, tmp_path):
+    manifest = json.loads((made["meta_lstm"][1] / "manifest.json").read_text())
+    del manifest["trained"]["normalization"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    pretrained = exported_settings(tmp_path)
+    check_pretrained(small(**META_LSTM, normalization="standard"), pretrained)
+    with pytest.raises(ValueError, match=r"is unit in this run, but .* trained with standard"):
+        check_pretrained(small(**META_LSTM, normalization="unit"), pretrained)
+
+
 def test_a_manifest_of_another_network_is_no_start(made, tmp_path):
     folder = tmp_path / "saved_model"
     manifest = json.loads((made["trunk"][1] / "manifest.json").read_text())

@@ -43,6 +43,8 @@ def exported_settings(folder: str | Path) -> Settings:
     said |= {"source": trained["source"]}
     of_source = options_of(FAMILIES["source"][trained["source"]].part.options)
     said |= {name: value for name, value in trained.items() if name in of_source}
+    if "normalization" in of_source:
+        said.setdefault("normalization", "standard")  # of the exports from before that option
     values = {
         name: _value(known[name], value) if name in known else value
         for name, value in said.items()
