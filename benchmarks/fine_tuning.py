@@ -121,13 +121,19 @@ def from_logistic_regression(classes, episodes, way, options):
             state = adapt(tf.constant(support), tf.constant(labels[0]), tf.constant(way))
             answers = answer(state, tf.constant(queries)).numpy().argmax(axis=1)
             found.append(np.mean(answers == labels[1]))
-        yield {"rate": rate, "updates": options.updates}, found
+        choice = {"rate": rate, "updates": options.updates}
+        if options.batch_size:
+            choice |= {"batch_size": options.batch_size}
+        if options.tuning_penalty:
+            choice |= {"tuning_penalty": options.tuning_penalty}
+        yield choice, found
 
 
 def our_method(rate, options):
     """Returns the method fine_tuning, whose front ends where the kept features do."""
     said = {"method": "fine_tuning", "rule": "adam", "inner_rate": rate}
     said |= {"num_steps": options.updates, "trained_layers": options.trained_layers, **LEARNER}
+    said |= {"support_batch_size": options.batch_size, "tuning_penalty": options.tuning_penalty}
     settings = make_settings({**said, "source": "glyphs"})
 
     class Pictures:
@@ -199,6 +205,8 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--ours", action="store_true", help="measure method=fine_tuning instead")
     parser.add_argument("--updates", type=int, default=20, help="of ours")
+    parser.add_argument("--batch_size", type=int, help="pictures in an update of ours")
+    parser.add_argument("--tuning_penalty", type=float, help="of ours")
     parser.add_argument("--trained_layers", type=int, default=4, help="of ours")
     parser.add_argument("--num_episodes", type=int, default=20)
     parser.add_argument("--skip", type=int, default=0, help="number of episodes to leave out first")

@@ -62,6 +62,15 @@ class UpdateOptions(Options):
 
 
 @dataclass(frozen=True)
+class BatchOptions(Options):
+    """Options of methods of which an update may see a part of the support set."""
+
+    support_batch_size: int | None = option(
+        None, "Largest number of support images of an update; default: all.", at_least=1
+    )
+
+
+@dataclass(frozen=True)
 class InnerLoopOptions(UpdateOptions):
     """Options of every method that runs the inner loop."""
 

@@ -8,14 +8,16 @@ import toy
 
 from tf_metalstm.adaptation import InnerLoop
 from tf_metalstm.construction import build_method, build_tasks, resolve
+from tf_metalstm.data.preprocessing import Normalization
 from tf_metalstm.episode import Support
 from tf_metalstm.learners.embedding import embedding_of
 from tf_metalstm.learners.mlp import mlp
-from tf_metalstm.methods.fine_tuning import FineTuning
+from tf_metalstm.methods.fine_tuning import FineTuning, rows_of_update
 from tf_metalstm.methods.logistic_regression import LogisticRegression
 from tf_metalstm.options import OptionError
 from tf_metalstm.rules.classic import Momentum
 from tf_metalstm.rules.sgd import SGD
+from tf_metalstm.serving.served import ServedMethod
 from tf_metalstm.settings import make_settings
 
 LABELS = [2, 0, 1, 0, 2, 2, 0]
@@ -63,30 +65,33 @@ def slow_features(inputs, layers):
     return np.array(found)
 
 
-def slow_loss(features, weights):
-    """Returns the mean cross-entropy of the support set."""
+def slow_loss(features, weights, rows):
+    """Returns the mean cross-entropy of the support images with these numbers."""
     losses = []
-    for x, label in zip(features, LABELS, strict=True):
+    for x, label in ((features[row], LABELS[row]) for row in rows):
         logits = x @ weights
         losses.append(np.log(np.sum(np.exp(logits))) - logits[label])
     return np.mean(losses)
 
 
-def slow_solution(features):
+def slow_solution(features, penalty):
     """Returns the weights of logistic regression, by many small steps down the gradient."""
     weights, targets = np.zeros((features.shape[1], 3)), np.eye(3)[LABELS]
     for _ in range(3000):
         odds = np.exp(features @ weights)
         wrong = odds / odds.sum(axis=1, keepdims=True) - targets
-        weights = weights - 0.1 * (features.T @ wrong + PENALTY * weights)
+        weights = weights - 0.1 * (features.T @ wrong + penalty * weights)
     return weights
 
 
-def slow_logits(task, layers, frozen, num_steps):
-    """Returns the logits of the queries; gradients are central differences."""
+def slow_logits(task, layers, frozen, batches, tuning_penalty=PENALTY):
+    """Returns the logits of the queries; gradients are central differences.
+
+    `batches` has the numbers of the support images of each update.
+    """
     support, queries = (task[f"{name}_inputs"][0].numpy() for name in ("support", "query"))
-    weights = slow_solution(slow_features(support, layers))
-    for _ in range(num_steps):
+    weights = slow_solution(slow_features(support, layers), tuning_penalty)
+    for rows in batches:
         slopes = []
         for values in (values for layer in layers[frozen:] for values in layer):
             slopes.append(np.zeros_like(values))
@@ -94,24 +99,65 @@ def slow_logits(task, layers, frozen, num_steps):
                 middle, sides = values[place], []
                 for shift in (1e-6, -1e-6):
                     values[place] = middle + shift
-                    sides.append(slow_loss(slow_features(support, layers), weights))
+                    sides.append(slow_loss(slow_features(support, layers), weights, rows))
                 values[place] = middle
                 slopes[-1][place] = (sides[0] - sides[1]) / 2e-6
         for values in (values for layer in layers[frozen:] for values in layer):
             values -= RATE * slopes.pop(0)
-    weights = slow_solution(slow_features(support, layers))
+    weights = slow_solution(slow_features(support, layers), PENALTY)
     return slow_features(queries, layers) @ weights
+
+
+def layers_of(found):
+    return [
+        [v.numpy().copy() for v in found.embedding.get_layer(f"hidden_{number}").weights]
+        for number in (1, 2)
+    ]
 
 
 @pytest.mark.parametrize("frozen", [0, 1])
 def test_agrees_with_the_oracle(frozen):
     found, task = method(num_steps=2, frozen=frozen, logistic_steps=100), episode()
-    layers = [
-        [v.numpy().copy() for v in found.embedding.get_layer(f"hidden_{number}").weights]
-        for number in (1, 2)
-    ]
-    expected = slow_logits(task, layers, frozen, 2)
+    expected = slow_logits(task, layers_of(found), frozen, 2 * [range(7)])
     np.testing.assert_allclose(found(task)[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_size_and_a_penalty_of_their_own_agree_with_the_oracle():
+    options = {"support_batch_size": 3, "tuning_penalty": 2.0}
+    found, task = method(num_steps=4, logistic_steps=100, **options), episode()
+    batches = [rows_of_update(step, tf.constant(LABELS), 3).numpy() for step in range(4)]
+    expected = slow_logits(task, layers_of(found), 1, batches, 2.0)
+    np.testing.assert_allclose(found(task)[0], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found(task, training=True)[0], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "parts"), [(1, 7), (3, 3), (4, 2), (7, 1), (25, 1)])
+def test_each_pass_divides_all_images_anew_into_batches_of_like_size(size, parts):
+    labels = tf.constant(LABELS)
+    batches = [rows_of_update(step, labels, size).numpy() for step in range(2 * parts)]
+    passes = [np.concatenate(batches[:parts]), np.concatenate(batches[parts:])]
+    assert [sorted(each) for each in passes] == 2 * [list(range(7))]
+    assert passes[0].tolist() != passes[1].tolist()
+    sizes = [len(each) for each in batches]
+    assert max(sizes) <= size
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_what_is_exported_answers_as_the_method_with_batches():
+    toy.seed(0)
+    network = embedding_of(mlp((8, 8, 1), 1, (4, 3)))
+    network.get_layer("hidden_1").trainable = False
+    options = {"support_batch_size": 2, "tuning_penalty": 2.0}
+    found = FineTuning(network, SGD(RATE), InnerLoop(3), logistic_steps=5, **options)
+    served = ServedMethod(found, Normalization((0.0,), (255.0,)), (8, 8, 1), found.num_outputs)
+    images = np.random.default_rng(0).uniform(0.0, 255.0, (9, 8, 8, 1)).astype(np.float32)
+    pictures, labels = tf.TensorSpec([None, 8, 8, 1]), tf.TensorSpec([None], tf.int32)
+    adapt = tf.function(served.adapt, input_signature=(pictures, labels))
+    probabilities = served.answers(adapt(images[:7], np.int32(LABELS))[0], images[7:])
+    pixels = tf.constant(images / 255.0)
+    state = found.adapt(Support(pixels[:7], tf.constant(LABELS)))
+    logits = found.query_outputs(state, pixels[7:])
+    np.testing.assert_allclose(probabilities, tf.nn.softmax(logits), rtol=1e-4)
 
 
 def test_its_updates_are_those_of_a_keras_optimizer():
@@ -184,6 +230,12 @@ def test_the_meta_gradient_of_a_bias(second_order):
 def test_refuses_a_network_whose_layers_all_stay():
     with pytest.raises(OptionError, match=r"^learner has no trained layer before"):
         method(frozen=2)
+
+
+@pytest.mark.parametrize("option", ["support_batch_size", "tuning_penalty"])
+def test_refuses_options_out_of_range(option):
+    with pytest.raises(OptionError, match=f"^{option} must be"):
+        method(**{option: 0})
 
 
 def test_starts_from_a_run_of_logistic_regression():

@@ -6,11 +6,15 @@ tuned (LP-FT). With a new random layer the first updates would spoil the feature
 layer is logistic regression on features f of length 1. It stays during the updates and is solved
 again after them:
 
-    W_0      = argmin  sum_i cross_entropy(softmax([f(x_i; theta_0), 1] W), y_i) + l/2 |W|^2
+    W_0      = argmin  sum_i cross_entropy(softmax([f(x_i; theta_0), 1] W), y_i) + l_0/2 |W|^2
     L(theta) = 1/B     sum_i cross_entropy(softmax([f(x_i; theta), 1] W_0), y_i)
     theta_T  = theta_0 after T updates of the rule by the gradient of L
-    W        = argmin  as for W_0, at theta_T
+    W        = argmin  as for W_0, at theta_T and with l in place of l_0
     logits   = [f(x; theta_T), 1] W
+
+With a larger penalty l_0 the logits of W_0 are small, so L does not come near zero, and a rule that
+rescales the gradient, such as Adam, goes on moving the features. With a batch size, L is the mean
+over a part of the support set. A pass goes through all parts; each pass divides the images anew.
 
 theta are the trained layers of the network (`--trained_layers`). The layers before them answer each
 image once, and not once an update. Batch norm keeps its running statistics. Without updates this
@@ -21,6 +25,7 @@ meta-trained.
     layers that stay          front      [B, h, w, c] -> [B, ...]
     layers that are updated   back       [B, ...] -> [B, D], a function of theta [P]
     W                         weights    [D + 1, N]
+    l_0                       tuning_penalty
 """
 
 from __future__ import annotations
@@ -33,7 +38,13 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from tf_metalstm.adaptation import InnerLoop, InnerLoopOptions, unroll, unroll_in_loop
+from tf_metalstm.adaptation import (
+    BatchOptions,
+    InnerLoop,
+    InnerLoopOptions,
+    unroll,
+    unroll_in_loop,
+)
 from tf_metalstm.episode import Support, Tensor
 from tf_metalstm.learners.embedding import embedding_of
 from tf_metalstm.learners.front_and_back import FrontAndBack
@@ -43,16 +54,25 @@ from tf_metalstm.methods.base import LOSSES, Builder
 from tf_metalstm.methods.logistic_regression import LogisticHead, LogisticRegressionOptions
 from tf_metalstm.methods.metric import in_chunks
 from tf_metalstm.objectives import cross_entropy
-from tf_metalstm.options import OptionError
+from tf_metalstm.options import OptionError, option
 from tf_metalstm.parameters import Blocks
 from tf_metalstm.parts import Part
 from tf_metalstm.ridge import with_ones
 from tf_metalstm.rules.base import Rule
 
+_ORDER = 0  # of the images in a pass: the first of the two numbers of its seed
+
 
 @dataclass(frozen=True)
-class FineTuningOptions(LogisticRegressionOptions, InnerLoopOptions):
-    """Options of fine-tuning: those of logistic regression and of the inner loop."""
+class FineTuningOptions(LogisticRegressionOptions, InnerLoopOptions, BatchOptions):
+    """Options of fine-tuning, and those of logistic regression and of the inner loop."""
+
+    tuning_penalty: float | None = option(
+        None,
+        "Penalty on the weights of the last layer that stays during the updates. Default: the "
+        "penalty of the head after them.",
+        above=0,
+    )
 
 
 class Tuned(NamedTuple):
@@ -70,27 +90,52 @@ class Tuned(NamedTuple):
 class TuningProblem:
     """The loss L(theta) of a support set, with a last layer that stays.
 
-    inputs: theta [P] -> the inputs of the last layer, [B, D + 1].
+    inputs: theta [P], features [B, ...] -> the inputs of the last layer, [B, D + 1].
+    features: outputs of the layers that stay, for the support images, [B, ...].
     labels: labels of the support images, [B].
     weights: W_0, [D + 1, N].
+    batch_size: largest number of images in an update; None for all.
     """
 
-    inputs: Callable[[Tensor], Tensor]
+    inputs: Callable[[Tensor, Tensor], Tensor]
+    features: Tensor
     labels: Tensor
     weights: Tensor
+    batch_size: int | None = None
 
     def initial_carry(self) -> tuple[()]:
         """Returns (): the loss only depends on theta."""
         return ()
 
     def loss(self, theta: Tensor, carry: Any, step: Any) -> tuple[Tensor, Any]:
-        """Returns the loss at theta [P], and the carry ()."""
-        del step
-        return cross_entropy(self.labels, tf.matmul(self.inputs(theta), self.weights)), carry
+        """Returns the loss at theta [P] of the images of this step, and the carry ()."""
+        features, labels = self.features, self.labels
+        if self.batch_size is not None:
+            rows = rows_of_update(step, labels, self.batch_size)
+            features, labels = tf.gather(features, rows), tf.gather(labels, rows)
+        return cross_entropy(labels, tf.matmul(self.inputs(theta, features), self.weights)), carry
 
     def gradient_scale(self) -> float:
         """Returns 1."""
         return 1.0
+
+
+def rows_of_update(step: Any, labels: Tensor, batch_size: int) -> Tensor:
+    """Returns the numbers of the support images of an update, [b].
+
+    A pass has B / batch_size updates, rounded up, whose numbers of images differ by at most one. An
+    image is in one update of each pass. The order is a function of the number of the pass and of B.
+
+    Args:
+        step: number of the update, from 0, an int or a scalar.
+        labels: labels of the support images, [B].
+        batch_size: largest number of images in an update.
+    """
+    number = tf.shape(labels)[0] if labels.shape[0] is None else labels.shape[0]
+    parts = -(-number // batch_size)
+    seed = tf.stack([_ORDER, step // parts])
+    order = tf.random.experimental.stateless_shuffle(tf.range(number), seed)
+    return tf.ensure_shape(order[step % parts :: parts], [None])
 
 
 @keras.saving.register_keras_serializable("tf_metalstm")
@@ -105,6 +150,8 @@ class FineTuning(LogisticHead):
         inner_loop: options of the inner loop, such as the number of updates.
         training_way: see `EmbeddingMethod`.
         num_evaluation_steps: updates outside meta-training; None for the same number.
+        support_batch_size: largest number of support images in an update; None for all.
+        tuning_penalty: l_0, positive; None for the penalty of the solution after the updates.
         logistic_penalty: see `LogisticHead`.
         logistic_steps: see `LogisticHead`.
         name: leave it as it is: weights in checkpoints are found by it.
@@ -130,6 +177,8 @@ class FineTuning(LogisticHead):
         training_way: int | None = None,
         *,
         num_evaluation_steps: int | None = None,
+        support_batch_size: int | None = None,
+        tuning_penalty: float | None = None,
         logistic_penalty: float = 0.01,
         logistic_steps: int = 60,
         name: str = "fine_tuning",
@@ -148,6 +197,8 @@ class FineTuning(LogisticHead):
         self.halves = FrontAndBack(embedding)
         if inner_loop.second_order:
             check_second_order(self.halves.back.model)
+        FineTuningOptions(support_batch_size=support_batch_size, tuning_penalty=tuning_penalty)
+        self.support_batch_size, self.tuning_penalty = support_batch_size, tuning_penalty
         self.inner_loop = inner_loop
         self.evaluation_loop = inner_loop.with_steps(num_evaluation_steps)
         if not rule.built:
@@ -163,6 +214,8 @@ class FineTuning(LogisticHead):
             options.inner_loop(),
             builder.tasks.training_way,
             num_evaluation_steps=options.num_evaluation_steps,
+            support_batch_size=options.support_batch_size,
+            tuning_penalty=options.tuning_penalty,
             logistic_penalty=options.logistic_penalty,
             logistic_steps=options.logistic_steps,
         )
@@ -226,13 +279,10 @@ class FineTuning(LogisticHead):
         self, features: Tensor, labels: Tensor, num_way: Tensor | int, num_steps: Any
     ) -> tuple[Tuned, dict[str, Tensor]]:
         """Returns the tuned network and the trace; `num_steps` is None in training."""
-
-        def inputs(theta: Tensor) -> Tensor:
-            return self._inputs(theta, features)
-
         theta_0 = self.halves.parameters()
-        weights = self.solution(inputs(theta_0), labels, num_way)
-        problem = TuningProblem(inputs, labels, weights)
+        inputs = self._inputs(theta_0, features)
+        weights = self.solution(inputs, labels, num_way, self.tuning_penalty)
+        problem = TuningProblem(self._inputs, features, labels, weights, self.support_batch_size)
         if num_steps is None:
             unrolled = unroll(self.rule, problem, theta_0, self.inner_loop)
         else:
@@ -240,7 +290,7 @@ class FineTuning(LogisticHead):
             unrolled = unroll_in_loop(self.rule, problem, theta_0, self.evaluation_loop, number)
         theta = unrolled.theta
         trace = {LOSSES: unrolled.trajectory.losses, **unrolled.trajectory.traces}
-        return Tuned(theta, self.solution(inputs(theta), labels, num_way)), trace
+        return Tuned(theta, self.solution(self._inputs(theta, features), labels, num_way)), trace
 
     def _inputs(self, theta: Tensor, features: Tensor) -> Tensor:
         """Returns the inputs of the last layer, [f(x; theta), 1], [B, D + 1]."""
@@ -262,6 +312,8 @@ class FineTuning(LogisticHead):
             "rule": keras.saving.serialize_keras_object(self.rule),
             "inner_loop": dataclasses.asdict(self.inner_loop),
             "num_evaluation_steps": self.evaluation_loop.num_steps,
+            "support_batch_size": self.support_batch_size,
+            "tuning_penalty": self.tuning_penalty,
         }
 
     @classmethod

@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_metalstm.adaptation import (
+    BatchOptions,
     InnerLoop,
     InnerLoopOptions,
     unroll,
@@ -54,12 +55,9 @@ TRAINING_QUERIES = ("batch", "as_after")
 
 
 @dataclass(frozen=True)
-class GradientBasedOptions(TrainedOptions, InnerLoopOptions):
+class GradientBasedOptions(TrainedOptions, InnerLoopOptions, BatchOptions):
     """Options of methods that adapt by gradient."""
 
-    support_batch_size: int | None = option(
-        None, "Number of support images of an update; default: all.", at_least=1
-    )
     gradient_divisor: str = option(
         "none",
         "With batch_size: divide the gradient of the mean loss once more by the number of images "

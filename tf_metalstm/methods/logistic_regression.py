@@ -117,16 +117,24 @@ class LogisticHead(EmbeddingMethod, abc.ABC):
         self.log_penalty = self.add_weight(shape=(), initializer=begin, name="log_penalty")
         self.built = True
 
-    def solution(self, inputs: Tensor, labels: Tensor, num_way: Tensor | int) -> Tensor:
-        """Returns `logistic_weights` at the learned penalty, [D + 1, N].
+    def solution(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        num_way: Tensor | int,
+        penalty: Tensor | float | None = None,
+    ) -> Tensor:
+        """Returns `logistic_weights`, [D + 1, N].
 
         Args:
             inputs: features of length 1, with a column of ones, [B, D + 1].
             labels: labels in [0, N), [B].
             num_way: N.
+            penalty: l; None for the learned one.
         """
         targets = tf.one_hot(tf.cast(labels, tf.int32), num_way, dtype=inputs.dtype)
-        penalty = tf.exp(tf.convert_to_tensor(self.log_penalty))
+        if penalty is None:
+            penalty = tf.exp(tf.convert_to_tensor(self.log_penalty))
         return logistic_weights(inputs, targets, penalty, self.logistic_steps)
 
     def facts(self) -> dict[str, Any]:
