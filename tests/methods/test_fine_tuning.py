@@ -152,7 +152,7 @@ def test_what_is_exported_answers_as_the_method_with_batches():
     served = ServedMethod(found, Normalization((0.0,), (255.0,)), (8, 8, 1), found.num_outputs)
     images = np.random.default_rng(0).uniform(0.0, 255.0, (9, 8, 8, 1)).astype(np.float32)
     pictures, labels = tf.TensorSpec([None, 8, 8, 1]), tf.TensorSpec([None], tf.int32)
-    adapt = tf.function(served.adapt, input_signature=(pictures, labels))
+    adapt = tf.function(served.adapt, (pictures, labels), autograph=False)
     probabilities = served.answers(adapt(images[:7], np.int32(LABELS))[0], images[7:])
     pixels = tf.constant(images / 255.0)
     state = found.adapt(Support(pixels[:7], tf.constant(LABELS)))
