@@ -20,6 +20,7 @@ _LEARNED_FILE = Path("benchmarks/results/2026-11-26_photos_learned.json")
 _TUNED_FILE = Path("benchmarks/results/2026-11-26_photos_fine_tuned.json")
 _OURS = "logistic regression"
 _TUNED_RATES, _UPDATES = (3e-4, 1e-3), 20  # of our fine-tuning
+_IN_BATCHES = "`fine_tuning`, 120 updates in batches"
 _RATE, _EPOCHS = 1e-3, 30  # of fine-tuning with a new layer
 _HEADS = {
     "prototypes, cosine": "prototypes, cosine",
@@ -77,17 +78,20 @@ def _fine_tuning(rows: list[dict]) -> list[str]:
         for row in _read(_HEADS_FILE)["rows"]
         if row["head"] == _OURS
     }
+    own = _read(_TUNED_FILE)["rows"]
     tuned = {
         (row["fingerprint"], row["task"], row["rate"]): row
-        for row in _read(_TUNED_FILE)["rows"]
+        for row in own
         if row["updates"] == _UPDATES
     }
+    batches = {(row["fingerprint"], row["task"]): row for row in own if "batch_size" in row}
     lines = []
     for row in rows:
         if (row["rate"], row["epochs"], row["num_episodes"]) != (_RATE, _EPOCHS, 20):
             continue  # the choice of the rate, and fewer epochs
         task = row["fingerprint"], row["task"]
         ours, found = heads[task][:20], [tuned[*task, rate] for rate in _TUNED_RATES]
+        many = batches.get(task)  # only with ten pictures of each class
         lines.append(
             (
                 row["data"],
@@ -97,12 +101,14 @@ def _fine_tuning(rows: list[dict]) -> list[str]:
                 *map(_text, found),
                 *(_above(each["scores"], ours) for each in found),
                 _above(found[-1]["scores"], row["scores"]),
+                _text(many) if many else "-",
+                _above(many["scores"], row["scores"]) if many else "-",
             )
         )
     tunings = [f"`fine_tuning`, rate {rate:g}" for rate in _TUNED_RATES]
     minus = [f"rate {rate:g} minus {_OURS}" for rate in _TUNED_RATES]
-    last = f"rate {_TUNED_RATES[-1]:g} minus new layer"
-    names = ("pictures", "task", _OURS, f"new layer, {_EPOCHS} epochs", *tunings, *minus, last)
+    last = (f"rate {_TUNED_RATES[-1]:g} minus new layer", _IN_BATCHES, "in batches minus new layer")
+    names = ("pictures", "task", _OURS, f"new layer, {_EPOCHS} epochs", *tunings, *minus, *last)
     return table(names, lines)
 
 
