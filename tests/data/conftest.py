@@ -1,11 +1,13 @@
-"""Fixtures for the tests of sources: glyphs that are prepared once, and no progress bars."""
+"""Fixtures for the tests of sources: a few glyphs, prepared once, and no progress bars."""
 
 import os
+from unittest import mock
 
 import filelock
 import pytest
 import tensorflow_datasets as tfds
 
+from tf_metalstm.data.sources.glyph_shapes import SCRIPTS
 from tf_metalstm.data.sources.glyphs import Glyphs
 from tf_metalstm.data.sources.prepared import CACHE_VARIABLE
 
@@ -21,13 +23,17 @@ def _cache_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "default_cache"))
 
 
+FEW_SCRIPTS = ("LAO", "OGHAM", "COPTIC", "NKO", "GREEK")
+
+
 @pytest.fixture(scope="session")
 def glyphs(tmp_path_factory):
-    """The glyphs, prepared once for all processes of this test run."""
+    """The glyphs of a few scripts, a seventh of all, prepared once for all processes."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
+    few = {script: SCRIPTS[script] for script in FEW_SCRIPTS}
     source = Glyphs(folder / "prepared_glyphs")
-    with filelock.FileLock(folder / "prepared_glyphs.lock"):
+    with filelock.FileLock(folder / "glyphs.lock"), mock.patch.dict(SCRIPTS, few, clear=True):
         source.prepare()
     return source
