@@ -56,7 +56,7 @@ def test_trainable_weights_are_those_of_the_rule_and_c_0():
 @pytest.mark.parametrize("query_normalization", QUERY_NORMALIZATIONS)
 def test_episodes_do_not_touch_each_other(query_normalization, training):
     """The logits of three episodes together equal those of each alone."""
-    method = toy.conv_method(query_normalization=query_normalization)
+    method = toy.image_method(query_normalization=query_normalization)
     inputs, labels = one_step(num_episodes=3, episodes_per_step=3)
     together = method(inputs, training=training)
     assert together.shape == (3, 15, 5)
@@ -68,7 +68,7 @@ def test_episodes_do_not_touch_each_other(query_normalization, training):
 
 @pytest.mark.parametrize("query_normalization", QUERY_NORMALIZATIONS)
 def test_only_transduction_lets_queries_see_each_other(query_normalization):
-    method = toy.conv_method(query_normalization=query_normalization)
+    method = toy.image_method(query_normalization=query_normalization)
     inputs, _ = one_step()
     changed = dict(inputs)
     others = toy.noise(*inputs["query_inputs"][:, 1:].shape)
@@ -141,7 +141,7 @@ def test_permuting_the_classes_permutes_the_columns_when_the_head_is_symmetric()
 
 
 def test_keras_fit_and_a_plain_loop_give_the_same_weights_after_five_updates():
-    methods = [toy.conv_method() for _ in range(2)]
+    methods = [toy.image_method() for _ in range(2)]
     methods[1].set_weights(methods[0].get_weights())
     for method in methods:
         compile_method(method)
@@ -165,7 +165,7 @@ def test_mirrored_on_two_devices_equals_one_device():
     """Ten updates of E = 2 on two logical CPUs give the weights, and averages, of one device."""
     devices = [device.name for device in tf.config.list_logical_devices("CPU")]
     assert len(devices) == 2
-    assert toy.conv_method().trainable_weights[0].path.endswith("c_0")
+    assert toy.image_method().trainable_weights[0].path.endswith("c_0")
     weights = {}
     for name, strategy in (
         ("one", tf.distribute.get_strategy()),
@@ -173,7 +173,7 @@ def test_mirrored_on_two_devices_equals_one_device():
     ):
         toy.seed(3)
         with strategy.scope():
-            method = toy.conv_method(num_steps=1)
+            method = toy.image_method(num_steps=1)
             compile_method(method, weight_average=0.8)
         stream = episodes(num_episodes=20, episodes_per_step=2)
         method.fit(stream, epochs=1, verbose=0, shuffle=False)
@@ -193,7 +193,7 @@ def test_loss_and_gradient_of_two_devices_are_those_of_one():
     for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(devices)):
         toy.seed(3)
         with strategy.scope():
-            method = toy.conv_method(num_steps=1)
+            method = toy.image_method(num_steps=1)
             compile_method(method, clip_norm=0.0)
         stream = episodes(num_episodes=2, episodes_per_step=2)
         history = method.fit(stream, epochs=1, verbose=0, shuffle=False, validation_data=stream)
@@ -206,16 +206,16 @@ def test_loss_and_gradient_of_two_devices_are_those_of_one():
 
 
 def _comparable_weights(method):
-    """Returns all trainable weights, and c_0 without the biases of convolutions.
+    """Returns all trainable weights, and c_0 without the biases of hidden layers.
 
-    Batch norm removes the bias of a convolution. So its gradient is zero, and Adam only follows
+    Batch norm removes the bias before it. So its gradient is zero, and Adam only follows
     the rounding noise, which differs between devices.
     """
     theta, *of_rule = (w.numpy() for w in method.trainable_weights)
     blocks = [
         block
         for block in method.learner.parameter_blocks
-        if not (block.name.startswith("conv") and block.name.endswith("bias"))
+        if not (block.name.startswith("hidden") and block.name.endswith("bias"))
     ]
     parts = [theta[block.start : block.start + block.size] for block in blocks]
     return [np.concatenate(parts), *of_rule]
