@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 from export_client import FOLDER
+from made_once import made_once
 
 needs_compiler = pytest.mark.skipif(
     not (shutil.which("cc") and shutil.which("make")), reason="needs a C compiler and make"
@@ -28,6 +29,7 @@ class Result(NamedTuple):
 
 
 def _make(folder, *options):
+    """Copies the sources into a new folder and builds there."""
     leave_out = shutil.ignore_patterns("*.o", "adapt")
     shutil.copytree(FOLDER / "c", folder, ignore=leave_out)
     command = ["make", f"PYTHON={sys.executable}", *options]
@@ -36,15 +38,23 @@ def _make(folder, *options):
 
 
 def build(tmp_path_factory, *options):
-    """Returns the program as users build it. options: options of make."""
+    """Returns the program, built with options of make."""
     folder = tmp_path_factory.mktemp("export") / "c"
     _make(folder, *options)
     return folder / "adapt"
 
 
-def build_cases(tmp_path_factory):
-    """Returns a program that runs many cases; see cases_harness.c."""
-    folder = tmp_path_factory.mktemp("cases") / "c"
+def built(tmp_path_factory):
+    """Returns the program as users build it, built once for all tests."""
+    return made_once(tmp_path_factory, "program", _make) / "adapt"
+
+
+def built_cases(tmp_path_factory):
+    """Returns a program that runs many cases, built once for all tests; see cases_harness.c."""
+    return made_once(tmp_path_factory, "cases", _make_cases) / "adapt"
+
+
+def _make_cases(folder):
     harness = pathlib.Path(__file__).parent / "cases_harness.c"
     _make(folder, "CFLAGS=-O0", *_OTHERS)
     renamed = " ".join(("CFLAGS=-O0", *_RENAMED))
@@ -53,7 +63,6 @@ def build_cases(tmp_path_factory):
         command = ["make", f"PYTHON={sys.executable}", "LDFLAGS=cases.o", *options]
         made = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         assert made.returncode == 0, made.stderr
-    return folder / "adapt"
 
 
 def call(program, *arguments, **environment):

@@ -2,42 +2,30 @@
 
 import os
 
+import pytest
+from made_once import made_once
+
 # TensorFlow reads these when it is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # the package sets it too
 
-import hypothesis
-import keras
-import pytest
-import tensorflow as tf
-import toy
-import toy_table
 
-from tf_metalstm import catalogue
+def pytest_configure(config):
+    """Prepares the process that runs tests. With `-n 2` this one runs none, and its workers do.
 
-# This is only possible before TensorFlow starts its devices, so it cannot be a fixture.
-# Two logical CPUs let MirroredStrategy be tested on any machine.
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
-tf.config.threading.set_intra_op_parallelism_threads(2)
-tf.config.threading.set_inter_op_parallelism_threads(2)
-# Most graphs of the tests run once or twice. Optimizing them took a fifth of the suite's time.
-# The demo, the wheel and the commands of tests/command.py run with optimized graphs.
-tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    It needs no TensorFlow then, whose import takes seconds. So fixtures import what they need.
+    """
+    if config.getoption("dist", "no") == "no":
+        import process
 
-# The first call traces a graph, so there is no deadline. The examples are fixed, so that the
-# same commit always gives the same result.
-hypothesis.settings.register_profile("tf_metalstm", deadline=None, derandomize=True)
-hypothesis.settings.load_profile("tf_metalstm")
-
-
-# This is called only once, because it makes TensorFlow forget all compiled functions.
-tf.random.set_seed(0)
+        process.prepare()
 
 
 @pytest.fixture(autouse=True)
 def _fixed_seeds_and_precision():
+    import keras
+    import toy
+
     toy.seed(0)
     floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
     yield
@@ -45,8 +33,12 @@ def _fixed_seeds_and_precision():
     keras.config.set_dtype_policy(policy)
 
 
-catalogue.add_part(toy.ToySource)
-catalogue.add_part(toy.ToyStream)
+@pytest.fixture(scope="session")
+def prototypes(tmp_path_factory):
+    """The folder of an exported model that compares features, of images of 8 x 8 pixels."""
+    import toy
+
+    return made_once(tmp_path_factory, "prototypes", toy.export_prototypes)
 
 
 @pytest.fixture
@@ -58,13 +50,23 @@ def unchecked(monkeypatch):
 @pytest.fixture
 def untraced(unchecked, monkeypatch):
     """Exports are also written without signatures, whose tracing takes seconds."""
+    import tensorflow as tf
+
     target = "tf_metalstm.serving.saved_model.build_signatures"
     monkeypatch.setattr(target, lambda served: (tf.Module(), {}))
 
 
 @pytest.fixture
+def undrawn(monkeypatch):
+    """Trainings draw no figures for TensorBoard, which take a third of a short one."""
+    monkeypatch.setattr("tf_metalstm.train._summaries", lambda *arguments: None)
+
+
+@pytest.fixture
 def calls(monkeypatch):
     """Records the commands that `reproduce` calls for its toy table."""
+    import toy_table
+
     called = []
 
     def call(command, flags):

@@ -4,46 +4,31 @@ import json
 import shutil
 
 import c_programs
-import keras
 import numpy as np
 import pytest
-import toy
 from export_client import client
 from PIL import Image
 from servers import Served, rest_server
 from test_export_serving import rest
 
 from tf_metalstm.classifier import FewShotClassifier
-from tf_metalstm.data.preprocessing import Normalization
-from tf_metalstm.methods.prototypical_networks import PrototypicalNetworks
-from tf_metalstm.serving.served import ServedMethod
 
-SHAPE = (8, 8, 1)
+SIZE = (8, 8)
 HAS_COMPILER = shutil.which("cc") and shutil.which("make")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model") / "saved_model"
-    toy.seed(1)
-    flat = [keras.layers.Flatten(), keras.layers.Dense(32, use_bias=False)]
-    method = PrototypicalNetworks(keras.Sequential([keras.Input(SHAPE), *flat]), training_way=5)
-    toy.save(ServedMethod(method, Normalization((0.0,), (255.0,)), SHAPE, None), folder)
-    return folder
 
 
 def pictures(root, num_way):
     """Writes two pictures of each class, some with names that are not ASCII, and three queries."""
     generator = np.random.default_rng(num_way)
     for number in range(num_way):
-        pattern = generator.integers(0, 200, SHAPE[:2])
+        pattern = generator.integers(0, 200, SIZE)
         for k in range(2 + (number < 3)):
             part = "support" if k < 2 else "query"
             path = (
                 root / part / (f"klass \u00e4 {number:02d}" if k < 2 else "") / f"{number}_{k}.png"
             )
             path.parent.mkdir(parents=True, exist_ok=True)
-            noise = generator.integers(0, 56, SHAPE[:2])
+            noise = generator.integers(0, 56, SIZE)
             Image.fromarray((pattern + noise).astype(np.uint8)).save(path)
     return root / "support", root / "query"
 
@@ -51,8 +36,8 @@ def pictures(root, num_way):
 @pytest.mark.parametrize(
     "num_way", [1, 50, *(pytest.param(num_way, marks=pytest.mark.slow) for num_way in (2, 12))]
 )
-def test_the_same_probabilities_in_every_client(model, num_way, tmp_path, capsys, request):
-    support, query = pictures(tmp_path, num_way)
+def test_the_same_probabilities_in_every_client(prototypes, num_way, tmp_path, capsys, request):
+    model, (support, query) = prototypes, pictures(tmp_path, num_way)
     files, asked = sorted(support.glob("*/*")), sorted(query.iterdir())
     names = [file.parent.name for file in files]
     classifier = FewShotClassifier(model)
@@ -77,7 +62,7 @@ def test_the_same_probabilities_in_every_client(model, num_way, tmp_path, capsys
     np.testing.assert_allclose(np.array(answer["probabilities"])[:, order], expected, atol=1e-5)
 
     if num_way == 50 and HAS_COMPILER:
-        program = c_programs.build(request.getfixturevalue("tmp_path_factory"))
+        program = c_programs.built(request.getfixturevalue("tmp_path_factory"))
         result = c_programs.call(program, model, support, *asked)
         assert result.returncode == 0, result.stderr
         listed, lines = c_programs.answers(result.stdout)

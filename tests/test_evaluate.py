@@ -18,6 +18,8 @@ from tf_metalstm.flags import read_settings
 from tf_metalstm.options import OptionError
 from tf_metalstm.scoring import episode_scores
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def stream(num_episodes, num_way=5, episodes_per_step=1):
     episodes = toy.image_episodes(EpisodeSpec(num_way, 2, 3), "test", seed=1)
@@ -25,7 +27,7 @@ def stream(num_episodes, num_way=5, episodes_per_step=1):
 
 
 def test_accuracies_are_those_of_the_episodes_one_by_one():
-    method = toy.conv_method()
+    method = toy.image_method()
     accuracies, num_diverged, _ = episode_scores(method, stream(4))
     assert num_diverged == 0
     expected = []
@@ -38,7 +40,7 @@ def test_accuracies_are_those_of_the_episodes_one_by_one():
 
 
 def test_one_list_of_many_leaves_no_bar_in_a_log(capsys):
-    method = toy.conv_method(num_steps=0)
+    method = toy.image_method(num_steps=0)
     episode_scores(method, stream(2), one_of_many=True)
     assert capsys.readouterr().err == ""
     episode_scores(method, stream(2))
@@ -84,7 +86,7 @@ def test_the_report_says_what_was_evaluated_and_keeps_others(tmp_path):
 
 
 def test_a_method_without_updates_has_chance_level_when_its_head_is_zero():
-    method = toy.conv_method(num_steps=0)
+    method = toy.image_method(num_steps=0)
     toy.zero_head(method)
     accuracies, *_ = episode_scores(method, stream(3))
     np.testing.assert_allclose(accuracies, tf.fill([3], 0.2))  # all answers are the first class
@@ -92,7 +94,7 @@ def test_a_method_without_updates_has_chance_level_when_its_head_is_zero():
 
 @pytest.mark.parametrize("episodes_per_step", [1, 2])
 def test_an_answer_of_logits_that_are_no_numbers_is_wrong(episodes_per_step):
-    method = toy.conv_method(num_steps=0)
+    method = toy.image_method(num_steps=0)
     method.c_0.assign(np.full(method.c_0.shape, np.nan))
     accuracies, num_diverged, _ = episode_scores(method, stream(4, 5, episodes_per_step))
     # The answer is not the fifth output, which would count as class 0.
@@ -122,6 +124,7 @@ def test_a_diverged_episode_is_counted_and_the_report_stays_json(tmp_path):
 
 
 # Two methods are enough. The contract tests ask every method for other numbers of classes.
+MATCHING = pytest.param("matching_networks", marks=pytest.mark.slow)
 OTHERS = [
     pytest.param(f"{name}_networks", marks=pytest.mark.slow)
     for name in ("prototypical", "siamese", "relation")
@@ -138,7 +141,7 @@ def evaluated(run_dir, *arguments):
 
 
 @pytest.mark.parametrize(
-    "method", ["nearest_neighbor", "pixel_nearest_neighbor", "matching_networks", *OTHERS]
+    "method", ["nearest_neighbor", "pixel_nearest_neighbor", MATCHING, *OTHERS]
 )
 def test_a_method_without_outputs_of_its_own_tells_any_number_of_classes_apart(method, tmp_path):
     run, _ = fresh_run(toy.settings(tmp_path, method=method, num_way=3))
@@ -158,7 +161,7 @@ def test_a_learner_has_as_many_outputs_as_it_was_trained_with(tmp_path):
         evaluated(run.run_dir, "--num_way=5")
 
 
-@pytest.mark.parametrize("method", ["gradient_based", "zero_head", "matching_networks", *OTHERS])
+@pytest.mark.parametrize("method", ["gradient_based", "zero_head", MATCHING, *OTHERS])
 def test_training_with_other_ways_than_are_asked_about(method, tmp_path):
     said = {"rule": "sgd", "num_steps": 1} if method in ("gradient_based", "zero_head") else {}
     if method == "zero_head":
@@ -184,7 +187,7 @@ def test_training_with_other_ways_than_are_asked_about(method, tmp_path):
 
 def test_fewer_ways_in_training_than_are_asked_about(tmp_path):
     sizes = {"num_way": 4, "training_num_way": 2}
-    run = toy.settings(tmp_path / "run", max_steps=2, num_steps=1, **sizes)
+    run = toy.settings(tmp_path / "run", max_steps=2, rule="sgd", num_steps=1, **sizes)
     train.main(run)
     assert read_settings(run.run_dir).get("num_outputs") == 4
     assert evaluated(run.run_dir)["task"] == "4-way 2-shot"

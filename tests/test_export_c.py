@@ -8,7 +8,7 @@ import numpy as np
 import odd_pictures
 import pytest
 import toy
-from c_programs import answers, build, build_cases, call, call_each, needs_compiler
+from c_programs import answers, build, built, built_cases, call, call_each, needs_compiler
 from export_client import FOLDER, SANITIZED
 from golden import EPISODE, MODEL, PROBABILITIES
 
@@ -26,7 +26,7 @@ def queries():
 
 
 def test_same_probabilities(tmp_path_factory):
-    result = call(build(tmp_path_factory), MODEL, SUPPORT, *queries())
+    result = call(built(tmp_path_factory), MODEL, SUPPORT, *queries())
     assert result.returncode == 0, result.stderr
     assert "\nwarning: " not in result.stderr
     assert (
@@ -134,7 +134,7 @@ def results(exported, tmp_path_factory):
         cases[name] = [model, root / name / "support", one]
     cases |= {name: list(arguments) for name, (arguments, _) in ARGUMENTS.items()}
     (root / "out").mkdir()
-    found = call_each(build_cases(tmp_path_factory), root / "out", list(cases.values()))
+    found = call_each(built_cases(tmp_path_factory), root / "out", list(cases.values()))
     return root, dict(zip(cases, found, strict=True))
 
 

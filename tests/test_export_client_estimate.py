@@ -6,36 +6,25 @@ import subprocess
 import sys
 import warnings
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import toy
-from c_programs import build_cases, call_each
+from c_programs import built_cases, call_each
 from export_client import FOLDER, client, grpc_client, images, rest, to_lite
 from golden import EPISODE, MODEL
 from PIL import Image
 from servers import Served, grpc_server, rest_server
 
 from tf_metalstm.classifier import FewShotClassifier
-from tf_metalstm.data.preprocessing import Normalization
-from tf_metalstm.methods.prototypical_networks import PrototypicalNetworks
 from tf_metalstm.serving import saved_classifier
-from tf_metalstm.serving.served import ServedMethod
 
 SHAPE = (8, 8, 1)
 CLASSES = ["ant", "bee", "cat", "dog", "elk", "fox"]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model") / "saved_model"
-    normalization = Normalization((0.0,), (255.0,))
-    toy.seed(1)
-    flat = [keras.layers.Flatten(), keras.layers.Dense(32, use_bias=False)]
-    method = PrototypicalNetworks(keras.Sequential([keras.Input(SHAPE), *flat]))
-    toy.save(ServedMethod(method, normalization, SHAPE, None), folder)
-    return folder
+def model(prototypes):
+    return prototypes
 
 
 def write(root, names, number, seed):
@@ -179,7 +168,7 @@ def by_servers(model, arguments, capsys):
             yield errors, [line.split("\t")[:2] for line in output.splitlines()]
 
 
-@pytest.mark.parametrize("by_updates", [False, True])
+@pytest.mark.parametrize("by_updates", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_every_client_says_how_good_it_is_and_none_of_these(
     model, folders, by_updates, tmp_path, tmp_path_factory, capsys
 ):
@@ -197,7 +186,7 @@ def test_every_client_says_how_good_it_is_and_none_of_these(
     found = list(by_servers(model, given, capsys))
     if shutil.which("cc") and shutil.which("make"):
         flags = ["--estimate", "--none_of_these=0.1", *steps]
-        program = build_cases(tmp_path_factory)
+        program = built_cases(tmp_path_factory)
         [result] = call_each(program, tmp_path, [[*flags, model, support, query]])
         lines = [line.split("\t")[:2] for line in result.stdout.splitlines()[1:]]
         found.append((result.stderr, lines))

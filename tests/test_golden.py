@@ -97,6 +97,7 @@ def test_predict_in_lite():
     check(sorted(set(names)), answer, LITE_TOLERANCE)
 
 
+@pytest.mark.slow
 def test_classify_in_lite_needs_more_than_comes_with_it():
     """The conversion works, but the interpreter of the wheel lacks the Flex library to run it."""
     pixels, names, _, queries = support()

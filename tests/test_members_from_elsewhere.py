@@ -67,10 +67,14 @@ def values(run_dir):
     return [w.numpy() for w in method.weights]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     "chosen",
     [
-        (*TOYS, "--rule=sign_descent", "--sign_rate=0.02", *MLP, "--num_steps=2"),
+        pytest.param(
+            (*TOYS, "--rule=sign_descent", "--sign_rate=0.02", *MLP, "--num_steps=2"),
+            marks=pytest.mark.slow,
+        ),
         (*TOYS, "--method=templates", "--sharpness=2"),
         pytest.param(
             ("--source=valleys", "--method=learned_optimizer", "--rule=sgd", "--learn_inner_rate"),
@@ -122,7 +126,7 @@ def test_a_source_reads_the_pictures_of_its_folders(folder):
 
 def test_a_rule_without_gates_is_drawn_as_far_as_it_goes(folder):
     chosen = (PARTS, *TOYS, "--rule=sign_descent", *MLP, "--num_steps=2")
-    run(train, *chosen, *SMALL, "--run_dir=run")
+    run(train, *chosen, *SMALL, "--max_steps=0", "--run_dir=run")
     run(visualize, "--num_episodes=2", before="run")
     assert sorted(path.name for path in pathlib.Path("run", "figures").iterdir()) == ["loss.png"]
 
@@ -130,7 +134,7 @@ def test_a_rule_without_gates_is_drawn_as_far_as_it_goes(folder):
 @pytest.mark.usefixtures("unchecked")
 def test_a_method_is_exported_and_adapts_through_the_same_clients(folder):
     chosen = (PARTS, *TOYS, "--method=templates")
-    run(train, *chosen, *SMALL, "--run_dir=run")
+    run(train, *chosen, *SMALL, "--max_steps=0", "--run_dir=run")
     run(export, before="run")
     images = np.random.default_rng(0).integers(0, 256, (14, 16, 16, 1))
     labels = np.arange(14) % 7  # more classes than in training
@@ -188,7 +192,8 @@ def test_modules_that_offer_nothing_are_said(name, message, folder):
 def test_a_command_takes_parts_from_a_file_beside(folder):
     """Runs the real command once. The file is named on the command line, then by run.flags."""
     call = [sys.executable, "-m", "tf_metalstm.train", PARTS, "--source=valleys"]
-    call += ["--method=learned_optimizer", "--rule=sign_descent", "--run_dir=run", *SMALL]
+    call += ["--method=learned_optimizer", "--rule=sign_descent", "--run_dir=run"]
+    call += [*SMALL, "--max_steps=0"]
     done = subprocess.run(call, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert PARTS in pathlib.Path("run", "run.flags").read_text()

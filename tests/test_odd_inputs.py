@@ -13,7 +13,7 @@ from typing import NamedTuple
 import odd_inputs
 import pytest
 import toy
-from c_programs import build_cases, call_each
+from c_programs import built_cases, call_each
 from export_client import client, grpc_client, rest, to_lite
 from odd_inputs import ADAPT, API, GRPC, REST, TABLE, C
 from servers import Served, grpc_server, rest_server
@@ -194,7 +194,7 @@ def ran(request, model, cases, tmp_path, tmp_path_factory, capsys, monkeypatch):
     if name == C:
         if not shutil.which("cc"):
             pytest.skip("needs a C compiler")
-        program = build_cases(tmp_path_factory)
+        program = built_cases(tmp_path_factory)
         return zip(mine, by_c(program, tmp_path, model, mine), strict=True)
     if name in (API, ADAPT):
         run = by_api if name == API else by_adapt

@@ -4,6 +4,7 @@ import random
 from typing import ClassVar
 from unittest import mock
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -20,12 +21,14 @@ from tf_metalstm.learners.functional import FunctionalLearner
 from tf_metalstm.learners.mlp import mlp
 from tf_metalstm.methods.catalogue import METHODS
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
+from tf_metalstm.methods.prototypical_networks import PrototypicalNetworks
 from tf_metalstm.objectives import REGRESSION
 from tf_metalstm.parts import Part
 from tf_metalstm.rules.meta_lstm import MetaLSTM
 from tf_metalstm.rules.meta_sgd import MetaSGD
 from tf_metalstm.rules.sgd import SGD
 from tf_metalstm.serving import saved_model
+from tf_metalstm.serving.served import ServedMethod
 from tf_metalstm.settings import make_settings
 from tf_metalstm.starts.c_0 import LearnedStart
 
@@ -234,6 +237,15 @@ def save(served, folder, facts=None):
     """
     with mock.patch.object(saved_model, "check_reload"):
         return saved_model.save_method(served, folder, facts)
+
+
+def export_prototypes(folder):
+    """Writes a model that compares features, of images of 8 x 8 pixels."""
+    seed(1)
+    flat = [keras.layers.Flatten(), keras.layers.Dense(32, use_bias=False)]
+    network = keras.Sequential([keras.Input((8, 8, 1)), *flat])
+    method = PrototypicalNetworks(network, training_way=5)
+    save(ServedMethod(method, Normalization((0.0,), (255.0,)), (8, 8, 1), None), folder)
 
 
 def contents(folder):

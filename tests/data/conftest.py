@@ -1,11 +1,10 @@
 """Fixtures for the tests of sources: a few glyphs, prepared once, and no progress bars."""
 
-import os
 from unittest import mock
 
-import filelock
 import pytest
 import tensorflow_datasets as tfds
+from made_once import made_once
 
 from tf_metalstm.data.sources.glyph_shapes import SCRIPTS
 from tf_metalstm.data.sources.glyphs import Glyphs
@@ -28,12 +27,10 @@ FEW_SCRIPTS = ("LAO", "OGHAM", "COPTIC", "NKO", "GREEK")
 
 @pytest.fixture(scope="session")
 def glyphs(tmp_path_factory):
-    """The glyphs of a few scripts, a seventh of all, prepared once for all processes."""
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
+    """The glyphs of a few scripts, a seventh of all."""
     few = {script: SCRIPTS[script] for script in FEW_SCRIPTS}
-    source = Glyphs(folder / "prepared_glyphs")
-    with filelock.FileLock(folder / "glyphs.lock"), mock.patch.dict(SCRIPTS, few, clear=True):
+    with mock.patch.dict(SCRIPTS, few, clear=True):
+        folder = made_once(tmp_path_factory, "glyphs", lambda folder: Glyphs(folder).prepare())
+        source = Glyphs(folder)
         source.prepare()
     return source
