@@ -18,7 +18,7 @@ def stream(split, start=0, num_episodes=None):
 
 def compiled_method(seed=0, **arguments):
     toy.seed(seed)
-    method = toy.conv_method(num_steps=1)
+    method = toy.image_method(num_steps=1)
     compile_method(method, **arguments)
     return method
 

@@ -33,7 +33,7 @@ NAMES = np.array(["dog", "cat", "ant"])
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     toy.seed(3)
-    method = toy.conv_method(num_steps=2, num_way=4)
+    method = toy.image_method(num_steps=2, num_way=4)
     for weight in method.rule.weights:  # an untrained rule hardly moves theta
         if weight.name == "input_bias":
             weight.assign(-1.4)

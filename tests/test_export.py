@@ -60,7 +60,7 @@ def test_a_classifier_of_the_run_is_one_of_its_export(run):
     np.testing.assert_allclose(of_run, of_export, atol=1e-6)
 
 
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.usefixtures("untraced")
 def test_export_command(run, capsys, tmp_path):
     settings, sampler = run
     write_report(settings.run_dir, "a", mean=0.875)
@@ -96,7 +96,7 @@ def test_export_command(run, capsys, tmp_path):
     assert f"Replaced {target}" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.usefixtures("untraced")
 def test_the_manifest_says_how_it_was_trained_whatever_is_exported(run):
     settings, _ = run
     starts = [{"commit": "abc1234"}, {"commit": None}, {"commit": "abc1234"}]
@@ -130,7 +130,7 @@ def test_damaged_report_is_named(run):
         export.main(settings)
 
 
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.usefixtures("untraced")
 def test_examples_are_images(tmp_path):
     said = {"source": "sine", "learner": "mlp", "num_steps": 1, "num_shot": 2, "num_query": 3}
     settings, _ = fresh_run(make_settings(said).placed(tmp_path / "run"))

@@ -59,7 +59,7 @@ def write_classes(root, names, number, first_seed=0):
 @pytest.fixture(scope="module")
 def served():
     toy.seed(3)
-    method = toy.conv_method(num_steps=2, num_way=NUM_WAY)
+    method = toy.image_method(num_steps=2, num_way=NUM_WAY)
     for weight in method.rule.weights:  # an untrained rule hardly moves theta
         if weight.name == "input_bias":
             weight.assign(-1.4)

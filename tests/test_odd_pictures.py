@@ -165,9 +165,16 @@ def test_the_classifier(model, tmp_path):
                 FewShotClassifier(model).fit([PICTURES[0].encoded, given], ["a", "b"])
 
 
-@pytest.mark.parametrize("ending", ["_encoded", "_encoded_named"])
-def test_signatures(model, ending):
-    adapt = tf.saved_model.load(str(model)).signatures[f"adapt{ending}"]
+@pytest.fixture(scope="module")
+def signatures(model):
+    return tf.saved_model.load(str(model)).signatures
+
+
+@pytest.mark.parametrize(
+    "ending", [pytest.param("_encoded", marks=pytest.mark.slow), "_encoded_named"]
+)
+def test_signatures(signatures, ending):
+    adapt = signatures[f"adapt{ending}"]
     labels = tf.constant(["a", "b", "c"] if ending == "_encoded_named" else [0, 1, 2])
 
     def kept(*files):
@@ -182,8 +189,7 @@ def test_signatures(model, ending):
             kept(good, picture.encoded, good)
 
 
-def test_queries_have_a_name_of_their_own(model):
-    signatures = tf.saved_model.load(str(model)).signatures
+def test_queries_have_a_name_of_their_own(signatures):
     adapted = signatures["adapt_encoded_named"](
         support_images=tf.constant([PICTURES[0].encoded]), support_labels=tf.constant(["a"])
     )

@@ -106,9 +106,7 @@ def test_every_member_has_a_section():
 
 def test_a_command_starts_without_the_lines_of_tensorflow(tmp_path):
     call = [sys.executable, "-m", "tf_metalstm.evaluate", f"--run_dir={tmp_path}"]
-    for level in ({}, {"TF_CPP_MIN_LOG_LEVEL": "3"}):
-        done = subprocess.run(
-            call, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **level}
-        )
-        assert done.stderr.startswith("FileNotFoundError: --run_dir=")
-        assert len(done.stderr.splitlines()) == 1
+    usual = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, env=usual)
+    assert done.stderr.startswith("FileNotFoundError: --run_dir=")
+    assert len(done.stderr.splitlines()) == 1

@@ -403,7 +403,7 @@ def test_other_methods_can_be_exported(its_export):
     assert signatures["predict"]["inputs"].keys() == {"query_images", *remembered, *mask}
 
 
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.usefixtures("untraced")
 def test_an_earlier_export_is_replaced(nothing_to_train, its_export, tmp_path):
     shutil.copytree(its_export, tmp_path / "model")
     (tmp_path / "model" / "variables" / "of_before").touch()
@@ -413,7 +413,7 @@ def test_an_earlier_export_is_replaced(nothing_to_train, its_export, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize("an_export", [True, False])
 def test_what_is_not_ours_is_left_alone(nothing_to_train, its_export, tmp_path, an_export):
     target = tmp_path / "model"
@@ -427,7 +427,9 @@ def test_what_is_not_ours_is_left_alone(nothing_to_train, its_export, tmp_path, 
     assert toy.files_in(tmp_path) == before
 
 
-def test_a_failure_leaves_the_earlier_export(nothing_to_train, its_export, tmp_path, monkeypatch):
+def test_a_failure_leaves_the_earlier_export(
+    nothing_to_train, its_export, tmp_path, monkeypatch, request
+):
     target = tmp_path / "model"
     shutil.copytree(its_export, target)
     before = toy.files_in(tmp_path)
@@ -451,7 +453,7 @@ def test_a_failure_leaves_the_earlier_export(nothing_to_train, its_export, tmp_p
             save_method(nothing_to_train, target, {"number": 2})
     assert toy.files_in(tmp_path) == before
 
-    monkeypatch.setattr(saved_model, "check_reload", lambda *arguments: None)
+    request.getfixturevalue("untraced")
     monkeypatch.setattr(saved_model.Path, "rename", failing_rename(saved_model.Path.rename))
     with pytest.raises(OSError, match="disk is gone"):
         save_method(nothing_to_train, target, {"number": 2})

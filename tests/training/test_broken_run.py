@@ -19,8 +19,8 @@ ENDLESS = 10_000  # more updates than a run makes before the interruption
 
 
 def start(run_dir, max_steps, limit_bytes=None):
-    arguments = ["--source=glyphs", "--num_shot=1", "--num_query=2", "--num_steps=1"]
-    arguments += ["--learner=mlp", "--hidden_layers=4"]
+    arguments = ["--source=sine", "--num_shot=1", "--num_query=2", "--num_steps=1"]
+    arguments += ["--learner=mlp", "--hidden_layers=4", "--mlp_batch_normalization"]
     arguments += ["--validation_episodes=2", f"--checkpoint_every={EVERY}", "--validate_every=4"]
     arguments += [f"--max_steps={max_steps}", f"--run_dir={run_dir}"]
     return Command("tf_metalstm.train", *arguments, limit_bytes=limit_bytes)
@@ -86,30 +86,43 @@ def assert_goes_on_as_if_left_alone(broken, straight, torn=None):
     assert_same_run(straight, broken, torn)
 
 
-def test_a_broken_run_equals_one_that_was_left_alone(tmp_path):
-    broken = tmp_path / "broken"
-    break_off(broken, 2, random.Random(0))
-
-    before = last_step(broken)
-    assert before > 0
-    full = start(broken, ENDLESS, limit_bytes=16_000).finish(code=1)
-    assert "cannot be written" in full
-    assert "run the same command again: it continues" in full
-    assert last_step(broken) == before
-
-    with lock(broken):
-        refused = start(broken, ENDLESS).finish(code=1)
-    assert "Another process is training in --run_dir=" in refused
-
-    process = start(broken, ENDLESS)
-    wait_for(process, broken, before + EVERY)
+def stopped_by_sigterm(run_dir):
+    """Sends SIGTERM to a run. Returns the update whose row in the history covers fewer updates."""
+    before, process = last_step(run_dir), start(run_dir, ENDLESS)
+    wait_for(process, run_dir, before + EVERY)
     process.send_signal(signal.SIGTERM)
     said = re.search(
         r"SIGTERM: stopped after (\d+) updates", process.finish(code=128 + signal.SIGTERM)
     )
     stopped = int(said[1])
-    torn = stopped + stopped % EVERY if stopped % EVERY else None
+    return stopped + stopped % EVERY if stopped % EVERY else None
+
+
+def test_a_broken_run_equals_one_that_was_left_alone(tmp_path):
+    broken = tmp_path / "broken"
+    process = start(broken, ENDLESS)
+    wait_for(process, broken, 2 * EVERY)  # the first checkpoint is complete then
+    with pytest.raises(BlockingIOError, match="Another process is training in"), lock(broken):
+        pass
+    process.kill()
+    process.finish(code=-signal.SIGKILL)
+    torn = stopped_by_sigterm(broken)
     assert_goes_on_as_if_left_alone(broken, tmp_path / "straight", torn)
+
+
+@pytest.mark.slow
+def test_a_full_disk_and_another_process_leave_a_run_as_it_was(tmp_path):
+    break_off(tmp_path / "broken", 2, random.Random(0))
+    before = last_step(tmp_path / "broken")
+    assert before > 0
+    full = start(tmp_path / "broken", ENDLESS, limit_bytes=2_000).finish(code=1)
+    assert "cannot be written" in full
+    assert "run the same command again: it continues" in full
+    with lock(tmp_path / "broken"):
+        refused = start(tmp_path / "broken", ENDLESS).finish(code=1)
+    assert "Another process is training in --run_dir=" in refused
+    assert last_step(tmp_path / "broken") == before
+    assert_goes_on_as_if_left_alone(tmp_path / "broken", tmp_path / "straight")
 
 
 @pytest.mark.slow

@@ -57,6 +57,25 @@ def weights(run_dir, step):
     }
 
 
+def assert_same_run(one, two, step):
+    """Compares the weights of an update, and the histories."""
+    first, second = weights(one, step), weights(two, step)
+    assert first.keys() == second.keys()
+    assert any("c_0" in name for name in first)
+    for name, value in first.items():
+        np.testing.assert_allclose(value, second[name], rtol=1e-3, atol=1e-5, err_msg=name)
+    for row, other in zip(read_history(one), read_history(two), strict=True):
+        for name, value in row.items():
+            np.testing.assert_allclose(float(value or 0), float(other[name] or 0), rtol=1e-4)
+
+
+def test_two_workers_do_what_one_process_does(tmp_path):
+    for process in (*start_two(tmp_path / "two", 4), start(tmp_path / "one", 4)):
+        process.finish()
+    assert_same_run(tmp_path / "one", tmp_path / "two", 4)
+
+
+@pytest.mark.slow
 def test_two_workers_one_of_them_lost_on_the_way_do_what_one_process_does(tmp_path):
     chief, other = start_two(tmp_path / "two", ENDLESS)
     while last_step(tmp_path / "two") < 4:
@@ -67,18 +86,9 @@ def test_two_workers_one_of_them_lost_on_the_way_do_what_one_process_does(tmp_pa
     lost = chief.finish(code=1)
     assert "ConnectionError: A worker of this run was lost. The last checkpoint is " in lost
     long = last_step(tmp_path / "two") + 4
-    for process in start_two(tmp_path / "two", long):
+    for process in (*start_two(tmp_path / "two", long), start(tmp_path / "one", long)):
         process.finish()
-    start(tmp_path / "one", long).finish()
-    one, two = (weights(tmp_path / name, long) for name in ("one", "two"))
-    assert one.keys() == two.keys()
-    assert any("c_0" in name for name in one)
-    for name, value in one.items():
-        np.testing.assert_allclose(value, two[name], rtol=1e-3, atol=1e-5, err_msg=name)
-    histories = [read_history(tmp_path / name) for name in ("one", "two")]
-    for row, other_row in zip(*histories, strict=True):
-        for name, value in row.items():
-            np.testing.assert_allclose(float(value or 0), float(other_row[name] or 0), rtol=1e-4)
+    assert_same_run(tmp_path / "one", tmp_path / "two", long)
 
     for process in start_two(tmp_path / "two", long, tmp_path / "not_shared"):
         assert "OSError: The workers of this run read different" in process.finish(code=1)
