@@ -48,6 +48,7 @@ def write_report(run_dir, name, **changes):
     path.write_text(json.dumps(report | {"scores": [0.9]} | changes))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_classifier_of_the_run_is_one_of_its_export(run):
     settings, sampler = run
     export.main(settings)

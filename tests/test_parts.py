@@ -519,7 +519,9 @@ def started(tmp_path_factory):
             )
             raise CalledError
 
-        with mock.patch.object(train, "train", outer_loop), pytest.raises(CalledError):
+        # Figures for TensorBoard are tested elsewhere.
+        undrawn = mock.patch.object(train, "_summaries", return_value=None)
+        with undrawn, mock.patch.object(train, "train", outer_loop), pytest.raises(CalledError):
             train.main(toy.settings(tmp_path_factory.mktemp("run") / "run", **said))
         return given
 

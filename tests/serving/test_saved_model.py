@@ -94,8 +94,12 @@ def probabilities(served, support_images, support_labels, query_images):
 
 @pytest.fixture(
     scope="module",
-    params=[("running", False), ("support", False), ("running", True)],
-    ids=["running", "support", "running-relabelled"],
+    params=[
+        pytest.param(("running", False), id="running"),
+        # The contract tests compare this one with the method too.
+        pytest.param(("support", False), id="support", marks=pytest.mark.slow),
+        pytest.param(("running", True), id="running-relabelled"),
+    ],
 )
 def exported(request, tmp_path_factory):
     query_normalization, learned_rows = request.param
