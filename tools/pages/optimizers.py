@@ -73,8 +73,8 @@ def mnist_page() -> str:
         "784-20-10": read[_MNIST],
         "200 updates": read["784-20-10 on MNIST, 200 updates"],
         "784-40-10": read["784-40-10 on MNIST, 100 updates"],
-        "784-20-20-10": read["784-20-20-10 on MNIST, 100 updates"],
         "784-20-20-10, Glorot's start": read["784-20-20-10 on MNIST, Glorot's start, 100 updates"],
+        "784-20-20-10": read["784-20-20-10 on MNIST, 100 updates"],
         "ReLU": read["784-20-10 with ReLU on MNIST, 100 updates"],
         "CIFAR-10, 768-20-10": read["768-20-10 on CIFAR-10, 16 x 16 color, 100 updates"],
     }
