@@ -7,6 +7,7 @@ from tensorflow.core.util.event_pb2 import Event
 
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.episode import EpisodeSpec
+from tf_metalstm.rules.sgd import SGD
 from tf_metalstm.training.outer_loop import compile_method, train
 from tf_metalstm.training.schedule import Schedule
 
@@ -18,7 +19,7 @@ def stream(split, start=0, num_episodes=None):
 
 def compiled_method(seed=0, **arguments):
     toy.seed(seed)
-    method = toy.image_method(num_steps=1)
+    method = toy.image_method(num_steps=1, rule=SGD(0.1, learned=True))
     compile_method(method, **arguments)
     return method
 
