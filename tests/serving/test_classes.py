@@ -6,8 +6,8 @@ import tensorflow as tf
 import toy
 
 from tf_metalstm.data.preprocessing import Normalization
-from tf_metalstm.learners.conv4 import conv4
 from tf_metalstm.learners.embedding import embedding_of
+from tf_metalstm.learners.mlp import mlp
 from tf_metalstm.methods.matching_networks import MatchingNetworks
 from tf_metalstm.methods.nearest_neighbor import NearestNeighbor
 from tf_metalstm.methods.pixel_nearest_neighbor import PixelNearestNeighbor
@@ -24,7 +24,7 @@ NORMALIZATION = Normalization((120.0,), (70.0,))
 
 def network(num_outputs):
     toy.seed(1)
-    return conv4(SHAPE, num_outputs, 4)
+    return mlp(SHAPE, num_outputs, (8,))
 
 
 METHODS = {
