@@ -1,6 +1,7 @@
 """Tests faults around a run: signals, damaged files, a full disk, a second process."""
 
 import os
+import pathlib
 import shutil
 import signal
 import threading
@@ -160,6 +161,42 @@ def test_a_run_with_nothing_but_damaged_checkpoints_does_not_start_again(finishe
     damaged_copy(tmp_path, tmp_path / "copy", "step-4.index", "truncated")
     with pytest.raises(OSError, match=r"No checkpoint in .*checkpoints can be read, all 2 are dam"):
         run_toy.run(tmp_path / "copy", 12, checkpoint_every=4)
+
+
+def test_a_process_that_was_killed_while_it_wrote_leaves_no_checkpoint(finished, tmp_path):
+    folder = tmp_path / "checkpoints"
+    (folder / "unfinished-step-8_temp").mkdir(parents=True)
+    for part in ("data-00000-of-00001", "index"):
+        contents = (finished / "checkpoints" / f"step-8.{part}").read_bytes()
+        (folder / f"unfinished-step-8.{part}").write_bytes(contents[: len(contents) // 2])
+    method = run_toy.compiled_method()
+    checkpoints = RunCheckpoints(tmp_path, method, method.optimizer)
+    assert not checkpoints.restore()
+    checkpoints.save(4, minutes=1.0)
+    assert checkpoints.restore()
+    assert {path.stem for path in folder.iterdir()} == {"step-4"}
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_an_index_is_named_after_its_data(finished, tmp_path, monkeypatch, earlier):
+    class Killed(BaseException):
+        pass
+
+    def replace(path, target, of_path=pathlib.Path.replace):
+        if path.suffix == ".index":
+            raise Killed
+        return of_path(path, target)
+
+    if earlier:
+        shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    method = run_toy.compiled_method()
+    checkpoints = RunCheckpoints(tmp_path, method, method.optimizer)
+    monkeypatch.setattr(pathlib.Path, "replace", replace)
+    with pytest.raises(Killed):
+        checkpoints.save(12, minutes=1.0)
+    assert (tmp_path / "checkpoints" / "step-12.data-00000-of-00001").exists()
+    assert checkpoints.restore() is earlier
+    assert int(checkpoints.step) == (8 if earlier else 12)
 
 
 def test_what_cannot_be_written_is_said_and_leaves_the_last_checkpoint(finished, tmp_path):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from absl import logging
 from tf_metalstm.failures import reason
 
 _KEPT = 3
+_UNFINISHED = "unfinished-"  # at the beginning of the names of files that are being written
 
 LAST, BEST = "checkpoints", "best"  # folders of a run
 
@@ -244,10 +246,24 @@ class _Folder:
         Checkpoints of later steps exist if the run restarted from an older one.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        # The index file is written last, so a checkpoint with an index is complete.
-        self._checkpoint.write(str(self.path / f"step-{step}"))
+        self._remove_unfinished()  # of a process that was killed
+        try:
+            self._checkpoint.write(str(self.path / f"{_UNFINISHED}step-{step}"))
+            # The index file gets its name last, so a checkpoint with an index is complete.
+            files = self.path.glob(f"{_UNFINISHED}step-{step}.*")
+            for file in sorted(files, key=lambda file: file.suffix == ".index"):
+                file.replace(file.with_name(file.name.removeprefix(_UNFINISHED)))
+        finally:
+            self._remove_unfinished()
         paths = self.paths()
         position = paths.index(self.path / f"step-{step}")
         for path in paths[:position] + paths[position + self._kept :]:
             for file in self.path.glob(f"{path.name}.*"):
                 file.unlink()
+
+    def _remove_unfinished(self) -> None:
+        for path in self.path.glob(f"{_UNFINISHED}*"):
+            if path.is_dir():  # TensorFlow's folder of parts
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
