@@ -235,7 +235,7 @@ SIMPLE_RULES = [
 ]
 
 
-@pytest.mark.parametrize("second_order", [False, True])
+@pytest.mark.parametrize("second_order", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("make_rule", [toy.lively_rule, *SIMPLE_RULES])
 def test_recomputing_changes_no_meta_gradient(make_rule, second_order):
     learner, rule = toy.mlp_learner(), make_rule()

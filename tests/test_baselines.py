@@ -53,7 +53,9 @@ def joint(tmp_path_factory):
     "method",
     [
         {"method": "nearest_neighbor"},
-        {"method": "matching_networks", "dropout": 0.5, **toy.CONV4},
+        pytest.param(
+            {"method": "matching_networks", "dropout": 0.5, **toy.CONV4}, marks=pytest.mark.slow
+        ),
         {"method": "prototypical_networks", "training_num_way": 4},
     ],
     ids=lambda method: method["method"],
@@ -82,6 +84,7 @@ def test_what_evaluate_writes_is_what_a_table_and_an_export_read(tmp_path):
     assert results.find_report(other, pathlib.Path(run.run_dir), 4) is None
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_the_network_that_was_trained(joint, tmp_path):
     assert read_settings(joint.run_dir).get("num_training_classes") == NUM_CLASSES
     start = {"pretrained_run_dir": joint.run_dir}
@@ -152,6 +155,7 @@ def test_a_joint_training_starts_from_another_one(tmp_path):
         np.testing.assert_array_equal(mine, its)
 
 
+@pytest.mark.slow
 def test_matching_networks_start_from_others(tmp_path):
     matching = {"method": "matching_networks", "full_context": True, **MLP}
     first = settings(tmp_path / "first", 2, **matching)

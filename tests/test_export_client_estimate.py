@@ -108,6 +108,7 @@ def test_adapt_save_and_predict(model, folders, tmp_path, capsys):
         classifier.save(tmp_path / "again")
 
 
+@pytest.mark.slow
 def test_the_saved_classifier_runs_in_litert(model, folders, tmp_path, capsys):
     """It runs from pixels to names with LiteRT's own operations alone."""
     call(capsys, "--model", model, "--support", folders / "support", "--save", tmp_path / "mine")

@@ -86,6 +86,7 @@ def lite(signature):
         return tf.lite.Interpreter(model_content=to_lite.convert(MODEL, signature))
 
 
+@pytest.mark.slow
 def test_predict_in_lite():
     pixels, names, _, queries = support()
     numbers = np.array([sorted(set(names)).index(name) for name in names], np.int32)

@@ -60,13 +60,6 @@ def test_importing_the_package_imports_no_tensorflow_and_sets_the_variables_firs
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-def test_the_generated_pages_are_those_of_the_code():
-    """Runs in its own process, because other tests add parts."""
-    call = [sys.executable, "tools/write_pages.py", "--check"]
-    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
 def test_every_command_has_a_section_and_every_flag_a_row():
     page = (ROOT / "docs" / "commands.md").read_text()
     commands = {path.stem for path in (ROOT / "tf_metalstm").glob("*.py") if is_command(path)}

@@ -69,6 +69,7 @@ def assert_same_run(one, two, step):
             np.testing.assert_allclose(float(value or 0), float(other[name] or 0), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_workers_do_what_one_process_does(tmp_path):
     for process in (*start_two(tmp_path / "two", 4), start(tmp_path / "one", 4)):
         process.finish()
