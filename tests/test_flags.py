@@ -375,9 +375,11 @@ def only_parts_of_the_package():
     toys = [toy.ToySource, toy.ToyStream]
     for each in toys:
         SOURCES.remove(each.part.name)
-    yield
-    for each in toys:
-        add_part(each)
+    try:
+        yield
+    finally:
+        for each in toys:
+            add_part(each)
 
 
 def run_python(code):

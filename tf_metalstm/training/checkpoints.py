@@ -246,14 +246,13 @@ class _Folder:
         Checkpoints of later steps exist if the run restarted from an older one.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        self._remove_unfinished()  # of a process that was killed
         try:
             self._checkpoint.write(str(self.path / f"{_UNFINISHED}step-{step}"))
             # The index file gets its name last, so a checkpoint with an index is complete.
             files = self.path.glob(f"{_UNFINISHED}step-{step}.*")
             for file in sorted(files, key=lambda file: file.suffix == ".index"):
                 file.replace(file.with_name(file.name.removeprefix(_UNFINISHED)))
-        finally:
+        finally:  # also those of a process that was killed
             self._remove_unfinished()
         paths = self.paths()
         position = paths.index(self.path / f"step-{step}")
