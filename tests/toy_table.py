@@ -6,6 +6,7 @@ import pathlib
 import toy
 
 from tf_metalstm import reproduce
+from tf_metalstm.exported import exported_fingerprint, is_exported
 from tf_metalstm.flags import parse_settings, read_settings, write_settings
 from tf_metalstm.settings import make_settings
 from tf_metalstm.tables.catalogue import Cell, Run
@@ -64,8 +65,10 @@ def stand_in(command, flags):
     if command == "train":
         where = said.get("pretrained_run_dir")
         make_run(run_dir, 100, best=50, settings=said)
-        first = pathlib.Path(where or "").name
-        record_start(run_dir, {"run": first, "step": 50} if first else None)
+        start = {"run": pathlib.Path(where or "").name, "step": 50}
+        if where and is_exported(where):
+            start["weights"] = exported_fingerprint(where)
+        record_start(run_dir, start if where else None)
     elif command == "search":
         (run_dir / "found.flags").write_text("--inner_rate=0.1\n")
     else:

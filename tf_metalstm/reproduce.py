@@ -34,7 +34,7 @@ from tf_metalstm.tables.results import (
     result_here,
     write_records,
 )
-from tf_metalstm.tables.runs import in_order, mismatch, read_state, still_needed
+from tf_metalstm.tables.runs import in_order, mismatch, read_state, still_needed, weights_folder
 from tf_metalstm.tables.text import table_text
 
 
@@ -207,7 +207,7 @@ def _train(run: Run, folder: Path, places: list[str], options: argparse.Namespac
         return
     if state is not None and max_minutes is not None and state.minutes >= max_minutes:
         return
-    extra = [f"--pretrained_run_dir={folder / first.name}" for first in run.before]
+    extra = [f"--pretrained_run_dir={weights_folder(first, folder)}" for first in run.before]
     if max_minutes is not None:
         extra.append(f"--max_minutes={max_minutes}")
     precision = options.learner_precision

@@ -7,6 +7,7 @@ import pytest
 from toy_table import BEFORE, FLAGS, PLAIN, TUNED, begun_at, make_run, report, run
 
 from tf_metalstm import reproduce
+from tf_metalstm.shipped import model_folder
 from tf_metalstm.tables import runs
 from tf_metalstm.tables.catalogue import Cell, Run
 from tf_metalstm.training.checkpoints import best_fingerprint
@@ -93,6 +94,33 @@ def test_a_network_that_was_trained_anew_to_the_same_update_is_another_one(calls
     shutil.rmtree(folder / "joint")
     run(tmp_path, "--print_only")
     assert "it began at another and not at joint" in capsys.readouterr().out
+
+
+def test_a_trained_model_replaces_a_run_that_is_not_here(calls, tmp_path, monkeypatch, capsys):
+    name = "mini_imagenet_trunk_conv4_64"
+    first = Run("joint", FLAGS, shipped=name)
+    last = Cell("last", 5, 1, "", Run("last", FLAGS, before=(first,)))
+    monkeypatch.setattr(reproduce, "TABLES", {"mini_imagenet": lambda: [last]})
+    run(tmp_path)
+    assert [name for _, name, _ in calls] == ["last", "last"]
+    assert f"--pretrained_run_dir={model_folder(name)}" in calls[0][2]
+    printed = capsys.readouterr().out
+    assert "43.21" in printed
+    assert f"100, best 50; from the model {name}, 50" in printed
+
+    starts = tmp_path / "mini_imagenet" / "last" / STARTS
+    [start] = json.loads(starts.read_text())
+    start["pretrained"]["weights"] = "of others"
+    starts.write_text(json.dumps([start]))
+    run(tmp_path, "--print_only")
+    assert f"the model {name} was trained anew since it began there" in capsys.readouterr().out
+
+    shutil.rmtree(starts.parent)
+    joint = tmp_path / "mini_imagenet" / "joint"
+    make_run(joint, 100, best=50)
+    calls.clear()
+    run(tmp_path)
+    assert f"--pretrained_run_dir={joint}" in calls[0][2]
 
 
 def test_the_precision_is_said_and_makes_no_other_recipe(calls, tmp_path, capsys):

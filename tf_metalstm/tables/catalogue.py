@@ -26,12 +26,15 @@ class Run:
     flags: flags of `train`, without the folders of data and runs.
     before: the run whose weights it starts from, as a tuple of one; else empty.
     searched: whether `search` chooses settings before the evaluation.
+    shipped: name of the trained model with its weights, or "". Other runs start from this model if
+        the run itself is not on this machine.
     """
 
     name: str
     flags: tuple[str, ...]
     before: tuple[Run, ...] = ()
     searched: bool = False
+    shipped: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,22 +113,46 @@ def _mini_imagenet() -> list[Cell]:
 
 
 def _mini_imagenet_from_trunk() -> list[Cell]:
-    """Returns the rows of a network that was trained jointly for long, with four heads."""
-    trunk = Run("trunk_64", (_recipe("mini_imagenet_trunk_64"),))
-    heads = [("nearest neighbour", trunk)]
+    """Returns the rows of a network that was trained jointly for long, and of what begins there."""
+    shipped = "mini_imagenet_trunk_conv4_64"
+    trunk = Run("trunk_64", (_recipe("mini_imagenet_trunk_64"),), shipped=shipped)
+    found: list[tuple[str, dict[int, str], dict[int, Run]]] = [
+        ("nearest neighbour", {}, {1: trunk, 5: trunk})
+    ]
     for words, name in (
-        ("prototypical networks by cosine", "prototypes"),
+        ("prototypical networks by cosine, not trained", "prototypes"),
         ("ridge regression", "ridge"),
+        ("siamese networks", "siamese"),
         ("OP-LSTM, from prototypes", "outer_product"),
     ):
-        recipe = _recipe(f"mini_imagenet_trunk_64_{name}")
-        heads.append((words, Run(f"trunk_64_{name}", (recipe,), before=(trunk,))))
+        run = _from_trunk(name, trunk)
+        found.append((words, {}, {1: run, 5: run}))
+    for words, name, published in (
+        ("matching networks", "matching", {}),
+        ("relation networks", "relation", {1: "50.44 +- 0.82", 5: "65.32 +- 0.70"}),
+    ):
+        runs = {shot: _from_trunk(f"{shot}shot_{name}", trunk) for shot in (1, 5)}
+        found.append((words, published, runs))
+    run = _from_trunk("5shot_prototypical", trunk)
+    published = {1: "49.42 +- 0.78", 5: "68.20 +- 0.66"}
+    found.append(("prototypical networks by cosine", published, {1: run, 5: run}))
     return [
-        Cell(f"{words}, trunk of 64 filters", way, shot, "", run)
-        for words, run in heads
+        Cell(
+            f"{words}, trunk of 64 filters",
+            way,
+            shot,
+            published.get(shot, "") if way == 5 else "",
+            runs[shot],
+        )
+        for words, published, runs in found
         for way in (5, 20)
         for shot in (1, 5)
     ]
+
+
+def _from_trunk(name: str, trunk: Run) -> Run:
+    recipe = _recipe(f"mini_imagenet_trunk_64_{name}")
+    return Run(f"trunk_64_{name}", (recipe,), before=(trunk,))
 
 
 # 5-way 1-shot and 5-shot, 20-way 1-shot and 5-shot.
@@ -133,7 +160,11 @@ _MATCHING = ("98.1", "98.9", "93.8", "98.5")
 
 
 def _omniglot() -> list[Cell]:
-    joint = Run("nearest_neighbor", (_recipe("omniglot_nearest_neighbor"),))
+    joint = Run(
+        "nearest_neighbor",
+        (_recipe("omniglot_nearest_neighbor"),),
+        shipped="omniglot_trunk_conv4_64",
+    )
     pixels = Run("pixel_nearest_neighbor", (_recipe("omniglot_pixel_nearest_neighbor"),))
     cells = []
     for shot, matching, maml, meta_sgd in (

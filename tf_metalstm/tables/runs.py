@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tf_metalstm.argv import FOUND_FLAGS
+from tf_metalstm.exported import exported_fingerprint
 from tf_metalstm.flags import parse_settings, read_settings
 from tf_metalstm.runs import differences
 from tf_metalstm.settings import Settings, known_options, make_settings
+from tf_metalstm.shipped import model_folder, model_names
 from tf_metalstm.tables.catalogue import Run
 from tf_metalstm.training.checkpoints import BEST, LAST, best_fingerprint, checkpoint_steps
 from tf_metalstm.training.provenance import commits, read_starts
@@ -48,12 +50,21 @@ def in_order(run: Run) -> Iterator[Run]:
 def still_needed(run: Run, folder: Path) -> Iterator[Run]:
     """Yields the runs that must start or continue before a run, and then the run itself.
 
-    A run that has begun has the weights of earlier runs in its checkpoints.
+    A run that has begun has the weights of earlier runs in its checkpoints. A run with a trained
+    model needs no training.
     """
     if read_state(folder / run.name) is None:
         for first in run.before:
-            yield from still_needed(first, folder)
+            if weights_folder(first, folder) == folder / first.name:
+                yield from still_needed(first, folder)
     yield run
+
+
+def weights_folder(run: Run, folder: Path) -> Path:
+    """Returns the folder that other runs start from: the run, or else its trained model."""
+    if read_state(folder / run.name) is None and run.shipped in model_names():
+        return model_folder(run.shipped)
+    return folder / run.name
 
 
 def read_state(run_dir: Path) -> State | None:
@@ -96,15 +107,20 @@ def mismatch(run: Run, folder: Path) -> str:
         start = run.before[0].name if run.before else "random numbers"
         return f"it began at {where or 'random numbers'} and not at {start}"
     for first in run.before:
-        if other := _other_start(_start_of(run_dir), folder / first.name):
+        if other := _other_start(_start_of(run_dir), first, folder / first.name):
             return other
     return ""
 
 
-def _other_start(start: dict[str, Any], first_dir: Path) -> str:
+def _other_start(start: dict[str, Any], first: Run, first_dir: Path) -> str:
     """Returns how the initial weights differ from the present best weights of the other run."""
     if not start:
         return ""
+    if start["run"] == first.shipped:
+        is_same = first.shipped not in model_names() or (
+            start["weights"] == exported_fingerprint(model_folder(first.shipped))
+        )
+        return "" if is_same else f"the model {first.shipped} was trained anew since it began there"
     if start["run"] != first_dir.name:
         return f"it began at {start['run']} and not at {first_dir.name}"
     now = read_state(first_dir)
@@ -154,7 +170,9 @@ def updates_text(run: Run, folder: Path, checkpoint: str = "best") -> str:
         text += f", found {' '.join(_found_flags(run, run_dir))}"
     for first in run.before:
         start = _start_of(run_dir)
-        if read_state(folder / first.name) is None and start:
+        if start and start["run"] == first.shipped:
+            text += f"; from the model {first.shipped}, {start['step']:,}"
+        elif read_state(folder / first.name) is None and start:
             text += f"; from {start['run']}, update {start['step']:,}, which is not here"
         else:
             text += f"; from {first.name}, {updates_text(first, folder)}"

@@ -14,8 +14,9 @@ NUM_EPISODES = 600
 _ABOUT = {
     "mini_imagenet": (
         "mini-ImageNet",
-        "The published numbers are those of Ravi & Larochelle, ICLR 2017, table 1. Fine-tuning "
-        "has no training; its two searches took 33 minutes and one hour. "
+        "The published numbers are those of Ravi & Larochelle, ICLR 2017, table 1, and for "
+        "relation and prototypical networks those of their own papers. Fine-tuning has no "
+        "training; its two searches took 33 minutes and one hour. "
         "[The lab book](lab_book/index.md) has a page on each kind of row.",
     ),
     "omniglot": (
