@@ -120,10 +120,10 @@ def _mini_imagenet_from_trunk() -> list[Cell]:
         ("nearest neighbour", {}, {1: trunk, 5: trunk})
     ]
     for words, name in (
-        ("prototypical networks by cosine, not trained", "prototypes"),
+        ("prototypical networks, by the cosine, not trained", "prototypes"),
         ("ridge regression", "ridge"),
         ("siamese networks", "siamese"),
-        ("OP-LSTM, from prototypes", "outer_product"),
+        ("outer-product LSTM, from prototypes", "outer_product"),
     ):
         run = _from_trunk(name, trunk)
         found.append((words, {}, {1: run, 5: run}))
@@ -135,7 +135,7 @@ def _mini_imagenet_from_trunk() -> list[Cell]:
         found.append((words, published, runs))
     run = _from_trunk("5shot_prototypical", trunk)
     published = {1: "49.42 +- 0.78", 5: "68.20 +- 0.66"}
-    found.append(("prototypical networks by cosine", published, {1: run, 5: run}))
+    found.append(("prototypical networks, by the cosine", published, {1: run, 5: run}))
     return [
         Cell(
             f"{words}, trunk of 64 filters",
@@ -201,7 +201,7 @@ def _omniglot_features(joint: Run) -> list[Cell]:
         ("siamese networks", "siamese", ("97.3", "98.4", "88.2", "97.0")),
         ("matching networks, from a trained network", "matching_from_joint", _MATCHING),
         ("prototypical networks", "prototypical", ("98.8", "99.7", "96.0", "98.9")),
-        ("meta-LSTM from prototypes", "meta_lstm_from_prototypes", ("", "", "", "")),
+        ("meta-LSTM, from prototypes", "meta_lstm_from_prototypes", ("", "", "", "")),
         ("ridge regression", "ridge", ("", "", "", "")),
         ("relation networks", "relation", ("99.6", "99.8", "97.6", "99.1")),
     ):
