@@ -2,7 +2,8 @@
 
 Sources of the published numbers, accuracy in % with its 95 % interval if there is one:
 
-- mini-ImageNet: Ravi & Larochelle, ICLR 2017, table 1;
+- mini-ImageNet: Ravi & Larochelle, ICLR 2017, table 1, Snell et al., NIPS 2017 (prototypical
+  networks), Sung et al., CVPR 2018 (relation networks, transductive);
 - Omniglot: Vinyals et al., NIPS 2016 (matching networks, and their own siamese networks), Snell et
   al., NIPS 2017 (prototypical networks), Finn et al., ICML 2017 (MAML, transductive), Li et al.,
   2017 (Meta-SGD, transductive), Sung et al., CVPR 2018 (relation networks, transductive).
@@ -116,43 +117,34 @@ def _mini_imagenet_from_trunk() -> list[Cell]:
     """Returns the rows of a network that was trained jointly for long, and of what begins there."""
     shipped = "mini_imagenet_trunk_conv4_64"
     trunk = Run("trunk_64", (_recipe("mini_imagenet_trunk_64"),), shipped=shipped)
-    found: list[tuple[str, dict[int, str], dict[int, Run]]] = [
-        ("nearest neighbour", {}, {1: trunk, 5: trunk})
-    ]
-    for words, name in (
-        ("prototypical networks, by the cosine, not trained", "prototypes"),
-        ("ridge regression", "ridge"),
-        ("siamese networks", "siamese"),
-        ("outer-product LSTM, from prototypes", "outer_product"),
-    ):
-        run = _from_trunk(name, trunk)
-        found.append((words, {}, {1: run, 5: run}))
-    for words, name, published in (
-        ("matching networks", "matching", {}),
-        ("relation networks", "relation", {1: "50.44 +- 0.82", 5: "65.32 +- 0.70"}),
-    ):
-        runs = {shot: _from_trunk(f"{shot}shot_{name}", trunk) for shot in (1, 5)}
-        found.append((words, published, runs))
-    run = _from_trunk("5shot_prototypical", trunk)
-    published = {1: "49.42 +- 0.78", 5: "68.20 +- 0.66"}
-    found.append(("prototypical networks, by the cosine", published, {1: run, 5: run}))
-    return [
-        Cell(
-            f"{words}, trunk of 64 filters",
-            way,
-            shot,
-            published.get(shot, "") if way == 5 else "",
-            runs[shot],
-        )
-        for words, published, runs in found
-        for way in (5, 20)
-        for shot in (1, 5)
-    ]
-
-
-def _from_trunk(name: str, trunk: Run) -> Run:
-    recipe = _recipe(f"mini_imagenet_trunk_64_{name}")
-    return Run(f"trunk_64_{name}", (recipe,), before=(trunk,))
+    # Runs for 1-shot and 5-shot, and the published numbers of these at 5-way.
+    rows: tuple[tuple[str, tuple[str, str], tuple[str, str]], ...] = (
+        ("prototypes by the cosine, not trained", ("prototypes", "prototypes"), ("", "")),
+        ("ridge regression", ("ridge", "ridge"), ("", "")),
+        ("siamese networks", ("siamese", "siamese"), ("", "")),
+        ("outer-product LSTM, from prototypes", ("outer_product", "outer_product"), ("", "")),
+        ("matching networks", ("1shot_matching", "5shot_matching"), ("", "")),
+        (
+            "relation networks",
+            ("1shot_relation", "5shot_relation"),
+            ("50.44 +- 0.82", "65.32 +- 0.70"),
+        ),
+        (
+            "prototypical networks, by the cosine",
+            ("5shot_prototypical", "5shot_prototypical"),
+            ("49.42 +- 0.78", "68.20 +- 0.66"),
+        ),
+    )
+    tasks = [(way, shot) for way in (5, 20) for shot in (1, 5)]
+    end = ", trunk of 64 filters"
+    cells = [Cell(f"nearest neighbour{end}", way, shot, "", trunk) for way, shot in tasks]
+    for words, names, published in rows:
+        for way, shot in tasks:
+            name, number = names[shot == 5], published[shot == 5] if way == 5 else ""
+            recipe = _recipe(f"mini_imagenet_trunk_64_{name}")
+            run = Run(f"trunk_64_{name}", (recipe,), before=(trunk,))
+            cells.append(Cell(words + end, way, shot, number, run))
+    return cells
 
 
 # 5-way 1-shot and 5-shot, 20-way 1-shot and 5-shot.
@@ -201,7 +193,7 @@ def _omniglot_features(joint: Run) -> list[Cell]:
         ("siamese networks", "siamese", ("97.3", "98.4", "88.2", "97.0")),
         ("matching networks, from a trained network", "matching_from_joint", _MATCHING),
         ("prototypical networks", "prototypical", ("98.8", "99.7", "96.0", "98.9")),
-        ("meta-LSTM, from prototypes", "meta_lstm_from_prototypes", ("", "", "", "")),
+        ("meta-LSTM from prototypes", "meta_lstm_from_prototypes", ("", "", "", "")),
         ("ridge regression", "ridge", ("", "", "", "")),
         ("relation networks", "relation", ("99.6", "99.8", "97.6", "99.1")),
     ):
