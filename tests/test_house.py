@@ -86,6 +86,19 @@ def test_client_imports_nothing_of_ours():
         assert names <= CLIENT_MAY_IMPORT | CLIENTS_WITH_MORE.get(file.name, set()), file
 
 
+def test_functions_are_traced_in_one_way():
+    """`graphs.py` is the way; a file that is in `export`, too, cannot import it."""
+    shared = {file.name for file in (ROOT / "export").glob("*.py")}
+    files = [file for file in PACKAGE.rglob("*.py") if file.name not in {"graphs.py", *shared}]
+    found = {
+        str(file)
+        for file in files
+        if re.search(r"\btf\.function\(|@tf\.function", file.read_text("utf-8"))
+    }
+    assert len(files) > 100
+    assert found == set()
+
+
 def test_imports_are_declared_dependencies():
     # Packages that only matplotlib or an extra installs could be missing later.
     declared = {None: set()}

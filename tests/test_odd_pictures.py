@@ -17,6 +17,7 @@ from tf_metalstm.classifier import FewShotClassifier
 from tf_metalstm.data.preprocessing import Normalization
 from tf_metalstm.data.sources import decoding, pixels
 from tf_metalstm.data.sources.base import CorruptImageError
+from tf_metalstm.graphs import graph_function
 from tf_metalstm.methods.pixel_nearest_neighbor import PixelNearestNeighbor
 from tf_metalstm.serving.pictures import decode_pictures
 from tf_metalstm.serving.served import ServedMethod
@@ -69,7 +70,7 @@ def served(read):
     [COLOR, *(pytest.param(s, marks=pytest.mark.slow) for s in (GRAY, (9, 9, 3), (84, 84, 1)))],
 )
 def test_in_the_graph(shape):
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    @graph_function(input_signature=[tf.TensorSpec([None], tf.string)])
     def decode(files):
         return decode_pictures(files, shape, "support_images")
 

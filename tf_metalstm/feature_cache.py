@@ -12,11 +12,11 @@ import sys
 from collections.abc import Iterable
 from typing import Any, TypeGuard
 
-import tensorflow as tf
 import tqdm
 
 from tf_metalstm.data.episodes import Episodes, ImageEpisodes
 from tf_metalstm.data.feature_episodes import FeatureEpisodes
+from tf_metalstm.graphs import graph_function
 from tf_metalstm.methods.base import Method
 from tf_metalstm.methods.feature_method import FeatureMethod
 
@@ -59,7 +59,7 @@ def _are_images(episodes: Episodes) -> TypeGuard[ImageEpisodes]:
 
 
 def _compute(episodes: FeatureEpisodes, method: Any) -> bool:
-    features = tf.function(method.features, reduce_retracing=True)
+    features = graph_function(method.features, reduce_retracing=True)
     bar = functools.partial(progress_bar, unit="batch of images", leave=False)
     return episodes.compute(features, _MOST_BYTES, bar)
 

@@ -26,6 +26,7 @@ from absl import logging
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from tf_metalstm.episode import Tensor
+from tf_metalstm.graphs import graph_function
 from tf_metalstm.parameters import Blocks, blocks_of, num_parameters
 from tf_metalstm.rule_folder import read_rule
 from tf_metalstm.rules.base import Rule
@@ -352,7 +353,7 @@ def _dense(gradient: Any, variable: Any) -> Any:
 
 def _state_specs(rule: Rule, size: int) -> Any:
     """Returns shapes and types of the state for theta [size], without computing it."""
-    start = tf.function(rule.initial_state)
+    start = graph_function(rule.initial_state)
     traced = start.get_concrete_function(tf.TensorSpec([size], rule.compute_dtype))
     return tf.nest.map_structure(
         lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), traced.structured_outputs

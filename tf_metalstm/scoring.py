@@ -11,6 +11,7 @@ import tensorflow as tf
 from tf_metalstm.data.episodes import Episodes, episode_dataset
 from tf_metalstm.episode import Tensor
 from tf_metalstm.feature_cache import list_by_features, progress_bar
+from tf_metalstm.graphs import graph_function
 from tf_metalstm.methods.base import Method
 from tf_metalstm.methods.few_shot import FewShotMethod
 
@@ -110,7 +111,7 @@ def episode_scores(
     """
     asked = answer or _plain(method)
 
-    @tf.function
+    @graph_function
     def outputs_of(inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         return asked(inputs)
 

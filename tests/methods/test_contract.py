@@ -14,6 +14,7 @@ from tf_metalstm import experiment
 from tf_metalstm.construction import build_method, build_tasks, resolve
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.data.preprocessing import Normalization
+from tf_metalstm.graphs import graph_function
 from tf_metalstm.methods.catalogue import METHODS
 from tf_metalstm.methods.few_shot import FewShotMethod
 from tf_metalstm.options import options_of
@@ -185,7 +186,7 @@ def test_an_answer_for_every_query(few_shot):
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_tasks_do_not_touch_each_other(name):
-    answer = tf.function(built(name))
+    answer = graph_function(built(name))
     inputs, _ = tasks_of(name, num_episodes=6, episodes_per_step=6)  # too many episodes to unroll
     together = answer(inputs)
     for i in (0, 2, 5):

@@ -11,6 +11,7 @@ from tf_metalstm.construction import build_method, build_tasks
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.data.quadratics import Quadratic, QuadraticTasks
 from tf_metalstm.data.training_problems import FIRST_STEP, SCALES, TrainingProblems
+from tf_metalstm.graphs import graph_function
 from tf_metalstm.methods.base import LOSSES
 from tf_metalstm.methods.learned_optimizer import LearnedOptimizerMethod, LearnedOptimizerOptions
 from tf_metalstm.objectives import OPTIMIZATION
@@ -168,7 +169,7 @@ def test_recomputing_changes_no_meta_gradient(second_order):
 
 
 def test_problems_do_not_touch_each_other():
-    answer = tf.function(optimizer(toy.lively_rule(), 2))
+    answer = graph_function(optimizer(toy.lively_rule(), 2))
     tasks = problems(3)
     together = answer(tasks)
     for i in range(3):

@@ -9,6 +9,7 @@ import tensorflow as tf
 from export_client import images as client_images
 from PIL import Image
 
+from tf_metalstm.graphs import graph_function
 from tf_metalstm.serving.pictures import decode_pictures
 
 SHAPES = [(28, 28, 1), (84, 84, 3)]
@@ -18,7 +19,7 @@ SHAPES = [(28, 28, 1), (84, 84, 3)]
 def compiled(shape):
     """`decode_pictures` to one size, compiled once for all tests."""
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    @graph_function(input_signature=[tf.TensorSpec([None], tf.string)])
     def decode(files):
         return decode_pictures(files, shape)
 

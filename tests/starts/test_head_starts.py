@@ -8,6 +8,7 @@ import toy
 
 from tf_metalstm.adaptation import InnerLoop
 from tf_metalstm.episode import Support
+from tf_metalstm.graphs import graph_function
 from tf_metalstm.learners.any_way import AnyWayLearner
 from tf_metalstm.learners.mlp import mlp
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
@@ -133,7 +134,7 @@ def test_any_number_of_classes_whatever_the_training_had(member):
     method = method_of(member, training_way=3)
     assert method.num_outputs is None
     queries = toy.vector_support(4).inputs
-    adapt = tf.function(method.adapt, input_signature=[ANY_SUPPORT])
+    adapt = graph_function(method.adapt, input_signature=[ANY_SUPPORT])
     for num_way in (2, 50):
         adapted = adapt(support_of(num_way))
         assert adapted.theta.shape == (16 + 5 * num_way,)
@@ -143,7 +144,7 @@ def test_any_number_of_classes_whatever_the_training_had(member):
 
 def test_without_updates_it_is_the_start_for_any_number_of_classes():
     method = method_of(PrototypeStart, num_steps=0)
-    adapt = tf.function(method.adapt, input_signature=[ANY_SUPPORT])
+    adapt = graph_function(method.adapt, input_signature=[ANY_SUPPORT])
     support = support_of(3)
     expected = method.start.theta_0(method.learner, support, 3)
     np.testing.assert_allclose(adapt(support).theta, expected, rtol=1e-12)

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tf_metalstm.data.tasks import ProblemTasks
 from tf_metalstm.episode import Tensor
+from tf_metalstm.graphs import graph_function
 from tf_metalstm.parameters import Blocks
 
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
@@ -96,7 +97,7 @@ class Minimizer:
         self._optimizer.build(self._variables)
         everything = [*self._variables, *self._optimizer.variables]
         self._beginning = [(each, keras.ops.convert_to_numpy(each)) for each in everything]
-        self._run = tf.function(self._minimize, autograph=False)
+        self._run = graph_function(self._minimize)
 
     def losses(self, rate: float) -> np.ndarray:
         """Returns the losses of each problem before each update and after the last, [E, T + 1]."""

@@ -22,6 +22,7 @@ from tf_metalstm.data.options import CLASS_SAMPLINGS
 from tf_metalstm.data.preprocessing import Augmentation, Normalization
 from tf_metalstm.data.sources.base import SPLITS, ClassImages
 from tf_metalstm.episode import EpisodeSpec, Tensor
+from tf_metalstm.graphs import graph_function, unconverted
 from tf_metalstm.options import OptionError
 
 
@@ -117,7 +118,7 @@ class EpisodeSampler:
         """
         digest = hashlib.sha256()
         digest.update(f"{self.source_name}/{self.split}: {self.spec}".encode())
-        sample = tf.function(self.sample)
+        sample = graph_function(self.sample)
         for index in range(num_episodes):
             drawn, members = (x.numpy() for x in sample(tf.constant(index, tf.int64)))
             for name, row in zip(drawn, members, strict=True):
@@ -173,7 +174,7 @@ class ImageEpisodes:
         augmentation: Augmentation | None = None,
     ):
         self.sampler = sampler
-        self._sample = tf.function(sampler.sample)
+        self._sample = graph_function(sampler.sample)
         self._normalization, self._augmentation = normalization, augmentation
         sizes = sampler.classes.class_sizes
         with tf.device("CPU:0"):  # a data set of images may be larger than a GPU
@@ -241,7 +242,9 @@ def episode_dataset(
             f"{episodes_per_step}."
         )
     stop = np.iinfo(np.int64).max if num_episodes is None else start + num_episodes
-    stream = tf.data.Dataset.range(start, stop).map(episodes, num_parallel_calls=tf.data.AUTOTUNE)
+    stream = tf.data.Dataset.range(start, stop).map(
+        unconverted(episodes), num_parallel_calls=tf.data.AUTOTUNE
+    )
     # There are no files to divide among machines: each machine takes its part of every step.
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tf_metalstm.data.episodes import ImageEpisodes, arrange
 from tf_metalstm.episode import Tensor
+from tf_metalstm.graphs import graph_function
 
 # Images in one pass of the network.
 _BATCH = 128
@@ -34,7 +35,7 @@ class FeatureEpisodes:
         if num_episodes is None:
             self._rows = np.arange(len(episodes.sampler.classes.images))
             return
-        rows_of = tf.function(episodes.rows)
+        rows_of = graph_function(episodes.rows)
         rows = np.stack([rows_of(tf.constant(i, tf.int64)).numpy() for i in range(num_episodes)])
         self._rows, places = np.unique(rows, return_inverse=True)
         self._places = tf.constant(places.reshape(rows.shape), tf.int32)

@@ -27,6 +27,7 @@ from tf_metalstm.data.options import EpisodeOptions
 from tf_metalstm.data.sources.base import check_split
 from tf_metalstm.data.tasks import FUNCTIONS, EpisodeTasks
 from tf_metalstm.episode import EpisodeSpec, Tensor
+from tf_metalstm.graphs import graph_function
 from tf_metalstm.options import check_bounds, option
 from tf_metalstm.parts import Part
 
@@ -89,7 +90,7 @@ class SineEpisodes:
     def fingerprint(self, num_episodes: int) -> str:
         """Returns a hash of the waves and points of episodes 0 ... num_episodes - 1."""
         digest = hashlib.sha256(f"sine/{self.split}: {self.spec}".encode())
-        episode = tf.function(self)
+        episode = graph_function(self)
         for index in range(num_episodes):
             inputs, labels = episode(tf.constant(index, tf.int64))
             for tensor in (*inputs.values(), labels):

@@ -28,6 +28,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_metalstm.graphs import graph_function
 from tf_metalstm.learners.layers import input_shape, named
 from tf_metalstm.learners.stateless import stateless_call, statistics_of
 
@@ -73,7 +74,7 @@ def _graph(model: keras.Model) -> tuple[tf.compat.v1.GraphDef, list[str]]:
     def outputs(parameters: Any, inputs: Any) -> Any:
         return stateless_call(model, parameters, statistics, inputs, training=True)[0]
 
-    traced = tf.function(outputs).get_concrete_function(
+    traced = graph_function(outputs).get_concrete_function(
         [tf.TensorSpec(v.shape, v.dtype) for v in model.trainable_variables],
         tf.TensorSpec([None, *input_shape(model)], dtype),
     )

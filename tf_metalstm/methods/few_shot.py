@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tf_metalstm.data.tasks import IMAGES
 from tf_metalstm.episode import Support, Tensor
+from tf_metalstm.graphs import unconverted
 from tf_metalstm.methods.base import Method
 from tf_metalstm.objectives import CLASSIFICATION, Objective
 
@@ -143,6 +144,7 @@ class FewShotMethod(Method, abc.ABC):
         training = bool(training)
         return self.each_episode(lambda episode: self.one_episode(episode, training), inputs)
 
+    @unconverted
     def each_episode(
         self, one_episode: Callable[[dict[str, Tensor]], Tensor], inputs: Mapping[str, Tensor]
     ) -> Tensor:

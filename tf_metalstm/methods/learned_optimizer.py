@@ -33,6 +33,7 @@ from tf_metalstm.data.catalogue import SOURCES
 from tf_metalstm.data.tasks import PROBLEMS, ProblemTasks, Tasks
 from tf_metalstm.data.training_problems import FIRST_STEP, SCALES, TrainingProblems
 from tf_metalstm.episode import Tensor
+from tf_metalstm.graphs import unconverted
 from tf_metalstm.methods.base import LOSSES, Builder, Method, TrainedOptions
 from tf_metalstm.objectives import OPTIMIZATION
 from tf_metalstm.options import OptionError, option
@@ -266,6 +267,7 @@ class LearnedOptimizerMethod(Method):
         last, _ = problem.loss(unrolled.theta, unrolled.carry, first + loop.num_steps)
         return tf.concat([unrolled.trajectory.losses, [last]], axis=0)
 
+    @unconverted
     def _of_each(
         self,
         function: Callable[[Mapping[str, Tensor]], Tensor],

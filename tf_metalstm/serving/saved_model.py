@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
 from tf_metalstm.failures import not_written
+from tf_metalstm.graphs import graph_function
 from tf_metalstm.serving.served import ServedMethod
 from tf_metalstm.serving.signatures import ENCODED, NAMED, build_signatures, name_keys
 
@@ -135,7 +136,7 @@ def check_reload(
         ReloadError: answers to noise differ by more than rounding.
     """
     inputs, labels, queries = _noise(served)
-    adapted, _ = tf.function(served.adapt)(inputs, labels)
+    adapted, _ = graph_function(served.adapt)(inputs, labels)
     by_method = served.answers(adapted, queries)
     taken = {
         ending: describe_signature(signatures[f"predict{ending}"])["inputs"]

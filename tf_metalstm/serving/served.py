@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tf_metalstm.data.preprocessing import Normalization
 from tf_metalstm.episode import Support, Tensor
+from tf_metalstm.graphs import graph_function, unconverted
 from tf_metalstm.methods.base import LOSSES
 from tf_metalstm.methods.feature_method import FeatureMethod
 from tf_metalstm.methods.few_shot import (
@@ -169,10 +170,11 @@ class ServedMethod:
             inputs, labels = tf.gather(inputs, order), tf.gather(labels, order)
         return self.method.adapt_and_trace(Support(inputs, labels), num_steps)
 
+    @unconverted
     def _each_relabelling(self, function: Callable[[Tensor], Any]) -> Any:
         """Returns the stacked results of a function of a shift of the labels, 0 ... N - 1."""
         shifts = tf.range(self.relabellings)
-        graph = tf.function(function).get_concrete_function(tf.TensorSpec([], tf.int32))
+        graph = graph_function(function).get_concrete_function(tf.TensorSpec([], tf.int32))
         spec = tf.nest.map_structure(
             lambda one: tf.TensorSpec(one.shape, one.dtype), graph.structured_outputs
         )
@@ -226,6 +228,7 @@ class ServedMethod:
         outputs = self.method.compare(adapted.learned, features)
         return without_absent_classes(outputs, adapted.class_mask)
 
+    @unconverted
     def answers(
         self,
         adapted: AdaptedClasses,

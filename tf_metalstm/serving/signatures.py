@@ -68,6 +68,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
+from tf_metalstm.graphs import graph_function
 from tf_metalstm.serving.pictures import decode_pictures
 from tf_metalstm.serving.served import MAX_CLASSES, AdaptedClasses, ServedMethod
 
@@ -106,9 +107,9 @@ class _Core:
         inputs = served.input_spec()
         self.features: Any = None
         if served.compares_features:
-            self.features = tf.function(served.features, input_signature=[inputs])
+            self.features = graph_function(served.features, input_signature=[inputs])
 
-        @tf.function(input_signature=[inputs, served.label_spec(), *steps])
+        @graph_function(input_signature=[inputs, served.label_spec(), *steps])
         def adapt(*support: Tensor) -> tuple[dict[str, Tensor], Any, dict[str, Tensor]]:
             inputs, labels, *num_steps = support
             number = num_steps[0] if num_steps else None
@@ -121,7 +122,7 @@ class _Core:
         self.learned_specs = {name: tf.TensorSpec(t.shape, t.dtype) for name, t in learned.items()}
         mask_spec = tf.nest.map_structure(tf.TensorSpec.from_tensor, mask)
 
-        @tf.function(input_signature=[self.learned_specs, mask_spec, inputs])
+        @graph_function(input_signature=[self.learned_specs, mask_spec, inputs])
         def answers(learned: Mapping[str, Tensor], mask: Any, queries: Tensor) -> Tensor:
             return served.answers(self.adapted(learned, mask), queries, embed=self.features)
 
@@ -130,7 +131,7 @@ class _Core:
         if not served.takes_images:
             return
 
-        @tf.function(
+        @graph_function(
             input_signature=[tf.TensorSpec([None], tf.string), tf.TensorSpec([], tf.string)]
         )
         def decode(files: Tensor, name: Tensor) -> Tensor:
@@ -266,7 +267,7 @@ def _signature(
             for name in specs
         ]
     )
-    return tf.function(signature, input_signature=list(specs.values()))
+    return graph_function(signature, input_signature=list(specs.values()))
 
 
 def _numbered(labels: Tensor, served: ServedMethod) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
+from tf_metalstm.graphs import graph_function
 from tf_metalstm.methods.base import LOSSES, Method
 from tf_metalstm.parameters import ParameterBlock, is_length_of
 from tf_metalstm.rules.base import FORGET_GATES
@@ -77,7 +78,7 @@ def _coordinate(block: ParameterBlock, offset: int) -> Coordinate:
 
 def trace_function(method: Method) -> Callable[[Task], dict[str, Tensor]]:
     """Returns a function for the trace of one task, whose graph is traced once per shape."""
-    return tf.function(method.trace)
+    return graph_function(method.trace)
 
 
 def collect(

@@ -40,6 +40,7 @@ from tf_metalstm.data.sources.builder import (
 from tf_metalstm.data.sources.staging import StagedSplits
 from tf_metalstm.failures import not_written, reason
 from tf_metalstm.files import check_is_text, given_path, write_atomically
+from tf_metalstm.graphs import unconverted
 
 CACHE_VARIABLE = "TF_METALSTM_CACHE"
 """Environment variable that names the folder of the prepared data."""
@@ -160,7 +161,8 @@ class PreparedSource(Source):
                 # Reading one file after the other keeps the order of the classes.
                 read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
             )
-        return encoded.map(self._decoded, tf.data.AUTOTUNE).batch(_LOAD_BATCH).prefetch(2)
+        images = encoded.map(unconverted(self._decoded), tf.data.AUTOTUNE)
+        return images.batch(_LOAD_BATCH).prefetch(2)
 
     def _decoded(self, example: dict[str, tf.Tensor]) -> tf.Tensor:
         """Returns pixels, uint8 [h, w, c], of a stored JPEG or PNG (the operation reads both).
