@@ -137,7 +137,17 @@ def _mini_imagenet_from_trunk() -> list[Cell]:
     )
     tasks = [(way, shot) for way in (5, 20) for shot in (1, 5)]
     end = ", trunk of 64 filters"
-    cells = [Cell(f"nearest neighbour{end}", way, shot, "", trunk) for way, shot in tasks]
+    longer = Run("trunk_64_more", (_recipe("mini_imagenet_trunk_64_more"),), before=(trunk,))
+    small = Run("trunk_32", (_recipe("mini_imagenet_trunk_32"),))
+    cells = [
+        Cell(f"nearest neighbour, trunk of {words}", way, shot, "", run)
+        for words, run in (
+            ("32 filters", small),
+            ("64 filters", trunk),
+            ("64 filters after 60 epochs", longer),
+        )
+        for way, shot in tasks
+    ]
     for words, names, published in rows:
         for way, shot in tasks:
             name, number = names[shot == 5], published[shot == 5] if way == 5 else ""
