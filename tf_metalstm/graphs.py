@@ -2,7 +2,7 @@
 
 The branches and loops of this package are TensorFlow's (`tf.cond`, `tf.while_loop`), so AutoGraph
 has nothing to convert. It would still rewrite every function that a traced one calls, which took
-a sixth of the time of tracing.
+a fifth of the time of an export.
 """
 
 from collections.abc import Callable
@@ -27,4 +27,4 @@ def graph_function(function: Callable[..., Any] | None = None, **options: Any) -
     """
     if function is None:
         return lambda decorated: graph_function(decorated, **options)
-    return tf.function(unconverted(function), autograph=False, **options)
+    return tf.function(unconverted(function), **options)
