@@ -92,15 +92,13 @@ def serve(kind):
     if kind == "signatures":
         import tensorflow as tf
 
-        from tf_metalstm.serving.pictures import decode_pictures
+        from tf_metalstm.serving.pictures import picture_decoder
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-        def decode(encoded):
-            return decode_pictures(encoded, SHAPE, "images")
+        decode = picture_decoder(SHAPE)
 
         def read(encoded):
             try:
-                decode(tf.constant([encoded]))
+                decode(tf.constant([encoded]), tf.constant("images"))
             except tf.errors.InvalidArgumentError as error:
                 return "refused" if "assertion failed: [images[0]: " in error.message else "strange"
             return "read"

@@ -17,9 +17,8 @@ from tf_metalstm.classifier import FewShotClassifier
 from tf_metalstm.data.preprocessing import Normalization
 from tf_metalstm.data.sources import decoding, pixels
 from tf_metalstm.data.sources.base import CorruptImageError
-from tf_metalstm.graphs import graph_function
 from tf_metalstm.methods.pixel_nearest_neighbor import PixelNearestNeighbor
-from tf_metalstm.serving.pictures import decode_pictures
+from tf_metalstm.serving.pictures import picture_decoder
 from tf_metalstm.serving.served import ServedMethod
 
 every_picture = pytest.mark.parametrize("picture", PICTURES, ids=NAMES)
@@ -70,9 +69,8 @@ def served(read):
     [COLOR, *(pytest.param(s, marks=pytest.mark.slow) for s in (GRAY, (9, 9, 3), (84, 84, 1)))],
 )
 def test_in_the_graph(shape):
-    @graph_function(input_signature=[tf.TensorSpec([None], tf.string)])
     def decode(files):
-        return decode_pictures(files, shape, "support_images")
+        return picture_decoder(shape)(files, tf.constant("support_images"))
 
     found = decode(tf.constant([picture.encoded for picture in served(True)])).numpy()
     np.testing.assert_array_equal(found, np.round(found))

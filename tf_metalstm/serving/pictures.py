@@ -11,9 +11,13 @@ strips of rows.
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
+from tf_metalstm.graphs import graph_function
 from tf_metalstm.serving.picture_files import PictureFile, inspect
 
 # Weights of red, green and blue in gray: those of ITU-R 601, as in Pillow.
@@ -22,32 +26,40 @@ _STRIP = 2**22  # pixels of a strip
 _DAMAGED = "it cannot be decoded: it is damaged, or of a kind that this TensorFlow does not read"
 
 
-def decode_pictures(
-    encoded: Tensor, image_shape: tuple[int, ...], name: str | Tensor = "images"
-) -> Tensor:
-    """Decodes files and resizes them.
+@functools.cache
+def picture_decoder(image_shape: tuple[int, ...]) -> Any:
+    """Returns a `tf.function` that decodes files and resizes them.
+
+    It has no variables, so all models of a process share its graph, which takes long to trace.
 
     Args:
-        encoded: the bytes of JPEG, PNG, GIF, BMP or WebP files, strings [B].
         image_shape: (h, w, c), c 1 (gray) or 3 (color).
-        name: name of the list, for errors.
 
     Returns:
-        Pixels 0 ... 255, whole numbers, float32 [B, h, w, c].
+        A function of the bytes of JPEG, PNG, GIF, BMP or WebP files, strings [B], and of the name
+        of the list for errors, a string []. It returns pixels 0 ... 255, whole numbers,
+        float32 [B, h, w, c].
 
     Raises:
         tf.errors.InvalidArgumentError: when run: a file cannot be read. The error has its place in
             the list and the reason, as in "images[3]: the file is empty".
     """
-    files = _inspect_all(encoded)
-    with tf.control_dependencies([_no_problem(name, files.problem)]):
-        encoded = tf.identity(encoded)
-    decoded, pixels = _decode_all(encoded, files, image_shape)
-    with tf.control_dependencies([_no_problem(name, tf.where(decoded, "", _DAMAGED))]):
-        return tf.identity(pixels)
+
+    @graph_function(
+        input_signature=[tf.TensorSpec([None], tf.string), tf.TensorSpec([], tf.string)]
+    )
+    def decode(encoded: Tensor, name: Tensor) -> Tensor:
+        files = _inspect_all(encoded)
+        with tf.control_dependencies([_no_problem(name, files.problem)]):
+            encoded = tf.identity(encoded)
+        decoded, pixels = _decode_all(encoded, files, image_shape)
+        with tf.control_dependencies([_no_problem(name, tf.where(decoded, "", _DAMAGED))]):
+            return tf.identity(pixels)
+
+    return decode
 
 
-def _no_problem(name: str | Tensor, problems: Tensor) -> Tensor:
+def _no_problem(name: Tensor, problems: Tensor) -> Tensor:
     """Returns an assertion that there are no problems; its error names the first file with one."""
     all_of_them = tf.concat([problems, [tf.constant("")]], 0)  # at least one element
     first = tf.argmax(all_of_them != "")

@@ -178,7 +178,7 @@ class ServedMethod:
         spec = tf.nest.map_structure(
             lambda one: tf.TensorSpec(one.shape, one.dtype), graph.structured_outputs
         )
-        return tf.map_fn(function, shifts, fn_output_signature=spec)
+        return tf.map_fn(graph, shifts, fn_output_signature=spec)
 
     def _num_way(self, labels: Tensor) -> Tensor | int:
         return num_classes(labels) if self.num_way is None else self.num_way

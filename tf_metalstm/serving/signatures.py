@@ -69,7 +69,7 @@ import tensorflow as tf
 
 from tf_metalstm.episode import Tensor
 from tf_metalstm.graphs import graph_function
-from tf_metalstm.serving.pictures import decode_pictures
+from tf_metalstm.serving.pictures import picture_decoder
 from tf_metalstm.serving.served import MAX_CLASSES, AdaptedClasses, ServedMethod
 
 ENCODED, NAMED = "_encoded", "_named"
@@ -128,16 +128,8 @@ class _Core:
 
         self.answers = answers
 
-        if not served.takes_images:
-            return
-
-        @graph_function(
-            input_signature=[tf.TensorSpec([None], tf.string), tf.TensorSpec([], tf.string)]
-        )
-        def decode(files: Tensor, name: Tensor) -> Tensor:
-            return decode_pictures(files, served.input_shape, name)
-
-        self.decode = decode
+        if served.takes_images:
+            self.decode = picture_decoder(served.input_shape)
 
     def adapted(self, learned: Mapping[str, Tensor], mask: Any) -> AdaptedClasses:
         """Returns the result of `adapt` from its tensors by name."""
