@@ -137,7 +137,12 @@ def _mini_imagenet_from_trunk() -> list[Cell]:
     )
     tasks = [(way, shot) for way in (5, 20) for shot in (1, 5)]
     end = ", trunk of 64 filters"
-    longer = Run("trunk_64_more", (_recipe("mini_imagenet_trunk_64_more"),), before=(trunk,))
+    longer = Run(
+        "trunk_64_more",
+        (_recipe("mini_imagenet_trunk_64_more"),),
+        before=(trunk,),
+        shipped="mini_imagenet_trunk_60_epochs",
+    )
     small = Run("trunk_32", (_recipe("mini_imagenet_trunk_32"),))
     cells = [
         Cell(f"nearest neighbour, trunk of {words}", way, shot, "", run)
@@ -154,6 +159,9 @@ def _mini_imagenet_from_trunk() -> list[Cell]:
             recipe = _recipe(f"mini_imagenet_trunk_64_{name}")
             run = Run(f"trunk_64_{name}", (recipe,), before=(trunk,))
             cells.append(Cell(words + end, way, shot, number, run))
+            if name in ("prototypes", "outer_product"):
+                run = Run(f"trunk_64_more_{name}", (recipe,), before=(longer,))
+                cells.append(Cell(words + end + " after 60 epochs", way, shot, "", run))
     return cells
 
 
