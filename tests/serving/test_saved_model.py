@@ -15,6 +15,7 @@ from tf_metalstm.episode import Support
 from tf_metalstm.methods.pixel_nearest_neighbor import PixelNearestNeighbor
 from tf_metalstm.problems import SupportProblem
 from tf_metalstm.serving import saved_model
+from tf_metalstm.serving.pictures import picture_decoder
 from tf_metalstm.serving.saved_model import ReloadError, save_method
 from tf_metalstm.serving.served import ServedMethod
 from tf_metalstm.serving.signatures import build_signatures, name_keys
@@ -90,6 +91,20 @@ def probabilities(served, support_images, support_labels, query_images):
         present = every_way * np.isin(np.arange(NUM_WAY), given)
         total += np.roll(present / present.sum(axis=1, keepdims=True), -shift, axis=1)
     return total / served.relabellings
+
+
+def test_what_takes_long_is_traced_once(monkeypatch):
+    served, calls = served_method(learned_rows=True), []
+    method = type(served.method)
+    adapt = method.adapt_and_trace
+    monkeypatch.setattr(
+        method, "adapt_and_trace", lambda *arguments: calls.append(1) or adapt(*arguments)
+    )
+    for signature in build_signatures(served)[1].values():
+        signature.get_concrete_function()
+    assert len(calls) == 1  # though it is called for each relabelling, by three kinds of signatures
+    # Other models of images of this size use the same graph.
+    assert picture_decoder(SHAPE).experimental_get_tracing_count() == 1
 
 
 @pytest.fixture(
