@@ -119,7 +119,11 @@ def _mini_imagenet_from_trunk() -> list[Cell]:
     trunk = Run("trunk_64", (_recipe("mini_imagenet_trunk_64"),), shipped=shipped)
     # Runs for 1-shot and 5-shot, and the published numbers of these at 5-way.
     rows: tuple[tuple[str, tuple[str, str], tuple[str, str]], ...] = (
-        ("prototypes by the cosine, not trained", ("prototypes", "prototypes"), ("", "")),
+        (
+            "prototypical networks, not trained on episodes, by the cosine",
+            ("prototypes", "prototypes"),
+            ("", ""),
+        ),
         ("ridge regression", ("ridge", "ridge"), ("", "")),
         ("siamese networks", ("siamese", "siamese"), ("", "")),
         ("outer-product LSTM, from prototypes", ("outer_product", "outer_product"), ("", "")),

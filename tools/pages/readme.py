@@ -49,7 +49,7 @@ def _results() -> list[str]:
             if (cell.num_way, cell.num_shot) != (5, num_shot) or cell.run.name not in runs:
                 continue
             result = records[key(cell)]
-            method = cell.method.partition(",")[0]
+            method = ", ".join(cell.method.split(", ")[:2])
             mode = result.batch_norm.removeprefix("inductive (").removesuffix(")")
             published = cell.published or "-"
             rows.append((name, str(num_shot), method, f"{percent(result)} %", published, mode))
