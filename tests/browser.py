@@ -46,7 +46,7 @@ def open_browser(profile):
 
 
 def until(driver, condition):
-    wait = WebDriverWait(driver, SECONDS, ignored_exceptions=(Exception,))
+    wait = WebDriverWait(driver, SECONDS, poll_frequency=0.05, ignored_exceptions=(Exception,))
     return wait.until(condition)
 
 
