@@ -82,8 +82,8 @@ def relation_module(
             x
         )
         x = BatchNormalization(momentum=0.99, dtype=dtype, name=f"relation_norm_{i}")(x)
-        x = keras.layers.ReLU(dtype=dtype, name=f"relation_relu_{i}")(x)
         x = keras.layers.MaxPooling2D(padding="same", dtype=dtype, name=f"relation_pool_{i}")(x)
+        x = keras.layers.ReLU(dtype=dtype, name=f"relation_relu_{i}")(x)
     x = keras.layers.Flatten(dtype=dtype, name="relation_flatten")(x)
     x = keras.layers.Dense(units, "relu", dtype=dtype, name="relation_dense")(x)
     return keras.Model(
