@@ -1,4 +1,4 @@
-"""The initial weights of a training: random numbers, or the weights of another run or an export."""
+"""The initial weights of a training: random, or the weights of another run or an export."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def start_method(method: Method, pretrained: Settings | None = None) -> dict[str
     Args:
         method: the new method.
         pretrained: settings of another run, whose best weights are used, or of an exported model.
-            `check_pretrained` must have checked them. None for random numbers.
+            `check_pretrained` must have checked them. None for random weights.
 
     Returns:
         {"run", "step", "weights"}: name of the other run, number of updates of its weights, and
-        their fingerprint. None for random numbers.
+        their fingerprint. None for random weights.
 
     Raises:
         ValueError: the method cannot use these weights.

@@ -70,7 +70,7 @@ def main(settings: Settings) -> None:
         # The folder alone is no sign of a run: a failed checkpoint leaves an empty folder.
         if not checkpoint_steps(run_dir / LAST):
             start = start_method(method, _pretrained(settings))
-            where = "{run}, update {step}".format(**start) if start else "random numbers"
+            where = "{run}, update {step}".format(**start) if start else "random weights"
             print(f"Starts from {where}.")
         _compile(method, settings)
     validation = experiment.validation_episodes(settings, tasks)

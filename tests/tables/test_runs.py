@@ -40,8 +40,8 @@ def test_a_run_of_another_recipe_is_not_shown(calls, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("cell", "rule", "where", "message"),
     [
-        (PLAIN, "meta_lstm", "elsewhere", "it began at elsewhere and not at random numbers"),
-        (TUNED, "sgd", None, "it began at random numbers and not at joint"),
+        (PLAIN, "meta_lstm", "elsewhere", "it began at elsewhere and not at random weights"),
+        (TUNED, "sgd", None, "it began at random weights and not at joint"),
         (TUNED, "meta_lstm", None, "made by another recipe: rule: the run has 'meta_lstm', now"),
     ],
     ids=lambda value: getattr(value, "method", None),

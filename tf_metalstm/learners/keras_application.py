@@ -41,7 +41,7 @@ class KerasApplicationOptions(PretrainedOptions):
     )
     application_weights: str = option(
         IMAGENET,
-        "Its weights: imagenet, which Keras downloads once; fresh for random numbers; or the path "
+        "Its weights: imagenet, which Keras downloads once; fresh for random weights; or the path "
         "of a file with the weights of the network without its top (.weights.h5, .h5).",
         settled=True,
     )

@@ -94,7 +94,7 @@ def _mini_imagenet() -> list[Cell]:
         ):
             run = Run(f"{shot}shot_{name}", (_recipe(f"{task}_{name}"),), before=(joint,))
             cells.append(Cell(words, 5, shot, published, run))
-        words = "meta-LSTM, c_0 from random numbers"
+        words = "meta-LSTM, c_0 from random initialization"
         scratch = Run(f"{shot}shot_meta_lstm", (_recipe(task),))
         cells.append(Cell(words, 5, shot, meta_lstm, scratch))
         words += ", mirrored and shifted images, a rate that falls"
@@ -205,7 +205,7 @@ def _omniglot() -> list[Cell]:
 def _omniglot_features(joint: Run) -> list[Cell]:
     """Returns the rows of methods that compare features, 5- and 20-way.
 
-    Relation networks have another network and begin at random numbers, those of the last row at the
+    Relation networks have another network and begin at random weights, those of the last row at the
     convolutions of a jointly trained network. The meta-LSTM begins at prototypical networks, all
     others at a jointly trained network.
     """
@@ -272,7 +272,7 @@ _ABLATIONS = (
     ("averaged weights", "weight_average"),
     ("E = 4", "episodes_4"),
     ("second order", "second_order"),
-    ("c_0 stays at random numbers", "random_frozen"),
+    ("c_0 stays at its random initialization", "random_frozen"),
     ("f = 1 and one learned rate", "scalar_rate"),
 )
 _STARTS = (

@@ -104,8 +104,8 @@ def mismatch(run: Run, folder: Path) -> str:
         return f"made by another recipe: {', '.join(words)}"
     where = settings.get("pretrained_run_dir")
     if bool(run.before) != bool(where):
-        start = run.before[0].name if run.before else "random numbers"
-        return f"it began at {where or 'random numbers'} and not at {start}"
+        start = run.before[0].name if run.before else "random weights"
+        return f"it began at {where or 'random weights'} and not at {start}"
     for first in run.before:
         if other := _other_start(_start_of(run_dir), first, folder / first.name):
             return other
