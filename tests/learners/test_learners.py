@@ -27,6 +27,35 @@ def test_conv4_has_the_published_size():
     assert learner.parameter_blocks[-2].shape == (800, 5)
 
 
+@pytest.mark.parametrize("second_order", [False, True])
+def test_max_pool_before_the_relu_is_as_in_the_paper(second_order):
+    model = conv4((32, 32, 3), 5, 4)
+    layers = {layer.name: layer for layer in model.layers[1:]}
+    names = list(layers)
+    for i in range(1, 5):
+        pool, relu = names.index(f"pool_{i}"), names.index(f"relu_{i}")
+        assert relu == pool + 1
+        names[pool], names[relu] = names[relu], names[pool]
+    inputs = x = keras.Input((32, 32, 3))
+    for name in names:
+        x = layers[name](x)
+    paper = keras.Model(inputs, x)
+    x = images(size=32, channels=3)
+
+    def gradients(model):
+        with tf.GradientTape() as outer:
+            with tf.GradientTape() as inner:
+                loss = tf.reduce_sum(model(x, training=True) ** 2)
+            found = inner.gradient(loss, model.trainable_variables)
+            total = tf.add_n([tf.reduce_sum(g**2) for g in found])
+        if second_order:
+            found = outer.gradient(total, model.trainable_variables)
+        return [loss, *found]
+
+    for expected, found in zip(gradients(paper), gradients(model), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_apply_is_the_model_itself(training):
     model = conv4((16, 16, 1), 5, 4)
