@@ -11,6 +11,7 @@ from tf_metalstm.learners.conv4 import conv4
 from tf_metalstm.learners.functional import FunctionalLearner
 from tf_metalstm.learners.mlp import mlp
 from tf_metalstm.learners.pretrained import PretrainedLearner
+from tf_metalstm.methods.relation_networks import relation_module
 from tf_metalstm.objectives import cross_entropy
 
 
@@ -28,19 +29,28 @@ def test_conv4_has_the_published_size():
 
 
 @pytest.mark.parametrize("second_order", [False, True])
-def test_max_pool_before_the_relu_is_as_in_the_paper(second_order):
-    model = conv4((32, 32, 3), 5, 4)
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: conv4((32, 32, 3), 5, 4),
+        lambda: relation_module((5, 5, 3), 4, 8),  # its max-pool pads
+    ],
+    ids=["conv4", "relation_module"],
+)
+def test_max_pool_before_the_relu_is_as_in_the_paper(model, second_order):
+    model = model()
     layers = {layer.name: layer for layer in model.layers[1:]}
     names = list(layers)
-    for i in range(1, 5):
-        pool, relu = names.index(f"pool_{i}"), names.index(f"relu_{i}")
-        assert relu == pool + 1
-        names[pool], names[relu] = names[relu], names[pool]
-    inputs = x = keras.Input((32, 32, 3))
+    pools = [i for i, name in enumerate(names) if "pool" in name]
+    assert pools
+    for i in pools:
+        assert "relu" in names[i + 1]
+        names[i], names[i + 1] = names[i + 1], names[i]
+    inputs = x = keras.Input(model.input_shape[1:])
     for name in names:
         x = layers[name](x)
     paper = keras.Model(inputs, x)
-    x = images(size=32, channels=3)
+    x = toy.noise(6, *model.input_shape[1:])
 
     def gradients(model):
         with tf.GradientTape() as outer:

@@ -82,6 +82,7 @@ def relation_module(
             x
         )
         x = BatchNormalization(momentum=0.99, dtype=dtype, name=f"relation_norm_{i}")(x)
+        # Max-pool before the ReLU, as in conv4: the same results, with fewer values for the ReLU.
         x = keras.layers.MaxPooling2D(padding="same", dtype=dtype, name=f"relation_pool_{i}")(x)
         x = keras.layers.ReLU(dtype=dtype, name=f"relation_relu_{i}")(x)
     x = keras.layers.Flatten(dtype=dtype, name="relation_flatten")(x)
