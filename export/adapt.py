@@ -289,7 +289,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
             "the client that belongs to the model, or export the run again."
         )
     if "image_shape" not in manifest:
-        raise ClientError(f"{directory} is a model of functions, and this client adapts to images.")
+        raise ClientError(f"{directory} takes numbers, and this client adapts to images.")
     return manifest
 
 

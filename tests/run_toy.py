@@ -24,14 +24,23 @@ def compiled_method(seed=0, **arguments):
     return method
 
 
-def run(run_dir, max_steps, seed=0, training=None, on_validation=None, compiled=None, **schedule):
-    """Trains in new objects, as a new process does."""
+def run(
+    run_dir,
+    max_steps,
+    seed=0,
+    training=None,
+    on_validation=None,
+    compiled=None,
+    on_list=None,
+    **schedule,
+):
+    """Trains in new objects, as a new process does. `on_list` gets the method for the list."""
     method = compiled_method(seed, **(compiled or {}))
     schedule = {"checkpoint_every": 2, "validate_every": 4, **schedule}
     checkpoints = train(
         method,
         training or (lambda step: stream("train", step)),
-        stream("validation", num_episodes=4),
+        lambda: (on_list and on_list(method), stream("validation", num_episodes=4))[1],
         Schedule(max_steps, **schedule),
         run_dir,
         on_validation,

@@ -13,7 +13,7 @@ from tf_metalstm.construction import build_method, build_tasks, resolve
 from tf_metalstm.flags import read_settings
 from tf_metalstm.tables import results
 from tf_metalstm.tables.catalogue import Cell, Run
-from tf_metalstm.training.checkpoints import RunCheckpoints, best_fingerprint
+from tf_metalstm.training.checkpoints import RunCheckpoints, fingerprint_of_weights
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -101,7 +101,11 @@ def test_fine_tuning_starts_from_the_network_that_was_trained(joint, tmp_path):
     of_c_0 = method.c_0.numpy()[block.start : block.start + block.size]
     np.testing.assert_array_equal(of_c_0, kernel.ravel())
     [start] = json.loads(pathlib.Path(tuned.run_dir, "starts.json").read_text())
-    expected = {"run": "joint", "step": int(best.step), "weights": best_fingerprint(joint.run_dir)}
+    expected = {
+        "run": "joint",
+        "step": int(best.step),
+        "weights": fingerprint_of_weights(joint.run_dir),
+    }
     assert expected["weights"]
     assert start["pretrained"] == expected
     evaluate.main(read_settings(tuned.run_dir, "--num_episodes=2"))

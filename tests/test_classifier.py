@@ -209,6 +209,16 @@ def test_a_fitted_one_travels_without_its_model(model):
     np.testing.assert_array_equal(copy.predict(pixels(4)), classifier.predict(pixels(4)))
 
 
+def test_a_fitted_one_refuses_other_weights_of_its_model(model, tmp_path, monkeypatch):
+    folder = shutil.copytree(model, tmp_path / "model")
+    classifier = FewShotClassifier(folder).fit(pixels(6), labels(6))
+    copy = copy_by_state(classifier)
+    monkeypatch.setattr("tf_metalstm.loaded_model.exported_fingerprint", lambda folder: "others")
+    (folder / "manifest.json").touch()  # exported again
+    with pytest.raises(ValueError, match="has other weights now than when this classifier was fit"):
+        copy.predict(pixels(4))
+
+
 def copy_by_state(classifier):
     """Copies by `__getstate__`, as pickle does."""
     copy = FewShotClassifier.__new__(FewShotClassifier)

@@ -45,7 +45,7 @@ def report(tmp_path_factory):
 
 def test_the_report_has_curves_rates_and_intervals(report):
     path, found = report
-    assert path.name == "test_quadratics_3updates_4problems_seed0_given_SGD.json"
+    assert path.name == "test_quadratics_3updates_best0_4problems_seed0_2searched_given_SGD.json"
     assert found["optimizers"].keys() == {"learned", "given", "SGD", "Adam", "Adam, not tuned"}
     assert found["best_baseline"] in ("SGD", "Adam")
     for name, one in found["optimizers"].items():

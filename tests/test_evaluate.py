@@ -83,6 +83,21 @@ def test_the_report_says_what_was_evaluated_and_keeps_others(tmp_path):
     third = write_report({**report, "changed": {"inner_rate": 0.5}}, tmp_path)
     fourth = write_report({**report, "num_query": 5}, tmp_path)
     assert len({first, second, third, fourth}) == 4
+    elsewhere = {**report, "changed": {"source": "folder"}}
+    of_two = {write_report({**elsewhere, "data_fingerprint": data}, tmp_path) for data in "ab"}
+    assert len(of_two) == 2  # the data of one folder, and of another
+
+
+def test_a_report_of_many_changes_has_a_name_that_a_disk_takes(tmp_path):
+    report = {"split": "test", "task": "5-way", "num_steps": None, "query_normalization": None}
+    report |= {"checkpoint": "best", "step": 5, "num_episodes": 2, "evaluation_seed": 0}
+    paths = [
+        write_report({**report, "changed": {f"option_{i}": "é" * 9 for i in range(n)}}, tmp_path)
+        for n in (1, 40, 41)
+    ]
+    assert paths[0].name == "test_5way_option_0ééééééééé_best5_2episodes_seed0.json"
+    assert len(set(paths)) == 3
+    assert all(len(path.name.encode()) < 210 for path in paths)
 
 
 def test_a_method_without_updates_has_chance_level_when_its_head_is_zero():
@@ -118,6 +133,8 @@ def test_a_diverged_episode_is_counted_and_the_report_stays_json(tmp_path):
     assert "task  5-way 1-shot, 10 queries a class\n" in text
     assert "accuracy  50.00 +- 10.00 %" in text
     assert "diverged  1 of 3 episodes, counted as wrong" in text
+    report["transductive"] = {"mean": 0.6, "interval": None, "batch_norm": "all together"}
+    assert "60.00 +- nan %, all together" in describe(report)  # there was one episode
     report |= {"mean": None, "interval": None}
     path = write_report(report, tmp_path)
     assert json.loads(path.read_text(), parse_constant=pytest.fail)["mean"] is None

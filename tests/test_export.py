@@ -72,6 +72,7 @@ def test_export_command(run, capsys, tmp_path):
     write_report(settings.run_dir, "f", interval=None)
     # The export has the best checkpoint, with averaged weights, and not the last one.
     write_report(settings.run_dir, "g", checkpoint="last")
+    write_report(settings.run_dir, "h", weights="of another training")
     export.main(settings)
     printed = capsys.readouterr().out
     assert "87.50 +- 1.00 % (3-way 2-shot, 600 test episodes)" in printed
@@ -87,7 +88,7 @@ def test_export_command(run, capsys, tmp_path):
     drawn, members = (tensor.numpy() for tensor in sampler.sample(0))
     images = sampler.classes.images.reshape(8, 20, 16, 16)
     for number, row in zip(drawn, members, strict=True):
-        folder = f"class_{number:02d}"
+        folder = sampler.classes.class_names[number]
         for path, member in ((f"support/{folder}/001", row[1]), (f"query/{folder}/000", row[2])):
             image = np.asarray(Image.open(tmp_path / "example" / f"{path}.png"))
             np.testing.assert_array_equal(image, images[number, member])

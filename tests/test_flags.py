@@ -269,6 +269,11 @@ def test_where_training_began_cannot_be_said_anew(tmp_path):
         ((), "--learning_rate=0.5", "learning_rate does nothing here: the training of .* is over"),
         ((), "--second_order", "second_order does nothing here"),
         ((), "--grid=inner_rate=1", "grid does nothing here"),
+        (
+            ("--method=prototypical_networks",),
+            "--statistics_momentum=0.5",
+            "statistics_momentum does nothing here",
+        ),
     ],
 )
 def test_what_is_settled_or_changes_nothing_after_training_is_refused(
@@ -280,6 +285,27 @@ def test_what_is_settled_or_changes_nothing_after_training_is_refused(
     name = asked[2:].partition("=")[0]
     with pytest.raises(OptionError, match=message):
         check_settled(before, read_settings(tmp_path, asked), {name}, ("split", "num_episodes"))
+
+
+def test_a_command_that_uses_no_data_refuses_their_flags(tmp_path):
+    write_settings(parse(), tmp_path)
+    before = read_settings(tmp_path)
+    for flag in ("--num_way=3", "--source=omniglot", "--data_dir=elsewhere"):
+        if flag.startswith("--data_dir"):
+            asked = read_settings(tmp_path, "--source=omniglot", flag)
+        else:
+            asked = read_settings(tmp_path, flag)
+        name = flag[2:].partition("=")[0]
+        with pytest.raises(UnusedOptionError, match=f"^{name} does nothing without example_dir"):
+            check_settled(before, asked, {name}, (), data_for="example_dir")
+        check_settled(before, asked.changed(example_dir="a"), {name}, (), data_for="example_dir")
+
+
+def test_another_source_is_normalized_as_the_training(tmp_path):
+    write_settings(parse(), tmp_path)
+    asked = read_settings(tmp_path, "--source=omniglot", "--normalization=unit")
+    with pytest.raises(OptionError, match="normalization cannot change after training began"):
+        check_settled(read_settings(tmp_path), asked)
 
 
 def test_another_source_may_be_asked_about(tmp_path):

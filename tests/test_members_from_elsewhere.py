@@ -13,15 +13,16 @@ from toy_images import encode_gray
 
 from tf_metalstm import catalogue, evaluate, export, train, visualize
 from tf_metalstm.classifier import FewShotClassifier
-from tf_metalstm.construction import build_method, build_tasks
+from tf_metalstm.construction import build_method, build_tasks, resolve
 from tf_metalstm.episode import Support
 from tf_metalstm.experiment import load_run
-from tf_metalstm.flags import parse_settings, read_settings
+from tf_metalstm.flags import parse_settings, read_settings, write_settings
+from tf_metalstm.options import OptionError
 from tf_metalstm.runs import check_settled
 from tf_metalstm.tables.text import table_text
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "docs" / "examples"
-PARTS = "--parts=my_rule,my_method,my_task"
+PARTS = "--parts=my_rule,my_method,my_task,my_episodes"
 
 TABLE = """
 from tf_metalstm.tables.catalogue import Cell, Run
@@ -81,8 +82,9 @@ def values(run_dir):
             marks=pytest.mark.slow,
         ),
         ("--source=valleys", "--method=learned_optimizer", "--rule=sign_descent"),
+        ("--source=patterns", "--method=prototypical_networks", *MLP),
     ],
-    ids=["rule", "method", "tasks", "rule-tasks"],
+    ids=["rule", "method", "tasks", "rule-tasks", "episodes"],
 )
 def test_it_trains_resumes_and_is_evaluated(chosen, folder):
     chosen = (PARTS, *chosen, "--nodeterministic")
@@ -94,6 +96,33 @@ def test_it_trains_resumes_and_is_evaluated(chosen, folder):
     run(evaluate, "--num_episodes=3", before="straight")
     [report] = pathlib.Path("straight", "evaluation").glob("*.json")
     assert len(json.loads(report.read_text())["scores"]) == 3
+
+
+@pytest.mark.usefixtures("undrawn", "unchecked")
+def test_a_task_with_a_support_set_goes_with_every_method_that_takes_its_kind(folder, capsys):
+    patterns = (PARTS, "--source=patterns", *MLP)
+    for method in list(catalogue.FAMILIES["method"]):
+        if "images" not in method.kinds or "learner" not in method.part.needs:
+            continue
+        chosen = [*patterns, f"--method={method.part.name}"]
+        if method.part.name == "relation_networks":  # it compares maps
+            chosen = [PARTS, "--source=patterns", "--method=relation_networks", "--halvings=2"]
+        settings = parse_settings(chosen)
+        if method.part.name == "nearest_neighbor":
+            with pytest.raises(OptionError, match="source=patterns makes new classes for every ep"):
+                resolve(settings, build_tasks(settings))
+            continue
+        tasks = build_tasks(settings)
+        built = build_method(resolve(settings, tasks), tasks)
+        episode, labels = tasks.episodes("test", 0)(tf.constant(0))
+        outputs = built({name: value[tf.newaxis] for name, value in episode.items()})
+        assert outputs.shape == (1, *labels.shape, 5), method
+    run(train, *patterns, "--method=prototypical_networks", "--max_steps=0", "--run_dir=run")
+    run(export, before="run")
+    printed = capsys.readouterr().out
+    assert "adapts     to any number of classes" in printed
+    assert "inputs     8 x 8 x 1 numbers" in printed
+    assert "folder of images" not in printed
 
 
 def test_a_start_that_looks_at_the_support_set_is_where_an_episode_begins(folder):
@@ -166,6 +195,13 @@ def test_help_and_run_flags_know_it(folder):
         settings.changed(sign_rate=-1.0)
     with pytest.raises(ValueError, match="it belongs to rule=sign_descent"):
         parse_settings(["--sign_rate=0.5"])
+
+
+def test_a_run_keeps_its_parts_when_it_continues_without_the_flag(folder):
+    write_settings(parse_settings([PARTS, "--rule=sign_descent"]), folder / "run")
+    continued = parse_settings(["--rule=sign_descent", "--run_dir=run"])
+    write_settings(continued, folder / "run", begun=False)
+    assert PARTS in (folder / "run" / "run.flags").read_text()
 
 
 def test_it_is_found_from_an_installed_package(folder):

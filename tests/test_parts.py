@@ -19,7 +19,7 @@ from tf_metalstm import train
 from tf_metalstm.adaptation import InnerLoop, unroll
 from tf_metalstm.catalogue import FAMILIES, add_part, check_owners
 from tf_metalstm.construction import Builder, build_method, build_tasks, resolve
-from tf_metalstm.flags import parse_settings, read_settings, with_dashes, write_settings
+from tf_metalstm.flags import TAKEN, parse_settings, read_settings, with_dashes, write_settings
 from tf_metalstm.options import OptionError, Options, option, options_of
 from tf_metalstm.parts import Part
 from tf_metalstm.rules.sgd import SGD
@@ -448,6 +448,9 @@ def test_an_option_changes_something(family, name, each):
         assert any(
             differ(getattr(before, stage), getattr(after, stage)) for stage in before.stages
         ), f"{each.name}={value} changes nothing"
+    # Trained weights come from a checkpoint, so their sizes and initial values cannot change.
+    if differ(before.made, after.made):
+        assert each.settled or each.training_only, f"{each.name} could be changed after training"
 
 
 IN_DATA = {"skip_corrupt", "skip_small_classes", "class_split", "image_list", "tfds_name"}
@@ -512,7 +515,7 @@ def started(tmp_path_factory):
                 schedule=schedule,
                 optimizer=config,
                 jit_compile=method.jit_compile,
-                validation=int(validation.cardinality()),
+                validation=int(validation().cardinality()),
                 shapes={name: value.shape.as_list() for name, value in task.items()},
                 task=[value.numpy().tobytes() for value in task.values()],
                 weights=[w.numpy().tobytes() for w in method.weights],
@@ -568,6 +571,21 @@ def test_two_owners_of_a_name_are_refused_and_leave_no_trace():
     with pytest.raises(ValueError, match=r"cosine_scale of .* belongs to .* already"):
         add_part(Thief)
     assert "thief" not in FAMILIES["rule"].names()
+
+
+def test_a_flag_of_the_command_line_is_no_name_of_an_option():
+    options = type(
+        "LoudOptions",
+        (Options,),
+        {"__annotations__": {"verbosity": "float"}, "verbosity": option(0.5, "Its.")},
+    )
+    part = Part("loud", "Loud", options=dataclasses.dataclass(frozen=True)(options))
+    add_part(type("Loud", (SGD,), {"part": part}))
+    try:
+        with pytest.raises(ValueError, match="verbosity of LoudOptions belongs to the command"):
+            check_owners(TAKEN)
+    finally:
+        FAMILIES["rule"].remove("loud")
 
 
 @pytest.mark.parametrize(

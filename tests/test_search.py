@@ -119,6 +119,16 @@ def test_another_way_to_ask_is_another_search_and_is_found_with_it(
     assert asked.get("inner_rate") == 0.00001
 
 
+def test_what_was_found_for_the_last_weights_is_of_them(settings, monkeypatch):
+    monkeypatch.setattr(search, "_score", lambda *_: (0.5, 0.01))
+    method = build_method(settings, build_tasks(settings))
+    RunCheckpoints(settings.run_dir, method).save(step=0, minutes=0.0)
+    search.main(settings.changed(checkpoint="last"))
+    found = pathlib.Path(settings.run_dir, "found.flags")
+    asked = read_settings(settings.run_dir, f"--flagfile={found}")
+    assert asked.evaluation.checkpoint == "last"
+
+
 def test_weights_that_were_trained_anew_are_searched_anew(settings, monkeypatch):
     monkeypatch.setattr(search, "_score", lambda *_: (0.5, 0.01))
     search.main(settings)

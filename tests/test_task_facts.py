@@ -15,6 +15,7 @@ from tf_metalstm.construction import build_tasks
 from tf_metalstm.data.preprocessing import Normalization
 from tf_metalstm.data.sources.base import MissingDataError
 from tf_metalstm.flags import read_settings
+from tf_metalstm.start import check_pretrained
 from tf_metalstm.task_facts import TASKS, facts_of, read_facts, write_facts
 
 TRAINED = Normalization((100.0,), (50.0,))  # the constants of the toy source
@@ -91,6 +92,27 @@ def test_images_are_normalized_as_in_training_whatever_data_they_are_of(run, mon
     assert experiment.serve(trained).normalization == TRAINED
     evaluate.main(run)
     assert report_of(run) == before
+
+
+def test_a_split_that_has_classes_of_the_training_is_refused(run, monkeypatch):
+    """As when the user's list has other splits than in the training."""
+    names = toy.ToySource.class_names
+    exchanged = {"train": "test", "test": "train", "validation": "validation"}
+    monkeypatch.setattr(toy.ToySource, "class_names", lambda self, s: names(self, exchanged[s]))
+    with pytest.raises(
+        ValueError, match=r"^8 classes of toys/test were in the training, such as 'class_00': split"
+    ):
+        evaluate.main(run)
+    new = toy.settings(**{"method": "prototypical_networks", "normalization": "standard"})
+    with pytest.raises(ValueError, match=r"^pretrained_run_dir=.* cannot be the start: 8 classes"):
+        check_pretrained(new, run)
+
+
+def test_facts_that_a_source_adds_are_kept(run):
+    path = pathlib.Path(run.run_dir, TASKS)
+    before = read_facts(run.run_dir)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "width": 2.5}))
+    assert read_facts(run.run_dir) == before
 
 
 def test_what_else_the_tasks_are_told_is_kept(tmp_path):

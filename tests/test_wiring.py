@@ -130,7 +130,7 @@ def test_the_normalization_is_the_one_that_was_asked_for():
 
 def test_the_ranges_of_the_waves_are_those_of_their_flags():
     said = ("--source=sine", "--learner=mlp", "--sine_frequencies=2,3", "--sine_phases=7,8")
-    wave = build_tasks(parse_settings(said)).episodes("test", 0).wave(0)
+    wave = build_tasks(parse_settings(said)).episodes("test", 0).function(0)
     _, frequency, phase = (float(number) for number in wave)
     assert 2.0 <= frequency <= 3.0
     assert 7.0 <= phase <= 8.0

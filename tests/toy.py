@@ -12,7 +12,7 @@ from tf_metalstm.adaptation import InnerLoop
 from tf_metalstm.data.episodes import EpisodeSampler, ImageEpisodes
 from tf_metalstm.data.options import ImageOptions
 from tf_metalstm.data.preprocessing import Normalization
-from tf_metalstm.data.sources.base import ClassImages, Source, SplitCounts
+from tf_metalstm.data.sources.base import SPLITS, ClassImages, Source, SplitCounts
 from tf_metalstm.data.streams import StreamOptions, StreamTasks
 from tf_metalstm.data.tasks import ImageTasks
 from tf_metalstm.episode import EpisodeSpec, Support
@@ -125,7 +125,7 @@ def vector_support(num_images=6, num_inputs=3, num_way=2, dtype="float64", seed=
     return Support(tf.constant(inputs, dtype), tf.constant(np.arange(num_images) % num_way))
 
 
-def glyph_like_classes(num_classes=12, images_per_class=20, size=16, seed=3):
+def glyph_like_classes(num_classes=12, images_per_class=20, size=16, seed=3, first=0):
     """Returns classes that can be told apart: each has a random pattern, and images have noise."""
     generator = np.random.default_rng(seed)
     patterns = generator.integers(0, 2, (num_classes, 4, 4)) * 200
@@ -135,7 +135,7 @@ def glyph_like_classes(num_classes=12, images_per_class=20, size=16, seed=3):
     return ClassImages(
         images.reshape(-1, size, size, 1),
         np.full([num_classes], images_per_class, np.int64),
-        tuple(f"class_{i:02d}" for i in range(num_classes)),
+        tuple(f"class_{first + i:02d}" for i in range(num_classes)),
     )
 
 
@@ -156,10 +156,12 @@ class ToySource(Source):
 
     def load(self, split):
         self.asked.append(split)
-        return glyph_like_classes(num_classes=8, seed=len(split))
+        first = 8 * SPLITS.index(split)
+        return glyph_like_classes(num_classes=8, seed=len(split), first=first)
 
     def class_names(self, split):
-        return tuple(f"class_{i:02d}" for i in range(8))
+        first = 8 * SPLITS.index(split)
+        return tuple(f"class_{first + i:02d}" for i in range(8))
 
     def counts(self, split):
         return SplitCounts(8, 160, 20)

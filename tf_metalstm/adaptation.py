@@ -184,6 +184,8 @@ def advance(
 ) -> InnerState:
     """Returns the state after a number of updates, through which no meta-gradient flows.
 
+    After no update it is the initial state of the rule, which may be learned.
+
     This is a loop of the graph. Problems in one batch may need different numbers of updates. The
     loop then runs for the longest, and each problem keeps its state after its own last update.
 
@@ -205,12 +207,13 @@ def advance(
 
     start = begin(rule, problem, theta_0)
     _, state = tf.while_loop(lambda step, _: step < longest, body, (0, start))
-    # A loop within a batch of problems forgets the shapes.
-    return tf.nest.map_structure(
-        lambda value, as_before: tf.stop_gradient(tf.ensure_shape(value, as_before.shape)),
-        state,
-        start,
-    )
+    is_moved = tf.convert_to_tensor(num_steps) > 0
+
+    def cut(value: Tensor, as_before: Tensor) -> Tensor:
+        value = tf.ensure_shape(value, as_before.shape)  # a loop in a batch of problems forgets it
+        return tf.where(is_moved, tf.stop_gradient(value), as_before)
+
+    return tf.nest.map_structure(cut, state, start)
 
 
 def unroll_in_loop(

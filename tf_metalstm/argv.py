@@ -23,8 +23,9 @@ COMMANDS = {
 PARTS = "parts"
 """The flag that names modules with further parts."""
 
-# Files in the folder of a run: the settings of its training, and the result of `search`.
-RUN_FLAGS, FOUND_FLAGS = "run.flags", "found.flags"
+# Files in the folder of a run: the settings of its training, the facts about its tasks, and the
+# result of `search`.
+RUN_FLAGS, TASKS, FOUND_FLAGS = "run.flags", "tasks.json", "found.flags"
 
 _HELP = {"--help", "-help", "-h", "--helpshort", "-helpshort"}
 

@@ -155,6 +155,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self._kept, self._numbers, self._given_steps = kept, numbers, steps
         self._estimate: Estimate | None = None
         self._model: LoadedModel | None = model
+        self._weights = model.weights
         self._looks = _looks(images, map(str, labels))
         remarks = [*map(_skipped, images.skipped), *of_support(self._looks)]
         _warn(remarks)
@@ -274,7 +275,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def _loaded(self) -> LoadedModel:
         check_is_fitted(self)
         if self._model is None:  # it was pickled
-            self._model = load_model(self.model)
+            model = load_model(self.model)
+            if getattr(self, "_weights", model.weights) != model.weights:  # old pickles have none
+                raise ValueError(
+                    f"{self.model} has other weights now than when this classifier was fitted: fit "
+                    "it again, or bring back the former model."
+                )
+            self._model = model
         return self._model
 
     def _remarks(self, images: GivenImages) -> list[str]:

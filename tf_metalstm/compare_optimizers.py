@@ -30,7 +30,7 @@ from tf_metalstm.comparison.keras_optimizers import (
 )
 from tf_metalstm.comparison.statistics import Comparison, compare, curve
 from tf_metalstm.data.episodes import episode_dataset
-from tf_metalstm.files import write_atomically
+from tf_metalstm.files import result_name, write_atomically
 from tf_metalstm.flags import read_settings, run_command
 from tf_metalstm.keras_optimizer import fitted
 from tf_metalstm.methods.learned_optimizer import LearnedOptimizerMethod
@@ -228,9 +228,10 @@ def _write(
     }
     changed = "".join(f"{key}{value}_" for key, value in facts["changed"].items())
     name = f"{facts['split']}_{facts['source']}_{facts['num_steps']}updates_{changed}"
-    name += f"{facts['num_episodes']}problems_seed{facts['evaluation_seed']}"
+    name += f"{facts['checkpoint']}{facts['step']}_{facts['num_episodes']}problems"
+    name += f"_seed{facts['evaluation_seed']}_{facts['search_episodes']}searched"
     name += "".join(f"_{other}" for other in (*facts["exported"], *facts["baselines"]))
-    path = Path(run_dir, "comparison", re.sub(r"[^\w.=+,@]", "", name) + ".json")
+    path = Path(run_dir, "comparison", f"{result_name(name)}.json")
     write_atomically(path, json.dumps(report, indent=1) + "\n")
     write_atomically(path.with_suffix(".txt"), text + "\n")
     others = [name for name in comparisons if name != LEARNED]

@@ -79,7 +79,7 @@ def build_page(
 
     Raises:
         FileNotFoundError: the model or the examples do not exist.
-        ValueError: they do not fit together, or the model is one of functions.
+        ValueError: they do not fit together, or the model takes numbers.
     """
     loaded = load_model(model)
     most = loaded.num_way or _MOST_CLASSES

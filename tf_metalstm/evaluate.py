@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -20,13 +19,14 @@ from tf_metalstm import experiment
 from tf_metalstm.confusion import Confusion
 from tf_metalstm.data.episodes import Episodes, ImageEpisodes
 from tf_metalstm.data.streams import StreamEpisodes
-from tf_metalstm.files import write_atomically
+from tf_metalstm.files import result_name, write_atomically
 from tf_metalstm.flags import read_settings, run_command
 from tf_metalstm.objectives import OBJECTIVES
 from tf_metalstm.runs import changed_settings
 from tf_metalstm.scoring import episode_scores, questions
 from tf_metalstm.settings import Settings
 from tf_metalstm.showings import AccuracyByShowing
+from tf_metalstm.training.checkpoints import fingerprint_of_weights
 from tf_metalstm.training.metrics import estimate
 from tf_metalstm.visualization.confusion import confusion_figure
 
@@ -48,7 +48,6 @@ def main(settings: Settings) -> None:
         confusion, each = None, by_showing.add
     scores, num_diverged, transductive = episode_scores(method, stream, each=each, answer=answer)
     data, trained_on = tasks.data_fingerprint(), run.facts.fingerprint
-    same_source = settings.source == run.facts.name
     report = {
         "objective": tasks.objective,
         "score": method.objective.score_name,
@@ -65,10 +64,11 @@ def main(settings: Settings) -> None:
         "num_steps": method.num_updates,
         "checkpoint": evaluation.checkpoint,
         "step": run.step,
+        "weights": fingerprint_of_weights(settings.run_dir or "", evaluation.checkpoint),
         "evaluation_seed": evaluation.evaluation_seed,
         "list_fingerprint": episodes.fingerprint(evaluation.num_episodes),
         "data_fingerprint": data,
-        "other_data": same_source and trained_on not in (None, data),
+        "other_data": trained_on not in (None, data),
         "num_diverged": num_diverged,
         **({} if confusion is None else {"by_class": confusion.report()}),
         **({} if by_showing is None else {"by_showing": by_showing.report()}),
@@ -85,7 +85,7 @@ def main(settings: Settings) -> None:
     print(describe(report))
     if by_showing is not None:
         print(textwrap.indent(by_showing.table(), "  "))
-    if report["other_data"]:
+    if report["other_data"] and settings.source == run.facts.name:
         print(
             f"These are not the data that the run was trained on (fingerprint {data}, not "
             f"{trained_on}). Images are normalized as in the training."
@@ -129,16 +129,15 @@ def write_report(report: dict, run_dir: str | Path) -> Path:
     way = "{num_steps}steps_" if report["num_steps"] is not None else ""
     way += "{query_normalization}_" if report["query_normalization"] is not None else ""
     way += "".join(f"{key}{value}_" for key, value in report["changed"].items())
-    if report.get("other_data"):
+    if report.get("other_data") or "source" in report["changed"]:
         way += "data{data_fingerprint}_"
     queries = "{num_query}queries_" if "num_query" in report else ""
     name = (
         "{split}_{task}_" + queries + way + "{checkpoint}{step}"
-        "_{num_episodes}episodes_seed{evaluation_seed}.json"
+        "_{num_episodes}episodes_seed{evaluation_seed}"
     ).format(**report)
-    # The name of the file has "5-way 1-shot" and the values of options.
-    name = re.sub(r"[^\w.=+,@]", "", name.replace("-", "").replace(" ", "_"))
-    path = Path(run_dir, "evaluation", name)
+    name = result_name(name.replace("-", "").replace(" ", "_"))  # it has "5-way 1-shot"
+    path = Path(run_dir, "evaluation", f"{name}.json")
     write_atomically(path, json.dumps(report, indent=1) + "\n")
     return path
 
@@ -174,7 +173,8 @@ def describe(report: dict) -> str:
         text[report["score"]] = f"{score} (95 %)"
         other = report.get("transductive") or {"mean": None}
         if other["mean"] is not None:
-            score = OBJECTIVES[report["objective"]].text(other["mean"], other["interval"])
+            interval = float("nan") if other["interval"] is None else other["interval"]
+            score = OBJECTIVES[report["objective"]].text(other["mean"], interval)
             text["the same"] = f"{score}, {other['batch_norm']}"
         if report["num_diverged"]:
             count = f"{report['num_diverged']} of {report['num_episodes']} episodes"

@@ -136,7 +136,7 @@ def tasks_of_run(settings: Settings, run: TrainedRun) -> Tasks:
             "lower num_way.",
         )
     if isinstance(tasks, ImageTasks) and run.method.is_trained:
-        tasks.check_unseen(facts.training_classes)
+        tasks.check_unseen(facts.name, facts.training_classes)
     if isinstance(tasks, ImageTasks) and facts.normalization is not None:
         return tasks.normalized_by(facts.normalization)
     return tasks

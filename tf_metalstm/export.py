@@ -25,6 +25,7 @@ from absl import logging
 from PIL import Image
 
 from tf_metalstm import experiment
+from tf_metalstm.argv import FOUND_FLAGS
 from tf_metalstm.data.episodes import EpisodeSampler
 from tf_metalstm.data.tasks import ImageTasks
 from tf_metalstm.experiment import TrainedRun
@@ -35,9 +36,10 @@ from tf_metalstm.methods.learned_optimizer import LearnedOptimizerMethod
 from tf_metalstm.objectives import OBJECTIVES
 from tf_metalstm.options import OptionError, options_of
 from tf_metalstm.rule_folder import read_rule, write_rule
-from tf_metalstm.runs import changed_settings
+from tf_metalstm.runs import changed_of_parts, changed_settings
 from tf_metalstm.serving.saved_model import check_replaceable, read_manifest, save_method
 from tf_metalstm.settings import Settings
+from tf_metalstm.training.checkpoints import fingerprint_of_weights
 from tf_metalstm.training.provenance import commits
 
 USES = ("evaluation_seed", "checkpoint", "example_dir")
@@ -78,8 +80,9 @@ def _export_model(settings: Settings, run: TrainedRun) -> None:
         f"weights, after {run.step} meta-updates. Read back, it answers as the method does."
     )
     print(_describe(manifest, run_dir))
+    _say_if_not_found(settings, run_dir / FOUND_FLAGS)
     write_new_files(settings.evaluation.example_dir or "", example)
-    if served.has_classes:
+    if served.has_classes and served.takes_images:
         print(_next_command(target, settings.evaluation.example_dir))
 
 
@@ -120,6 +123,7 @@ def matching_reports(
         "num_steps": method.num_updates,
         "query_normalization": method.query_normalization,
     }
+    weights = fingerprint_of_weights(run_dir, checkpoint)
     reports = []
     for path in sorted(Path(run_dir, "evaluation").glob("*.json")):
         try:
@@ -132,6 +136,7 @@ def matching_reports(
         matches = all(report.get(name) == value for name, value in expected.items())
         matches = matches and report.get("changed", {}) == changed
         matches = matches and not report.get("other_data", False)
+        matches = matches and report.get("weights") in (None, weights)  # earlier reports had none
         # One episode has no interval, and early reports had other names.
         if matches and None not in (report.get("mean"), report.get("interval")):
             # A manifest does not have the scores of single episodes and classes.
@@ -220,6 +225,14 @@ def _facts(settings: Settings, run: TrainedRun) -> dict[str, Any]:
     }
 
 
+def _say_if_not_found(settings: Settings, found: Path) -> None:
+    """Says if the export does not have the settings that `search` wrote to a file."""
+    if found.is_file():
+        searched = read_settings(settings.run_dir or "", f"--flagfile={found}")
+        if changed_of_parts(settings, searched):
+            print(f"It does not use the result of search: for that, add --flagfile={found}.")
+
+
 def _describe(manifest: dict[str, Any], run_dir: Path) -> str:
     steps = f", in {manifest['num_steps']} updates" if "num_steps" in manifest else ""
     if "image_shape" in manifest:
@@ -229,7 +242,10 @@ def _describe(manifest: dict[str, Any], run_dir: Path) -> str:
             f"  images     {height} x {width}, {'color' if channels == 3 else 'gray'}",
         ]
     else:
-        lines = [f"  adapts     to a function{steps}"]
+        has_classes = OBJECTIVES[manifest["objective"]].has_classes
+        what = _classes(manifest["num_way"]) if has_classes else "a function"
+        shape = " x ".join(map(str, manifest["input_shape"]))
+        lines = [f"  adapts     to {what}{steps}", f"  inputs     {shape} numbers"]
     lines.append(f"  batch norm {manifest['query_normalization']}")
     return "\n".join([*lines, _measured(manifest["measured"], manifest["objective"], run_dir)])
 
@@ -274,4 +290,4 @@ def _png(pixels: np.ndarray) -> bytes:
 
 
 if __name__ == "__main__":
-    run_command(main, continues_a_run=True, uses=USES)
+    run_command(main, continues_a_run=True, uses=USES, data_for="example_dir")

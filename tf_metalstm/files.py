@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -58,6 +60,22 @@ def given_path(path: str | os.PathLike[str], option: str) -> Path:
             f"{option}={os.fspath(path)}: there is no home folder of that name ({error}): use the "
             "whole path, or add ./ before a name that begins with ~"
         ) from error
+
+
+def result_name(text: str) -> str:
+    """Returns the name, without ending, of the file of a result that a text describes.
+
+    Disks take names of up to 255 bytes, so a hash replaces the end of a long text.
+
+    >>> result_name("test_5way 1shot_data/a")
+    'test_5way1shot_dataa'
+    """
+    name = re.sub(r"[^\w.=+,@]", "", text)
+    encoded = name.encode()
+    if len(encoded) <= 200:
+        return name
+    digest = hashlib.sha256(encoded).hexdigest()[:16]
+    return f"{encoded[:180].decode(errors='ignore')}_{digest}"
 
 
 def write_atomically(path: str | Path, text: str) -> None:

@@ -20,7 +20,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from tf_metalstm import ctrl_c
-from tf_metalstm.argv import PARTS, RUN_FLAGS, named_modules, wants_help
+from tf_metalstm.argv import PARTS, RUN_FLAGS, TASKS, named_modules, wants_help
 from tf_metalstm.catalogue import FAMILIES, check_owners, load_parts
 from tf_metalstm.failures import reason
 from tf_metalstm.files import check_is_text, given_path, print_any_name, write_atomically
@@ -31,6 +31,8 @@ from tf_metalstm.runs import check_is_run, check_same, check_settled
 from tf_metalstm.settings import Settings, known_options, make_settings
 
 _OWN = ("run_dir", PARTS, RECIPE, "traceback")  # flags that are not options
+TAKEN = (*_OWN, *flags.FLAGS, *(f"help{kind}" for kind in ("", "full", "short", "xml")))
+"""Names that no option may have: the other flags of this package, and those of absl."""
 
 
 def run_command(
@@ -38,6 +40,7 @@ def run_command(
     *,
     continues_a_run: bool,
     uses: Sequence[str] = (),
+    data_for: str | None = None,
 ) -> None:
     """Runs a command and exits with 0, with 1 after an error message, or with 130 after Ctrl-C.
 
@@ -47,6 +50,7 @@ def run_command(
             read before the command line.
         uses: names of the options that the command uses, among those that belong to no part; empty
             if it uses all. Others are an error on its command line; a flagfile may have them.
+        data_for: name of the option without which the command uses no data; None if it always does.
     """
     if wants_help(sys.argv):
         print_help(sys.argv)
@@ -56,14 +60,14 @@ def run_command(
     def parse(argv: list[str]) -> list[str]:
         with _errors_in_one_sentence():
             load_parts(named_modules(argv))
-            check_owners(_OWN)
+            check_owners(TAKEN)
             expanded = expand(argv[1:])
         define_flags()
         rest = app.parse_flags_with_usage([argv[0], *expanded])
         if len(rest) > 1:
             _leave(f"Unexpected {' '.join(rest[1:])!r}: every flag must begin with --.")
         with _errors_in_one_sentence():
-            command["settings"] = _read(argv, continues_a_run, uses)
+            command["settings"] = _read(argv, continues_a_run, uses, data_for)
         return rest
 
     def guarded(argv: Sequence[str]) -> None:
@@ -191,7 +195,8 @@ def parse_settings(
         ValueError: a flag is unknown, its value is not allowed, or it has no effect.
     """
     before = [] if run_dir is None else [f"--flagfile={Path(run_dir, RUN_FLAGS)}"]
-    load_parts(named_modules(["", *before, *arguments]))
+    modules = named_modules(["", *before, *arguments])
+    load_parts(modules)
     values = flags.FlagValues()
     define_flags(values)
     try:
@@ -199,7 +204,7 @@ def parse_settings(
         typed = _typed(arguments, values)
     except flags.Error as error:  # commands catch ValueError, which absl's errors are not
         raise ValueError(f"{' '.join(arguments)}: {error}") from error
-    settings = _settings(values, typed if strict else set())
+    settings = _settings(values, typed if strict else set(), modules)
     return settings if run_dir is None else settings.placed(run_dir)
 
 
@@ -240,26 +245,30 @@ def flag_line(each: Option, value: Any) -> str:
     return f"--{each.name}={each.format(value)}"
 
 
-def _read(argv: list[str], continues_a_run: bool, uses: Sequence[str]) -> Settings:
+def _read(
+    argv: list[str], continues_a_run: bool, uses: Sequence[str], data_for: str | None
+) -> Settings:
     """Returns the settings of a command that was started with `argv`; flags must be parsed."""
     typed = _typed(argv[1:], flags.FLAGS)
     if not continues_a_run:
-        return _settings(flags.FLAGS, typed)
+        return _settings(flags.FLAGS, typed, named_modules(argv))
     run_dir = _run_dir(flags.FLAGS) or ""
     check_is_run(run_dir)
     run_flags = expand([f"--flagfile={Path(run_dir, RUN_FLAGS)}"])
     app.parse_flags_with_usage([argv[0], *run_flags, *expand(argv[1:])])
-    settings = _settings(flags.FLAGS, typed)
+    settings = _settings(flags.FLAGS, typed, named_modules(argv))
     on_the_line = _names(argv[1:], flags.FLAGS)
-    check_settled(read_settings(run_dir), settings, on_the_line, uses)
+    has_facts = Path(run_dir, TASKS).is_file()  # runs of early versions need their data
+    data_for = data_for if has_facts else None
+    check_settled(read_settings(run_dir), settings, on_the_line, uses, data_for)
     return settings
 
 
-def _settings(values: flags.FlagValues, strict: set[str]) -> Settings:
+def _settings(values: flags.FlagValues, strict: set[str], modules: Sequence[str]) -> Settings:
     names = (*FAMILIES, *known_options())
     said = {name: values[name].value for name in names if values[name].present}
     settings = make_settings(said, _run_dir(values), strict=strict)
-    return dataclasses.replace(settings, modules=tuple(values[PARTS].value or ()))
+    return dataclasses.replace(settings, modules=tuple(modules))
 
 
 def _run_dir(values: flags.FlagValues) -> str | None:

@@ -14,6 +14,7 @@ import tqdm
 
 from tf_metalstm import experiment
 from tf_metalstm.argv import FOUND_FLAGS, RUN_FLAGS
+from tf_metalstm.exported import exported_fingerprint
 from tf_metalstm.failures import reason
 from tf_metalstm.files import given_path
 from tf_metalstm.flags import read_settings
@@ -26,6 +27,7 @@ from tf_metalstm.serving.saved_model import (
 )
 from tf_metalstm.serving.signatures import build_signatures
 from tf_metalstm.shipped import model_folder, model_names
+from tf_metalstm.training.checkpoints import BEST, LAST, fingerprint_of_weights
 
 _QUERIES = "query_images"
 _PIXELS_AT_A_TIME = 2**19  # pixels of images in one call; 74 images of 84 x 84
@@ -35,13 +37,14 @@ class LoadedModel(NamedTuple):
     """The parts of a model that `fit` and `predict` need.
 
     signatures: its functions of tensors, by name.
-    image_shape: (h, w, c); () for a model of functions.
+    image_shape: (h, w, c); () for a model that takes numbers.
     num_way: N; None for any number.
     num_steps: T of the training, or None.
     state_names: names of the outputs of `adapt` that `predict` takes.
     batch_size: number of support images in an update; None for all.
     cache: the features that were computed with this model.
     variables: the variables that its functions use.
+    weights: a hash of its weights.
     """
 
     signatures: Mapping[str, Callable[..., dict[str, Any]]]
@@ -52,6 +55,7 @@ class LoadedModel(NamedTuple):
     batch_size: int | None = None
     cache: Cache | None = None
     variables: Sequence[Any] = ()
+    weights: str | None = None
 
     @property
     def has_features(self) -> bool:
@@ -76,11 +80,12 @@ class LoadedModel(NamedTuple):
 def load_model(folder: str | os.PathLike[str]) -> LoadedModel:
     """Returns the model in a folder. A model that has not changed is read only once."""
     path = model_folder(given_path(folder, "model")).resolve()
-    marks = [path / MANIFEST, path / FOUND_FLAGS, *sorted((path / "best").glob("*.index"))]
+    marks = [path / MANIFEST, path / FOUND_FLAGS]
+    marks += [index for kind in (BEST, LAST) for index in sorted((path / kind).glob("*.index"))]
     times = tuple(mark.stat().st_mtime_ns for mark in marks if mark.is_file())
     model = _load(str(path), times)
     if not model.image_shape:
-        raise ValueError(f"{folder} is a model of functions, not of images.")
+        raise ValueError(f"{folder} takes numbers, not images.")
     return model
 
 
@@ -109,6 +114,7 @@ def _load(folder: str, times: tuple[int, ...]) -> LoadedModel:
             batch_size,
             Cache(),
             module.meta_parameters,
+            exported_fingerprint(folder),
         )
     if not Path(folder, RUN_FLAGS).is_file():
         raise FileNotFoundError(
@@ -134,6 +140,7 @@ def _load(folder: str, times: tuple[int, ...]) -> LoadedModel:
         batch_size,
         Cache(),
         module.meta_parameters,
+        fingerprint_of_weights(folder, settings.evaluation.checkpoint),
     )
 
 

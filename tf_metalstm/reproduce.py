@@ -203,7 +203,7 @@ def _fill(cell: Cell, folder: Path, options: argparse.Namespace) -> None:
 def _train(run: Run, folder: Path, places: list[str], options: argparse.Namespace) -> None:
     run_dir, max_minutes = folder / run.name, options.max_minutes
     state = read_state(run_dir)
-    if state is not None and state.step >= state.max_steps:
+    if state is not None and state.step >= parse_settings(run.flags).training.max_steps:
         return
     if state is not None and max_minutes is not None and state.minutes >= max_minutes:
         return

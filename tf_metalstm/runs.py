@@ -13,6 +13,9 @@ from tf_metalstm.settings import ALWAYS, Settings, UnusedOptionError, known_opti
 
 _UNKNOWN = object()
 
+# Images of another source are normalized as in the training.
+_OF_EVERY_SOURCE = ("normalization",)
+
 
 class RunMismatchError(ValueError):
     """A run directory belongs to a run with other settings."""
@@ -95,7 +98,11 @@ def changed_of_parts(trained: Settings, settings: Settings) -> dict[str, Any]:
 
 
 def check_settled(
-    trained: Settings, settings: Settings, typed: Set[str] = frozenset(), uses: Sequence[str] = ()
+    trained: Settings,
+    settings: Settings,
+    typed: Set[str] = frozenset(),
+    uses: Sequence[str] = (),
+    data_for: str | None = None,
 ) -> None:
     """Checks that a command changes no setting that was fixed when the training began.
 
@@ -104,6 +111,7 @@ def check_settled(
         settings: settings of the command.
         typed: names of the flags on the command line.
         uses: options that the command uses, among those that belong to no part.
+        data_for: the option without which the command uses no data; None if it always does.
 
     Raises:
         OptionError: an option was fixed or has no effect; the error names it.
@@ -133,7 +141,8 @@ def check_settled(
         before = trained.values.get(name, _UNKNOWN)
         if before is _UNKNOWN or before == now or not known[name].settled:
             continue
-        if other_source and name in options_of(settings.member("source").part.options):
+        of_source = options_of(settings.member("source").part.options)
+        if other_source and name in of_source and name not in _OF_EVERY_SOURCE:
             continue
         raise OptionError(
             name,
@@ -141,6 +150,12 @@ def check_settled(
             f"{_text(before)}: leave it out, or train another run.",
         )
     _check_useful(trained, settings, typed, uses)
+    if data_for is not None and settings.get(data_for) is None:
+        of_source = options_of(settings.member("source").part.options)
+        for name in typed & {"source", *of_source}:
+            raise UnusedOptionError(
+                name, f"does nothing without {data_for}: the run has what is needed. Leave it out."
+            )
 
 
 def _check_useful(
@@ -150,7 +165,8 @@ def _check_useful(
     common = {name for owner in ALWAYS for name in options_of(owner)}
     for name in typed & known.keys():
         unused = name in common and name not in uses
-        if unused or (known[name].training_only and name in trained.values):
+        unused |= known[name].training_only and name in trained.values
+        if unused or name in settings.member("method").idle_after_training:
             raise UnusedOptionError(
                 name,
                 f"does nothing here: the training of {settings.run_dir} is over. Leave it out.",

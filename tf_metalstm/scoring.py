@@ -126,10 +126,12 @@ def episode_scores(
         outputs, *others = outputs_of(inputs)
         for other in others:
             transductive.extend(method.objective.scores(labels, other).numpy())
-        scores.extend(method.objective.scores(labels, outputs).numpy())
+        of_step = method.objective.scores(labels, outputs).numpy()
+        scores.extend(of_step)
         if each is not None:
             for one in zip(labels.numpy(), outputs.numpy(), strict=True):
                 each(*one)
-        num_diverged += int(np.sum(np.isnan(outputs).reshape(len(outputs), -1).any(axis=1)))
+        is_nan = np.isnan(outputs).reshape(len(outputs), -1).any(axis=1)
+        num_diverged += int(np.sum(is_nan | ~np.isfinite(of_step)))
     other_mode = np.asarray(transductive) if transductive else None
     return Scores(np.asarray(scores), num_diverged, other_mode)

@@ -6,8 +6,8 @@ tries every combination on the fixed list of validation episodes. It uses succes
 (Jamieson & Talwalkar, AISTATS 2016) with a factor of four: all combinations on a tenth of the list,
 the best quarter on a fifth, the best quarter of those on the whole list. It writes
 RUN_DIR/search.csv, one row for each trial, and the best combination to RUN_DIR/found.flags. Use
-that file with `evaluate` and `export` as --flagfile. It also has the other settings that differ
-from the training. If a search was interrupted, the same command continues it.
+that file with `evaluate` and `export` as --flagfile; `FewShotClassifier.load(RUN_DIR)` uses it by
+itself. It also has the other settings that differ from the training. If a search was interrupted, the same command continues it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tf_metalstm.options import Option, OptionError, options_of
 from tf_metalstm.runs import changed_of_parts, check_settled
 from tf_metalstm.scoring import episode_scores, questions
 from tf_metalstm.settings import Settings, known_options
-from tf_metalstm.training.checkpoints import best_fingerprint
+from tf_metalstm.training.checkpoints import fingerprint_of_weights
 from tf_metalstm.training.metrics import estimate
 
 USES = ("evaluation_seed", "checkpoint", "grid", "validation_episodes")
@@ -180,9 +180,10 @@ def _subject(settings: Settings) -> str:
     tasks = experiment.tasks_of_run(settings, run)
     episodes = tasks.episodes("validation", settings.evaluation.evaluation_seed)
     fingerprint = episodes.fingerprint(settings.training.validation_episodes)
-    weights = f"{settings.evaluation.checkpoint} {run.step}"
-    if settings.evaluation.checkpoint == "best":  # another training may reach the same step
-        weights += f" {best_fingerprint(settings.run_dir or '')}"
+    checkpoint = settings.evaluation.checkpoint
+    weights = f"{checkpoint} {run.step} "
+    # Another training may reach the same step.
+    weights += str(fingerprint_of_weights(settings.run_dir or "", checkpoint))
     mode = f"{run.method.query_normalization}, {run.method.num_updates} updates"
     changed = "".join(f", {flag}" for flag in _typed_flags(settings))
     return f"{weights}, {mode}, {tasks.task}, {fingerprint}{changed}"
@@ -192,6 +193,8 @@ def _flagfile_text(settings: Settings, combination: Combination) -> str:
     """Returns the flagfile that evaluates a trained run with a combination."""
     searched = {name for name, _ in combination}
     typed = [flag for flag in _typed_flags(settings) if flag[2:].split("=")[0] not in searched]
+    if settings.evaluation.checkpoint != "best":
+        typed.append(f"--checkpoint={settings.evaluation.checkpoint}")
     return "".join(f"{flag}\n" for flag in [*typed, *_flags(combination)])
 
 

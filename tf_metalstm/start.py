@@ -7,7 +7,7 @@ from typing import Any
 
 from tf_metalstm import experiment
 from tf_metalstm.construction import build_tasks
-from tf_metalstm.data.tasks import EpisodeTasks
+from tf_metalstm.data.tasks import EpisodeTasks, ImageTasks
 from tf_metalstm.exported import (
     exported_fingerprint,
     exported_step,
@@ -17,7 +17,8 @@ from tf_metalstm.exported import (
 from tf_metalstm.methods.base import Method
 from tf_metalstm.options import OptionError, options_of
 from tf_metalstm.settings import Settings
-from tf_metalstm.training.checkpoints import BEST, best_fingerprint, checkpoint_steps
+from tf_metalstm.task_facts import read_facts
+from tf_metalstm.training.checkpoints import BEST, checkpoint_steps, fingerprint_of_weights
 
 # If a run starts from the network of another method, both runs must agree on these families. If
 # both have the same method, they must agree on all families.
@@ -50,7 +51,7 @@ def start_method(method: Method, pretrained: Settings | None = None) -> dict[str
         return {"run": folder.name, "step": step, "weights": weights}
     trained = experiment.load_run(pretrained)
     method.begin(trained.method)
-    return {"run": folder.name, "step": trained.step, "weights": best_fingerprint(folder)}
+    return {"run": folder.name, "step": trained.step, "weights": fingerprint_of_weights(folder)}
 
 
 def check_pretrained(settings: Settings, pretrained: Settings) -> None:
@@ -110,6 +111,12 @@ def _check_inputs(settings: Settings, pretrained: Settings, where: str) -> None:
             f"{where} was trained on inputs of the shape {trained_on.input_shape}, but this run "
             f"has the shape {tasks.input_shape}: use the same image_size."
         )
+    facts = read_facts(pretrained.run_dir or "")  # an export has none
+    if isinstance(tasks, ImageTasks) and facts is not None:
+        try:
+            tasks.check_unseen(facts.name, facts.training_classes)
+        except ValueError as error:
+            raise ValueError(f"{where} cannot be the start: {error}") from error
 
 
 def _text(value: Any) -> str:

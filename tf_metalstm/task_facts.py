@@ -6,16 +6,16 @@ its constants.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tf_metalstm.argv import TASKS
 from tf_metalstm.data.preprocessing import Normalization
 from tf_metalstm.data.tasks import Tasks
 from tf_metalstm.files import write_atomically
-
-TASKS = "tasks.json"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class TaskFacts:
     normalization: normalization of pixels; None if inputs are not images.
     training_classes: names of the classes in the training split.
     fingerprint: hash of the data, with the pixels; None if there is none.
-    training_way: N of the training episodes; None if tasks have no classes.
+    training_way: N of the training episodes; None if the tasks are no episodes.
     """
 
     name: str
@@ -92,7 +92,8 @@ def read_facts(run_dir: str | Path) -> TaskFacts | None:
 
 
 def _from_json(values: dict[str, Any]) -> TaskFacts:
-    values = dict(values)
+    known = {field.name for field in dataclasses.fields(TaskFacts)}  # sources may add others
+    values = {name: value for name, value in dict(values).items() if name in known}
     if values.get("normalization") is not None:
         constants = values["normalization"]
         values["normalization"] = Normalization(

@@ -90,7 +90,7 @@ def main(settings: Settings) -> None:
                 lambda step: experiment.training_episodes(
                     settings, tasks, step * training.episodes_per_step, method
                 ),
-                experiment.validation_episodes(settings, tasks, method),
+                lambda: experiment.validation_episodes(settings, tasks, method),
                 schedule,
                 run_dir,
                 on_validation,
@@ -104,23 +104,32 @@ def main(settings: Settings) -> None:
         float(checkpoints.best_score),
         int(checkpoints.best_step),
         run_dir,
+        was_validated=int(checkpoints.step) >= training.validate_every,
     )
     minutes = float(checkpoints.minutes)
     print(f"Trained for {int(checkpoints.step)} updates in {minutes:.1f} minutes. {words}")
 
 
-def last_words(score_name: str, best_score: float, best_step: int, run_dir: Path) -> str:
+def last_words(
+    score_name: str, best_score: float, best_step: int, run_dir: Path, was_validated: bool
+) -> str:
     """Returns a text with the best validation of a run, and the next command.
 
     Args:
         score_name: name of the score.
-        best_score: best validation score; NaN before the first validation.
+        best_score: best validation score; NaN if there was none that is a finite number.
         best_step: number of updates at that validation.
         run_dir: folder of the run.
+        was_validated: whether there was a validation.
     """
     evaluate = f"Next: python -m tf_metalstm.evaluate --run_dir={run_dir}"
     if math.isnan(best_score):
         why = "It ended before its first validation, see --validate_every."
+        if was_validated:
+            why = (
+                f"No validation {score_name} was a finite number: try a lower learning rate in the "
+                "inner loop."
+            )
         return f"{why}\n{evaluate} --checkpoint=last"
     return f"Best validation {score_name} {best_score:.4f}, after {best_step} updates.\n{evaluate}"
 

@@ -11,6 +11,7 @@ the training only: TensorBoard's DISTRIBUTIONS are empty where there is one step
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure
 
 from tf_metalstm import experiment
 from tf_metalstm.data.episodes import episode_dataset
-from tf_metalstm.data.sine import INPUTS, SineTasks
+from tf_metalstm.data.tasks import EpisodeTasks, Tasks
 from tf_metalstm.episode import Support
 from tf_metalstm.files import whole_file
 from tf_metalstm.flags import read_settings, run_command
@@ -40,7 +41,7 @@ from tf_metalstm.visualization.traces import (
 USES = ("split", "num_episodes", "evaluation_seed", "checkpoint", "baseline_run_dir")
 
 _CURVES = 20  # as many as in the paper's figure
-_WAVES = 3
+_FUNCTIONS = 3
 
 
 def main(settings: Settings) -> None:
@@ -55,8 +56,11 @@ def main(settings: Settings) -> None:
         )
     if method.num_updates < 1:
         raise ValueError("There are no updates to draw, num_steps is 0: set num_evaluation_steps.")
-    if evaluation.baseline_run_dir and not isinstance(tasks, SineTasks):
-        raise OptionError("baseline_run_dir", f"is for functions, but the source is {tasks.name}.")
+    plot_range = tasks.plot_range if isinstance(tasks, EpisodeTasks) else None
+    if evaluation.baseline_run_dir and plot_range is None:
+        raise OptionError(
+            "baseline_run_dir", f"is for functions that can be drawn, not for source={tasks.name}."
+        )
     episodes = episode_dataset(
         tasks.episodes(evaluation.split, evaluation.evaluation_seed),
         num_episodes=evaluation.num_episodes,
@@ -64,7 +68,7 @@ def main(settings: Settings) -> None:
     traces = with_weight_decay(collect(trace_function(method), first_tasks(episodes, _CURVES)))
     curves = curves_at(traces, method.blocks)
     caption = (
-        f"{run_dir.name} after {run.step:,} meta-updates: {len(traces[LOSSES])} "
+        f"{run_dir.resolve().name} after {run.step:,} meta-updates: {len(traces[LOSSES])} "
         f"{evaluation.split} tasks of {tasks.name}, {tasks.task}, {method.num_updates} updates each"
     )
     losses = loss_figure(traces[LOSSES], caption, method.objective.loss_name)
@@ -82,8 +86,8 @@ def main(settings: Settings) -> None:
         if figure is not None:
             tf.summary.image("trace/figure", figure_image(figure))
         tf.summary.image("trace/loss", figure_image(losses))
-        if isinstance(tasks, SineTasks) and isinstance(method, FewShotMethod):
-            fits = _fits(settings, tasks, {run_dir.name: method})
+        if plot_range is not None and isinstance(method, FewShotMethod):
+            fits = _fits(settings, tasks, plot_range, method)
             tf.summary.image("fits", figure_image(fits))
             written.append(_save(fits, run_dir / "figures" / "fits.png"))
     writer.close()
@@ -97,27 +101,38 @@ def main(settings: Settings) -> None:
 
 def _fits(
     settings: Settings,
-    tasks: SineTasks,
-    methods: dict[str, FewShotMethod],
+    tasks: Tasks,
+    plot_range: tuple[float, float],
+    method: FewShotMethod,
 ) -> Figure:
-    """Returns a figure of the first waves, fitted by this run and by the baseline."""
-    evaluation = settings.evaluation
-    if evaluation.baseline_run_dir is not None:
-        method = experiment.load_run(read_settings(evaluation.baseline_run_dir)).method
-        if method.objective.has_classes or not isinstance(method, FewShotMethod):
+    """Returns a figure of the first functions, fitted by this run and by the baseline."""
+    evaluation, run_dir = settings.evaluation, settings.run_dir or ""
+    other_dir = evaluation.baseline_run_dir
+    methods = {_name(run_dir, other_dir): method}
+    if other_dir is not None:
+        of_baseline = read_settings(other_dir, f"--checkpoint={evaluation.checkpoint}")
+        other = experiment.load_run(of_baseline).method
+        if other.objective.has_classes or not isinstance(other, FewShotMethod):
             raise OptionError("baseline_run_dir", "is not a run on functions: name another run.")
-        methods = {**methods, Path(evaluation.baseline_run_dir).name: method}
-    episodes = tasks.episodes(evaluation.split, evaluation.evaluation_seed)
-    x = np.linspace(*INPUTS, 200).astype(np.float32)
+        methods[_name(other_dir, run_dir)] = other
+    episodes: Any = tasks.episodes(evaluation.split, evaluation.evaluation_seed)
+    x = np.linspace(*plot_range, 200).astype(np.float32)
     rows: dict[str, list[Fit]] = {name: [] for name in methods}
-    for index in range(_WAVES):
+    for index in range(_FUNCTIONS):
         inputs, _ = episodes(tf.constant(index))
         support = Support(inputs["support_inputs"], inputs["support_labels"])
-        truth = episodes.wave(tf.constant(index))(x).numpy()
-        for name, method in methods.items():
-            rows[name].append(fit(method, support, x, truth))
-    caption = f"the first {_WAVES} {evaluation.split} waves, {tasks.task}"
+        truth = episodes.function(tf.constant(index))(x).numpy()
+        for name, one in methods.items():
+            rows[name].append(fit(one, support, x, truth))
+    caption = f"the first {_FUNCTIONS} {evaluation.split} functions of {tasks.name}, {tasks.task}"
     return fit_figure(rows, caption)
+
+
+def _name(run_dir: str, other_dir: str | None) -> str:
+    """Returns the name of a run in a figure: that of its folder, or its path beside a namesake."""
+    name = Path(run_dir).resolve().name
+    is_alone = other_dir is None or Path(other_dir).resolve().name != name
+    return name if is_alone else str(run_dir)
 
 
 def _save(figure: Figure, path: Path) -> Path:

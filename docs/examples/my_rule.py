@@ -10,7 +10,9 @@ from tf_metalstm import Options, Part, Rule, option
 
 @dataclass(frozen=True)
 class SignOptions(Options):
-    sign_rate: float = option(0.1, "Step size at which the learned rates start.", above=0)
+    sign_rate: float = option(
+        0.1, "Step size at which the learned rates start.", above=0, training_only=True
+    )
 
 
 @keras.saving.register_keras_serializable("my_rule")

@@ -48,6 +48,9 @@ def test_an_optimizer_that_is_ten_times_as_good():
 def test_what_diverges_is_infinitely_bad():
     assert log10_mean(np.array([1.0, np.nan])) == float("inf")
     assert speed_up(np.full((2, 3), 5.0), np.ones((2, 3))) is None
+    losses = np.array([1.0] * 49 + [np.inf])
+    found = bootstrap(lambda rows: log10_mean(losses[rows]), 50)
+    assert found == (np.inf, 0.0, np.inf)  # some samples leave the infinite one out
 
 
 def test_a_curve_has_its_interval():

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tf_metalstm.data import networks
 from tf_metalstm.data.labelled_folders import load_folders
-from tf_metalstm.data.networks import STARTS, NetworkOptions, NetworkTasks, mixed, resized
+from tf_metalstm.data.networks import STARTS, Network, NetworkOptions, NetworkTasks, mixed, resized
 from tf_metalstm.data.sources.base import (
     SPLITS,
     CorruptImageError,
@@ -97,6 +97,28 @@ def test_a_convolution_by_hand():
     logits = hidden @ named["layer_1/kernel"]
     expected = np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(8), labels])
     np.testing.assert_allclose(problem.loss(tf.constant(theta), (), 0)[0], expected, rtol=1e-3)
+
+
+def test_the_second_derivative_of_a_convolution_agrees_with_finite_differences():
+    network = Network(4, (), (2,), "relu", 1)
+    generator = np.random.default_rng(0)
+    size = sum(block.size for block in network.blocks)
+    theta = tf.constant(generator.normal(size=size))
+    direction = tf.constant(generator.normal(size=size))
+    images = tf.constant(generator.normal(size=(6, 4, 4, 1)))
+
+    def gradient(theta):
+        with tf.GradientTape() as tape:
+            tape.watch(theta)
+            loss = tf.reduce_mean(network.logits(theta, images) ** 2)
+        return tape.gradient(loss, theta)
+
+    with tf.GradientTape() as tape:
+        tape.watch(theta)
+        along = tf.tensordot(gradient(theta), direction, 1)
+    step = 1e-6
+    expected = gradient(theta + step * direction) - gradient(theta - step * direction)
+    np.testing.assert_allclose(tape.gradient(along, theta), expected / (2 * step), atol=1e-5)
 
 
 def test_every_step_has_images_of_its_own_and_labels_that_are_theirs():

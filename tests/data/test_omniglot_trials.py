@@ -70,9 +70,10 @@ def test_a_list_is_fixed_by_its_seed(tasks):
 
 
 def test_a_run_that_knows_the_alphabets_is_refused(tasks):
-    tasks.check_unseen(["Runes/character01", "Runes/character02@090"])
+    tasks.check_unseen("omniglot", ["Runes/character01", "Runes/character02@090"])
+    known = ["Runes/character01", "Alphabet_C/character07@180", "Few/character01"]
     with pytest.raises(ValueError, match=r"of 2 alphabets of the trials, such as Alphabet_C, but"):
-        tasks.check_unseen(["Runes/character01", "Alphabet_C/character07@180", "Few/character01"])
+        tasks.check_unseen("omniglot", known)
 
 
 def test_a_character_without_all_drawings_is_refused():

@@ -17,7 +17,7 @@ def test_support_and_queries_lie_on_the_wave_of_their_episode():
     source = episodes(num_shot=4, num_query=6)
     for index in range(5):
         inputs, labels = source(tf.constant(index))
-        wave = source.wave(tf.constant(index))
+        wave = source.function(tf.constant(index))
         a, w, b = (float(x) for x in wave)
         for x, y in (
             (inputs["support_inputs"], inputs["support_labels"]),
@@ -41,7 +41,7 @@ def test_support_and_queries_lie_on_the_wave_of_their_episode():
 )
 def test_amplitude_frequency_and_phase_fill_their_ranges(options, low, high):
     source = episodes(**options)
-    drawn = np.array([[float(x) for x in source.wave(tf.constant(i))] for i in range(300)])
+    drawn = np.array([[float(x) for x in source.function(tf.constant(i))] for i in range(300)])
     low, high = np.array(low), np.array(high)
     assert np.all(drawn >= low - 1e-6)
     assert np.all(drawn <= high + 1e-6)
@@ -55,7 +55,7 @@ def test_amplitude_frequency_and_phase_fill_their_ranges(options, low, high):
 
 def test_amplitude_frequency_and_phase_are_drawn_apart():
     source = episodes(frequencies=(0.5, 2.0), phases=(0, 3))
-    drawn = np.array([[float(x) for x in source.wave(tf.constant(i))] for i in range(300)])
+    drawn = np.array([[float(x) for x in source.function(tf.constant(i))] for i in range(300)])
     assert np.abs(np.corrcoef(drawn.T) - np.eye(3)).max() < 0.2
 
 
@@ -89,7 +89,7 @@ def test_the_fingerprint_of_the_data_is_that_of_the_ranges():
 
 
 def test_the_waves_are_those_that_all_results_were_measured_on():
-    wave = episodes("test", num_shot=4, num_query=6).wave(tf.constant(7))
+    wave = episodes("test", num_shot=4, num_query=6).function(tf.constant(7))
     np.testing.assert_allclose([float(x) for x in wave], [2.794442, 1.0, 2.249321], rtol=1e-6)
 
 
@@ -114,6 +114,8 @@ def test_tasks_are_those_that_the_options_say():
         "objective": "regression",
         "input_shape": [1],
         "num_outputs": 1,
+        "training_classes": [],
+        "training_way": 1,
         "fingerprint": expected.data_fingerprint(),
     }
 

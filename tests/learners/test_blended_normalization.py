@@ -88,3 +88,15 @@ def test_a_network_of_it_is_adapted_and_its_training_queries_stand_alone():
     np.testing.assert_allclose(alone, answers[:, :1], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(answers, method(inputs), rtol=1e-4, atol=1e-5)
     assert method.transductive_mode is None
+
+
+def test_with_bfloat16_it_computes_moments_in_float32():
+    images = toy.noise(5, 16, 16, 1)
+    coarse, fine = (
+        conv4((16, 16, 1), 2, 4, blend_norm=True, dtype=dtype)
+        for dtype in ("mixed_bfloat16", "float32")
+    )
+    coarse.set_weights(fine.get_weights())
+    for training in (True, False):
+        one, other = (network(images, training=training) for network in (coarse, fine))
+        np.testing.assert_allclose(one, other, atol=0.05)

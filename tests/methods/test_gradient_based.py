@@ -8,6 +8,7 @@ import toy
 
 from tf_metalstm.adaptation import InnerLoop, unroll
 from tf_metalstm.data.episodes import episode_dataset
+from tf_metalstm.learners.mlp import mlp
 from tf_metalstm.methods.base import LOSSES
 from tf_metalstm.methods.gradient_based import QUERY_NORMALIZATIONS, GradientBasedMethod
 from tf_metalstm.objectives import cross_entropy
@@ -16,6 +17,7 @@ from tf_metalstm.problems import SupportProblem
 from tf_metalstm.rules.base import FORGET_GATES, INPUT_GATES
 from tf_metalstm.rules.meta_lstm import MetaLSTM
 from tf_metalstm.rules.sgd import SGD
+from tf_metalstm.starts.prototypes import PrototypeStart
 from tf_metalstm.training.optimizer import averaged_weights
 from tf_metalstm.training.outer_loop import compile_method
 
@@ -233,6 +235,13 @@ def test_what_is_recomputed_is_not_vectorized():
         GradientBasedMethod(
             toy.mlp_learner(), toy.lively_rule(), InnerLoop(recompute=True), vectorize_episodes=True
         )
+
+
+def test_any_number_of_classes_is_not_vectorized():
+    start = PrototypeStart()
+    learner = start.learner(mlp((3,), 1, (4,)))
+    with pytest.raises(ValueError, match=r"^vectorize_episodes needs the same .* start=prototypes"):
+        GradientBasedMethod(learner, SGD(0.1), InnerLoop(1), start=start, vectorize_episodes=True)
 
 
 def test_convolutions_are_not_vectorized():

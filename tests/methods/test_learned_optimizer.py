@@ -17,6 +17,7 @@ from tf_metalstm.methods.learned_optimizer import LearnedOptimizerMethod, Learne
 from tf_metalstm.objectives import OPTIMIZATION
 from tf_metalstm.options import OptionError
 from tf_metalstm.rules.base import FORGET_GATES, INPUT_GATES
+from tf_metalstm.rules.hierarchical_rnn import HierarchicalRNN
 from tf_metalstm.rules.meta_sgd import MetaSGD
 from tf_metalstm.rules.sgd import SGD
 from tf_metalstm.settings import make_settings
@@ -243,6 +244,25 @@ def test_no_meta_gradient_flows_through_the_updates_before_a_stretch():
     for one, other in zip(found, expected, strict=True):
         assert np.any(one)
         np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-12)
+
+
+def test_the_learned_initial_state_is_trained_by_the_first_stretch_alone():
+    rule = HierarchicalRNN(dtype="float64")
+    method, tasks = stretches(rule)
+    starts = [w for w in rule.trainable_weights if w.name.endswith("_start")]
+
+    def gradients(method, tasks):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(method(tasks, training=True))
+        return tape.gradient(loss, [w.value for w in starts], unconnected_gradients="zero")
+
+    first = {name: value[:1] for name, value in tasks.items()}  # begins at update 0
+    short = LearnedOptimizerMethod(rule, QuadraticTasks(D), InnerLoop(2))
+    for one, other in zip(gradients(method, first), gradients(short, first), strict=True):
+        assert np.any(one)
+        np.testing.assert_allclose(one, other, rtol=1e-8)
+    later = {name: value[1:] for name, value in tasks.items()}
+    assert not any(np.any(one) for one in gradients(method, later))
 
 
 def test_stretches_are_a_function_of_the_number_of_the_task():

@@ -6,6 +6,8 @@ import tensorflow as tf
 import toy
 
 from tf_metalstm.adaptation import InnerLoop
+from tf_metalstm.learners.conv4 import conv4
+from tf_metalstm.learners.functional import FunctionalLearner
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
 from tf_metalstm.methods.update_losses import update_weights
 from tf_metalstm.options import OptionError
@@ -66,3 +68,32 @@ def test_keras_trains_it_and_judges_the_last_update():
 def test_without_updates_there_is_nothing_to_judge():
     with pytest.raises(OptionError, match=r"^update_loss_steps needs updates: leave it out with"):
         method_of(0, update_loss_steps=10)
+
+
+def test_a_validation_is_of_the_last_update():
+    inputs, labels = episode()
+    method = method_of(2, update_loss_steps=10)
+    compile_method(method)
+    logs = method.evaluate(inputs, labels, verbose=0, return_dict=True)
+    expected = method_of(2).training_loss(labels, method(inputs, training=False))
+    assert logs["loss"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_training_queries_are_normalized_after_each_update_as_after_training():
+    network = conv4((16, 16, 1), 3, 4)
+    options = {"training_queries": "as_after", "update_loss_steps": 10}
+    images = toy.noise(1, 8, 16, 16, 1)
+    inputs = {
+        "support_inputs": images[:, :6],
+        "support_labels": tf.constant([[0, 1, 2, 0, 1, 2]]),
+        "query_inputs": images[:, 6:],
+    }
+    for number in (1, 2):
+        method = GradientBasedMethod(
+            FunctionalLearner(network), SGD(0.1), InnerLoop(2), "support", **options
+        )
+        used = GradientBasedMethod(
+            method.learner, method.rule, InnerLoop(number), "support", start=method.start
+        )
+        after = method(inputs, training=True)[:, number - 1]
+        np.testing.assert_allclose(after, used(inputs, training=False), rtol=1e-4, atol=1e-5)

@@ -19,6 +19,8 @@ from tf_metalstm.tables import results
         {"checkpoint": "last"},
         {"evaluation_seed": 1},
         {"changed": {"inner_rate": 0.5}},
+        {"other_data": True},
+        {"weights": "of another training"},
     ],
 )
 def test_what_was_measured_otherwise_is_not_shown(changes, tmp_path):

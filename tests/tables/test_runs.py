@@ -10,7 +10,7 @@ from tf_metalstm import reproduce
 from tf_metalstm.shipped import model_folder
 from tf_metalstm.tables import runs
 from tf_metalstm.tables.catalogue import Cell, Run
-from tf_metalstm.training.checkpoints import best_fingerprint
+from tf_metalstm.training.checkpoints import fingerprint_of_weights
 from tf_metalstm.training.provenance import STARTS, record_start
 
 
@@ -77,7 +77,7 @@ def test_a_run_that_begins_at_a_run_that_begins_at_another(calls, tmp_path, monk
 def test_a_network_that_was_trained_anew_to_the_same_update_is_another_one(calls, tmp_path, capsys):
     run(tmp_path, "--only=tuned")
     folder = tmp_path / "mini_imagenet"
-    start = {"run": "joint", "step": 50, "weights": best_fingerprint(folder / "joint")}
+    start = {"run": "joint", "step": 50, "weights": fingerprint_of_weights(folder / "joint")}
     commit = json.loads((folder / "tuned" / STARTS).read_text())[0]["commit"]
     for weights, is_shown in ((start["weights"], True), ("of others", False)):
         starts = [{"commit": commit, "pretrained": start | {"weights": weights}}]

@@ -19,6 +19,17 @@ def test_an_unfinished_run_says_how_far_it_is(calls, tmp_path, capsys):
     assert not calls
 
 
+def test_a_run_that_is_shorter_than_the_recipe_is_unfinished(calls, tmp_path, monkeypatch, capsys):
+    longer = dataclasses.replace(PLAIN.run, flags=(*PLAIN.run.flags, "--max_steps=200"))
+    cell = dataclasses.replace(PLAIN, run=longer)
+    monkeypatch.setattr(reproduce, "TABLES", {"mini_imagenet": lambda: [cell]})
+    make_run(tmp_path / "mini_imagenet" / "plain", 100, best=50)
+    run(tmp_path, "--print_only")
+    assert "| 100 of 200, best 50 | 12 min |" in capsys.readouterr().out
+    run(tmp_path)
+    assert [command for command, *_ in calls] == ["train", "evaluate"]
+
+
 def test_what_diverged_is_said(calls, tmp_path, capsys):
     make_run(tmp_path / "mini_imagenet" / "plain", 100, best=50)
     report(tmp_path / "mini_imagenet" / "plain", mean=None, interval=None, num_diverged=7)

@@ -8,7 +8,7 @@ import toy
 
 from tf_metalstm.data.episodes import episode_dataset
 from tf_metalstm.episode import EpisodeSpec
-from tf_metalstm.objectives import CLASSIFICATION
+from tf_metalstm.objectives import CLASSIFICATION, REGRESSION
 from tf_metalstm.training.checkpoints import NotFiniteError, RunCheckpoints
 from tf_metalstm.training.history import read_history
 from tf_metalstm.training.metrics import ScoreInterval, estimate
@@ -26,6 +26,20 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(tmp_path):
     for name in ("step", "best_score", "best_step"):
         one, other = (getattr(c, name) for c in (straight_checkpoints, resumed_checkpoints))
         assert one.numpy() == other.numpy()
+
+
+def test_the_validation_list_is_made_for_the_weights_of_the_run(tmp_path):
+    """It may hold features of a network that stays as it is."""
+    before, _ = run_toy.run(tmp_path, 4)
+    seen = []
+
+    def on_list(method):
+        seen.append([w.numpy() for w in method.weights])
+
+    run_toy.run(tmp_path, 6, seed=99, on_list=on_list)
+    [weights] = seen
+    for one, other in zip(before.weights, weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other)
 
 
 def test_a_run_cut_between_log_and_checkpoint_writes_nothing_twice(tmp_path):
@@ -155,6 +169,13 @@ def test_the_interval_metric_is_the_interval_of_the_episodes():
         metric.update_state(labels[i : i + 3], logits[i : i + 3])
     expected = estimate(np.mean(np.argmax(logits, -1) == labels, axis=1))
     np.testing.assert_allclose(metric.result(), expected.interval, rtol=1e-5)
+
+
+def test_the_interval_metric_of_large_scores_that_differ_little():
+    errors = 1e4 + np.random.default_rng(0).normal(size=(100, 1, 1))
+    metric = ScoreInterval(REGRESSION)
+    metric.update_state(np.zeros_like(errors), np.sqrt(errors))
+    assert float(metric.result()) == pytest.approx(estimate(errors[:, 0, 0]).interval, rel=1e-2)
 
 
 def test_an_estimate_by_hand():

@@ -114,7 +114,9 @@ def test_a_method_that_makes_no_updates_is_refused(tmp_path):
 
 
 def test_only_functions_are_drawn_beside_a_baseline(run):
-    with pytest.raises(OptionError, match=r"^baseline_run_dir is for functions, .* toys") as error:
+    with pytest.raises(
+        OptionError, match=r"^baseline_run_dir is for functions .* source=toys"
+    ) as error:
         visualize.main(run.settings.changed(baseline_run_dir="runs/other"))
     assert with_dashes(str(error.value)).startswith("--baseline_run_dir is for functions")
 

@@ -64,3 +64,12 @@ def test_the_command_draws_a_run_above_its_baseline(tmp_path):
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard" / "visualize"))
     events.Reload()
     assert "fits" in events.Tags()["tensors"]
+
+
+def test_two_runs_of_one_name_are_told_apart():
+    assert visualize._name("a/sine", "b/maml") == "sine"
+    assert visualize._name("a/sine", None) == "sine"
+    assert (visualize._name("a/sine", "b/sine"), visualize._name("b/sine", "a/sine")) == (
+        "a/sine",
+        "b/sine",
+    )

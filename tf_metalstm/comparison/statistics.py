@@ -80,6 +80,9 @@ def bootstrap(statistic: Callable[[np.ndarray], float], size: int) -> Interval:
     generator = np.random.default_rng(0)
     drawn = [statistic(generator.integers(0, size, size)) for _ in range(_RESAMPLES)]
     low, high = np.percentile(drawn, _BOUNDS)
+    if not np.isfinite(drawn).all():  # there is no number between a number and infinity
+        low, _ = np.percentile(drawn, _BOUNDS, method="lower")
+        _, high = np.percentile(drawn, _BOUNDS, method="higher")
     return Interval(statistic(np.arange(size)), float(low), float(high))
 
 

@@ -125,9 +125,11 @@ class Network:
         hidden = images
         for _ in self.filters:
             hidden = tf.nn.conv2d(hidden, next(parts), strides=1, padding="SAME")
-            mean, variance = tf.nn.moments(hidden, axes=[0, 1, 2])
+            # tf.nn.moments has a wrong second derivative.
+            centered = hidden - tf.reduce_mean(hidden, [0, 1, 2])
+            variance = tf.reduce_mean(tf.square(centered), [0, 1, 2])
             gamma, beta = next(parts), next(parts)
-            hidden = (hidden - mean) * tf.math.rsqrt(variance + _EPSILON) * gamma + beta
+            hidden = centered * tf.math.rsqrt(variance + _EPSILON) * gamma + beta
             hidden = tf.nn.max_pool2d(tf.nn.relu(hidden), 2, 2, padding="SAME")
         hidden = tf.reshape(hidden, [-1, math.prod(hidden.shape[1:])])
         for _ in self.layers:

@@ -67,7 +67,7 @@ class SineEpisodes:
     phases: tuple[float, float]
     training: bool = False
 
-    def wave(self, index: Tensor) -> Wave:
+    def function(self, index: Tensor) -> Wave:
         """Returns the function of episode `index`."""
         key = self._key(index, stream=0)
         drawn = tf.random.stateless_uniform([3], key)
@@ -79,7 +79,7 @@ class SineEpisodes:
         num_shot, num_points = self.spec.num_shot, self.spec.num_shot + self.spec.num_query
         key = self._key(index, stream=1)
         x = tf.random.stateless_uniform([num_points, 1], key, *INPUTS)
-        y = self.wave(index)(x)
+        y = self.function(index)(x)
         inputs = {
             "support_inputs": x[:num_shot],
             "support_labels": y[:num_shot],
@@ -137,6 +137,7 @@ class SineTasks(EpisodeTasks):
     objective = "regression"
     input_shape = (1,)
     num_outputs = 1
+    plot_range = INPUTS
 
     def __init__(
         self,

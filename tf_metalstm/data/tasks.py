@@ -95,10 +95,13 @@ class EpisodeTasks(Tasks):
     Attributes:
         spec: size of an episode of validation and test.
         training_spec: size of a training episode.
+        plot_range: range of the inputs in figures of functions. The episodes then have
+            `function(index)`, the true function. None if there are no such figures.
     """
 
     spec: EpisodeSpec
     training_spec: EpisodeSpec
+    plot_range: ClassVar[tuple[float, float] | None] = None
 
     @property
     @abc.abstractmethod
@@ -109,6 +112,27 @@ class EpisodeTasks(Tasks):
     @abc.abstractmethod
     def num_outputs(self) -> int:
         """Number of outputs that a learner needs."""
+
+    @property
+    def training_way(self) -> int:
+        """N of the training episodes."""
+        return self.training_spec.num_way
+
+    @property
+    def training_classes(self) -> Sequence[str]:
+        """Names of all training classes; empty if every episode makes new ones."""
+        return ()
+
+    @property
+    def num_training_classes(self) -> int:
+        """Number of classes in the training split."""
+        return len(self.training_classes)
+
+    def joint_batches(self, batch_size: int, seed: int) -> Episodes:
+        """Returns batches over all training classes, for tasks that have `training_classes`."""
+        raise NotImplementedError(
+            f"{type(self).__name__} lacks joint_batches, which draws from all training classes."
+        )
 
     @property
     def task(self) -> str:
@@ -126,6 +150,8 @@ class EpisodeTasks(Tasks):
             **super().facts(),
             "input_shape": list(self.input_shape),
             "num_outputs": self.num_outputs,
+            "training_classes": list(self.training_classes),
+            "training_way": self.training_way,
         }
 
 
@@ -225,9 +251,9 @@ class ImageTasks(EpisodeTasks):
         return max(self.spec.num_way, self.training_spec.num_way)
 
     @property
-    def training_way(self) -> int:
-        """N of the training episodes."""
-        return self.training_spec.num_way
+    def training_classes(self) -> Sequence[str]:
+        """Names of all training classes; prepares the source."""
+        return self.source.class_names("train")
 
     @functools.cached_property
     def normalization(self) -> Normalization:
@@ -260,15 +286,29 @@ class ImageTasks(EpisodeTasks):
         augmentation = self._augmentation if training else None
         return ImageEpisodes(self.sampler(split, seed, training), self.normalization, augmentation)
 
-    def check_unseen(self, training_classes: Sequence[str]) -> None:
-        """Checks that a method may be tested on these tasks; here it always may.
+    def check_unseen(self, trained_on: str, training_classes: Sequence[str]) -> None:
+        """Checks that validation and test classes are not those that a method was trained on.
 
         Args:
-            training_classes: names of the classes that it was trained on.
+            trained_on: name of the source of its training.
+            training_classes: names of the classes of its training.
 
         Raises:
-            ValueError: it was trained on test classes.
+            ValueError: the source is the same, and one of its training classes is in another split.
         """
+        if trained_on != self.name:
+            return
+        for split in ("validation", "test"):
+            try:
+                seen = sorted({*training_classes} & {*self.source.class_names(split)})
+            except MissingDataError:  # a copy may lack a split
+                continue
+            if seen:
+                raise ValueError(
+                    f"{len(seen)} classes of {self.name}/{split} were in the training, such as "
+                    f"{seen[0]!r}: split the classes as in the training. If other classes have the "
+                    "same names, rename them."
+                )
 
     def data_fingerprint(self) -> str:
         """Returns a hash of the pixels and class names of all splits; prepares the source.
@@ -284,11 +324,6 @@ class ImageTasks(EpisodeTasks):
             digest.update(f"{split}: {fingerprint}\n".encode())
         return digest.hexdigest()[:16]
 
-    @property
-    def num_training_classes(self) -> int:
-        """Number of classes in the training split."""
-        return len(self.source.class_names("train"))
-
     def joint_batches(self, batch_size: int, seed: int) -> JointBatches:
         """Returns batches over all training classes, with `batch_size` images each."""
         classes = self.source.load("train")
@@ -299,10 +334,5 @@ class ImageTasks(EpisodeTasks):
         return self.source.describe()
 
     def facts(self) -> dict[str, Any]:
-        """Returns also the constants of the normalization and the training classes."""
-        return {
-            **super().facts(),
-            "normalization": self.normalization._asdict(),
-            "training_classes": list(self.source.class_names("train")),
-            "training_way": self.training_way,
-        }
+        """Returns also the constants of the normalization."""
+        return {**super().facts(), "normalization": self.normalization._asdict()}

@@ -51,13 +51,11 @@ class BlendedNormalization(BatchNormalization):
             self.move_statistics(mean, unbiased)
         own_mean = tf.reduce_mean(x, [1, 2], keepdims=True)
         own_variance = tf.reduce_mean(tf.square(x - own_mean), [1, 2], keepdims=True)
-        share = tf.sigmoid(tf.convert_to_tensor(self.blend))
+        share = tf.sigmoid(tf.cast(self.blend, full))  # Keras gives weights in the smaller type
         blended = share * mean + (1.0 - share) * own_mean
         spread = share * (variance + tf.square(mean - blended))
         spread += (1.0 - share) * (own_variance + tf.square(own_mean - blended))
         outputs = (x - blended) * tf.math.rsqrt(spread + self.epsilon)
         for parameter, use in ((self.gamma, tf.multiply), (self.beta, tf.add)):
-            outputs = (
-                outputs if parameter is None else use(outputs, tf.convert_to_tensor(parameter))
-            )
+            outputs = outputs if parameter is None else use(outputs, tf.cast(parameter, full))
         return tf.cast(outputs, dtype)

@@ -106,6 +106,9 @@ class Method(keras.Model, abc.ABC):
     statistics_momentum: ClassVar[float] = 0.99
     """Default momentum of batch norm: running statistics of a training change slowly."""
 
+    idle_after_training: ClassVar[tuple[str, ...]] = ("statistics_momentum",)
+    """Options of its parts that have no effect after training; others say so themselves."""
+
     query_normalization: str | None = None
     """How queries are normalized; None for a method without this option."""
 

@@ -167,6 +167,7 @@ class GradientBasedMethod(FewShotMethod):
     )
     kinds: ClassVar[tuple[str, ...]] = (IMAGES, FUNCTIONS)
     starts_from: ClassVar[tuple[str, ...]] = ("nearest_neighbor", "prototypical_networks")
+    idle_after_training: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -240,6 +241,12 @@ class GradientBasedMethod(FewShotMethod):
                 "start",
                 f"{start.part.name} makes a row of the last layer for each class, and these tasks "
                 "have none: use start=c_0.",
+            )
+        if start.any_way and vectorize_episodes:
+            raise OptionError(
+                "vectorize_episodes",
+                f"needs the same number of classes in all episodes, but start={start.part.name} "
+                "takes any number: leave it out, or use start=c_0.",
             )
         if not start.built:
             start.build(learner)
@@ -345,11 +352,15 @@ class GradientBasedMethod(FewShotMethod):
         theta_0 = self.start.theta_0(self.learner, support, self._num_way(support.labels, True))
         problem = self._problem(support)
         _, states = unroll_with_states(self.rule, problem, theta_0, self.inner_loop)
-        return [Adapted(state.theta, state.carry) for state in states]
+        after = [Adapted(state.theta, state.carry) for state in states]
+        return [
+            each._replace(statistics=self._statistics(each, support, number))
+            for number, each in enumerate(after, 1)
+        ]
 
     def training_loss(self, labels: Tensor, outputs: Tensor) -> Tensor:
         """Returns the query loss; with `update_loss_steps` a sum over updates. A scalar."""
-        if not self.update_loss_steps:
+        if not self._has_each_update(labels, outputs):
             return super().training_loss(labels, outputs)
         steps = tf.unstack(outputs, num=self.inner_loop.num_steps, axis=1)
         losses = tf.stack([self.objective.loss(labels, each) for each in steps])
@@ -362,9 +373,13 @@ class GradientBasedMethod(FewShotMethod):
         self, x: Any, y: Tensor, y_pred: Tensor, sample_weight: Any = None
     ) -> dict[str, Any]:
         """Returns the metrics of the outputs after the last update."""
-        if len(y_pred.shape) > len(y.shape) + self.objective.has_classes:
+        if self._has_each_update(y, y_pred):
             y_pred = y_pred[:, -1]
         return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def _has_each_update(self, labels: Tensor, outputs: Tensor) -> bool:
+        """Returns whether there are outputs after each update. Validation only has the last."""
+        return len(outputs.shape) > len(labels.shape) + self.objective.has_classes
 
     def adapt(self, support: Support, training: bool = False) -> Adapted:
         """Returns the learner after T updates on the support set of one episode."""

@@ -96,7 +96,7 @@ class NearestNeighbor(FeatureMethod):
 
     @classmethod
     def from_options(cls, options: NearestNeighborOptions, builder: Builder) -> NearestNeighbor:
-        num_classes = options.num_training_classes or builder.tasks.num_training_classes
+        num_classes = _num_training_classes(options, builder.tasks)
         network = builder.network(num_classes, cls.statistics_momentum)
         if options.classifier == "cosine":
             network = with_cosine_classifier(network, num_classes, options.classifier_scale)
@@ -105,7 +105,7 @@ class NearestNeighbor(FeatureMethod):
     @classmethod
     def settled(cls, options: NearestNeighborOptions, tasks: Any) -> dict[str, Any]:
         """Returns the number of classes of the training."""
-        num_classes = options.num_training_classes or tasks.num_training_classes
+        num_classes = _num_training_classes(options, tasks)
         return {**super().settled(options, tasks), "num_training_classes": num_classes}
 
     @classmethod
@@ -173,3 +173,14 @@ class NearestNeighbor(FeatureMethod):
         """Returns a method from what `get_config` returned."""
         network = keras.saving.deserialize_keras_object(config["network"], custom_objects)
         return cls(**{**config, "network": network})
+
+
+def _num_training_classes(options: NearestNeighborOptions, tasks: Any) -> int:
+    number = options.num_training_classes or tasks.num_training_classes
+    if not number:
+        raise OptionError(
+            "method",
+            f"is nearest_neighbor, which is trained on all training classes together, but "
+            f"source={tasks.name} makes new classes for every episode: choose another method.",
+        )
+    return number

@@ -33,7 +33,10 @@ class MetaSGDOptions(Options):
     """Options of Meta-SGD."""
 
     meta_sgd_rates: tuple[float, ...] = option(
-        (0.005, 0.1), "Range of the initial learned rates, drawn uniformly: LOW,HIGH.", above=0
+        (0.005, 0.1),
+        "Range of the initial learned rates, drawn uniformly: LOW,HIGH.",
+        above=0,
+        training_only=True,
     )
 
     def __post_init__(self) -> None:

@@ -20,7 +20,7 @@ class RateOptions(Options):
 
     inner_rate: float = option(0.01, "Learning rate of an update.", above=0)
     learn_inner_rate: bool = option(
-        False, "Train the learning rate as a meta-parameter.", alike=True
+        False, "Train the learning rate as a meta-parameter.", settled=True, alike=True
     )
 
 

@@ -25,6 +25,7 @@ from tf_metalstm.tables.runs import (
     updates_text,
     wrong_run,
 )
+from tf_metalstm.training.checkpoints import fingerprint_of_weights
 
 # The folder in a clone.
 RECORDS = Path("docs", "tables")
@@ -120,10 +121,12 @@ def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] 
         steps = settings.get("num_evaluation_steps")
         expected["num_steps"] = settings.get("num_steps") if steps is None else steps
     changed = _as_json(changed_settings(read_settings(run_dir), settings))
+    weights = fingerprint_of_weights(run_dir, cell.checkpoint)
     whole = {"mean", "interval", "batch_norm", "list_fingerprint"}  # early versions wrote less
     for path in sorted((run_dir / "evaluation").glob("*.json")):
         report = json.loads(path.read_text(encoding="utf-8"))
-        is_wanted = whole <= report.keys() and report.get("changed", {}) == changed
+        is_wanted = not report.get("other_data") and report.get("weights") in (None, weights)
+        is_wanted &= whole <= report.keys() and report.get("changed", {}) == changed
         # None: the method normalizes all images in the same way, whatever this option says.
         is_wanted &= report.get("query_normalization") in (
             None,

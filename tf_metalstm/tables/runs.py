@@ -17,7 +17,7 @@ from tf_metalstm.runs import differences
 from tf_metalstm.settings import Settings, known_options, make_settings
 from tf_metalstm.shipped import model_folder, model_names
 from tf_metalstm.tables.catalogue import Run
-from tf_metalstm.training.checkpoints import BEST, LAST, best_fingerprint, checkpoint_steps
+from tf_metalstm.training.checkpoints import BEST, LAST, checkpoint_steps, fingerprint_of_weights
 from tf_metalstm.training.provenance import commits, read_starts
 
 
@@ -27,13 +27,11 @@ class State(NamedTuple):
     step: number of meta-updates.
     minutes: minutes of training.
     best_step: update of the best weights on validation; None before the first validation.
-    max_steps: planned number of meta-updates.
     """
 
     step: int
     minutes: float
     best_step: int | None
-    max_steps: int
 
     def step_of(self, checkpoint: str) -> int | None:
         """Returns the update of the `best` or the `last` weights; None if there are none."""
@@ -74,8 +72,7 @@ def read_state(run_dir: Path) -> State | None:
         return None
     reader = tf.train.load_checkpoint(str(run_dir / LAST / f"step-{last[0]}"))
     minutes = float(reader.get_tensor("minutes/.ATTRIBUTES/VARIABLE_VALUE"))
-    max_steps = read_settings(run_dir).training.max_steps
-    return State(last[0], minutes, best[0] if best else None, max_steps)
+    return State(last[0], minutes, best[0] if best else None)
 
 
 def wrong_run(run: Run, folder: Path) -> str:
@@ -131,7 +128,7 @@ def _other_start(start: dict[str, Any], first: Run, first_dir: Path) -> str:
             f"it began from update {start['step']} of {first_dir.name}, which is at "
             f"{now.best_step} now"
         )
-    if start.get("weights") not in (None, best_fingerprint(first_dir)):
+    if start.get("weights") not in (None, fingerprint_of_weights(first_dir)):
         return f"{first_dir.name} was trained anew since it began there"
     return ""
 
@@ -157,8 +154,9 @@ def updates_text(run: Run, folder: Path, checkpoint: str = "best") -> str:
     if state is None:
         return "not here"
     text = f"{state.step:,}"
-    if state.step < state.max_steps:
-        text += f" of {state.max_steps:,}"
+    planned = parse_settings(run.flags).training.max_steps  # the run may have been shortened
+    if state.step < planned:
+        text += f" of {planned:,}"
     if checkpoint == "last":
         text += ", the last"
     elif state.best_step is not None:

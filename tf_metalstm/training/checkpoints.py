@@ -35,9 +35,9 @@ def checkpoint_steps(folder: Path) -> list[int]:
     return sorted((int(match[1]) for match in matches if match), reverse=True)
 
 
-def best_fingerprint(run_dir: str | Path) -> str | None:
-    """Returns a hash of the weights with the best validation score, or None if there are none."""
-    folder = Path(run_dir, BEST)
+def fingerprint_of_weights(run_dir: str | Path, which: str = "best") -> str | None:
+    """Returns a hash of the best or the last weights of a run; None if there are none."""
+    folder = Path(run_dir, BEST if which == "best" else LAST)
     steps = checkpoint_steps(folder)
     if not steps:
         return None

@@ -74,15 +74,17 @@ class ScoreInterval(keras.metrics.Metric):
     def __init__(self, objective: Objective, **kwargs: Any) -> None:
         super().__init__(name="interval", **kwargs)
         self.objective = objective
-        self.count = self.add_variable((), "zeros", name="count")
-        self.sum = self.add_variable((), "zeros", name="sum")
-        self.sum_of_squares = self.add_variable((), "zeros", name="sum_of_squares")
+        # In float32 the difference of two large sums would be lost.
+        self.count, self.sum, self.sum_of_squares = (
+            self.add_variable((), "zeros", dtype="float64", name=name)
+            for name in ("count", "sum", "sum_of_squares")
+        )
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Adds the scores of E episodes."""
         del sample_weight
-        scores = self.objective.scores(y_true, y_pred)
-        self.count.assign_add(tf.cast(tf.size(scores), self.dtype))
+        scores = tf.cast(self.objective.scores(y_true, y_pred), tf.float64)
+        self.count.assign_add(tf.cast(tf.size(scores), tf.float64))
         self.sum.assign_add(tf.reduce_sum(scores))
         self.sum_of_squares.assign_add(tf.reduce_sum(tf.square(scores)))
 
@@ -92,4 +94,5 @@ class ScoreInterval(keras.metrics.Metric):
         mean = tf.math.divide_no_nan(tf.convert_to_tensor(self.sum), n)
         deviations = tf.convert_to_tensor(self.sum_of_squares) - n * tf.square(mean)
         variance = tf.math.divide_no_nan(tf.maximum(deviations, 0.0), n - 1.0)
-        return _NORMAL_95 * tf.sqrt(tf.math.divide_no_nan(variance, n))
+        interval = _NORMAL_95 * tf.sqrt(tf.math.divide_no_nan(variance, n))
+        return tf.cast(interval, self.dtype)

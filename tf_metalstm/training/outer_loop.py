@@ -87,7 +87,7 @@ def _loss(method: Method) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
 def train(
     method: Method,
     training_episodes: Callable[[int], tf.data.Dataset],
-    validation_episodes: tf.data.Dataset,
+    validation_episodes: Callable[[], tf.data.Dataset],
     schedule: Schedule,
     run_dir: str | Path,
     on_validation: ValidationHook | None = None,
@@ -98,7 +98,8 @@ def train(
     Args:
         method: compiled by `compile_method`.
         training_episodes: step -> the stream of episodes that follow that number of updates.
-        validation_episodes: a fixed list of episodes.
+        validation_episodes: returns the fixed list of validation episodes; called when the method
+            has the weights that the training begins with.
         schedule: how long to train, and how often to save and to validate.
         run_dir: folder to which everything is written.
         on_validation: called with the step after each validation, with a default summary writer.
@@ -125,8 +126,10 @@ def train(
             f"The workers of this run read different checkpoints. This worker read update {start}: "
             f"run_dir={run_dir} must be one folder that all workers share."
         )
+    validation: tf.data.Dataset | None = None
     if (schedule.max_steps == 0 or validate_start) and checkpoints.last_path is None:
-        _keep_the_start(method, validation_episodes, checkpoints)
+        validation = validation_episodes()
+        _keep_the_start(method, validation, checkpoints)
     minutes = float(checkpoints.minutes.numpy())
     in_time = schedule.max_minutes is None or minutes < schedule.max_minutes
     if start >= schedule.max_steps or not in_time:
@@ -153,7 +156,8 @@ def train(
             KeepCheckpoints(checkpoints, start, schedule, method.objective, interruption)
         )
         try:
-            _fit(method, training_episodes, validation_episodes, schedule, checkpoints, callbacks)
+            validation = validation or validation_episodes()
+            _fit(method, training_episodes, validation, schedule, checkpoints, callbacks)
         except _LOST_WORKER as error:
             if not isinstance(method.distribute_strategy, MultiWorkerStrategy):
                 raise

@@ -118,7 +118,7 @@ class OmniglotTrials(ImageTasks):
             training=training,
         )
 
-    def check_unseen(self, training_classes: Sequence[str]) -> None:
+    def check_unseen(self, trained_on: str, training_classes: Sequence[str]) -> None:
         """Checks that no test alphabet was in the training of a run.
 
         Raises:
