@@ -7,7 +7,8 @@ tries every combination on the fixed list of validation episodes. It uses succes
 the best quarter on a fifth, the best quarter of those on the whole list. It writes
 RUN_DIR/search.csv, one row for each trial, and the best combination to RUN_DIR/found.flags. Use
 that file with `evaluate` and `export` as --flagfile; `FewShotClassifier.load(RUN_DIR)` uses it by
-itself. It also has the other settings that differ from the training. If a search was interrupted, the same command continues it.
+itself. It also has the other settings that differ from the training. If a search was interrupted,
+the same command continues it.
 """
 
 from __future__ import annotations
