@@ -10,6 +10,10 @@ those left out:
     nearness   = cosine of a picture's features with the nearest mean of a class
     foreign    a picture whose nearness is below that of nearly all pictures left out
 
+The answers for a picture are averaged before hits and misses are counted. K / (K - 1) is averaged
+over all answers, so small classes count more often in it; with classes of unequal sizes this was
+nearer to the accuracy than the mean over pictures.
+
 One picture of *every* class is left out, because a class with fewer pictures than the others is
 chosen less often. The root corrects for the number of pictures: a model has K pictures of a class
 in use and K - 1 in a round. With K it makes fewer errors, and its logits differ more. The factor
