@@ -11,12 +11,13 @@ from fresh_run import fresh_run
 
 from tf_metalstm import evaluate, experiment, export, train
 from tf_metalstm.classifier import FewShotClassifier
-from tf_metalstm.construction import build_tasks
+from tf_metalstm.construction import build_method, build_tasks
 from tf_metalstm.data.preprocessing import Normalization
 from tf_metalstm.data.sources.base import MissingDataError
 from tf_metalstm.flags import read_settings
 from tf_metalstm.start import check_pretrained
 from tf_metalstm.task_facts import TASKS, facts_of, read_facts, write_facts
+from tf_metalstm.training.checkpoints import RunCheckpoints
 
 TRAINED = Normalization((100.0,), (50.0,))  # the constants of the toy source
 
@@ -99,6 +100,12 @@ def test_a_split_that_has_classes_of_the_training_is_refused(run, monkeypatch):
     names = toy.ToySource.class_names
     exchanged = {"train": "test", "test": "train", "validation": "validation"}
     monkeypatch.setattr(toy.ToySource, "class_names", lambda self, s: names(self, exchanged[s]))
+    evaluate.main(run)  # the data are those of the training
+    monkeypatch.setattr(toy.ToySource, "fingerprint_of", lambda self, s: f"exchanged {s}")
+    evaluate.main(run)  # it was not trained: 0 updates
+    method = build_method(run, build_tasks(run))
+    RunCheckpoints(run.run_dir, method).save_best(0.5, step=7)
+    evaluate.main(run.changed(split="validation"))
     with pytest.raises(
         ValueError, match=r"^8 classes of toys/test were in the training, such as 'class_00': split"
     ):

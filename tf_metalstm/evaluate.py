@@ -39,6 +39,8 @@ def main(settings: Settings) -> None:
     """Evaluates the run in --run_dir, prints the result and writes a report."""
     run = experiment.load_run(settings)
     method, evaluation = run.method, settings.evaluation
+    # Taken now: a training may go on and replace the file.
+    weights = fingerprint_of_weights(settings.run_dir or "", evaluation.checkpoint, run.step)
     tasks = experiment.tasks_of_run(settings, run)
     episodes = tasks.episodes(evaluation.split, evaluation.evaluation_seed)
     stream, answer = questions(method, episodes, evaluation.num_episodes, both_modes=True)
@@ -64,7 +66,7 @@ def main(settings: Settings) -> None:
         "num_steps": method.num_updates,
         "checkpoint": evaluation.checkpoint,
         "step": run.step,
-        "weights": fingerprint_of_weights(settings.run_dir or "", evaluation.checkpoint),
+        "weights": weights,
         "evaluation_seed": evaluation.evaluation_seed,
         "list_fingerprint": episodes.fingerprint(evaluation.num_episodes),
         "data_fingerprint": data,

@@ -135,8 +135,9 @@ def tasks_of_run(settings: Settings, run: TrainedRun) -> Tasks:
             f"is {tasks.spec.num_way} but the learner has {most} outputs: train with more ways, or "
             "lower num_way.",
         )
-    if isinstance(tasks, ImageTasks) and run.method.is_trained:
-        tasks.check_unseen(facts.name, facts.training_classes)
+    has_seen = run.step > 0 or settings.get("pretrained_run_dir") is not None
+    if isinstance(tasks, ImageTasks) and run.method.is_trained and has_seen:
+        tasks.check_unseen(facts, [settings.evaluation.split])
     if isinstance(tasks, ImageTasks) and facts.normalization is not None:
         return tasks.normalized_by(facts.normalization)
     return tasks

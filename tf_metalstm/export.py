@@ -36,9 +36,9 @@ from tf_metalstm.methods.learned_optimizer import LearnedOptimizerMethod
 from tf_metalstm.objectives import OBJECTIVES
 from tf_metalstm.options import OptionError, options_of
 from tf_metalstm.rule_folder import read_rule, write_rule
-from tf_metalstm.runs import changed_of_parts, changed_settings
+from tf_metalstm.runs import changed_settings
 from tf_metalstm.serving.saved_model import check_replaceable, read_manifest, save_method
-from tf_metalstm.settings import Settings
+from tf_metalstm.settings import Settings, known_options
 from tf_metalstm.training.checkpoints import fingerprint_of_weights
 from tf_metalstm.training.provenance import commits
 
@@ -80,8 +80,10 @@ def _export_model(settings: Settings, run: TrainedRun) -> None:
         f"weights, after {run.step} meta-updates. Read back, it answers as the method does."
     )
     print(_describe(manifest, run_dir))
-    _say_if_not_found(settings, run_dir / FOUND_FLAGS)
     write_new_files(settings.evaluation.example_dir or "", example)
+    found = run_dir / FOUND_FLAGS
+    if found.is_file() and _differs_from(settings, found):
+        print(f"It does not use the result of search: for that, add --flagfile={found}.")
     if served.has_classes and served.takes_images:
         print(_next_command(target, settings.evaluation.example_dir))
 
@@ -123,7 +125,7 @@ def matching_reports(
         "num_steps": method.num_updates,
         "query_normalization": method.query_normalization,
     }
-    weights = fingerprint_of_weights(run_dir, checkpoint)
+    weights = fingerprint_of_weights(run_dir, checkpoint, step)
     reports = []
     for path in sorted(Path(run_dir, "evaluation").glob("*.json")):
         try:
@@ -225,12 +227,18 @@ def _facts(settings: Settings, run: TrainedRun) -> dict[str, Any]:
     }
 
 
-def _say_if_not_found(settings: Settings, found: Path) -> None:
-    """Says if the export does not have the settings that `search` wrote to a file."""
-    if found.is_file():
-        searched = read_settings(settings.run_dir or "", f"--flagfile={found}")
-        if changed_of_parts(settings, searched):
-            print(f"It does not use the result of search: for that, add --flagfile={found}.")
+def _differs_from(settings: Settings, found: Path) -> bool:
+    """Returns whether the settings differ from those in the file that `search` wrote."""
+    known = known_options()
+    for line in found.read_text(encoding="utf-8").splitlines():
+        name, _, value = line.removeprefix("--").partition("=")
+        try:
+            wanted = known[name].parse(value) if name in known else value
+        except ValueError:  # changed by hand
+            return True
+        if settings.get(name) != wanted:
+            return True
+    return False
 
 
 def _describe(manifest: dict[str, Any], run_dir: Path) -> str:

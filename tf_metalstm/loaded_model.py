@@ -80,8 +80,10 @@ class LoadedModel(NamedTuple):
 def load_model(folder: str | os.PathLike[str]) -> LoadedModel:
     """Returns the model in a folder. A model that has not changed is read only once."""
     path = model_folder(given_path(folder, "model")).resolve()
-    marks = [path / MANIFEST, path / FOUND_FLAGS]
-    marks += [index for kind in (BEST, LAST) for index in sorted((path / kind).glob("*.index"))]
+    found = path / FOUND_FLAGS
+    uses_last = found.is_file() and "--checkpoint=last" in found.read_text(encoding="utf-8")
+    weights = sorted((path / (LAST if uses_last else BEST)).glob("*.index"))
+    marks = [path / MANIFEST, found, *weights]
     times = tuple(mark.stat().st_mtime_ns for mark in marks if mark.is_file())
     model = _load(str(path), times)
     if not model.image_shape:
@@ -125,7 +127,9 @@ def _load(folder: str, times: tuple[int, ...]) -> LoadedModel:
     settings = read_settings(
         folder, *([f"--flagfile={best_flags}"] if best_flags.is_file() else [])
     )
-    served = experiment.serve(experiment.load_run(settings))
+    run = experiment.load_run(settings)
+    weights = fingerprint_of_weights(folder, settings.evaluation.checkpoint, run.step)
+    served = experiment.serve(run)
     module, signatures = build_signatures(served)
     shape = served.input_shape if served.takes_images else ()
     specs = describe_signature(signatures["predict"])["inputs"]
@@ -140,7 +144,7 @@ def _load(folder: str, times: tuple[int, ...]) -> LoadedModel:
         batch_size,
         Cache(),
         module.meta_parameters,
-        fingerprint_of_weights(folder, settings.evaluation.checkpoint),
+        weights,
     )
 
 

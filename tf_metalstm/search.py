@@ -184,7 +184,7 @@ def _subject(settings: Settings) -> str:
     checkpoint = settings.evaluation.checkpoint
     weights = f"{checkpoint} {run.step} "
     # Another training may reach the same step.
-    weights += str(fingerprint_of_weights(settings.run_dir or "", checkpoint))
+    weights += str(fingerprint_of_weights(settings.run_dir or "", checkpoint, run.step))
     mode = f"{run.method.query_normalization}, {run.method.num_updates} updates"
     changed = "".join(f", {flag}" for flag in _typed_flags(settings))
     return f"{weights}, {mode}, {tasks.task}, {fingerprint}{changed}"

@@ -47,11 +47,12 @@ def start_method(method: Method, pretrained: Settings | None = None) -> dict[str
     folder = Path(pretrained.run_dir or "")
     if is_exported(folder):
         method.begin(load_exported(folder))
-        step, weights = exported_step(folder), exported_fingerprint(folder)
-        return {"run": folder.name, "step": step, "weights": weights}
+        weights: str | None = exported_fingerprint(folder)
+        return {"run": folder.name, "step": exported_step(folder), "weights": weights}
     trained = experiment.load_run(pretrained)
+    weights = fingerprint_of_weights(folder, step=trained.step)
     method.begin(trained.method)
-    return {"run": folder.name, "step": trained.step, "weights": fingerprint_of_weights(folder)}
+    return {"run": folder.name, "step": trained.step, "weights": weights}
 
 
 def check_pretrained(settings: Settings, pretrained: Settings) -> None:
@@ -114,7 +115,7 @@ def _check_inputs(settings: Settings, pretrained: Settings, where: str) -> None:
     facts = read_facts(pretrained.run_dir or "")  # an export has none
     if isinstance(tasks, ImageTasks) and facts is not None:
         try:
-            tasks.check_unseen(facts.name, facts.training_classes)
+            tasks.check_unseen(facts, ["validation", "test"])
         except ValueError as error:
             raise ValueError(f"{where} cannot be the start: {error}") from error
 

@@ -14,6 +14,7 @@ from tf_metalstm.data.sources.omniglot_trials import (
     alphabet_of,
 )
 from tf_metalstm.episode import EpisodeSpec
+from tf_metalstm.task_facts import TaskFacts
 
 SIZES = {f"Alphabet_{letter}": 20 + i for i, letter in enumerate("ABCDEFGHIJKL")} | {"Few": 19}
 NAMES = [f"{name}/character{i:02d}" for name, size in sorted(SIZES.items()) for i in range(size)]
@@ -70,10 +71,11 @@ def test_a_list_is_fixed_by_its_seed(tasks):
 
 
 def test_a_run_that_knows_the_alphabets_is_refused(tasks):
-    tasks.check_unseen("omniglot", ["Runes/character01", "Runes/character02@090"])
+    names = ("Runes/character01", "Runes/character02@090")
+    tasks.check_unseen(TaskFacts("omniglot", "images", "", training_classes=names), ["test"])
     known = ["Runes/character01", "Alphabet_C/character07@180", "Few/character01"]
     with pytest.raises(ValueError, match=r"of 2 alphabets of the trials, such as Alphabet_C, but"):
-        tasks.check_unseen("omniglot", known)
+        tasks.check_unseen(TaskFacts("omniglot", "images", "", training_classes=known), ["test"])
 
 
 def test_a_character_without_all_drawings_is_refused():

@@ -8,8 +8,10 @@ import toy
 from tf_metalstm.adaptation import InnerLoop
 from tf_metalstm.learners.conv4 import conv4
 from tf_metalstm.learners.functional import FunctionalLearner
+from tf_metalstm.learners.mlp import mlp
 from tf_metalstm.methods.gradient_based import GradientBasedMethod
 from tf_metalstm.methods.update_losses import update_weights
+from tf_metalstm.objectives import REGRESSION
 from tf_metalstm.options import OptionError
 from tf_metalstm.rules.sgd import SGD
 from tf_metalstm.training.outer_loop import compile_method
@@ -63,6 +65,23 @@ def test_keras_trains_it_and_judges_the_last_update():
     compile_method(method)
     logs = method.fit(inputs, labels, verbose=0).history
     assert logs["accuracy"] == [pytest.approx(accuracy)]
+
+
+def test_keras_trains_it_on_functions_too():
+    """Their outputs have a last axis of size 1, which Keras must not take away."""
+    rule, loop = SGD(0.1, dtype="float64"), InnerLoop(3)
+    options = {"objective": REGRESSION, "update_loss_steps": 10}
+    learner = FunctionalLearner(mlp((1,), 1, (4,), activation="tanh", dtype="float64"))
+    method = GradientBasedMethod(learner, rule, loop, **options)
+    x = tf.cast(toy.noise(2, 9, 1), tf.float64)
+    names = ("support_inputs", "support_labels", "query_inputs")
+    inputs = dict(zip(names, (x[:, :4], tf.sin(x[:, :4]), x[:, 4:]), strict=True))
+    labels = tf.sin(x[:, 4:])
+    expected = method.training_loss(labels, method(inputs, training=True))
+    compile_method(method)
+    logs = method.fit(inputs, labels, verbose=0, batch_size=2).history
+    assert logs["loss"] == [pytest.approx(float(expected), rel=1e-5)]
+    assert method.evaluate(inputs, labels, verbose=0, batch_size=2)
 
 
 def test_without_updates_there_is_nothing_to_judge():

@@ -113,17 +113,17 @@ class EpisodeTasks(Tasks):
     def num_outputs(self) -> int:
         """Number of outputs that a learner needs."""
 
-    @property
+    @functools.cached_property
     def training_way(self) -> int:
         """N of the training episodes."""
         return self.training_spec.num_way
 
-    @property
+    @functools.cached_property
     def training_classes(self) -> Sequence[str]:
         """Names of all training classes; empty if every episode makes new ones."""
         return ()
 
-    @property
+    @functools.cached_property
     def num_training_classes(self) -> int:
         """Number of classes in the training split."""
         return len(self.training_classes)
@@ -250,7 +250,7 @@ class ImageTasks(EpisodeTasks):
         """The larger N of training and evaluation."""
         return max(self.spec.num_way, self.training_spec.num_way)
 
-    @property
+    @functools.cached_property
     def training_classes(self) -> Sequence[str]:
         """Names of all training classes; prepares the source."""
         return self.source.class_names("train")
@@ -286,21 +286,22 @@ class ImageTasks(EpisodeTasks):
         augmentation = self._augmentation if training else None
         return ImageEpisodes(self.sampler(split, seed, training), self.normalization, augmentation)
 
-    def check_unseen(self, trained_on: str, training_classes: Sequence[str]) -> None:
-        """Checks that validation and test classes are not those that a method was trained on.
+    def check_unseen(self, facts: Any, splits: Sequence[str]) -> None:
+        """Checks that the classes of some splits are not those that a method was trained on.
 
         Args:
-            trained_on: name of the source of its training.
-            training_classes: names of the classes of its training.
+            facts: the facts about its training tasks, a `TaskFacts`.
+            splits: the splits; the training split is not checked.
 
         Raises:
-            ValueError: the source is the same, and one of its training classes is in another split.
+            ValueError: the source is the same with other data or other splits, and one of its
+                training classes is in one of these splits.
         """
-        if trained_on != self.name:
+        if facts.name != self.name or facts.fingerprint in (None, self.data_fingerprint()):
             return
-        for split in ("validation", "test"):
+        for split in {*splits} - {"train"}:
             try:
-                seen = sorted({*training_classes} & {*self.source.class_names(split)})
+                seen = sorted({*facts.training_classes} & {*self.source.class_names(split)})
             except MissingDataError:  # a copy may lack a split
                 continue
             if seen:

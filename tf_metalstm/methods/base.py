@@ -156,6 +156,10 @@ class Method(keras.Model, abc.ABC):
         if pretrained is not None:
             copy_weights(self.weights, pretrained)
 
+    def get_compile_config(self) -> None:
+        """Returns None: a method is saved as a Keras model for use. Training has checkpoints."""
+        return None
+
     def training_loss(self, labels: Tensor, outputs: Tensor) -> Tensor:
         """Returns the loss that training minimizes, a scalar; default: that of the objective.
 

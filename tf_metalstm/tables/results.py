@@ -121,7 +121,7 @@ def find_report(cell: Cell, run_dir: Path, num_episodes: int) -> dict[str, Any] 
         steps = settings.get("num_evaluation_steps")
         expected["num_steps"] = settings.get("num_steps") if steps is None else steps
     changed = _as_json(changed_settings(read_settings(run_dir), settings))
-    weights = fingerprint_of_weights(run_dir, cell.checkpoint)
+    weights = fingerprint_of_weights(run_dir, cell.checkpoint, step)
     whole = {"mean", "interval", "batch_norm", "list_fingerprint"}  # early versions wrote less
     for path in sorted((run_dir / "evaluation").glob("*.json")):
         report = json.loads(path.read_text(encoding="utf-8"))

@@ -35,13 +35,21 @@ def checkpoint_steps(folder: Path) -> list[int]:
     return sorted((int(match[1]) for match in matches if match), reverse=True)
 
 
-def fingerprint_of_weights(run_dir: str | Path, which: str = "best") -> str | None:
-    """Returns a hash of the best or the last weights of a run; None if there are none."""
+def fingerprint_of_weights(
+    run_dir: str | Path, which: str = "best", step: int | None = None
+) -> str | None:
+    """Returns a hash of the best or the last weights of a run; None if there are none.
+
+    Args:
+        run_dir: folder of the run.
+        which: "best" or "last".
+        step: number of updates of the weights; None for the newest.
+    """
     folder = Path(run_dir, BEST if which == "best" else LAST)
-    steps = checkpoint_steps(folder)
-    if not steps:
+    steps = checkpoint_steps(folder) if step is None else [step]
+    files = sorted(folder.glob(f"step-{steps[0]}.data-*")) if steps else []
+    if not files:
         return None
-    files = sorted(folder.glob(f"step-{steps[0]}.data-*"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 

@@ -71,17 +71,24 @@ def compile_method(
         further |= {"use_ema": True, "ema_momentum": weight_average}
     method.compile(
         optimizer=ClippedAdam(learning_rate, clip_norm, clip_value, epsilon=1e-8, **further),
-        loss=_loss(method),
+        loss=_TrainingLoss(method),
         metrics=[MeanScore(method.objective), ScoreInterval(method.objective)],
         jit_compile=jit_compile,
     )
     method.optimizer.build(method.trainable_variables)
 
 
-def _loss(method: Method) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    # Keras divides the mean of a vector by the number of devices. It does not divide a scalar, so
-    # the sum over the devices would be too large. The loss is therefore a vector of one number.
-    return lambda labels, outputs: method.training_loss(labels, outputs)[tf.newaxis]
+class _TrainingLoss(keras.losses.Loss):
+    """The training loss of a method; a plain function would get outputs without axes of size 1."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__(name="training_loss")
+        self._training_loss = method.training_loss
+
+    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+        # Keras divides the mean of a vector by the number of devices. It does not divide a scalar,
+        # so the sum over the devices would be too large. So this is a vector of one number.
+        return self._training_loss(y_true, y_pred)[tf.newaxis]
 
 
 def train(

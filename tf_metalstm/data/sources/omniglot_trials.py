@@ -22,6 +22,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -118,14 +119,14 @@ class OmniglotTrials(ImageTasks):
             training=training,
         )
 
-    def check_unseen(self, trained_on: str, training_classes: Sequence[str]) -> None:
+    def check_unseen(self, facts: Any, splits: Sequence[str]) -> None:
         """Checks that no test alphabet was in the training of a run.
 
         Raises:
             ValueError: one of its training classes is of a test alphabet.
         """
         asked = {alphabet_of(name) for name in self.source.class_names("test")}
-        seen = sorted({alphabet_of(name) for name in training_classes} & asked)
+        seen = sorted({alphabet_of(name) for name in facts.training_classes} & asked)
         if seen:
             raise ValueError(
                 f"The run was trained on characters of {len(seen)} alphabets of the trials, such "
