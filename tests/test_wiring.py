@@ -61,7 +61,7 @@ def test_the_seed_is_that_of_the_weights_and_of_the_episodes(started):
 def test_training_takes_the_classes_of_its_splits(method, started, asked):
     given = started(method=method)
     assert are_of(given["inputs"]["query_inputs"], "train")
-    for inputs, _ in given["validation"]:
+    for inputs, _ in given["validation"]():
         assert are_of(inputs["support_inputs"], "validation")
         assert are_of(inputs["query_inputs"], "validation")
     assert set(asked) == {"train", "validation"}
@@ -90,7 +90,7 @@ def test_training_and_evaluation_have_sizes_of_their_own(started):
     given = started(method="prototypical_networks", **sizes)
     assert given["inputs"]["support_inputs"].shape[:2] == (1, 5 * 1)
     assert given["inputs"]["query_inputs"].shape[:2] == (1, 5 * 4)
-    [listed, *_] = [inputs for inputs, _ in given["validation"]]
+    [listed, *_] = [inputs for inputs, _ in given["validation"]()]
     assert listed["support_inputs"].shape[:2] == (1, 3 * 2)
     assert listed["query_inputs"].shape[:2] == (1, 3 * 3)
 
