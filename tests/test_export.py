@@ -94,8 +94,16 @@ def test_export_command(run, capsys, tmp_path):
             np.testing.assert_array_equal(image, images[number, member])
     assert len(toy.files_in(tmp_path / "example")) == NUM_WAY * 5
 
+    found = tmp_path / "run" / "found.flags"
+    found.write_text("# --num_evaluation_steps is not set\n--inner_rate=0.01\n")
+    export.main(settings)
+    assert "It does not use the result of search" not in capsys.readouterr().out
+    found.write_text("--inner_rate=0.5\n")
+
     export.main(settings)  # exported again: the images may stay, the model is new
-    assert f"Replaced {target}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"Replaced {target}" in printed
+    assert f"It does not use the result of search: for that, add --flagfile={found}." in printed
 
 
 @pytest.mark.usefixtures("untraced")

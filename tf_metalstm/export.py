@@ -230,7 +230,8 @@ def _facts(settings: Settings, run: TrainedRun) -> dict[str, Any]:
 def _differs_from(settings: Settings, found: Path) -> bool:
     """Returns whether the settings differ from those in the file that `search` wrote."""
     known = known_options()
-    for line in found.read_text(encoding="utf-8").splitlines():
+    lines = found.read_text(encoding="utf-8").splitlines()
+    for line in [line for line in lines if line.startswith("--")]:  # others are comments
         name, _, value = line.removeprefix("--").partition("=")
         try:
             wanted = known[name].parse(value) if name in known else value

@@ -163,7 +163,8 @@ def train(
             KeepCheckpoints(checkpoints, start, schedule, method.objective, interruption)
         )
         try:
-            validation = validation or validation_episodes()
+            if validation is None:
+                validation = validation_episodes()
             _fit(method, training_episodes, validation, schedule, checkpoints, callbacks)
         except _LOST_WORKER as error:
             if not isinstance(method.distribute_strategy, MultiWorkerStrategy):
